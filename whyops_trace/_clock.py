@@ -1,0 +1,55 @@
+"""Time as the library sees it: injectable in tests, UTC with milliseconds on the wire."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a client needs of time; :class:`whyops_trace.testing.ManualClock` is another one."""
+
+    def time_ns(self) -> int:
+        """Return wall-clock time in nanoseconds since the epoch."""
+        ...
+
+    def perf_counter_ns(self) -> int:
+        """Return a monotonic time in nanoseconds, for durations."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    time_ns = staticmethod(time.time_ns)
+    perf_counter_ns = staticmethod(time.perf_counter_ns)
+
+
+def iso_seconds(seconds: int) -> bytes:
+    """Return ``YYYY-MM-DDTHH:MM:SS`` in UTC for whole seconds since the epoch."""
+    return b"%04d-%02d-%02dT%02d:%02d:%02d" % time.gmtime(seconds)[:6]
+
+
+def iso(nanoseconds: int) -> str:
+    """Return the wire form of a time: ISO 8601, UTC, milliseconds, ending in ``Z``."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{iso_seconds(seconds).decode()}.{rest // 1_000_000:03d}Z"
+
+
+def wire_time(value: str | datetime) -> str:
+    """
+    Return a user's timestamp in wire form.
+
+    Args:
+        value: A :class:`~datetime.datetime` (a naive one is local time, as in :meth:`~datetime.datetime.timestamp`)
+            or an ISO 8601 string with any UTC offset (one without is UTC).
+
+    Raises:
+        ValueError: if the string is not ISO 8601.
+    """
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -1,0 +1,62 @@
+"""
+The one place where an exception of ours is caught before it can reach the host program.
+
+Everything that runs inside a user's call goes through :func:`guarded`. Only :class:`Exception` is caught:
+``KeyboardInterrupt``, ``SystemExit`` and cancellation belong to the host program.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("whyops_trace")
+
+#: Messages that :func:`warn_once` has already said in this process.
+_said: set[str] = set()
+
+
+def report(doing: str, error: Exception) -> None:
+    """Log an internal error; the host program goes on and what was being recorded is lost."""
+    logger.error("Internal error while %s; your program continues, this event was lost.", doing, exc_info=error)
+
+
+def guarded(doing: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+    """
+    Return a decorator that turns any :class:`Exception` of the function into ``None`` and a log record.
+
+    Args:
+        doing: What the function does, to complete "Internal error while ...".
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
+        @functools.wraps(function)
+        def protected(*args: P.args, **kwargs: P.kwargs) -> R | None:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - this is the one broad except
+                report(doing, error)
+                return None
+
+        return protected
+
+    return decorate
+
+
+def warn_once(key: str, message: str, *args: object) -> None:
+    """
+    Log a warning the first time its *key* is seen in this process.
+
+    Args:
+        key: What makes two warnings the same one.
+        message: The log message, with ``%s`` places for *args*.
+        *args: Values for the places of *message*.
+    """
+    if key not in _said:
+        _said.add(key)
+        logger.warning(message, *args)

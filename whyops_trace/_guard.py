@@ -60,3 +60,11 @@ def warn_once(key: str, message: str, *args: object) -> None:
     if key not in _said:
         _said.add(key)
         logger.warning(message, *args)
+
+
+def attempt(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> tuple[R | None, Exception | None]:
+    """Return ``(result, None)``, or ``(None, error)`` if the function raised an :class:`Exception`."""
+    try:
+        return function(*args, **kwargs), None
+    except Exception as error:  # noqa: BLE001 - handed back as a value
+        return None, error

@@ -1,0 +1,62 @@
+"""The checks of this project, each in an environment of its own: ``nox`` runs them all, ``nox -s lint`` one."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests as a user of the repository would."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
+    session.install(".[test]")
+    session.install("anyio==4.4", "httpx==0.27", "msgspec==0.19", "typing-extensions==4.12", "wrapt==1.17")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def core_only(session: nox.Session) -> None:
+    """Record and import with nothing but the core dependencies."""
+    session.install(".")
+    session.run("python", "examples/01_quickstart.py")
+
+
+@nox.session(python=PYTHONS[0])
+def lint(session: nox.Session) -> None:
+    """Check style, docstrings and the direction of imports."""
+    session.install("-e", ".[all]", "ruff", "import-linter", "interrogate")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+    session.run("interrogate", "whyops_trace")
+
+
+@nox.session(python=PYTHONS[0])
+def types(session: nox.Session) -> None:
+    """Check types with mypy and pyright, of the package and of its public API as a user sees it."""
+    session.install("-e", ".[test]", "mypy", "pyright[nodejs]")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "whyops_trace", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS[0])
+def package(session: nox.Session) -> None:
+    """Build the wheel and run the command line from it, in an environment with nothing else."""
+    tmp = session.create_tmp()
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", tmp, silent=True)
+    session.install(f"whyops-trace[cli] @ file://{session.invoked_from}/{tmp}") if False else None
+    session.run("sh", "-c", f"python -m pip install --force-reinstall {tmp}/*.whl 'click' 'rich'", external=True)
+    session.run("whyops-trace", "--version")

@@ -1,0 +1,77 @@
+"""The arguments of a call by parameter name, as fast as the usual call allows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from whyops_trace._guard import attempt
+
+_EMPTY = inspect.Parameter.empty
+
+
+class Arguments:
+    """
+    Names the arguments of a callable's calls.
+
+    Args:
+        function: The callable; one without a signature, as some builtins are, has its arguments listed by position.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        signature, _ = attempt(inspect.signature, function)
+        parameters = list(signature.parameters.values()) if signature is not None else []
+        kinds = inspect.Parameter
+        self._known = signature is not None
+        self._positional = tuple(
+            p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        )
+        self._keywords = frozenset(
+            p.name for p in parameters if p.kind in (kinds.KEYWORD_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        )
+        self._var_positional = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
+        self._var_keyword = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
+        self._defaults = {
+            p.name: p.default for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+        }
+        self._self = next((p.name for p in parameters[:1] if p.name in ("self", "cls")), None)
+        #: How many arguments a call has that needs no further look: one for each parameter, by position.
+        self._simple = len(parameters) if self._known and len(parameters) == len(self._positional) else -1
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """
+        Return the arguments of one call, without self or cls, with defaults, in the order of the signature.
+
+        Returns:
+            A dict of its own; None if the arguments do not fit, so that the call will raise a TypeError.
+        """
+        if len(args) == self._simple and not kwargs:
+            named = dict(zip(self._positional, args))  # noqa: B905 - the lengths are equal
+        elif self._known:
+            fitted = self._fit(args, kwargs)
+            if fitted is None:
+                return None
+            named = fitted
+        else:
+            named = {"args": list(args), **kwargs}
+        if self._self is not None:
+            named.pop(self._self, None)
+        return named
+
+    def _fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        given = dict(zip(self._positional, args, strict=False))
+        named = {name: given.get(name, default) for name, default in self._defaults.items()}
+        extra = args[len(self._positional) :]
+        if extra:
+            if self._var_positional is None:
+                return None
+            named[self._var_positional] = list(extra)
+        for name, value in kwargs.items():
+            if name in self._keywords:
+                if name in given:
+                    return None
+            elif not self._var_keyword:
+                return None
+            named[name] = value
+        return None if any(value is _EMPTY for value in named.values()) else named

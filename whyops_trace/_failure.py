@@ -1,0 +1,56 @@
+"""How an exception is told in an event: its kind of end, its type and message, its stack."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Final, Literal
+
+from whyops_trace import _json
+
+#: Frames of a stack that are kept: the innermost ones.
+MAX_FRAMES: Final = 30
+
+_HERE = os.path.dirname(__file__)
+
+
+def outcome(error: BaseException) -> Literal["error", "cancelled"]:
+    """
+    Tell a failure from a cancellation.
+
+    Cancellation is whatever derives from :class:`BaseException` directly, as asyncio's and trio's do, and an abandoned
+    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures.
+    """
+    failed = issubclass(type(error), (Exception, KeyboardInterrupt, SystemExit))
+    return "error" if failed else "cancelled"
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return ``{"type", "message"}`` of an exception, without running code of its class."""
+    described: dict[str, Any] = _json.plain(error, lambda _: False)  # type: ignore[assignment]
+    return described
+
+
+def stack(error: BaseException) -> str:
+    """
+    Return where the exception was raised, a line a frame, outermost first; frames of this library are left out.
+
+    Source lines are not read: that would be file access on the caller's path.
+    """
+    lines = []
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith(_HERE):
+            lines.append(f'File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_qualname}')
+        traceback = traceback.tb_next
+    return "\n".join(lines[-MAX_FRAMES:])
+
+
+def ending(error: BaseException | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metadata and content that tell how a block or call ended, both empty if it ended well."""
+    if error is None:
+        return {}, {}
+    if outcome(error) == "cancelled":
+        return {"outcome": "cancelled"}, {}
+    return {"outcome": "error"}, {"error": describe(error)}

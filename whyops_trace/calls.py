@@ -1,0 +1,308 @@
+"""
+One traced call: what decorating a function fixed (:class:`CallSite`), and a run of it (:class:`Call`).
+
+The three kinds of call, in :mod:`whyops_trace.kinds`, differ in the events they make of a request, a result and a
+failure, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from whyops_trace import _json
+from whyops_trace._arguments import Arguments
+from whyops_trace._failure import describe, stack
+from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace.client import default_client
+from whyops_trace.context import SCOPE, Scope, advance
+from whyops_trace.events import MAX_NAME, check_metadata
+from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
+from whyops_trace.processors import REDACTED
+from whyops_trace.recorder import LINE_END, TRACE_END
+
+
+class CallSite:
+    """
+    What is known of a decorated callable before it is called.
+
+    Args:
+        function: The bare callable.
+        options: The decorator's options, checked by :meth:`check`.
+    """
+
+    #: The options the decorator takes beside ``enabled``, and what each must be.
+    options: ClassVar[Mapping[str, str]] = {
+        "name": "text",
+        "capture_input": "True, False or a list of parameter names",
+        "capture_output": "True or False",
+        "redact": "a list of parameter names",
+        "metadata": "a dict",
+        "accumulate": "a function",
+    }
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self.name: str = options.get("name") or _name_of(function)
+        members = _json.encode(check_metadata(options.get("metadata")), lambda _: False)[1:-1]
+        #: JSON members of the user's metadata, led by a comma, or nothing.
+        self.metadata = b"," + members if members else b""
+        capture = options.get("capture_input", True)
+        self._captured = None if capture is True else frozenset(capture or ())
+        self._redacted = frozenset(options.get("redact") or ())
+        self._plain = self._captured is None and not self._redacted
+        self.capture_output: bool = options.get("capture_output", True)
+        self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
+        self._arguments = Arguments(function)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """
+        Check a decorator's options.
+
+        Raises:
+            UnknownOptionError: if there is no such option.
+            ConfigurationError: if one has the wrong type.
+        """
+        for option, value in options.items():
+            if option not in cls.options:
+                known = ", ".join(sorted([*cls.options, "enabled"]))
+                raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {known}.")
+            if value is not None and not _fits(cls.options[option], value):
+                raise ConfigurationError(f"{option} is {value!r:.80}; it must be {cls.options[option]}.")
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
+        named = self._arguments.named(args, kwargs)
+        if self._plain or named is None:
+            return named
+        if self._captured is not None:
+            named = {name: value for name, value in named.items() if name in self._captured}
+        return {name: REDACTED if name in self._redacted else value for name, value in named.items()}
+
+    @guarded("recording a call")
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
+        named = self.named(args, kwargs)
+        return None if named is None else self._open(named)
+
+    @guarded("looking at the arguments of a call")
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
+        return self.named(args, kwargs)
+
+    @guarded("recording a call")
+    def open(self, named: dict[str, Any]) -> Call | None:
+        """Record the request of a call whose body runs now, and enter its scope; None if nothing is recorded."""
+        return self._open(named)
+
+    def _open(self, named: dict[str, Any]) -> Call | None:
+        outer = SCOPE.get()
+        scope = outer or self._trace_of_its_own()
+        if scope is None:
+            return None
+        state, within, last = scope
+        if not state.on:
+            return None
+        recorder = state.recorder
+        kind, metadata, content = self.request(named, recorder.hides)
+        span = recorder.open_span()
+        step = recorder.record(state, kind, within or last, within, metadata, content, span)
+        return Call(self, (state, step, 0), outer, span)
+
+    def request(
+        self, named: dict[str, Any], hides: Callable[[str], bool]
+    ) -> tuple[bytes, bytes, bytes]:
+        """Return the event type, metadata members and content of a request."""
+        raise NotImplementedError
+
+    def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
+        """Record what a call returned, or what is kept of the items it yielded."""
+        raise NotImplementedError
+
+    def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
+        """Record that a call raised, was cancelled, or was abandoned as a generator."""
+        raise NotImplementedError
+
+    def keep(self, items: Items, item: Any, hides: Callable[[str], bool]) -> None:
+        """Keep what is recorded of one item of a generator."""
+        raise NotImplementedError
+
+    def _trace_of_its_own(self) -> Scope | None:
+        client, error = attempt(default_client)
+        if client is None:
+            warn_once("no default client", "Nothing is traced: %s", error)
+            return None
+        thread = threading.current_thread().name
+        if client.recorder.open_blocks and thread.startswith("ThreadPoolExecutor"):
+            warn_once(
+                "lost scope",
+                "%s was called in thread %r, which does not know the trace that is open, and makes a trace of its own. "
+                "Submit whyops_trace.propagate(function), or call whyops_trace.propagate_threads() once.",
+                self.name,
+                thread,
+            )
+        return client.recorder.new_trace(), 0, 0
+
+
+class Items:
+    """
+    What is kept of the items of a generator.
+
+    Attributes:
+        kept: Items, or what a kind of call makes of them.
+        count: How many items there were.
+        size: What is kept, in bytes, where that is bounded.
+    """
+
+    __slots__ = ("count", "kept", "size")
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.count = 0
+        self.size = 0
+
+
+class Call:
+    """
+    One run of a decorated callable, from its request to its response.
+
+    A generator's run is suspended while the consumer has an item: then the scope is the consumer's own.
+
+    Attributes:
+        state: The trace.
+        step: The request's step.
+        running: Whether the body runs now.
+        items: What is kept of a generator's items; None for other callables.
+    """
+
+    __slots__ = ("_inner", "_outer", "_own", "_site", "_span", "_started", "items", "running", "state", "step")
+
+    def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
+        self.state, self.step, _ = inner
+        self.running = True
+        self.items: Items | None = None
+        self._site = site
+        self._span = span
+        self._outer = outer
+        self._inner: Scope | None = inner
+        self._own = outer is None
+        SCOPE.set(inner)
+        self._started = self.state.recorder.clock.perf_counter_ns()
+
+    @guarded("recording the end of a call")
+    def end(self, result: Any) -> None:
+        """Leave the scope and record what the call returned."""
+        elapsed = self._leave()
+        site = self._site
+        if site.accumulate is not None and self.items is not None:
+            result, self.items = site.accumulate(self.items.kept), None
+        site.respond(self, result, elapsed)
+
+    def finish(self, result: Any, *, abandoned: bool) -> None:
+        """End a generator's run, which was cancelled if its consumer closed it before it was done."""
+        if abandoned:
+            self.fail(GeneratorExit())
+        else:
+            self.end(result)
+
+    @guarded("recording the failure of a call")
+    def fail(self, error: BaseException) -> None:
+        """Leave the scope and record that the call raised, or was cancelled."""
+        self._site.fail(self, error, self._leave())
+
+    def _leave(self) -> int:
+        """Leave the scope; return the milliseconds since the request."""
+        elapsed = self.state.recorder.clock.perf_counter_ns() - self._started
+        SCOPE.set(self._outer)
+        return elapsed // 1_000_000
+
+    def suspend(self, item: Any) -> Any:
+        """Leave the scope while a generator's consumer has an item; return the item."""
+        self.running = False
+        self._inner = SCOPE.get()
+        SCOPE.set(self._outer)
+        self._keep(item)
+        return item
+
+    def resume(self) -> None:
+        """Enter the scope again as a generator's body goes on."""
+        self._outer = SCOPE.get()
+        SCOPE.set(self._inner)
+        self.running = True
+
+    @guarded("recording an item of a generator")
+    def _keep(self, item: Any) -> None:
+        items = self.items
+        if items is None:
+            items = self.items = Items()
+        items.count += 1
+        if self._site.accumulate is not None:
+            items.kept.append(item)
+        else:
+            self._site.keep(items, item, self.state.recorder.hides)
+
+    def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
+        """Record one event of the call as a child of its request, such as an error."""
+        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content)
+
+    def close(self, kind: bytes, metadata: bytes, content: bytes) -> None:
+        """Record the last event of the call: it closes the pair, and the trace if the call made it."""
+        state = self.state
+        step = state.recorder.record(
+            state, kind, self.step, self.step, metadata, content, self._span, TRACE_END if self._own else LINE_END
+        )
+        state.recorder.close_span(self._span)
+        if not self._own:
+            advance(state, step)
+
+
+class Untraced:
+    """Stands in for the :class:`Call` of a generator that is not recorded."""
+
+    running = True
+
+    def suspend(self, item: Any) -> Any:
+        """Return the item."""
+        self.running = False
+        return item
+
+    def resume(self) -> None:
+        """Note that the body goes on."""
+        self.running = True
+
+    def finish(self, result: Any, *, abandoned: bool) -> None:
+        """Record nothing."""
+
+    def fail(self, error: BaseException) -> None:
+        """Record nothing."""
+
+
+def error_content(error: BaseException, hides: Callable[[str], bool]) -> bytes:
+    """Return the content of an ``error`` event, as JSON: type, message, stack, and the HTTP status if it has one."""
+    content = {**describe(error), "stack": stack(error)}
+    status = error.__dict__.get("status_code")
+    if type(status) is int:
+        content["status"] = status
+    return _json.encode(content, hides)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function, of what a partial calls, or of a callable object's class."""
+    for candidate in (function, getattr(function, "func", None), type(function)):
+        name = getattr(candidate, "__name__", None)
+        if isinstance(name, str) and name:
+            return name[:MAX_NAME]
+    return "call"
+
+
+def _fits(expected: str, value: object) -> bool:
+    if expected == "text":
+        return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+    if expected == "a function":
+        return callable(value)
+    if expected == "a dict":
+        return isinstance(value, Mapping)
+    if isinstance(value, bool):
+        return expected.startswith("True")
+    return "list" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes))

@@ -1,0 +1,478 @@
+"""
+The client: settings, and the parts they are wired into. The first client made is the default one.
+
+::
+
+    WhyOps ── Recorder ── Journal ── Delivery ── Exporter
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import msgspec
+from typing_extensions import Self
+
+from whyops_trace import _json
+from whyops_trace._clock import Clock, SystemClock
+from whyops_trace._guard import attempt, logger, warn_once
+from whyops_trace.context import SCOPE
+from whyops_trace.delivery import Delivery
+from whyops_trace.events import MAX_ID, MAX_NAME, check_metadata, check_text
+from whyops_trace.exceptions import ConfigurationError, InvalidEventError
+from whyops_trace.exporters.base import Exporter
+from whyops_trace.journal import Journal
+from whyops_trace.processors import Redactor
+from whyops_trace.recorder import Recorder
+from whyops_trace.tracing import Step, Trace
+from whyops_trace.types import AgentMetadata, Ledger
+
+DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
+DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
+#: Seconds ``flush`` waits unless told otherwise.
+FLUSH_TIMEOUT: Final = 10.0
+#: Seconds the process waits at its exit for what is not delivered yet.
+EXIT_TIMEOUT: Final = 2.0
+
+Tracing = Literal["on", "off", "local"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a client was told, by its arguments or else by the environment.
+
+    Attributes:
+        api_key: ``WHYOPS_API_KEY``; "" records to the local store.
+        agent_name: ``WHYOPS_AGENT_NAME``, else the name of the program; 1 to 255 characters.
+        proxy_url: ``WHYOPS_PROXY_URL``, without a slash at its end.
+        analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
+        home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
+        tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
+        store: ``WHYOPS_STORE``: whether records go to the local store.
+        console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
+    """
+
+    api_key: str
+    agent_name: str
+    proxy_url: str
+    analyse_url: str
+    home: Path
+    tracing: Tracing
+    store: bool
+    console: bool
+
+
+class WhyOps:
+    """
+    A client of whyops-trace: one for each agent in a process is enough.
+
+    Every argument can come from the environment instead; an argument given wins. With no key everything works
+    locally: records go to the store that ``whyops-trace ls`` and ``show`` read. The first client made in a process is
+    the default one, which :func:`trace`, :func:`step` and decorated functions outside any trace use.
+
+    Guarantees: recording never waits for a network or for the store, no exception of the library reaches a traced
+    call, and what was recorded when a call went on survives the death of the process.
+
+    Args:
+        api_key: Key of a WhyOps account (``WHYOPS_API_KEY``); begins with ``whyops_`` or ``YOPS-``.
+        agent_name: What the agent is called (``WHYOPS_AGENT_NAME``; default: the program's name); 1 to 255 characters.
+        agent_metadata: ``systemPrompt``, ``tools`` and ``description`` of the agent.
+        proxy_base_url: A self-hosted WhyOps proxy (``WHYOPS_PROXY_URL``).
+        analyse_base_url: A self-hosted WhyOps server (``WHYOPS_ANALYSE_URL``), with its ``/api``.
+        home: Where the journal and the local store are (``WHYOPS_HOME``; default ``~/.whyops``).
+        tracing: "on", "off" (nothing is recorded, no thread, no file) or "local" (nothing leaves the machine, even
+            with a key) (``WHYOPS_TRACING``; default "on").
+        store: Whether records go to the local store (``WHYOPS_STORE=on|off``; default: only if there is no key).
+        console: Whether finished traces are printed on standard error as trees (``WHYOPS_CONSOLE=tree``).
+        redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like.
+        exporters: More destinations.
+        exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
+        clock: Time, for tests.
+
+    Raises:
+        ConfigurationError: if a setting cannot be obeyed.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        agent_name: str | None = None,
+        agent_metadata: AgentMetadata | None = None,
+        proxy_base_url: str | None = None,
+        analyse_base_url: str | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        tracing: Tracing | bool | None = None,
+        store: bool | None = None,
+        console: bool | None = None,
+        redact: Iterable[str] = (),
+        exporters: Sequence[Exporter] = (),
+        exit_timeout: float = EXIT_TIMEOUT,
+        clock: Clock | None = None,
+    ) -> None:
+        if agent_metadata is not None and not isinstance(agent_metadata, Mapping):
+            raise ConfigurationError(f"agent_metadata is {agent_metadata!r:.80}; it must be a dict with a systemPrompt.")
+        if isinstance(redact, str):
+            raise ConfigurationError(f"redact is {redact!r}; it must be a list of names such as [{redact!r}].")
+        self.settings = _settings(
+            api_key, agent_name, proxy_base_url, analyse_base_url, home, tracing, store, console
+        )
+        self.agent_metadata = agent_metadata
+        self.exit_timeout = exit_timeout
+        destinations = [*_destinations(self.settings), *exporters] if self.settings.tracing != "off" else []
+        names = [exporter.name for exporter in destinations]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
+        stream = _stream(self.settings, names)
+        self._journal = Journal(
+            self.settings.home / "journal" / stream,
+            stream=stream,
+            agent=self.settings.agent_name,
+            destinations=names,
+        )
+        self.recorder = Recorder(
+            self._journal,
+            agent_name=self.settings.agent_name,
+            hides=Redactor(extra=redact).hides,
+            clock=clock or SystemClock(),
+            on=bool(destinations),
+        )
+        local = [exporter for exporter in destinations if not exporter.remote]
+        groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
+        self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
+        _register(self)
+
+    @property
+    def agent_name(self) -> str:
+        """What the agent is called."""
+        return self.settings.agent_name
+
+    def __repr__(self) -> str:
+        where = ", ".join(self.stats()) or "nowhere"
+        return f"<WhyOps {self.agent_name!r} -> {where}>"
+
+    def trace(
+        self,
+        trace_id: str | None = None,
+        *,
+        external_user_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+    ) -> Trace:
+        """
+        Return a trace to record on, which is also a context manager for ``with`` and ``async with``.
+
+        Without an id, inside an open trace of this client, it joins that one as a step; elsewhere it gets an id of its
+        own. The id of a trace that exists, here or from another process, goes on with it.
+
+        Args:
+            trace_id: Your id of the workflow or conversation; 1 to 128 characters, best unique beyond your account.
+            external_user_id: Your id of the user the agent acts for; 1 to 255 characters.
+            metadata: About the trace as a whole; recorded with its first event.
+            tags: Labels of the trace; recorded with its first event.
+
+        Raises:
+            InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
+        """
+        if trace_id is not None:
+            check_text("trace_id", trace_id, MAX_ID)
+        if external_user_id is not None:
+            check_text("external_user_id", external_user_id, MAX_NAME)
+        about = self._about(metadata, tags)
+        scope = SCOPE.get()
+        if trace_id is None and scope is not None and scope[0].recorder is self.recorder:
+            return Trace(scope[0], joins=True)
+        return Trace(self.recorder.trace(trace_id, external_user_id, about))
+
+    def _about(self, metadata: Mapping[str, Any] | None, tags: Iterable[str]) -> bytes:
+        labels = [tags] if isinstance(tags, str) else list(tags)
+        if not all(isinstance(tag, str) for tag in labels):
+            raise InvalidEventError(f"tags are {labels!r:.80}; each must be text.")
+        about: dict[str, Any] = {}
+        if metadata:
+            about["metadata"] = check_metadata(metadata)
+        if labels:
+            about["tags"] = labels
+        return b',"trace":' + _json.encode(about, self.recorder.hides) if about else b""
+
+    def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+        """
+        Return a named part of the workflow, for ``with`` and ``async with``; see :func:`step`.
+
+        It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
+        """
+        return Step(name, input=input, metadata=metadata, recorder=lambda: self.recorder)
+
+    def stats(self) -> Ledger:
+        """Return what became of the records of this client in this process, by destination."""
+        return {name: tally for delivery in self._deliveries for name, tally in delivery.ledger().items()}
+
+    def flush_sync(self, timeout: float = FLUSH_TIMEOUT) -> Ledger:
+        """
+        Wait until what this client recorded is delivered everywhere.
+
+        Args:
+            timeout: Seconds to wait at most, over all destinations.
+
+        Returns:
+            A :class:`~whyops_trace.types.Tally` by destination; ``pending`` is 0 where all was delivered in time.
+        """
+        deadline = time.monotonic() + timeout
+        for delivery in self._deliveries:
+            delivery.flush(deadline)
+        return self.stats()
+
+    async def flush(self, timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - the ledger is the answer, not an error
+        """Wait, without blocking the event loop, until what this client recorded is delivered everywhere."""
+        from anyio.to_thread import run_sync
+
+        return await run_sync(self.flush_sync, timeout, abandon_on_cancel=True)
+
+    def close_sync(self, timeout: float | None = None) -> Ledger:
+        """
+        Deliver what is recorded, end the worker threads, and close the journal and the exporters.
+
+        What could not be delivered in time stays in the journal for the next process. Closing again does nothing;
+        an event recorded afterwards is still recorded and delivered.
+
+        Args:
+            timeout: Seconds to wait at most; ``exit_timeout`` if left out.
+        """
+        deadline = time.monotonic() + (self.exit_timeout if timeout is None else timeout)
+        for delivery in self._deliveries:
+            delivery.flush(deadline)
+        ledger = self.stats()
+        for delivery in self._deliveries:
+            delivery.close(deadline)
+        with self.recorder.lock:
+            self._journal.close()
+        for name, tally in ledger.items():
+            if tally.pending or tally.dropped:
+                logger.warning(
+                    "%d records are not delivered to %s yet and stay in %s; the next process that runs delivers them. "
+                    "%d were dropped.",
+                    tally.pending,
+                    name,
+                    self.settings.home,
+                    tally.dropped,
+                )
+        return ledger
+
+    async def close(self, timeout: float | None = None) -> Ledger:  # noqa: ASYNC109 - as flush
+        """Close as :meth:`close_sync` does, without blocking the event loop."""
+        from anyio.to_thread import run_sync
+
+        return await run_sync(self.close_sync, timeout, abandon_on_cancel=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close_sync()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+def default_client() -> WhyOps:
+    """Return the first client made in this process, or a local one made now."""
+    if _default is None:
+        with _lock:
+            if _default is None:
+                WhyOps()
+    return cast("WhyOps", _default)
+
+
+def trace(
+    trace_id: str | None = None,
+    *,
+    external_user_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+) -> Trace:
+    """
+    Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
+
+    Example::
+
+        with trace("checkout-8841"):
+            charge_card(4999, currency="usd")
+    """
+    scope = SCOPE.get()
+    if scope is not None and trace_id is None:
+        return Trace(scope[0], joins=True)
+    client = _client_of(scope[0].recorder) if scope is not None else default_client()
+    return client.trace(trace_id, external_user_id=external_user_id, metadata=metadata, tags=tags)
+
+
+def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+    """
+    Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
+
+    Args:
+        name: What the part is called; 1 to 255 characters.
+        input: What it starts from; any value, encoded when it is entered.
+        metadata: More about it.
+
+    Example::
+
+        with step("plan", input=question) as plan:
+            plan.set_output(choose(question))
+
+    Raises:
+        InvalidEventError: if the name or the metadata are of the wrong type or size.
+    """
+    return Step(name, input=input, metadata=metadata, recorder=lambda: default_client().recorder)
+
+
+def current_trace() -> Trace | None:
+    """Return the trace that is open here, or None."""
+    scope = SCOPE.get()
+    return None if scope is None else Trace(scope[0])
+
+
+def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:
+    """Wait until what the default client recorded is delivered; see :meth:`WhyOps.flush_sync`."""
+    return {} if _default is None else _default.flush_sync(timeout)
+
+
+async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - as WhyOps.flush
+    """Wait, without blocking the event loop, until what the default client recorded is delivered."""
+    return {} if _default is None else await _default.flush(timeout)
+
+
+_lock = threading.RLock()
+_default: WhyOps | None = None
+_clients: list[WhyOps] = []
+
+
+def _register(client: WhyOps) -> None:
+    global _default  # noqa: PLW0603 - the default client is one for the process
+    with _lock:
+        _clients.append(client)
+        if _default is None:
+            _default = client
+
+
+def _client_of(recorder: Recorder) -> WhyOps:
+    return next((client for client in _clients if client.recorder is recorder), None) or default_client()
+
+
+def forget_clients() -> None:
+    """Close every client of this process and forget the default one, so that the next is made afresh; for tests."""
+    global _default  # noqa: PLW0603 - as above
+    with _lock:
+        while _clients:
+            _clients.pop().close_sync()
+        _default = None
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    started = time.monotonic()
+    for client in list(_clients):
+        left = max(0.0, client.exit_timeout - (time.monotonic() - started))
+        _, error = attempt(client.close_sync, left)
+        if error is not None:
+            logger.error("Closing %r failed.", client, exc_info=error)
+
+
+def _settings(
+    api_key: str | None,
+    agent_name: str | None,
+    proxy_base_url: str | None,
+    analyse_base_url: str | None,
+    home: str | os.PathLike[str] | None,
+    tracing: Tracing | bool | None,
+    store: bool | None,
+    console: bool | None,
+) -> Settings:
+    api_key = _text("api_key", api_key, "WHYOPS_API_KEY")
+    if tracing is None:
+        tracing = cast("Tracing", os.environ.get("WHYOPS_TRACING", "on").lower() or "on")
+    if tracing not in ("on", "off", "local", True, False):
+        raise ConfigurationError(f"tracing (WHYOPS_TRACING) is {tracing!r}; it must be on, off or local.")
+    tracing = tracing if isinstance(tracing, str) else "on" if tracing else "off"
+    name = _text("agent_name", agent_name, "WHYOPS_AGENT_NAME") or _program()
+    if len(name) > MAX_NAME:
+        raise ConfigurationError(f"agent_name has {len(name)} characters; at most {MAX_NAME} are possible.")
+    if console is None:
+        console = _one_of("WHYOPS_CONSOLE", {"tree": True, "off": False, "": False})
+    if store is None:
+        store = _one_of("WHYOPS_STORE", {"on": True, "off": False, "": None})
+    if api_key and tracing != "off" and store is None:
+        warn_once(
+            "no server exporter",
+            "This version of whyops-trace keeps traces in the local store; it does not send them to a WhyOps server yet.",
+        )
+    return Settings(
+        api_key=api_key,
+        agent_name=name,
+        proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
+        analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
+        home=Path(home or os.environ.get("WHYOPS_HOME") or "~/.whyops").expanduser().absolute(),
+        tracing=tracing,
+        store=True if store is None else store,
+        console=bool(console),
+    )
+
+
+def _destinations(settings: Settings) -> list[Exporter]:
+    exporters: list[Exporter] = []
+    if settings.store:
+        from whyops_trace.exporters.local import LocalExporter
+
+        exporters.append(LocalExporter(settings.home / "traces.db"))
+    if settings.console:
+        from whyops_trace.exporters.console import ConsoleExporter
+
+        exporters.append(ConsoleExporter())
+    return exporters
+
+
+def _stream(settings: Settings, destinations: Sequence[str]) -> str:
+    """
+    Return the name under which records may be delivered together: same server, same key, same agent, same destinations.
+
+    The key itself is never written: its SHA-256 goes into the name's.
+    """
+    key = hashlib.sha256(settings.api_key.encode()).hexdigest()
+    parts = "\0".join([settings.analyse_url, key, settings.agent_name, *destinations])
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _text(name: str, value: str | None, variable: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} is {value!r:.80}; it must be text.")
+    return (os.environ.get(variable) or "") if value is None else value
+
+
+def _url(name: str, value: str | None, variable: str, default: str) -> str:
+    url = _text(name, value, variable).rstrip("/") or default
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{name} ({variable}) is {url!r}; it must begin with http:// or https://.")
+    return url
+
+
+def _one_of(variable: str, values: Mapping[str, bool | None]) -> bool | None:
+    value = os.environ.get(variable, "").lower()
+    if value not in values:
+        known = " or ".join(name for name in values if name)
+        raise ConfigurationError(f"{variable} is {value!r}; it must be {known}.")
+    return values[value]
+
+
+def _program() -> str:
+    """Return the name of the running program, for an agent that was given none."""
+    return Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"

@@ -1,0 +1,164 @@
+"""
+Where in a trace the code that runs now stands: one contextvar, holding ids only.
+
+A :data:`Scope` is immutable, so a copy of the context (a new task, a thread with :func:`propagate`) forks the
+flow by itself: branches that run at the same time share the event they forked from.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from whyops_trace import _json
+
+if TYPE_CHECKING:
+    from whyops_trace.recorder import Recorder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TraceState:
+    """
+    What this process knows of one trace: its identity and how far its numbering has come.
+
+    Attributes:
+        id: The trace id, 1 to 128 characters.
+        recorder: Where its records go.
+        on: Whether anything is recorded at all.
+        head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``.
+        tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
+        steps: The next step numbers; taken under the recorder's lock.
+        first: The step of its first event.
+        last: The last event at the top that was recorded outside any with-block, where the next one there chains.
+        last_ns: The latest timestamp given out.
+        token: The process the numbering belongs to.
+        about: The metadata member, led by a comma, that tells of the trace as a whole, until its first event carries it.
+        given: The steps the user chose, if any.
+        open_tools: For manual tool calls by span id, until their responses come: the request's step, and the span id
+            again if the library made it.
+    """
+
+    __slots__ = (
+        "about", "first", "given", "head", "id", "last", "last_ns", "on", "open_tools",
+        "recorder", "steps", "tail", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        trace_id: str,
+        run: str | None = None,
+        external_user_id: str | None = None,
+        about: bytes = b"",
+    ) -> None:
+        self.id = trace_id
+        self.recorder = recorder
+        self.on = recorder.on
+        self.head = b'"traceId":' + _json.string(trace_id)
+        if run:
+            self.head += b',"run":' + _json.string(run)
+        self.head += b',"stepId":'
+        self.tail = b'"agentName":' + _json.string(recorder.agent_name)
+        if external_user_id:
+            self.tail += b',"externalUserId":' + _json.string(external_user_id)
+        self.steps: Iterator[int] = count(1)
+        self.first = 0
+        self.last = 0
+        self.last_ns = 0
+        self.token = recorder.token
+        self.about = about
+        self.given: set[int] | None = None
+        self.open_tools: dict[str, tuple[int, bytes]] = {}
+
+
+#: ``(trace, within, last)``: the step of the enclosing call (0 at the top of the trace) and, at the top, the event
+#: before in this flow (0 if there is none yet).
+Scope: TypeAlias = "tuple[TraceState, int, int]"
+
+SCOPE: ContextVar[Scope | None] = ContextVar("whyops_trace_scope", default=None)
+
+
+def advance(state: TraceState, step: int) -> None:
+    """Chain the next event at the top of *state*'s trace to *step*, if this flow is there."""
+    scope = SCOPE.get()
+    if scope is not None and scope[0] is state and not scope[1]:
+        SCOPE.set((state, 0, step))
+
+
+def propagate(function: Callable[P, R]) -> Callable[P, R]:
+    """
+    Return *function* such that it runs in the scope that is current now, in whichever thread it is called.
+
+    Only the tracing scope is carried; other context variables are left as they are in that thread.
+
+    Example::
+
+        with trace("report-1"), ThreadPoolExecutor() as pool:
+            pool.submit(propagate(fetch), url)
+    """
+    scope = SCOPE.get()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = SCOPE.get()
+        SCOPE.set(scope)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            SCOPE.set(before)
+
+    return carried
+
+
+class ThreadPropagation:
+    """
+    What :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
+
+    Undoing while somebody else has patched ``ThreadPoolExecutor.submit`` on top leaves their patch in place
+    and only stops carrying the scope.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active = True
+        original = self._original = ThreadPoolExecutor.submit
+
+        @functools.wraps(original)
+        def submit(
+            pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+        ) -> Future[Any]:
+            if self._active and SCOPE.get() is not None:
+                function = propagate(function)
+            return original(pool, function, *args, **kwargs)
+
+        self._submit = submit
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
+
+    def undo(self) -> None:
+        """Stop carrying the scope into thread pools; calling it again does nothing."""
+        with self._lock:
+            self._active = False
+            if ThreadPoolExecutor.submit is self._submit:
+                ThreadPoolExecutor.submit = self._original  # type: ignore[method-assign]
+
+    def __enter__(self) -> ThreadPropagation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.undo()
+
+
+def propagate_threads() -> ThreadPropagation:
+    """
+    Make every ``ThreadPoolExecutor`` (and so ``loop.run_in_executor``) carry the scope, until undone.
+
+    This is the only thing in the library that changes a class of the standard library, and only when asked.
+    """
+    return ThreadPropagation()

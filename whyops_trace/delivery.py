@@ -1,0 +1,226 @@
+"""
+Carries records from the journal to the exporters, in worker threads of its own.
+
+A :class:`Delivery` is one daemon thread over one or more exporters. It sleeps until something is recorded, lets a
+burst gather, and hands over batches in the order of the journal. An exporter that fails is asked again later with
+the same batch: records leave the journal only when every destination has taken them or the disk budget is full.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from whyops_trace._guard import attempt, logger, warn_once
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.journal import Counts, Journal, Segment
+from whyops_trace.recorder import Recorder
+from whyops_trace.types import Ledger, Tally
+
+#: Seconds a worker waits after the first record, so that a burst becomes one batch.
+LINGER: Final = 0.05
+#: Seconds between tries of an exporter that fails: the first wait, doubled each time up to the last.
+FIRST_BACKOFF: Final = 0.25
+LAST_BACKOFF: Final = 30.0
+
+
+def backoff(failures: int) -> float:
+    """Return the seconds to wait after that many failures in a row."""
+    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16))
+
+
+class Delivery:
+    """
+    One worker thread that delivers a journal's records to a group of exporters.
+
+    Args:
+        recorder: Wakes this worker.
+        journal: Where records come from; what dead processes left is taken over when the worker starts.
+        exporters: The destinations, served in turn. One that waits on a network gets a delivery of its own.
+        linger: Seconds to let a burst gather.
+    """
+
+    def __init__(
+        self, recorder: Recorder, journal: Journal, exporters: Sequence[Exporter], *, linger: float = LINGER
+    ) -> None:
+        self.exporters = exporters
+        self._recorder = recorder
+        self._journal = journal
+        self._linger = linger
+        self._renew()
+        recorder.after_fork.append(self._renew)
+
+    def _renew(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        #: Set while somebody waits for the worker: no lingering, no backoff.
+        self._hurry = threading.Event()
+        #: Held while records are handed over, by the worker or by whoever drains without one.
+        self._delivering = threading.Lock()
+        self._progress = threading.Condition()
+        self._failures = dict.fromkeys((exporter.name for exporter in self.exporters), 0)
+        self._adopted = False
+        self._recorder.sleepers.append(self.wake)
+
+    def wake(self) -> None:
+        """Let the worker look for records; starts it the first time."""
+        if self._thread is None:
+            self._stop = threading.Event()
+            # An empty context: the worker must not see, or keep alive, whatever scope started it.
+            thread = threading.Thread(
+                target=contextvars.Context().run,
+                args=(self._run, self._stop),
+                name="whyops-" + "-".join(exporter.name for exporter in self.exporters),
+                daemon=True,
+            )
+            # No thread starts while the interpreter shuts down; what waits is then delivered by flush.
+            if attempt(thread.start)[1] is None:
+                self._thread = thread
+        self._wake.set()
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            self._hurry.wait(self._linger)
+            wait = self.deliver(stop)
+            self._hurry.clear()
+            if wait:
+                self._hurry.wait(wait)
+                self._wake.set()
+            else:
+                self._recorder.sleepers.append(self.wake)
+                if self._unread():  # recorded after the last look, before the worker was back among the sleepers
+                    self._wake.set()
+
+    def deliver(self, stop: threading.Event | None = None) -> float:
+        """
+        Hand over everything that is in the journal.
+
+        Args:
+            stop: Ends the work after the batch at hand, once set.
+
+        Returns:
+            The seconds to wait before trying again; 0 if all went.
+        """
+        with self._delivering:
+            if not self._adopted:
+                self._adopted = True
+                attempt(self._journal.adopt)
+            wait = max(self._deliver_to(exporter, stop or threading.Event()) for exporter in self.exporters)
+            attempt(self._journal.retire)
+            attempt(self._journal.prepare)
+            return wait
+
+    def _deliver_to(self, exporter: Exporter, stop: threading.Event) -> float:
+        for segment in list(self._journal.segments):
+            if exporter.name not in segment.header.destinations:
+                continue
+            while not stop.is_set():
+                lines, cursor = segment.read(exporter.name)
+                if not lines:
+                    break
+                error = self._export(exporter, segment, lines, cursor)
+                if error is not None:
+                    return self._failed(exporter, error)
+            if segment.header.token != self._journal.token and segment.finished():
+                attempt(exporter.process_ended, segment.header.token)
+        return 0.0
+
+    def _export(
+        self, exporter: Exporter, segment: Segment, lines: list[bytes], cursor: int
+    ) -> Exception | None:
+        outcomes, error = attempt(exporter.export, Batch(segment.header.token, lines))
+        if outcomes is not None:
+            segment.commit(exporter.name, cursor, _count(outcomes))
+            self._failures[exporter.name] = 0
+        with self._progress:
+            self._progress.notify_all()
+        return error
+
+    def _failed(self, exporter: Exporter, error: Exception) -> float:
+        self._failures[exporter.name] += 1
+        warn_once(
+            f"{exporter.name}: {type(error).__name__}",
+            "Cannot deliver to %s: %s. The records stay in the journal and are tried again.",
+            exporter.name,
+            error,
+        )
+        return backoff(self._failures[exporter.name])
+
+    def _unread(self) -> bool:
+        return any(
+            segment.read(exporter.name, 1)[0]
+            for exporter in self.exporters
+            for segment in list(self._journal.segments)
+            if exporter.name in segment.header.destinations
+        )
+
+    def flush(self, deadline: float) -> None:
+        """
+        Wait until everything recorded so far by this process is delivered.
+
+        Args:
+            deadline: The :func:`time.monotonic` time to stop waiting at.
+        """
+        targets = {exporter.name: self._journal.emitted for exporter in self.exporters}
+        if self._reached(targets):
+            return
+        self._hurry.set()
+        self.wake()
+        if self._thread is None:
+            self.deliver()
+        with self._progress:
+            self._progress.wait_for(lambda: self._reached(targets), max(0.0, deadline - time.monotonic()))
+
+    def _reached(self, targets: dict[str, int]) -> bool:
+        return all(sum(self._journal.totals(name)) >= target for name, target in targets.items())
+
+    def ledger(self) -> Ledger:
+        """Return what became of this process's records, for each of this worker's destinations."""
+        ledger: Ledger = {}
+        for exporter in self.exporters:
+            counts, emitted = self._journal.totals(exporter.name), self._journal.emitted
+            ledger[exporter.name] = Tally(
+                emitted=emitted,
+                delivered=counts.delivered,
+                pending=emitted - sum(counts),
+                sampled_out=counts.sampled_out,
+                rejected=counts.rejected,
+                dropped=counts.dropped,
+            )
+        return ledger
+
+    def close(self, deadline: float) -> None:
+        """
+        Let the worker end after the batch at hand, then close the exporters; both start again with the next record.
+
+        An exporter that still hangs at the deadline is left alone.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            self._hurry.set()
+            self._wake.set()
+            thread.join(max(0.0, deadline - time.monotonic()))
+            self._hurry.clear()
+            if self.wake not in self._recorder.sleepers:
+                self._recorder.sleepers.append(self.wake)
+        if thread is None or not thread.is_alive():
+            for exporter in self.exporters:
+                _, error = attempt(exporter.close)
+                if error is not None:
+                    logger.error("Closing the exporter %s failed.", exporter.name, exc_info=error)
+
+
+def _count(outcomes: Sequence[Outcome]) -> Counts:
+    return Counts(
+        delivered=outcomes.count(Outcome.DELIVERED),
+        sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
+        rejected=outcomes.count(Outcome.REJECTED),
+        dropped=0,
+    )

@@ -1,0 +1,461 @@
+"""
+One builder for each event type of the WhyOps protocol.
+
+A builder checks what it is given and returns an :class:`Event`; it knows nothing of traces, clocks or files.
+What a server would refuse or silently lose is mended where the intent is plain (a latency of 12.5 ms is 13 ms)
+and otherwise refused with an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from typing_extensions import Unpack
+
+from whyops_trace._clock import wire_time
+from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
+from whyops_trace.types import (
+    EventOptions,
+    EventType,
+    MessageItem,
+    SpanId,
+    TokenUsage,
+    ToolCallItem,
+    ToolCallPair,
+    UserMessageMetadata,
+)
+
+#: The largest step a server can store (its column is a 32-bit integer).
+MAX_STEP: Final = 2**31 - 1
+#: The largest latency or token count a server can store, for the same reason.
+MAX_COUNT: Final = 2**31 - 1
+MAX_ID: Final = 128
+MAX_NAME: Final = 255
+MAX_MODEL: Final = 200
+MAX_FINISH_REASON: Final = 100
+
+_OPTIONS: Final = EventOptions.__optional_keys__ | EventOptions.__required_keys__
+#: Metadata keys the library writes itself.
+_RESERVED: Final = frozenset({"within", "trace", "idempotencyKey"})
+
+#: What recording the event returns: the step it took, for a tool request the span id (which knows its step).
+T_co = TypeVar("T_co", int, SpanId, covariant=True)
+
+
+class Event(Generic[T_co]):
+    """
+    One event before it is numbered: its type, metadata and content as Python values, and the caller's options.
+
+    Attributes:
+        type: The event type.
+        content: Any value; encoded when the event is recorded.
+        metadata: Metadata without ``within``.
+        options: Checked :class:`~whyops_trace.types.EventOptions`; ``timestamp`` in wire form.
+    """
+
+    __slots__ = ("content", "metadata", "options", "type")
+
+    def __init__(
+        self, type: EventType, content: Any, metadata: Mapping[str, Any] | None, options: EventOptions
+    ) -> None:
+        self.type: EventType = type
+        self.content = content
+        self.metadata = dict(metadata or {})
+        self.options = check_options(options)
+
+
+def user_message(
+    messages: Sequence[MessageItem],
+    *,
+    metadata: UserMessageMetadata | None = None,
+    **options: Unpack[EventOptions],
+) -> Event[int]:
+    """
+    Record what was asked of the model: a new turn.
+
+    Args:
+        messages: The conversation as the model gets it, ``[{"role": ..., "content": ...}]``.
+        metadata: ``systemPrompt`` (text), ``tools`` and ``params`` the model was given.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has a type or size that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    _require(_is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]')
+    meta = _mapping("metadata", metadata)
+    prompt = meta.get("systemPrompt", "")
+    _require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
+    return Event("user_message", {"messages": messages}, meta, options)
+
+
+def llm_response(
+    model: str,
+    provider: str,
+    content: str | None = None,
+    *,
+    tool_calls: Sequence[ToolCallItem] | None = None,
+    finish_reason: str | None = None,
+    usage: TokenUsage | None = None,
+    latency_ms: float | None = None,
+    **options: Unpack[EventOptions],
+) -> Event[int]:
+    """
+    Record what a model answered.
+
+    Args:
+        model: The model's name, such as ``"openai/gpt-4o"``; 1 to 200 characters.
+        provider: Who serves it, such as ``"openai"``.
+        content: The text of the answer.
+        tool_calls: The tool calls the answer asks for, ``[{"id", "function": {"name", "arguments": JSON text}}]``.
+        finish_reason: Why the model stopped, such as ``"stop"``; cut to 100 characters.
+        usage: Token counts; ``promptTokens`` without the cached ones.
+        latency_ms: Milliseconds from request to answer; rounded to a whole number.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has a type or size that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    body: dict[str, Any] = {}
+    if content is not None:
+        _require(isinstance(content, str), "content", content, "text or None")
+        body["content"] = content
+    if tool_calls:
+        _require(_is_list(tool_calls), "tool_calls", tool_calls, "a list of tool calls")
+        body["toolCalls"] = tool_calls
+    if finish_reason:
+        _require(isinstance(finish_reason, str), "finish_reason", finish_reason, 'text such as "stop"')
+        body["finishReason"] = finish_reason[:MAX_FINISH_REASON]
+    return Event("llm_response", body, model_metadata(model, provider, usage, latency_ms), options)
+
+
+def llm_thinking(
+    thinking: str, *, signature: str | None = None, **options: Unpack[EventOptions]
+) -> Event[int]:
+    """
+    Record what a model, or the agent, thought before it acted.
+
+    Args:
+        thinking: The text.
+        signature: The provider's signature of the thinking block, if it has one.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has a type that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    _require(isinstance(thinking, str), "thinking", thinking, "text")
+    content = {"type": "thinking", "thinking": thinking}
+    if signature:
+        content["signature"] = signature
+    return Event("llm_thinking", content, None, options)
+
+
+def embedding_request(inputs: Sequence[str], **options: Unpack[EventOptions]) -> Event[int]:
+    """
+    Record what was sent to an embedding model.
+
+    Args:
+        inputs: The texts.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if *inputs* is not a list.
+        UnknownOptionError: if an option does not exist.
+    """
+    _require(_is_list(inputs), "inputs", inputs, 'a list of texts such as ["query"]')
+    return Event("embedding_request", {"input": inputs}, None, options)
+
+
+def embedding_response(
+    model: str,
+    provider: str,
+    embedding_count: int,
+    first_embedding_dimensions: int,
+    *,
+    total_tokens: int | None = None,
+    latency_ms: float | None = None,
+    **options: Unpack[EventOptions],
+) -> Event[int]:
+    """
+    Record that an embedding model answered; the vectors themselves are not recorded.
+
+    Args:
+        model: The model's name; 1 to 200 characters.
+        provider: Who serves it.
+        embedding_count: How many vectors came back.
+        first_embedding_dimensions: The length of the first one.
+        total_tokens: Tokens billed.
+        latency_ms: Milliseconds from request to answer; rounded to a whole number.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has a type or size that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    content = {
+        "object": "list",
+        "embeddingCount": _count("embedding_count", embedding_count),
+        "firstEmbeddingDimensions": _count("first_embedding_dimensions", first_embedding_dimensions),
+        "encodingFormat": "float",
+    }
+    usage: TokenUsage | None = None if total_tokens is None else {"totalTokens": total_tokens}
+    return Event("embedding_response", content, model_metadata(model, provider, usage, latency_ms), options)
+
+
+def tool_call_request(
+    tool: str,
+    tool_calls: Sequence[ToolCallPair],
+    *,
+    latency_ms: float | None = None,
+    requested_at: str | datetime | None = None,
+    **options: Unpack[EventOptions],
+) -> Event[SpanId]:
+    """
+    Record that a tool is about to run.
+
+    Args:
+        tool: The tool's name; 1 to 255 characters.
+        tool_calls: What it is called with, ``[{"name", "arguments": {...}}]``.
+        latency_ms: Milliseconds since the tool was asked for; rounded to a whole number.
+        requested_at: When it was asked for, ISO 8601 or a :class:`~datetime.datetime`.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The span id to pass to ``tool_call_response``; its ``step_id`` is the step this event took.
+
+    Raises:
+        InvalidEventError: if an argument has a type or size that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    content = {"toolCalls": _tool_calls(tool_calls), **_moment("requested_at", requested_at)}
+    return Event("tool_call_request", content, _tool_metadata(tool, latency_ms), options)
+
+
+def tool_call_response(
+    tool: str,
+    span_id: str,
+    tool_calls: Sequence[ToolCallPair],
+    tool_results: dict[str, Any],
+    *,
+    latency_ms: float | None = None,
+    responded_at: str | datetime | None = None,
+    **options: Unpack[EventOptions],
+) -> Event[int]:
+    """
+    Record what a tool returned.
+
+    Args:
+        tool: The tool's name; 1 to 255 characters.
+        span_id: What ``tool_call_request`` returned.
+        tool_calls: What it was called with, ``[{"name", "arguments": {...}}]``.
+        tool_results: What it returned; a failure is ``{"error": {"type": ..., "message": ...}}``.
+        latency_ms: Milliseconds it ran; rounded to a whole number.
+        responded_at: When it returned, ISO 8601 or a :class:`~datetime.datetime`.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has a type or size that a server refuses.
+        UnknownOptionError: if an option does not exist.
+    """
+    content = {
+        "toolCalls": _tool_calls(tool_calls),
+        "toolResults": tool_results,
+        **_moment("responded_at", responded_at),
+    }
+    if options.setdefault("span_id", span_id) != span_id:
+        raise InvalidEventError("tool_call_response got two span ids; pass the one tool_call_request returned.")
+    return Event("tool_call_response", content, _tool_metadata(tool, latency_ms), options)
+
+
+def tool_result(tool_name: str, output: Any, **options: Unpack[EventOptions]) -> Event[int]:
+    """
+    Record a tool's result as it goes back to the model.
+
+    Args:
+        tool_name: The tool's name.
+        output: What it returned.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if *tool_name* is not text.
+        UnknownOptionError: if an option does not exist.
+    """
+    check_text("tool_name", tool_name, MAX_NAME)
+    return Event("tool_result", {"toolName": tool_name, "output": output}, None, options)
+
+
+def error(
+    message: str, *, status: int | None = None, stack: str | None = None, **options: Unpack[EventOptions]
+) -> Event[int]:
+    """
+    Record that something failed.
+
+    Args:
+        message: What went wrong.
+        status: An HTTP status, if there is one.
+        stack: A stack trace.
+        **options: See :class:`~whyops_trace.types.EventOptions`.
+
+    Returns:
+        The step this event took, to name it as a parent.
+
+    Raises:
+        InvalidEventError: if an argument has the wrong type.
+        UnknownOptionError: if an option does not exist.
+    """
+    _require(isinstance(message, str), "message", message, "text: str(exception), for example")
+    content: dict[str, Any] = {"message": message}
+    if status is not None:
+        content["status"] = _count("status", status)
+    if stack:
+        _require(isinstance(stack, str), "stack", stack, "text: traceback.format_exc(), for example")
+        content["stack"] = stack
+    return Event("error", content, None, options)
+
+
+def check_options(options: Mapping[str, Any]) -> EventOptions:
+    """
+    Return *options* checked, without the ones that are None, ``timestamp`` in wire form.
+
+    Raises:
+        UnknownOptionError: if a name is not one of :class:`~whyops_trace.types.EventOptions`.
+        InvalidEventError: if a value has the wrong type or is out of bounds.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise UnknownOptionError(f"There is no option {name!r}; an event takes {known}.")
+        if value is None:
+            continue
+        if name in ("step_id", "parent_step_id"):
+            check_step(name, value)
+        elif name == "timestamp":
+            value = _time(name, value)
+        else:
+            check_text(name, value, MAX_NAME if name == "external_user_id" else MAX_ID)
+        checked[name] = value
+    return checked  # type: ignore[return-value]
+
+
+def check_step(name: str, value: object) -> None:
+    """Raise :class:`InvalidEventError` unless *value* is a step number, 1 to 2**31 - 1."""
+    if type(value) is not int or not 1 <= value <= MAX_STEP:
+        raise InvalidEventError(
+            f"{name} is {value!r}; it must be an int from 1 to {MAX_STEP}. Leave it out to have it counted."
+        )
+
+
+def check_text(name: str, value: object, limit: int) -> None:
+    """Raise :class:`InvalidEventError` unless *value* is text of 1 to *limit* characters."""
+    if not isinstance(value, str) or not value:
+        raise InvalidEventError(f"{name} is {value!r}; it must be text of 1 to {limit} characters.")
+    if len(value) > limit:
+        raise InvalidEventError(
+            f"{name} has {len(value)} characters; at most {limit} are stored. Use a shorter one, a hash for example."
+        )
+
+
+def model_metadata(
+    model: str, provider: str, usage: TokenUsage | None, latency_ms: float | None
+) -> dict[str, Any]:
+    """Return the metadata of a model's answer, with the values a server can store."""
+    check_text("model", model, MAX_MODEL)
+    check_text("provider", provider, MAX_NAME)
+    metadata: dict[str, Any] = {"model": model, "provider": provider}
+    if usage:
+        counts = _mapping("usage", usage)
+        metadata["usage"] = {key: _count(f"usage[{key!r}]", n) for key, n in counts.items() if n is not None}
+    if latency_ms is not None:
+        metadata["latencyMs"] = _count("latency_ms", latency_ms)
+    return metadata
+
+
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """
+    Return a user's metadata as a dict of its own.
+
+    Raises:
+        InvalidEventError: if it is not a mapping with text keys, or names a key the library writes itself.
+    """
+    checked = _mapping("metadata", metadata)
+    for key in checked:
+        _require(isinstance(key, str), "a metadata key", key, "text")
+        if key in _RESERVED:
+            raise InvalidEventError(f"metadata[{key!r}] is written by the library; choose another key.")
+    return checked
+
+
+def _tool_metadata(tool: str, latency_ms: float | None) -> dict[str, Any]:
+    check_text("tool", tool, MAX_NAME)
+    metadata: dict[str, Any] = {"tool": tool}
+    if latency_ms is not None:
+        metadata["latencyMs"] = _count("latency_ms", latency_ms)
+    return metadata
+
+
+def _tool_calls(value: Sequence[ToolCallPair]) -> Sequence[ToolCallPair]:
+    _require(_is_list(value), "tool_calls", value, 'a list such as [{"name": "search", "arguments": {}}]')
+    return value
+
+
+def _moment(name: str, value: str | datetime | None) -> dict[str, str]:
+    if value is None:
+        return {}
+    return {"requestedAt" if name == "requested_at" else "respondedAt": _time(name, value)}
+
+
+def _time(name: str, value: object) -> str:
+    if isinstance(value, (str, datetime)):
+        try:
+            return wire_time(value)
+        except ValueError:
+            pass
+    raise InvalidEventError(
+        f"{name} is {value!r}; it must be ISO 8601 text such as 2026-01-31T12:00:00Z or a datetime."
+    )
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+        return round(value)
+    raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
+
+
+def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    _require(value is None or isinstance(value, Mapping), name, value, "a dict")
+    return dict(value or {})
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _require(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise InvalidEventError(f"{name} is {type(value).__name__} {value!r:.80}; it must be {expected}.")

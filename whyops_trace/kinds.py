@@ -1,0 +1,195 @@
+"""The three kinds of traced call: tools, models, embeddings. Each makes its own events of a request and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from whyops_trace import _json
+from whyops_trace._failure import describe, outcome
+from whyops_trace.calls import Call, CallSite, Items, error_content
+from whyops_trace.events import MAX_FINISH_REASON, MAX_MODEL
+from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
+
+#: How much of what a generator yields is recorded: the first items, up to so many bytes of JSON.
+MAX_ITEMS: Final = 100
+MAX_ITEMS_BYTES: Final = 65_536
+
+
+class Tool(CallSite):
+    """``tool_call_request``, then ``tool_call_response``; an ``error`` between the two if the tool raised."""
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        super().__init__(function, options)
+        name = _json.string(self.name)
+        self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
+        self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
+        self._metadata = b',"tool":%b' % name + self.metadata
+
+    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+        """Return the event type, metadata members and content of a request."""
+        return b"tool_call_request", self._metadata, self._request + _json.encode(named, hides) + b"}]}"
+
+    def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
+        """Record what the tool returned; what is no object is put under ``result``, a generator's items under ``items``."""
+        if not self.capture_output:
+            results = b"{}"
+        elif call.items is not None:
+            results = b"{%b}" % _items(call.items)
+        else:
+            results = _json.encode(result, call.state.recorder.hides)
+            if results[0] != 123:  # not an object
+                results = b'{"result":%b}' % results
+        self._close(call, b"", results, elapsed_ms)
+
+    def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
+        """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
+        hides = call.state.recorder.hides
+        if outcome(error) == "cancelled":
+            items = b"," + _items(call.items) if call.items is not None and self.capture_output else b""
+            self._close(call, b',"outcome":"cancelled"', b'{"cancelled":true%b}' % items, elapsed_ms)
+        else:
+            call.record(b"error", self._metadata, error_content(error, hides))
+            results = b'{"error":%b}' % _json.encode(describe(error), hides)
+            self._close(call, b',"outcome":"error"', results, elapsed_ms)
+
+    def _close(self, call: Call, ending: bytes, results: bytes, elapsed_ms: int) -> None:
+        metadata = b'%b,"latencyMs":%d%b' % (self._metadata, elapsed_ms, ending)
+        call.close(b"tool_call_response", metadata, self._response + results + b"}")
+
+    def keep(self, items: Items, item: Any, hides: Callable[[str], bool]) -> None:
+        """Keep the first items as JSON."""
+        if self.capture_output and len(items.kept) < MAX_ITEMS and items.size < MAX_ITEMS_BYTES:
+            encoded = _json.encode(item, hides)
+            items.kept.append(encoded)
+            items.size += len(encoded)
+
+
+class Llm(CallSite):
+    """``user_message`` or ``tool_result``, then ``llm_thinking`` and ``llm_response``; or an ``error``."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        **CallSite.options,
+        "model": "text",
+        "provider": "text",
+        "extract": "a function",
+    }
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        super().__init__(function, options)
+        self._model: str = options.get("model") or ""
+        self._provider: str = options.get("provider") or ""
+        self._extract: Callable[[Any], Any] | None = options.get("extract")
+        self._function = b',"function":' + _json.string(self.name) + self.metadata
+
+    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+        """Return the event type, metadata members and content of a request."""
+        asked = read_request(_json.plain(named, hides))
+        metadata = self._function
+        if asked.metadata:
+            metadata += b"," + _json.encode(asked.metadata, hides)[1:-1]
+        content: dict[str, Any] = {"messages": asked.messages}
+        if asked.tool:
+            content = {"toolName": asked.tool, "output": asked.output, **content}
+        return b"tool_result" if asked.tool else b"user_message", metadata, _json.encode(content, hides)
+
+    def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
+        """Record the model's thinking and its answer."""
+        turn = self._read(call, result)
+        hides = call.state.recorder.hides
+        for thought in turn.thinking if self.capture_output else ():
+            call.record(b"llm_thinking", self._function, _json.encode(thought, hides))
+        self._close(call, turn, elapsed_ms, b"")
+
+    def _read(self, call: Call, result: Any) -> Turn:
+        if call.items is not None:
+            texts = [item for item in call.items.kept if isinstance(item, str)]
+            result = "".join(texts) if len(texts) == len(call.items.kept) else call.items.kept
+        if self._extract is not None:
+            result = self._extract(result)
+        return read_response(_json.plain(result, call.state.recorder.hides))
+
+    def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
+        """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
+        if outcome(error) == "cancelled":
+            turn = self._read(call, None) if call.items is not None and self._extract is None else Turn()
+            turn.finish_reason = "cancelled"
+            self._close(call, turn, elapsed_ms, b',"outcome":"cancelled"')
+        else:
+            hides = call.state.recorder.hides
+            call.close(b"error", self._named(Turn(), elapsed_ms, b""), error_content(error, hides))
+
+    def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
+        hides = call.state.recorder.hides
+        content: dict[str, Any] = {}
+        if self.capture_output:
+            if turn.content is not None:
+                content["content"] = turn.content
+            if turn.tool_calls:
+                content["toolCalls"] = turn.tool_calls
+        if turn.finish_reason:
+            content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
+        if turn.usage:
+            ending = b',"usage":%b%b' % (_json.encode(turn.usage, hides), ending)
+        call.close(b"llm_response", self._named(turn, elapsed_ms, ending), _json.encode(content, hides))
+
+    def _named(self, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
+        """Return the metadata members of an answer: its model is the answer's own, else the decorator's."""
+        model = (turn.model or self._model or "unknown")[:MAX_MODEL]
+        provider = self._provider or turn.provider or (model.split("/")[0] if "/" in model else "unknown")
+        return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
+            self._function, _json.string(model), _json.string(provider), elapsed_ms, ending,
+        )  # fmt: skip
+
+    def keep(self, items: Items, item: Any, hides: Callable[[str], bool]) -> None:
+        """Keep every piece of text, and other items as plain data."""
+        items.kept.append(item if type(item) is str else _json.plain(item, hides))
+
+
+class Embedding(Llm):
+    """``embedding_request``, then ``embedding_response``; or an ``error``. The vectors are counted, not recorded."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        name: expected for name, expected in Llm.options.items() if name != "capture_output"
+    }
+
+    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+        """Return the event type, metadata members and content of a request."""
+        texts = next(iter(named.values()), [])
+        for name in ("input", "inputs", "texts", "text"):
+            texts = named.get(name, texts)
+        inputs = texts if type(texts) in (list, tuple) else [texts]
+        return b"embedding_request", self._function, b'{"input":%b}' % _json.encode(inputs, hides)
+
+    def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
+        """Record how many vectors came back, and the length of the first."""
+        result = call.items.kept if call.items is not None else result
+        answer = _json.plain(self._extract(result) if self._extract else result, call.state.recorder.hides)
+        count, dimensions = read_embedding(answer)
+        described = answer if isinstance(answer, dict) else {}
+        model = described.get("model")
+        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(described.get("usage")))
+        ending = b',"usage":%b' % _json.encode(turn.usage, call.state.recorder.hides) if turn.usage else b""
+        content = {
+            "object": "list",
+            "embeddingCount": count,
+            "firstEmbeddingDimensions": dimensions,
+            "encodingFormat": "float",
+        }
+        self._answer(call, turn, elapsed_ms, ending, content)
+
+    def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
+        """Record an ``error`` event, or an answer without vectors that says it was cancelled."""
+        if outcome(error) == "cancelled":
+            self._answer(call, Turn(), elapsed_ms, b',"outcome":"cancelled"', {"embeddingCount": 0})
+        else:
+            super().fail(call, error, elapsed_ms)
+
+    def _answer(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]) -> None:
+        body = _json.encode(content, call.state.recorder.hides)
+        call.close(b"embedding_response", self._named(turn, elapsed_ms, ending), body)
+
+
+def _items(items: Items) -> bytes:
+    """Return what is kept of a generator's items as JSON members."""
+    return b'"items":[%b],"count":%d' % (b",".join(items.kept), items.count)

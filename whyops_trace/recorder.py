@@ -1,0 +1,361 @@
+"""
+The one door through which every record goes: numbers it, times it, writes it to the journal, counts it.
+
+``record`` runs in the host program's threads. It takes one lock, never for longer than it takes to format a line
+and copy it into a memory map, and never over user code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final, Protocol
+
+from whyops_trace import _json
+from whyops_trace._clock import Clock, iso_seconds
+from whyops_trace.context import TraceState
+from whyops_trace.types import EventOptions
+
+#: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
+#: processes of one agent start at different places of the cycle but share the same names.
+SPANS: Final = 400
+#: What an event that pairs with no other carries, so that the server does not invent a fresh one.
+NO_SPAN: Final = b"span_0"
+#: Traces whose numbering is remembered; an older one that comes back starts a new run.
+REMEMBERED_TRACES: Final = 10_000
+#: Open manual tool calls remembered for each trace.
+OPEN_TOOLS: Final = 1_000
+#: Steps of a forked child's share of a trace it inherits: children of one parent have neighbouring process ids.
+CHILD_BAND: Final = 100_000
+CHILD_BANDS: Final = 20_000
+
+LINE_END: Final = b"}\n"
+TRACE_END: Final = b',"end":true}\n'
+
+_USUAL: Final = (
+    b'{"eventType":"%b",%b%d,"parentStepId":%d,"metadata":{"within":%d%b},"spanId":"%b",'
+    b'"timestamp":"%b.%03dZ","idempotencyKey":"%b-%d",%b,"content":%b%b'
+)
+_ANY: Final = (
+    b'{"eventType":"%b",%b%d%b%b,"metadata":{"within":%d%b%b},"spanId":%b,'
+    b'"timestamp":%b,"idempotencyKey":%b,%b%b,"content":%b%b'
+)
+
+
+class Sink(Protocol):
+    """
+    Where finished lines go: the journal.
+
+    Attributes:
+        token: Name of the recording process: twelve hexadecimal digits.
+        lock: Held while files are opened and closed; taken before a fork.
+    """
+
+    token: str
+    lock: threading.RLock
+
+    def append(self, line: bytes) -> None:
+        """Take one line that ends in a newline; the caller holds the recorder's lock."""
+        ...
+
+    def renew(self) -> None:
+        """Start over in a forked child."""
+        ...
+
+
+class Recorder:
+    """
+    Records events into a journal.
+
+    Guarantees: within a trace, steps are unique and rise in the order of the journal, timestamps never fall, and a
+    generated parent names a step that exists. A record made while this thread is inside ``record`` (a finaliser run
+    by the garbage collector, a signal handler) is numbered at once and written directly after the outer one.
+
+    Args:
+        journal: Where lines go.
+        agent_name: Stands in every record.
+        hides: Says whether the value under a mapping key is a secret.
+        clock: Time.
+        on: Whether anything is recorded at all.
+    """
+
+    def __init__(
+        self,
+        journal: Sink,
+        *,
+        agent_name: str,
+        hides: Callable[[str], bool],
+        clock: Clock,
+        on: bool = True,
+    ) -> None:
+        self.journal = journal
+        self.agent_name = agent_name
+        self.hides = hides
+        self.clock = clock
+        self.on = on
+        self.traces: OrderedDict[str, TraceState] = OrderedDict()
+        #: With-blocks of traces that are open.
+        self.open_blocks = 0
+        #: Workers that sleep until there is something to deliver; called, and emptied, by the next record.
+        self.sleepers: list[Callable[[], None]] = []
+        #: What else must start over in a forked child.
+        self.after_fork: list[Callable[[], None]] = []
+        self._renew()
+        _recorders.add(self)
+
+    def _renew(self) -> None:
+        """Start as a process of its own: locks, ids, key prefix."""
+        self.lock = threading.RLock()
+        self.token = self.journal.token
+        self._token_bytes = self.token.encode()
+        self._random = random.Random(os.urandom(16))
+        self._keys = count(1)
+        self._runs = count(1)
+        start = self._random.randrange(SPANS)
+        #: Span ids that pair nothing at present: taken from the left, given back on the right.
+        self.free_spans = deque(b"span_%d" % (1 + (start + k) % SPANS) for k in range(SPANS))
+        self._second = 0
+        self._second_text = b""
+        self._writing = False
+        self._deferred: deque[tuple[Any, ...]] = deque()
+        self.redirect(_capture)
+
+    def redirect(self, sink: Callable[[bytes], None] | None) -> None:
+        """Send lines to *sink*, where they do not count as emitted; None: back to the journal."""
+        self._append = sink or self.journal.append
+        self._captured = sink is not None
+
+    # Traces
+
+    def new_trace(self) -> TraceState:
+        """Return the state of a new trace with an id of its own: 32 hexadecimal digits."""
+        return TraceState(self, f"{self._random.getrandbits(128):032x}")
+
+    def trace(
+        self, trace_id: str | None, external_user_id: str | None = None, about: bytes = b""
+    ) -> TraceState:
+        """
+        Return the state of a trace: the one known by that id, or a new one.
+
+        An id the user chose may come back in another process, so its numbering is named: whoever stores the records
+        continues where the trace stopped.
+        """
+        with self.lock:
+            state = self.traces.get(trace_id) if trace_id is not None else None
+            if state is None:
+                run = f"{self.token}-{next(self._runs)}" if trace_id is not None else None
+                if trace_id is None:
+                    trace_id = f"{self._random.getrandbits(128):032x}"
+                state = TraceState(self, trace_id, run, external_user_id, about)
+                self.traces[trace_id] = state
+                if len(self.traces) > REMEMBERED_TRACES:
+                    self.traces.popitem(last=False)
+            else:
+                self.traces.move_to_end(state.id)
+            return state
+
+    def count_block(self, change: int) -> None:
+        """Note that a with-block of a trace was entered (1) or left (-1)."""
+        with self.lock:
+            self.open_blocks += change
+
+    # Spans
+
+    def open_span(self) -> bytes:
+        """Return a span id no open pair uses, unless all are in use."""
+        try:
+            return self.free_spans.popleft()
+        except IndexError:
+            return b"span_%d" % (1 + self._random.randrange(SPANS))
+
+    def close_span(self, span: bytes) -> None:
+        """Give back what :meth:`open_span` returned."""
+        if len(self.free_spans) < SPANS:
+            self.free_spans.append(span)
+
+    # Records
+
+    def record(
+        self,
+        state: TraceState,
+        kind: bytes,
+        parent: int,
+        within: int,
+        metadata: bytes,
+        content: bytes,
+        span: bytes = NO_SPAN,
+        end: bytes = LINE_END,
+        given: EventOptions | None = None,
+        at: int = 0,
+    ) -> int:
+        """
+        Write one event and return its step.
+
+        Args:
+            state: The trace.
+            kind: The event type.
+            parent: The step it follows from; 0 if none is known: the trace's first event, or a child of that.
+            within: The step of the enclosing call, 0 at the top.
+            metadata: JSON members that follow ``within``, each led by a comma.
+            content: JSON of the content.
+            span: The span id, JSON text without its quotes.
+            end: :data:`LINE_END`, or :data:`TRACE_END` on the record that finishes its trace.
+            given: Checked options of the user's; a chosen step moves the numbering up to it.
+            at: The step that a local record repeats, which takes none of its own.
+        """
+        with self.lock:
+            if state.token is not self.token:
+                self._continue_in_child(state)
+            step = at or (next(state.steps) if given is None else _take_step(state, given))
+            if self._writing:
+                self._deferred.append((state, step, kind, parent, within, metadata, content, span, end, given))
+                return step
+            self._writing = True
+            try:
+                self._write(state, step, kind, parent, within, metadata, content, span, end, given)
+                while self._deferred:
+                    self._write(*self._deferred.popleft())
+            finally:
+                self._writing = False
+        if self.sleepers:
+            self._wake()
+        return step
+
+    def _write(
+        self,
+        state: TraceState,
+        step: int,
+        kind: bytes,
+        parent: int,
+        within: int,
+        metadata: bytes,
+        content: bytes,
+        span: bytes,
+        end: bytes,
+        given: EventOptions | None,
+    ) -> None:
+        now = self.clock.time_ns()
+        if now < state.last_ns:
+            now = state.last_ns
+        else:
+            state.last_ns = now
+        second = now // 1_000_000_000
+        if second != self._second:
+            self._second_text = iso_seconds(second)
+            self._second = second
+        milliseconds = now % 1_000_000_000 // 1_000_000
+        key = next(self._keys)
+        if state.first and given is None and state.given is None:
+            line = _USUAL % (
+                kind, state.head, step, parent or state.first, within, metadata, span, self._second_text,
+                milliseconds, self._token_bytes, key, state.tail, content, end,
+            )  # fmt: skip
+        else:
+            given = given or {}
+            time = given.get("timestamp") or f"{self._second_text.decode()}.{milliseconds:03d}Z"
+            user = given.get("external_user_id")
+            about, state.about = state.about, b""
+            line = _ANY % (
+                kind, state.head, step, *_relations(state, step, parent, given), within, about, metadata,
+                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span, _json.string(time),
+                _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
+                b',"externalUserId":' + _json.string(user) if user else b"", content, end,
+            )  # fmt: skip
+            state.first = state.first or step
+        self._append(line)
+
+    def _continue_in_child(self, state: TraceState) -> None:
+        """Give this forked process steps of its own in a trace it inherited: both go on with it at the same time."""
+        state.steps = count((os.getpid() % CHILD_BANDS + 1) * CHILD_BAND)
+        state.token = self.token
+
+    def _wake(self) -> None:
+        while self.sleepers and not self._captured:
+            with contextlib.suppress(IndexError):  # another thread woke it
+                self.sleepers.pop()()
+
+    # Fork
+
+    def renew(self) -> None:
+        """Start over in a forked child, which owns nothing of its parent's files, locks and threads."""
+        self.journal.renew()
+        self._renew()
+        self.sleepers.clear()
+        for renew in self.after_fork:
+            renew()
+
+
+def _take_step(state: TraceState, given: EventOptions) -> int:
+    """Return the step of an event with options, and let later ones count on above it."""
+    step = next(state.steps)
+    chosen = given.get("step_id")
+    if chosen is None:
+        return step
+    state.steps = count(max(step, chosen + 1))
+    state.given = (state.given or set()) | {chosen}
+    return chosen
+
+
+def _relations(state: TraceState, step: int, parent: int, given: EventOptions) -> tuple[bytes, bytes]:
+    """
+    Return the JSON members ``parentStepId`` and ``given`` of an event, each led by a comma, or nothing.
+
+    ``given`` names the numbers that are not of this run's own counting and so must never be shifted: a step the user
+    chose, and a parent that is such a step or one this process never issued.
+    """
+    chosen = state.given or ()
+    parent = given.get("parent_step_id") or parent or state.first
+    foreign = []
+    if step in chosen:
+        foreign.append(b'"stepId"')
+    if parent and (parent in chosen or parent >= step):
+        foreign.append(b'"parentStepId"')
+    return (
+        b',"parentStepId":%d' % parent if parent else b"",
+        b',"given":[%b]' % b",".join(foreign) if foreign else b"",
+    )
+
+
+#: Every recorder alive, for forks and captures.
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+#: Where lines go instead of the journals while a capture is on.
+_capture: Callable[[bytes], None] | None = None
+
+
+def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
+    """Send the lines of every recorder, also of ones made later, to *sink* (None: to their journals); return the sink before."""
+    global _capture  # noqa: PLW0603 - one switch for the process, as the recorders are many
+    before, _capture = _capture, sink
+    for recorder in list(_recorders):
+        with recorder.lock:
+            recorder.redirect(sink)
+    return before
+
+
+def _before_fork() -> None:
+    # No fork in the middle of a record; the same order in every thread.
+    for recorder in sorted(_recorders, key=id):
+        recorder.lock.acquire()
+        recorder.journal.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for recorder in _recorders:
+        recorder.journal.lock.release()
+        recorder.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for recorder in _recorders:
+        recorder.renew()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -1,0 +1,299 @@
+"""
+The handles a user holds: a trace to record on, and a step to nest in it.
+
+Both only keep ids. Recording never waits, so there is nothing to make asynchronous: each event method has one
+builder in :mod:`whyops_trace.events`, and the two faces of it here differ in being awaitable or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import update_wrapper
+from inspect import Parameter, signature
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from typing_extensions import Self
+
+from whyops_trace import _json, events
+from whyops_trace._clock import iso
+from whyops_trace._failure import ending
+from whyops_trace._guard import guarded, warn_once
+from whyops_trace.context import SCOPE, Scope, TraceState, advance
+from whyops_trace.events import Event, check_metadata, check_text
+from whyops_trace.recorder import LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
+from whyops_trace.types import SpanId
+
+P = ParamSpec("P")
+T = TypeVar("T", int, SpanId)
+
+
+def _faces(
+    build: Callable[P, Event[T]],
+) -> tuple[Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], Callable[Concatenate[Any, P], T]]:
+    """Return the awaitable and the plain method that build an event and record it."""
+
+    def record(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._record(build(*args, **kwargs))
+
+    async def arecord(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._record(build(*args, **kwargs))
+
+    for method in (record, arecord):
+        update_wrapper(method, build)
+        del method.__wrapped__  # type: ignore[attr-defined] # else a bound signature loses its first parameter
+        shape = signature(build)
+        parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
+        method.__signature__ = shape.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return arecord, record
+
+
+class Trace:
+    """
+    One trace: a workflow, a session or a conversation of an agent. Made by ``sdk.trace(...)`` or ``trace(...)``.
+
+    It can be recorded on at once, and it is a context manager for ``with`` and ``async with`` alike: inside the
+    block, decorated functions and steps belong to it. Events recorded after the block are recorded as well. A handle
+    may be entered again, but not by two tasks at the same time: make one for each with the same id.
+
+    Attributes:
+        id: The trace id, 1 to 128 characters.
+    """
+
+    user_message, user_message_sync = _faces(events.user_message)
+    llm_response, llm_response_sync = _faces(events.llm_response)
+    llm_thinking, llm_thinking_sync = _faces(events.llm_thinking)
+    embedding_request, embedding_request_sync = _faces(events.embedding_request)
+    embedding_response, embedding_response_sync = _faces(events.embedding_response)
+    tool_call_request, tool_call_request_sync = _faces(events.tool_call_request)
+    tool_call_response, tool_call_response_sync = _faces(events.tool_call_response)
+    tool_result, tool_result_sync = _faces(events.tool_result)
+    error, error_sync = _faces(events.error)
+
+    def __init__(self, state: TraceState, *, joins: bool = False) -> None:
+        self.id = state.id
+        self._state = state
+        self._joins = joins
+        self._entered: list[_TraceBlock | Step] = []
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.id!r}>"
+
+    def _record(self, event: Event[T]) -> T:
+        span, made = event.options.get("span_id", ""), b""
+        if event.type == "tool_call_request" and not span:
+            made = self._state.recorder.open_span()
+            span = made.decode()
+        step = _record_manual(self._state, event, span, made) or 0
+        return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
+
+    def __enter__(self) -> Self:
+        block: _TraceBlock | Step
+        if self._joins:
+            block = Step("trace", recorder=lambda: self._state.recorder)
+        else:
+            block = _TraceBlock(self._state)
+        block._enter()
+        self._entered.append(block)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._entered:
+            self._entered.pop()._leave(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+class Step:
+    """
+    A named part of a workflow, for ``with`` and ``async with``. Made by ``step(...)``.
+
+    Entering records an ``llm_thinking`` event, so that whatever runs inside has a parent that exists; leaving records
+    how long it took, what it put out and how it failed, for the local destinations. Outside any trace a step makes a
+    trace of its own.
+
+    Attributes:
+        step_id: The step it took, once entered; 0 before, and where tracing is off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        recorder: Callable[[], Recorder],
+    ) -> None:
+        check_text("name", name, events.MAX_NAME)
+        self.name = name
+        self.step_id = 0
+        self._about: dict[str, Any] = {"step": name, **check_metadata(metadata)}
+        if input is not None:
+            self._about["input"] = input
+        self._recorder = recorder
+        self._scope: Scope | None = None
+        self._output: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Step {self.name!r}>"
+
+    @guarded("recording a step's output")
+    def set_output(self, value: Any) -> None:
+        """Say what the step came to: any value, encoded now."""
+        if self._scope is not None:
+            self._output = _json.encode(value, self._scope[0].recorder.hides)
+
+    def __enter__(self) -> Self:
+        self._enter()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._leave(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, error, traceback)
+
+    @guarded("entering a step")
+    def _enter(self) -> None:
+        outer = SCOPE.get()
+        scope = outer or (self._recorder().new_trace(), 0, 0)
+        state, within, last = scope
+        if not state.on:
+            return
+        recorder = state.recorder
+        self._outer, self._scope, self._output = outer, scope, None
+        self._parent = within or last
+        self._started_at, self._started = iso(recorder.clock.time_ns()), recorder.clock.perf_counter_ns()
+        content = {"type": "thinking", "thinking": self.name}
+        self.step_id = recorder.record(
+            state, b"llm_thinking", self._parent, within, _members(state, self._about), _encode(state, content)
+        )
+        SCOPE.set((state, self.step_id, 0))
+
+    @guarded("leaving a step")
+    def _leave(self, error: BaseException | None) -> None:
+        if self._scope is None:
+            return
+        (state, within, _), self._scope = self._scope, None
+        SCOPE.set(self._outer)
+        advance(state, self.step_id)
+        recorder = state.recorder
+        metadata, content = ending(error)
+        elapsed = (recorder.clock.perf_counter_ns() - self._started) // 1_000_000
+        metadata = {"step": self.name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
+        body = _encode(state, content)
+        if self._output is not None:
+            body = b'{"output":%b%b%b' % (self._output, b"," if content else b"", body[1:])
+        recorder.record(
+            state, b"step_end", self._parent, within, _members(state, metadata), body,
+            end=LINE_END if self._outer else TRACE_END, at=self.step_id,
+        )  # fmt: skip
+
+
+class _TraceBlock:
+    """One entering of a trace: sets the scope, puts back what was there, records how it ended."""
+
+    def __init__(self, state: TraceState) -> None:
+        self._state = state
+        self._goes_on = False
+
+    @guarded("entering a trace")
+    def _enter(self) -> None:
+        state = self._state
+        self._outer = SCOPE.get()
+        self._started = state.recorder.clock.perf_counter_ns()
+        self._goes_on = self._outer is not None and self._outer[0] is state
+        if not self._goes_on:
+            SCOPE.set((state, 0, state.last))
+            state.recorder.count_block(1)
+
+    @guarded("leaving a trace")
+    def _leave(self, error: BaseException | None) -> None:
+        if self._goes_on:
+            return
+        state, scope = self._state, SCOPE.get()
+        if scope is not None and scope[0] is state and not scope[1]:
+            state.last = scope[2]
+        # Set, not reset by a token: the block may be left in another context than it was entered in.
+        SCOPE.set(self._outer)
+        state.recorder.count_block(-1)
+        if state.on and state.first:
+            metadata, content = ending(error)
+            elapsed = (state.recorder.clock.perf_counter_ns() - self._started) // 1_000_000
+            metadata = {"latencyMs": elapsed, **metadata}
+            state.recorder.record(
+                state, b"trace_end", 0, 0, _members(state, metadata), _encode(state, content),
+                end=TRACE_END, at=state.first,
+            )  # fmt: skip
+
+
+@guarded("recording an event")
+def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -> int:
+    """
+    Record a built event where the caller stands in the trace, or chained to the one before it on the handle.
+
+    Args:
+        state: The trace.
+        event: The event.
+        span: The span id it pairs by, "" if it pairs with none.
+        made: The span id again if it was made here, which the response gives back.
+    """
+    if not state.on:
+        return 0
+    scope = SCOPE.get()
+    here = scope is not None and scope[0] is state
+    within, parent = (scope[1], scope[1] or scope[2]) if scope is not None and here else (0, state.last)
+    if event.type == "tool_call_response":
+        parent = _close_tool(state, event, span) or parent
+    step = state.recorder.record(
+        state, event.type.encode(), parent, within, _members(state, event.metadata), _encode(state, event.content),
+        made or NO_SPAN, given=event.options or None,
+    )  # fmt: skip
+    if event.type == "tool_call_request":
+        _open_tool(state, span, step, made)
+    if here:
+        advance(state, step)
+    else:
+        state.last = step
+    return step
+
+
+def _open_tool(state: TraceState, span: str, step: int, made: bytes) -> None:
+    state.open_tools[span] = (step, made)
+    if len(state.open_tools) > OPEN_TOOLS:
+        state.open_tools.pop(next(iter(state.open_tools)))
+
+
+def _close_tool(state: TraceState, event: Event[T], span: str) -> int:
+    """Return the request's step for a response, 0 if no request of that span is open."""
+    step, made = state.open_tools.pop(span, (0, b""))
+    if made:
+        state.recorder.close_span(made)
+    if not step and "parent_step_id" not in event.options:
+        warn_once(
+            f"span of {event.metadata['tool']}",
+            "tool_call_response(%r) has span_id %r, but no tool_call_request of trace %r with that span id is open. "
+            "Pass the span_id that tool_call_request returned, once.",
+            event.metadata["tool"],
+            span,
+            state.id,
+        )
+    return step
+
+
+def _encode(state: TraceState, value: Any) -> bytes:
+    return _json.encode(value, state.recorder.hides)
+
+
+def _members(state: TraceState, metadata: Mapping[str, Any]) -> bytes:
+    """Return a mapping's JSON members, each led by a comma."""
+    return b"," + _encode(state, metadata)[1:-1] if metadata else b""
+
+#: The name of :class:`Trace` in the ``whyops`` package.
+WhyOpsTrace = Trace

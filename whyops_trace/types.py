@@ -1,0 +1,192 @@
+"""
+The shapes of what users pass in and get back: TypedDicts in the field names of the WhyOps protocol.
+
+They come from :mod:`typing_extensions`, so that pydantic accepts them as field types on every supported Python.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from typing_extensions import NotRequired, Required, TypedDict
+
+EventType = Literal[
+    "user_message",
+    "llm_response",
+    "embedding_request",
+    "embedding_response",
+    "llm_thinking",
+    "tool_call",
+    "tool_call_request",
+    "tool_call_response",
+    "tool_result",
+    "error",
+]
+
+
+class MessageItem(TypedDict):
+    """One message of a conversation; a list of content blocks is accepted as well as text."""
+
+    role: str
+    content: Any
+
+
+class ToolCallFunction(TypedDict):
+    """What a model wants called: ``arguments`` is JSON text, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallItem(TypedDict):
+    """A tool call as an LLM's answer asks for it."""
+
+    id: NotRequired[str]
+    function: ToolCallFunction
+
+
+class ToolCallPair(TypedDict):
+    """A tool call as it is made: the name and the arguments by parameter name."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class TokenUsage(TypedDict, total=False):
+    """
+    Token counts of one LLM call.
+
+    ``promptTokens`` excludes the cached ones, which ``cacheReadTokens`` and ``cacheCreationTokens`` count:
+    WhyOps adds the cost of the three. ``totalTokens`` is what the provider billed in all.
+    """
+
+    promptTokens: int
+    completionTokens: int
+    totalTokens: int
+    cacheReadTokens: int
+    cacheCreationTokens: int
+
+
+class UserMessageMetadata(TypedDict, total=False):
+    """What a model was given beside the messages."""
+
+    systemPrompt: str
+    tools: list[Any]
+    params: dict[str, Any]
+
+
+class LLMResponseContent(TypedDict, total=False):
+    """Content of an ``llm_response`` event."""
+
+    content: str | None
+    toolCalls: list[ToolCallItem]
+    finishReason: str
+
+
+class LLMThinkingContent(TypedDict):
+    """Content of an ``llm_thinking`` event."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: NotRequired[str]
+
+
+class ErrorContent(TypedDict):
+    """Content of an ``error`` event."""
+
+    message: str
+    status: NotRequired[int]
+    stack: NotRequired[str]
+
+
+class AgentTool(TypedDict, total=False):
+    """A tool an agent declares; the schemas are JSON text."""
+
+    name: Required[str]
+    description: str
+    inputSchema: str
+    outputSchema: str
+
+
+class AgentMetadata(TypedDict, total=False):
+    """What defines a version of an agent."""
+
+    systemPrompt: Required[str]
+    description: str
+    tools: list[AgentTool]
+
+
+class AgentInfo(TypedDict):
+    """What a WhyOps server answers when an agent is registered."""
+
+    agentId: str
+    agentVersionId: str
+    status: Literal["created", "existing"]
+    versionHash: str
+
+
+class EventOptions(TypedDict, total=False):
+    """
+    Options every event method takes by keyword.
+
+    Attributes:
+        span_id: Pairs a request with its response; 1 to 128 characters.
+        step_id: The number of this event in its trace; 1 to 2**31 - 1. Counted by itself if left out.
+        parent_step_id: The step this one follows from; 1 to 2**31 - 1. Found by itself if left out.
+        timestamp: ISO 8601 text (UTC if it names no offset) or a :class:`~datetime.datetime`. Now if left out.
+        idempotency_key: Unique for each event of a trace; 1 to 128 characters. Made by itself if left out.
+        external_user_id: Your id of the user the agent acts for; 1 to 255 characters.
+    """
+
+    span_id: str
+    step_id: int
+    parent_step_id: int
+    timestamp: Any
+    idempotency_key: str
+    external_user_id: str
+
+
+class SpanId(str):
+    """
+    The span id that a ``tool_call_request`` returns, to be passed to its ``tool_call_response``.
+
+    Attributes:
+        step_id: The step the request took, to name it as a parent; 0 if tracing is off.
+    """
+
+    step_id: int
+    __slots__ = ("step_id",)
+
+    def __new__(cls, text: str, step_id: int) -> SpanId:
+        """Return *text* as a span id that knows its request's step."""
+        self = super().__new__(cls, text)
+        self.step_id = step_id
+        return self
+
+    def __reduce__(self) -> tuple[type[SpanId], tuple[str, int]]:
+        return SpanId, (str(self), self.step_id)
+
+
+class Tally(NamedTuple):
+    """
+    What became of this client's records at one destination: ``emitted`` is the sum of all the others.
+
+    Attributes:
+        emitted: Records this client made in this process.
+        delivered: Records the destination has stored.
+        pending: Records still in the journal, to be delivered by this process or the next.
+        sampled_out: Records the destination chose not to keep.
+        rejected: Records the destination refused for good.
+        dropped: Records given up because the journal's budget was full.
+    """
+
+    emitted: int
+    delivered: int
+    pending: int
+    sampled_out: int
+    rejected: int
+    dropped: int
+
+
+#: What ``flush()`` returns: a :class:`Tally` for each destination by name.
+Ledger = dict[str, Tally]

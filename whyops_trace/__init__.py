@@ -1,8 +1,8 @@
 """
 whyops-trace: why did my agent do that?
 
-Decorate the tools and model calls of an agent, wrap its workflow in ``with trace(...)``, nest ``with step(...)``, and see
-the tree of what it did: ``whyops-trace show latest``. No account and no server are needed.
+Decorate the tools and model calls of an agent, wrap its workflow in ``with trace(...)``, nest ``with step(...)``,
+and see the tree of what it did: ``whyops-trace show latest``. No account and no server are needed.
 
 ::
 

@@ -27,7 +27,7 @@ def outcome(error: BaseException) -> Literal["error", "cancelled"]:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return ``{"type", "message"}`` of an exception, without running code of its class."""
-    described: dict[str, Any] = _json.plain(error, lambda _: False)  # type: ignore[assignment]
+    described: dict[str, Any] = _json.plain(error, lambda _: False)
     return described
 
 

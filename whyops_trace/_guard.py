@@ -23,7 +23,9 @@ _said: set[str] = set()
 
 def report(doing: str, error: Exception) -> None:
     """Log an internal error; the host program goes on and what was being recorded is lost."""
-    logger.error("Internal error while %s; your program continues, this event was lost.", doing, exc_info=error)
+    logger.error(
+        "Internal error while %s; your program continues, this event was lost.", doing, exc_info=error
+    )
 
 
 def guarded(doing: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
@@ -62,7 +64,9 @@ def warn_once(key: str, message: str, *args: object) -> None:
         logger.warning(message, *args)
 
 
-def attempt(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> tuple[R | None, Exception | None]:
+def attempt(
+    function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> tuple[R | None, Exception | None]:
     """Return ``(result, None)``, or ``(None, error)`` if the function raised an :class:`Exception`."""
     try:
         return function(*args, **kwargs), None

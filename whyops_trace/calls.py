@@ -110,9 +110,7 @@ class CallSite:
         step = recorder.record(state, kind, within or last, within, metadata, content, span)
         return Call(self, (state, step, 0), outer, span)
 
-    def request(
-        self, named: dict[str, Any], hides: Callable[[str], bool]
-    ) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
         raise NotImplementedError
 
@@ -176,7 +174,18 @@ class Call:
         items: What is kept of a generator's items; None for other callables.
     """
 
-    __slots__ = ("_inner", "_outer", "_own", "_site", "_span", "_started", "items", "running", "state", "step")
+    __slots__ = (
+        "_inner",
+        "_outer",
+        "_own",
+        "_site",
+        "_span",
+        "_started",
+        "items",
+        "running",
+        "state",
+        "step",
+    )
 
     def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
         self.state, self.step, _ = inner
@@ -250,7 +259,14 @@ class Call:
         """Record the last event of the call: it closes the pair, and the trace if the call made it."""
         state = self.state
         step = state.recorder.record(
-            state, kind, self.step, self.step, metadata, content, self._span, TRACE_END if self._own else LINE_END
+            state,
+            kind,
+            self.step,
+            self.step,
+            metadata,
+            content,
+            self._span,
+            TRACE_END if self._own else LINE_END,
         )
         state.recorder.close_span(self._span)
         if not self._own:

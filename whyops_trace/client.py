@@ -9,21 +9,15 @@ The client: settings, and the parts they are wired into. The first client made i
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, Literal, cast
-
-import msgspec
-from typing_extensions import Self
+from typing import Any, Final, Self
 
 from whyops_trace import _json
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._guard import attempt, logger, warn_once
+from whyops_trace._guard import attempt, logger
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.events import MAX_ID, MAX_NAME, check_metadata, check_text
@@ -32,42 +26,14 @@ from whyops_trace.exporters.base import Exporter
 from whyops_trace.journal import Journal
 from whyops_trace.processors import Redactor
 from whyops_trace.recorder import Recorder
+from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace
 from whyops_trace.types import AgentMetadata, Ledger
 
-DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
-DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
 #: Seconds ``flush`` waits unless told otherwise.
 FLUSH_TIMEOUT: Final = 10.0
 #: Seconds the process waits at its exit for what is not delivered yet.
 EXIT_TIMEOUT: Final = 2.0
-
-Tracing = Literal["on", "off", "local"]
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What a client was told, by its arguments or else by the environment.
-
-    Attributes:
-        api_key: ``WHYOPS_API_KEY``; "" records to the local store.
-        agent_name: ``WHYOPS_AGENT_NAME``, else the name of the program; 1 to 255 characters.
-        proxy_url: ``WHYOPS_PROXY_URL``, without a slash at its end.
-        analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
-        home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
-        tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
-        store: ``WHYOPS_STORE``: whether records go to the local store.
-        console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
-    """
-
-    api_key: str
-    agent_name: str
-    proxy_url: str
-    analyse_url: str
-    home: Path
-    tracing: Tracing
-    store: bool
-    console: bool
 
 
 class WhyOps:
@@ -119,11 +85,22 @@ class WhyOps:
         clock: Clock | None = None,
     ) -> None:
         if agent_metadata is not None and not isinstance(agent_metadata, Mapping):
-            raise ConfigurationError(f"agent_metadata is {agent_metadata!r:.80}; it must be a dict with a systemPrompt.")
+            raise ConfigurationError(
+                f"agent_metadata is {agent_metadata!r:.80}; it must be a dict with a systemPrompt."
+            )
         if isinstance(redact, str):
-            raise ConfigurationError(f"redact is {redact!r}; it must be a list of names such as [{redact!r}].")
-        self.settings = _settings(
-            api_key, agent_name, proxy_base_url, analyse_base_url, home, tracing, store, console
+            raise ConfigurationError(
+                f"redact is {redact!r}; it must be a list of names such as [{redact!r}]."
+            )
+        self.settings = resolve(
+            api_key=api_key,
+            agent_name=agent_name,
+            proxy_base_url=proxy_base_url,
+            analyse_base_url=analyse_base_url,
+            home=home,
+            tracing=tracing,
+            store=store,
+            console=console,
         )
         self.agent_metadata = agent_metadata
         self.exit_timeout = exit_timeout
@@ -131,7 +108,7 @@ class WhyOps:
         names = [exporter.name for exporter in destinations]
         if len(set(names)) < len(names):
             raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
-        stream = _stream(self.settings, names)
+        stream = self.settings.stream(names)
         self._journal = Journal(
             self.settings.home / "journal" / stream,
             stream=stream,
@@ -148,7 +125,8 @@ class WhyOps:
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
         self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
-        _register(self)
+        with _lock:
+            _clients.append(self)
 
     @property
     def agent_name(self) -> str:
@@ -287,11 +265,11 @@ class WhyOps:
 
 def default_client() -> WhyOps:
     """Return the first client made in this process, or a local one made now."""
-    if _default is None:
+    if not _clients:
         with _lock:
-            if _default is None:
+            if not _clients:
                 WhyOps()
-    return cast("WhyOps", _default)
+    return _clients[0]
 
 
 def trace(
@@ -344,25 +322,17 @@ def current_trace() -> Trace | None:
 
 def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:
     """Wait until what the default client recorded is delivered; see :meth:`WhyOps.flush_sync`."""
-    return {} if _default is None else _default.flush_sync(timeout)
+    return _clients[0].flush_sync(timeout) if _clients else {}
 
 
 async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - as WhyOps.flush
     """Wait, without blocking the event loop, until what the default client recorded is delivered."""
-    return {} if _default is None else await _default.flush(timeout)
+    return await _clients[0].flush(timeout) if _clients else {}
 
 
 _lock = threading.RLock()
-_default: WhyOps | None = None
+#: Every client of this process; the first is the default one.
 _clients: list[WhyOps] = []
-
-
-def _register(client: WhyOps) -> None:
-    global _default  # noqa: PLW0603 - the default client is one for the process
-    with _lock:
-        _clients.append(client)
-        if _default is None:
-            _default = client
 
 
 def _client_of(recorder: Recorder) -> WhyOps:
@@ -370,62 +340,20 @@ def _client_of(recorder: Recorder) -> WhyOps:
 
 
 def forget_clients() -> None:
-    """Close every client of this process and forget the default one, so that the next is made afresh; for tests."""
-    global _default  # noqa: PLW0603 - as above
+    """Close every client of this process, so that the next one is the default; for tests."""
     with _lock:
         while _clients:
             _clients.pop().close_sync()
-        _default = None
 
 
 @atexit.register
 def _close_at_exit() -> None:
     started = time.monotonic()
-    for client in list(_clients):
+    for client in tuple(_clients):
         left = max(0.0, client.exit_timeout - (time.monotonic() - started))
         _, error = attempt(client.close_sync, left)
         if error is not None:
             logger.error("Closing %r failed.", client, exc_info=error)
-
-
-def _settings(
-    api_key: str | None,
-    agent_name: str | None,
-    proxy_base_url: str | None,
-    analyse_base_url: str | None,
-    home: str | os.PathLike[str] | None,
-    tracing: Tracing | bool | None,
-    store: bool | None,
-    console: bool | None,
-) -> Settings:
-    api_key = _text("api_key", api_key, "WHYOPS_API_KEY")
-    if tracing is None:
-        tracing = cast("Tracing", os.environ.get("WHYOPS_TRACING", "on").lower() or "on")
-    if tracing not in ("on", "off", "local", True, False):
-        raise ConfigurationError(f"tracing (WHYOPS_TRACING) is {tracing!r}; it must be on, off or local.")
-    tracing = tracing if isinstance(tracing, str) else "on" if tracing else "off"
-    name = _text("agent_name", agent_name, "WHYOPS_AGENT_NAME") or _program()
-    if len(name) > MAX_NAME:
-        raise ConfigurationError(f"agent_name has {len(name)} characters; at most {MAX_NAME} are possible.")
-    if console is None:
-        console = _one_of("WHYOPS_CONSOLE", {"tree": True, "off": False, "": False})
-    if store is None:
-        store = _one_of("WHYOPS_STORE", {"on": True, "off": False, "": None})
-    if api_key and tracing != "off" and store is None:
-        warn_once(
-            "no server exporter",
-            "This version of whyops-trace keeps traces in the local store; it does not send them to a WhyOps server yet.",
-        )
-    return Settings(
-        api_key=api_key,
-        agent_name=name,
-        proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
-        analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
-        home=Path(home or os.environ.get("WHYOPS_HOME") or "~/.whyops").expanduser().absolute(),
-        tracing=tracing,
-        store=True if store is None else store,
-        console=bool(console),
-    )
 
 
 def _destinations(settings: Settings) -> list[Exporter]:
@@ -439,40 +367,3 @@ def _destinations(settings: Settings) -> list[Exporter]:
 
         exporters.append(ConsoleExporter())
     return exporters
-
-
-def _stream(settings: Settings, destinations: Sequence[str]) -> str:
-    """
-    Return the name under which records may be delivered together: same server, same key, same agent, same destinations.
-
-    The key itself is never written: its SHA-256 goes into the name's.
-    """
-    key = hashlib.sha256(settings.api_key.encode()).hexdigest()
-    parts = "\0".join([settings.analyse_url, key, settings.agent_name, *destinations])
-    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _text(name: str, value: str | None, variable: str) -> str:
-    if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{name} is {value!r:.80}; it must be text.")
-    return (os.environ.get(variable) or "") if value is None else value
-
-
-def _url(name: str, value: str | None, variable: str, default: str) -> str:
-    url = _text(name, value, variable).rstrip("/") or default
-    if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{name} ({variable}) is {url!r}; it must begin with http:// or https://.")
-    return url
-
-
-def _one_of(variable: str, values: Mapping[str, bool | None]) -> bool | None:
-    value = os.environ.get(variable, "").lower()
-    if value not in values:
-        known = " or ".join(name for name in values if name)
-        raise ConfigurationError(f"{variable} is {value!r}; it must be {known}.")
-    return values[value]
-
-
-def _program() -> str:
-    """Return the name of the running program, for an agent that was given none."""
-    return Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"

@@ -39,7 +39,7 @@ class TraceState:
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ns: The latest timestamp given out.
         token: The process the numbering belongs to.
-        about: The metadata member, led by a comma, that tells of the trace as a whole, until its first event carries it.
+        about: The metadata member, led by a comma, that tells of the trace, until its first event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, and the span id
             again if the library made it.
@@ -128,7 +128,8 @@ class ThreadPropagation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._active = True
-        original = self._original = ThreadPoolExecutor.submit
+        original: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
+        self._original = original
 
         @functools.wraps(original)
         def submit(
@@ -138,15 +139,19 @@ class ThreadPropagation:
                 function = propagate(function)
             return original(pool, function, *args, **kwargs)
 
-        self._submit = submit
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
+        self._submit: Callable[..., Future[Any]] = submit
+        self._patch(submit)
 
     def undo(self) -> None:
         """Stop carrying the scope into thread pools; calling it again does nothing."""
         with self._lock:
             self._active = False
             if ThreadPoolExecutor.submit is self._submit:
-                ThreadPoolExecutor.submit = self._original  # type: ignore[method-assign]
+                self._patch(self._original)
+
+    @staticmethod
+    def _patch(submit: Callable[..., Future[Any]]) -> None:
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
 
     def __enter__(self) -> ThreadPropagation:
         return self

@@ -54,6 +54,7 @@ def traced_tool(function: Any = None, /, **options: Any) -> Any:
         accumulate: For generators: makes the recorded result of the list of items, which is kept for it until the end.
             Without, the first items are recorded as they come.
         enabled: False leaves the function as it is.
+        **options: The options above; the signatures for type checkers name them.
 
     Raises:
         ConfigurationError: if an option has the wrong type.
@@ -87,8 +88,8 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
     """
     Record every call of a function that asks a model: the messages, the thinking, the answer, the tokens.
 
-    The messages are read from the parameter ``messages`` (or ``input``, ``prompt``, ..., else the first one), the answer
-    from what the function returns: text, or data in the shape of OpenAI's or Anthropic's answers.
+    The messages are read from the parameter ``messages`` (or ``input``, ``prompt``, ..., else the first one), the
+    answer from what the function returns: text, or data in the shape of OpenAI's or Anthropic's answers.
 
     Args:
         function: The function, where the decorator is used bare.
@@ -103,6 +104,7 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
         metadata: More about the call; recorded with each one.
         accumulate: For generators: makes the answer of the list of items. Without, their texts are joined.
         enabled: False leaves the function as it is.
+        **options: The options above; the signatures for type checkers name them.
 
     Raises:
         ConfigurationError: if an option has the wrong type.
@@ -141,6 +143,7 @@ def traced_embedding(function: Any = None, /, **options: Any) -> Any:
         metadata: More about the call; recorded with each one.
         accumulate: For generators: makes the answer of the list of items.
         enabled: False leaves the function as it is.
+        **options: The options above; the signatures for type checkers name them.
 
     Raises:
         ConfigurationError: if an option has the wrong type.
@@ -165,7 +168,9 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
         getter = function.fget and _trace(kind, function.fget, options)
         return property(getter, function.fset, function.fdel, function.__doc__)
     if not callable(function):
-        raise ConfigurationError(f"A decorator was given {function!r:.80}; it takes a function or another callable.")
+        raise ConfigurationError(
+            f"A decorator was given {function!r:.80}; it takes a function or another callable."
+        )
     drive = _driver(function)
     if type(function) is FunctionType and drive is None:
         return _wrap(kind(function, options), function)
@@ -192,7 +197,7 @@ def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
-class TracedCallable(wrapt.ObjectProxy):  # type: ignore[misc]
+class TracedCallable(wrapt.BaseObjectProxy[Any]):
     """
     A proxy that traces the calls of a coroutine function, a generator function or a callable object.
 
@@ -214,7 +219,9 @@ class TracedCallable(wrapt.ObjectProxy):  # type: ignore[misc]
         if drive is not None:
             named = site.look(args, kwargs)
             if named is None:
-                return function(*args, **kwargs)  # a TypeError is raised now, not when it is awaited or iterated
+                return function(
+                    *args, **kwargs
+                )  # a TypeError is raised now, not when it is awaited or iterated
             driven = drive(site, named, function, args, kwargs)
             driven.__name__, driven.__qualname__ = function.__name__, function.__qualname__
             return driven
@@ -259,7 +266,7 @@ Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, .
 
 def _driver(function: Callable[..., Any]) -> Driver | None:
     """Return what drives a callable that does not run when it is called, None for one that does."""
-    for looked_at in (function, getattr(type(function), "__call__", None)):
+    for looked_at in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
         if inspect.iscoroutinefunction(looked_at):
             return _await
         if inspect.isasyncgenfunction(looked_at):
@@ -270,7 +277,11 @@ def _driver(function: Callable[..., Any]) -> Driver | None:
 
 
 async def _await(
-    site: CallSite, named: dict[str, Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    site: CallSite,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     call = site.open(named)
     awaitable = function(*args, **kwargs)
@@ -287,14 +298,19 @@ async def _await(
 
 
 def _iterate(
-    site: CallSite, named: dict[str, Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    site: CallSite,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Generator[Any, Any, Any]:
     items = function(*args, **kwargs)
     call = site.open(named) or Untraced()
     del named, args, kwargs
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
-    step, sent, thrown = items.send, [None], None
+    sent: list[Any] = [None]
+    step, thrown = items.send, None
     while True:
         try:
             sent.append((yield call.suspend(step(sent.pop()))))
@@ -313,12 +329,17 @@ def _iterate(
 
 
 async def _iterate_async(
-    site: CallSite, named: dict[str, Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    site: CallSite,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> AsyncGenerator[Any, Any]:
     items = function(*args, **kwargs)
     call = site.open(named) or Untraced()
     del named, args, kwargs
-    step, sent, thrown = items.asend, [None], None
+    sent: list[Any] = [None]
+    step, thrown = items.asend, None
     while True:
         try:
             sent.append((yield call.suspend(await step(sent.pop()))))

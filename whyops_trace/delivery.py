@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from whyops_trace._guard import attempt, logger, warn_once
+from whyops_trace._guard import attempt, logger, report, warn_once
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.journal import Counts, Journal, Segment
 from whyops_trace.recorder import Recorder
@@ -63,7 +63,8 @@ class Delivery:
         self._delivering = threading.Lock()
         self._progress = threading.Condition()
         self._failures = dict.fromkeys((exporter.name for exporter in self.exporters), 0)
-        self._adopted = False
+        #: Whether dead processes may have left something that was not taken over yet.
+        self._adopting = True
         self._recorder.sleepers.append(self.wake)
 
     def wake(self) -> None:
@@ -87,14 +88,19 @@ class Delivery:
             self._wake.wait()
             self._wake.clear()
             self._hurry.wait(self._linger)
-            wait = self.deliver(stop)
+            wait, error = attempt(self.deliver, stop)
+            if error is not None:
+                report("delivering records", error)
+                wait = LAST_BACKOFF
             self._hurry.clear()
             if wait:
                 self._hurry.wait(wait)
                 self._wake.set()
             else:
                 self._recorder.sleepers.append(self.wake)
-                if self._unread():  # recorded after the last look, before the worker was back among the sleepers
+                if (
+                    self._unread()
+                ):  # recorded after the last look, before the worker was back among the sleepers
                     self._wake.set()
 
     def deliver(self, stop: threading.Event | None = None) -> float:
@@ -107,19 +113,21 @@ class Delivery:
         Returns:
             The seconds to wait before trying again; 0 if all went.
         """
+        stop = stop or threading.Event()
         with self._delivering:
-            if not self._adopted:
-                self._adopted = True
-                attempt(self._journal.adopt)
-            wait = max(self._deliver_to(exporter, stop or threading.Event()) for exporter in self.exporters)
-            attempt(self._journal.retire)
-            attempt(self._journal.prepare)
-            return wait
+            while True:
+                adopted = self._journal.adopt() if self._adopting else []
+                wait = max(self._deliver_to(exporter, stop) for exporter in self.exporters)
+                self._journal.retire()
+                self._journal.prepare()
+                if not adopted or wait or stop.is_set():
+                    self._adopting = bool(adopted)
+                    return wait
 
     def _deliver_to(self, exporter: Exporter, stop: threading.Event) -> float:
-        for segment in list(self._journal.segments):
-            if exporter.name not in segment.header.destinations:
-                continue
+        for segment in tuple(self._journal.segments):
+            if segment.adopted and exporter.ephemeral:
+                segment.commit(exporter.name, segment.end, Counts())
             while not stop.is_set():
                 lines, cursor = segment.read(exporter.name)
                 if not lines:
@@ -127,16 +135,16 @@ class Delivery:
                 error = self._export(exporter, segment, lines, cursor)
                 if error is not None:
                     return self._failed(exporter, error)
-            if segment.header.token != self._journal.token and segment.finished():
+            if segment.header.token != self._journal.token and segment.passed(exporter.name):
                 attempt(exporter.process_ended, segment.header.token)
         return 0.0
 
     def _export(
         self, exporter: Exporter, segment: Segment, lines: list[bytes], cursor: int
     ) -> Exception | None:
-        outcomes, error = attempt(exporter.export, Batch(segment.header.token, lines))
-        if outcomes is not None:
-            segment.commit(exporter.name, cursor, _count(outcomes))
+        counts, error = attempt(_counts, exporter, Batch(segment.header.token, lines))
+        if counts is not None:
+            segment.commit(exporter.name, cursor, counts)
             self._failures[exporter.name] = 0
         with self._progress:
             self._progress.notify_all()
@@ -154,10 +162,9 @@ class Delivery:
 
     def _unread(self) -> bool:
         return any(
-            segment.read(exporter.name, 1)[0]
+            segment.cursor(exporter.name) < segment.end
             for exporter in self.exporters
-            for segment in list(self._journal.segments)
-            if exporter.name in segment.header.destinations
+            for segment in tuple(self._journal.segments)
         )
 
     def flush(self, deadline: float) -> None:
@@ -217,10 +224,13 @@ class Delivery:
                     logger.error("Closing the exporter %s failed.", exporter.name, exc_info=error)
 
 
-def _count(outcomes: Sequence[Outcome]) -> Counts:
+def _counts(exporter: Exporter, batch: Batch) -> Counts:
+    """Hand over a batch, and return how its records fared."""
+    outcomes = exporter.export(batch)
+    if len(outcomes) != len(batch.lines):
+        raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(batch.lines)} records")
     return Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
         rejected=outcomes.count(Outcome.REJECTED),
-        dropped=0,
     )

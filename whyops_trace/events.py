@@ -20,6 +20,7 @@ from whyops_trace.types import (
     EventOptions,
     EventType,
     MessageItem,
+    ResponseOptions,
     SpanId,
     TokenUsage,
     ToolCallItem,
@@ -87,7 +88,9 @@ def user_message(
         InvalidEventError: if an argument has a type or size that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
-    _require(_is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]')
+    _require(
+        _is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]'
+    )
     meta = _mapping("metadata", metadata)
     prompt = meta.get("systemPrompt", "")
     _require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
@@ -258,7 +261,7 @@ def tool_call_response(
     *,
     latency_ms: float | None = None,
     responded_at: str | datetime | None = None,
-    **options: Unpack[EventOptions],
+    **options: Unpack[ResponseOptions],
 ) -> Event[int]:
     """
     Record what a tool returned.
@@ -284,9 +287,8 @@ def tool_call_response(
         "toolResults": tool_results,
         **_moment("responded_at", responded_at),
     }
-    if options.setdefault("span_id", span_id) != span_id:
-        raise InvalidEventError("tool_call_response got two span ids; pass the one tool_call_request returned.")
-    return Event("tool_call_response", content, _tool_metadata(tool, latency_ms), options)
+    paired: EventOptions = {**options, "span_id": span_id}
+    return Event("tool_call_response", content, _tool_metadata(tool, latency_ms), paired)
 
 
 def tool_result(tool_name: str, output: Any, **options: Unpack[EventOptions]) -> Event[int]:
@@ -355,11 +357,9 @@ def check_options(options: Mapping[str, Any]) -> EventOptions:
             continue
         if name in ("step_id", "parent_step_id"):
             check_step(name, value)
-        elif name == "timestamp":
-            value = _time(name, value)
-        else:
+        elif name != "timestamp":
             check_text(name, value, MAX_NAME if name == "external_user_id" else MAX_ID)
-        checked[name] = value
+        checked[name] = _time(name, value) if name == "timestamp" else value
     return checked  # type: ignore[return-value]
 
 

@@ -31,7 +31,7 @@ class Tool(CallSite):
         return b"tool_call_request", self._metadata, self._request + _json.encode(named, hides) + b"}]}"
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
-        """Record what the tool returned; what is no object is put under ``result``, a generator's items under ``items``."""
+        """Record what the tool returned: what is no object under ``result``, a generator's items under ``items``."""
         if not self.capture_output:
             results = b"{}"
         elif call.items is not None:
@@ -155,7 +155,7 @@ class Embedding(Llm):
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        texts = next(iter(named.values()), [])
+        texts: Any = next(iter(named.values()), [])
         for name in ("input", "inputs", "texts", "text"):
             texts = named.get(name, texts)
         inputs = texts if type(texts) in (list, tuple) else [texts]
@@ -185,7 +185,9 @@ class Embedding(Llm):
         else:
             super().fail(call, error, elapsed_ms)
 
-    def _answer(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]) -> None:
+    def _answer(
+        self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]
+    ) -> None:
         body = _json.encode(content, call.state.recorder.hides)
         call.close(b"embedding_response", self._named(turn, elapsed_ms, ending), body)
 

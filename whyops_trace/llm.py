@@ -1,8 +1,8 @@
 """
 Reads what a model was asked and what it answered from plain data in the shapes of OpenAI and Anthropic.
 
-Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._json.plain`), so that nobody's objects are
-touched, and on whatever subset of a shape is there: what is missing stays empty.
+Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._json.plain`), so that nobody's objects
+are touched, and on whatever subset of a shape is there: what is missing stays empty.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def read_response(answer: Any) -> Turn:
     """
     Read a model's answer from plain data.
 
-    Known are: text; OpenAI's chat completion and response objects; Anthropic's message; and a dict in this library's own
-    names (``content``, ``tool_calls``, ``finish_reason``, ``usage``, ``model``, ``provider``).
+    Known are: text; OpenAI's chat completion and response objects; Anthropic's message; and a dict in this library's
+    own names (``content``, ``tool_calls``, ``finish_reason``, ``usage``, ``model``, ``provider``).
     """
     if isinstance(answer, str):
         return Turn(content=answer)
@@ -152,7 +152,9 @@ def _read_chat(answer: dict[str, Any]) -> Turn:
     message = _dict(choice.get("message")) or _dict(choice.get("delta"))
     turn = Turn(provider="openai", finish_reason=_str(choice.get("finish_reason")))
     turn.content = _text(message["content"]) if message.get("content") is not None else message.get("refusal")
-    turn.tool_calls = [_tool_call(call) for call in _list(message.get("tool_calls")) if isinstance(call, dict)]
+    turn.tool_calls = [
+        _tool_call(call) for call in _list(message.get("tool_calls")) if isinstance(call, dict)
+    ]
     thinking = message.get("reasoning_content")
     if isinstance(thinking, str) and thinking:
         turn.thinking = [{"type": "thinking", "thinking": thinking}]
@@ -182,7 +184,10 @@ def _read_message(answer: dict[str, Any]) -> Turn:
         if kind == "text":
             texts.append(_str(block.get("text")))
         elif kind == "tool_use":
-            call = {"id": block.get("id"), "function": {"name": block.get("name"), "arguments": block.get("input")}}
+            call = {
+                "id": block.get("id"),
+                "function": {"name": block.get("name"), "arguments": block.get("input")},
+            }
             turn.tool_calls = [*turn.tool_calls, _tool_call(call)]
         elif kind in ("thinking", "redacted_thinking"):
             turn.thinking = [*turn.thinking, {key: value for key, value in block.items() if value}]
@@ -208,15 +213,17 @@ def read_usage(usage: Any) -> TokenUsage:
     """
     Read token counts in OpenAI's, Anthropic's or the protocol's own names.
 
-    OpenAI counts cached tokens in ``prompt_tokens`` and ``input_tokens`` (its ``cached_tokens`` are a part of them, see
-    https://platform.openai.com/docs/guides/prompt-caching); Anthropic's ``input_tokens`` excludes what was read from and
-    written to the cache (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). WhyOps adds the three, so
-    ``promptTokens`` excludes them.
+    OpenAI counts cached tokens in ``prompt_tokens`` and ``input_tokens`` (its ``cached_tokens`` are a part of them,
+    see https://platform.openai.com/docs/guides/prompt-caching); Anthropic's ``input_tokens`` excludes what was read
+    from and written to the cache (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). WhyOps adds
+    the three, so ``promptTokens`` excludes them.
     """
     if not isinstance(usage, dict):
         return {}
     if "promptTokens" in usage or "completionTokens" in usage or "totalTokens" in usage:
-        own = {key: value for key in TokenUsage.__annotations__ if (value := _int(usage.get(key))) is not None}
+        own = {
+            key: value for key in TokenUsage.__annotations__ if (value := _int(usage.get(key))) is not None
+        }
         return own  # type: ignore[return-value]
     details = _dict(usage.get("prompt_tokens_details")) or _dict(usage.get("input_tokens_details"))
     cached = _int(details.get("cached_tokens")) or 0
@@ -295,4 +302,8 @@ def _str(value: Any) -> str:
 
 
 def _int(value: Any) -> int | None:
-    return round(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+    return (
+        round(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+        else None
+    )

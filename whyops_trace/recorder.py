@@ -114,7 +114,7 @@ class Recorder:
         self.lock = threading.RLock()
         self.token = self.journal.token
         self._token_bytes = self.token.encode()
-        self._random = random.Random(os.urandom(16))
+        self._random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
         self._keys = count(1)
         self._runs = count(1)
         start = self._random.randrange(SPANS)
@@ -214,7 +214,9 @@ class Recorder:
                 self._continue_in_child(state)
             step = at or (next(state.steps) if given is None else _take_step(state, given))
             if self._writing:
-                self._deferred.append((state, step, kind, parent, within, metadata, content, span, end, given))
+                self._deferred.append(
+                    (state, step, kind, parent, within, metadata, content, span, end, given)
+                )
                 return step
             self._writing = True
             try:
@@ -263,7 +265,7 @@ class Recorder:
             about, state.about = state.about, b""
             line = _ANY % (
                 kind, state.head, step, *_relations(state, step, parent, given), within, about, metadata,
-                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span, _json.string(time),
+                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span, _json.string(str(time)),
                 _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
                 b',"externalUserId":' + _json.string(user) if user else b"", content, end,
             )  # fmt: skip
@@ -329,8 +331,13 @@ _capture: Callable[[bytes], None] | None = None
 
 
 def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
-    """Send the lines of every recorder, also of ones made later, to *sink* (None: to their journals); return the sink before."""
-    global _capture  # noqa: PLW0603 - one switch for the process, as the recorders are many
+    """
+    Send the lines of every recorder, also of ones made later, to *sink*; None: to their journals.
+
+    Returns:
+        What *sink* was before.
+    """
+    global _capture
     before, _capture = _capture, sink
     for recorder in list(_recorders):
         with recorder.lock:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
-
-from typing_extensions import Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import _json, events
 from whyops_trace._clock import iso
@@ -25,6 +23,7 @@ from whyops_trace.types import SpanId
 
 P = ParamSpec("P")
 T = TypeVar("T", int, SpanId)
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def _faces(
@@ -38,13 +37,17 @@ def _faces(
     async def arecord(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._record(build(*args, **kwargs))
 
-    for method in (record, arecord):
-        update_wrapper(method, build)
-        del method.__wrapped__  # type: ignore[attr-defined] # else a bound signature loses its first parameter
-        shape = signature(build)
-        parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
-        method.__signature__ = shape.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return arecord, record
+    return _present(arecord, build), _present(record, build)
+
+
+def _present(method: F, build: Callable[..., object]) -> F:
+    """Give a method the name, docstring and parameters of its builder, with ``self`` first."""
+    update_wrapper(method, build)
+    shape = signature(build)
+    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
+    vars(method)["__signature__"] = shape.replace(parameters=parameters)
+    del vars(method)["__wrapped__"]  # else a bound signature loses its first parameter
+    return method
 
 
 class Trace:
@@ -87,11 +90,8 @@ class Trace:
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
     def __enter__(self) -> Self:
-        block: _TraceBlock | Step
-        if self._joins:
-            block = Step("trace", recorder=lambda: self._state.recorder)
-        else:
-            block = _TraceBlock(self._state)
+        joined = Step("trace", recorder=lambda: self._state.recorder) if self._joins else None
+        block = joined or _TraceBlock(self._state)
         block._enter()
         self._entered.append(block)
         return self
@@ -172,7 +172,12 @@ class Step:
         self._started_at, self._started = iso(recorder.clock.time_ns()), recorder.clock.perf_counter_ns()
         content = {"type": "thinking", "thinking": self.name}
         self.step_id = recorder.record(
-            state, b"llm_thinking", self._parent, within, _members(state, self._about), _encode(state, content)
+            state,
+            b"llm_thinking",
+            self._parent,
+            within,
+            _members(state, self._about),
+            _encode(state, content),
         )
         SCOPE.set((state, self.step_id, 0))
 
@@ -294,6 +299,7 @@ def _encode(state: TraceState, value: Any) -> bytes:
 def _members(state: TraceState, metadata: Mapping[str, Any]) -> bytes:
     """Return a mapping's JSON members, each led by a comma."""
     return b"," + _encode(state, metadata)[1:-1] if metadata else b""
+
 
 #: The name of :class:`Trace` in the ``whyops`` package.
 WhyOpsTrace = Trace

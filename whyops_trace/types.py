@@ -6,9 +6,10 @@ They come from :mod:`typing_extensions`, so that pydantic accepts them as field 
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, NotRequired, Required
 
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import TypedDict
 
 EventType = Literal[
     "user_message",
@@ -125,7 +126,17 @@ class AgentInfo(TypedDict):
     versionHash: str
 
 
-class EventOptions(TypedDict, total=False):
+class ResponseOptions(TypedDict, total=False):
+    """Options by keyword of an event whose span id is an argument of its own; see :class:`EventOptions`."""
+
+    step_id: int
+    parent_step_id: int
+    timestamp: str | datetime
+    idempotency_key: str
+    external_user_id: str
+
+
+class EventOptions(ResponseOptions, total=False):
     """
     Options every event method takes by keyword.
 
@@ -139,11 +150,6 @@ class EventOptions(TypedDict, total=False):
     """
 
     span_id: str
-    step_id: int
-    parent_step_id: int
-    timestamp: Any
-    idempotency_key: str
-    external_user_id: str
 
 
 class SpanId(str):

@@ -1,0 +1,138 @@
+"""What a client was told: by its arguments, or else by the environment, read when it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+import msgspec
+
+from whyops_trace._guard import warn_once
+from whyops_trace.events import MAX_NAME
+from whyops_trace.exceptions import ConfigurationError
+
+DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
+DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
+
+Tracing = Literal["on", "off", "local"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a client was told, by its arguments or else by the environment.
+
+    Attributes:
+        api_key: ``WHYOPS_API_KEY``; "" records to the local store.
+        agent_name: ``WHYOPS_AGENT_NAME``, else the name of the program; 1 to 255 characters.
+        proxy_url: ``WHYOPS_PROXY_URL``, without a slash at its end.
+        analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
+        home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
+        tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
+        store: ``WHYOPS_STORE``: whether records go to the local store.
+        console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
+    """
+
+    api_key: str
+    agent_name: str
+    proxy_url: str
+    analyse_url: str
+    home: Path
+    tracing: Tracing
+    store: bool
+    console: bool
+
+    def stream(self, destinations: Sequence[str]) -> str:
+        """
+        Return the name under which records may be delivered together: same server, key, agent and destinations.
+
+        The key itself is never written to disk; what tells keys apart is its SHA-256.
+        """
+        key = hashlib.sha256(self.api_key.encode("utf-8", "surrogatepass")).hexdigest()
+        parts = "\0".join([self.analyse_url, key, self.agent_name, *destinations])
+        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def resolve(
+    *,
+    api_key: str | None,
+    agent_name: str | None,
+    proxy_base_url: str | None,
+    analyse_base_url: str | None,
+    home: str | os.PathLike[str] | None,
+    tracing: Tracing | bool | None,
+    store: bool | None,
+    console: bool | None,
+) -> Settings:
+    """
+    Return the settings of a client, each from its argument or, where that is None, from the environment.
+
+    Raises:
+        ConfigurationError: if one cannot be obeyed.
+    """
+    if store is None:
+        store = _switch("WHYOPS_STORE", {"on": True, "off": False})
+    if console is None:
+        console = _switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
+    settings = Settings(
+        api_key=_text("api_key", api_key, "WHYOPS_API_KEY"),
+        agent_name=_agent_name(agent_name),
+        proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
+        analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
+        home=_home(home),
+        tracing=_tracing(tracing),
+        store=True if store is None else store,
+        console=bool(console),
+    )
+    if settings.api_key and settings.tracing == "on":
+        warn_once(
+            "no server exporter",
+            "This version of whyops-trace keeps traces in the local store; it does not send them to a server yet.",
+        )
+    return settings
+
+
+def _agent_name(value: str | None) -> str:
+    name = _text("agent_name", value, "WHYOPS_AGENT_NAME")
+    if len(name) > MAX_NAME:
+        raise ConfigurationError(f"agent_name has {len(name)} characters; at most {MAX_NAME} are possible.")
+    return name or Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"
+
+
+def _home(value: str | os.PathLike[str] | None) -> Path:
+    home = os.path.expanduser(value or os.environ.get("WHYOPS_HOME") or "~/.whyops")
+    if home.startswith("~"):  # no home directory: nothing can be written below a file, which the journal says
+        return Path(os.devnull) / "whyops"
+    return Path(os.path.abspath(home))
+
+
+def _tracing(value: Tracing | bool | None) -> Tracing:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    tracing = value or os.environ.get("WHYOPS_TRACING", "").lower() or "on"
+    if tracing not in get_args(Tracing):
+        raise ConfigurationError(f"tracing (WHYOPS_TRACING) is {tracing!r}; it must be on, off or local.")
+    return cast("Tracing", tracing)
+
+
+def _text(name: str, value: str | None, variable: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} is {value!r:.80}; it must be text.")
+    return (os.environ.get(variable) or "") if value is None else value
+
+
+def _url(name: str, value: str | None, variable: str, default: str) -> str:
+    url = _text(name, value, variable).rstrip("/") or default
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{name} ({variable}) is {url!r}; it must begin with http:// or https://.")
+    return url
+
+
+def _switch(variable: str, values: Mapping[str, bool]) -> bool | None:
+    value = os.environ.get(variable, "").lower()
+    if value and value not in values:
+        raise ConfigurationError(f"{variable} is {value!r}; it must be {' or '.join(values)}.")
+    return values.get(value)

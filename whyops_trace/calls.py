@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from whyops_trace import _json
 from whyops_trace._arguments import Arguments
@@ -21,6 +21,8 @@ from whyops_trace.events import MAX_NAME, check_metadata
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 from whyops_trace.processors import REDACTED
 from whyops_trace.recorder import LINE_END, TRACE_END
+
+C = TypeVar("C", bound="Call")
 
 
 class CallSite:
@@ -84,7 +86,7 @@ class CallSite:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
         named = self.named(args, kwargs)
-        return None if named is None else self._open(named)
+        return None if named is None else self._open(named, Call)
 
     @guarded("looking at the arguments of a call")
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -92,11 +94,11 @@ class CallSite:
         return self.named(args, kwargs)
 
     @guarded("recording a call")
-    def open(self, named: dict[str, Any]) -> Call | None:
+    def open(self, named: dict[str, Any], run: type[C]) -> C | None:
         """Record the request of a call whose body runs now, and enter its scope; None if nothing is recorded."""
-        return self._open(named)
+        return self._open(named, run)
 
-    def _open(self, named: dict[str, Any]) -> Call | None:
+    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         outer = SCOPE.get()
         scope = outer or self._trace_of_its_own()
         if scope is None:
@@ -108,7 +110,7 @@ class CallSite:
         kind, metadata, content = self.request(named, recorder.hides)
         span = recorder.open_span()
         step = recorder.record(state, kind, within or last, within, metadata, content, span)
-        return Call(self, (state, step, 0), outer, span)
+        return run(self, (state, step, 0), outer, span)
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
@@ -165,36 +167,20 @@ class Call:
     """
     One run of a decorated callable, from its request to its response.
 
-    A generator's run is suspended while the consumer has an item: then the scope is the consumer's own.
-
     Attributes:
         state: The trace.
         step: The request's step.
-        running: Whether the body runs now.
         items: What is kept of a generator's items; None for other callables.
     """
 
-    __slots__ = (
-        "_inner",
-        "_outer",
-        "_own",
-        "_site",
-        "_span",
-        "_started",
-        "items",
-        "running",
-        "state",
-        "step",
-    )
+    __slots__ = ("_outer", "_own", "_site", "_span", "_started", "items", "state", "step")
 
     def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
         self.state, self.step, _ = inner
-        self.running = True
         self.items: Items | None = None
         self._site = site
         self._span = span
         self._outer = outer
-        self._inner: Scope | None = inner
         self._own = outer is None
         SCOPE.set(inner)
         self._started = self.state.recorder.clock.perf_counter_ns()
@@ -202,18 +188,7 @@ class Call:
     @guarded("recording the end of a call")
     def end(self, result: Any) -> None:
         """Leave the scope and record what the call returned."""
-        elapsed = self._leave()
-        site = self._site
-        if site.accumulate is not None and self.items is not None:
-            result, self.items = site.accumulate(self.items.kept), None
-        site.respond(self, result, elapsed)
-
-    def finish(self, result: Any, *, abandoned: bool) -> None:
-        """End a generator's run, which was cancelled if its consumer closed it before it was done."""
-        if abandoned:
-            self.fail(GeneratorExit())
-        else:
-            self.end(result)
+        self._site.respond(self, result, self._leave())
 
     @guarded("recording the failure of a call")
     def fail(self, error: BaseException) -> None:
@@ -226,8 +201,39 @@ class Call:
         SCOPE.set(self._outer)
         return elapsed // 1_000_000
 
+    def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
+        """Record one event of the call as a child of its request, such as an error."""
+        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content)
+
+    def close(self, kind: bytes, metadata: bytes, content: bytes) -> None:
+        """Record the last event of the call: it closes the pair, and the trace if the call made it."""
+        state, step = self.state, self.step
+        last = state.recorder.record(
+            state, kind, step, step, metadata, content, self._span, TRACE_END if self._own else LINE_END
+        )
+        state.recorder.close_span(self._span)
+        if not self._own:
+            advance(state, last)
+
+
+class GeneratorCall(Call):
+    """
+    One run of a decorated generator: suspended while the consumer has an item, when the scope is the consumer's own.
+
+    Attributes:
+        running: Whether the body runs now.
+    """
+
+    __slots__ = ("_inner", "running")
+
+    def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
+        super().__init__(site, inner, outer, span)
+        self.items = Items()
+        self.running = True
+        self._inner: Scope | None = inner
+
     def suspend(self, item: Any) -> Any:
-        """Leave the scope while a generator's consumer has an item; return the item."""
+        """Leave the scope while the consumer has an item; return the item."""
         self.running = False
         self._inner = SCOPE.get()
         SCOPE.set(self._outer)
@@ -235,7 +241,7 @@ class Call:
         return item
 
     def resume(self) -> None:
-        """Enter the scope again as a generator's body goes on."""
+        """Enter the scope again as the body goes on."""
         self._outer = SCOPE.get()
         SCOPE.set(self._inner)
         self.running = True
@@ -243,38 +249,32 @@ class Call:
     @guarded("recording an item of a generator")
     def _keep(self, item: Any) -> None:
         items = self.items
-        if items is None:
-            items = self.items = Items()
-        items.count += 1
-        if self._site.accumulate is not None:
-            items.kept.append(item)
+        if items is not None:
+            items.count += 1
+            if self._site.accumulate is None:
+                self._site.keep(items, item, self.state.recorder.hides)
+            else:
+                items.kept.append(item)
+
+    def finish(self, result: Any, *, abandoned: bool) -> None:
+        """Record that the generator is done, or was cancelled if its consumer closed it before it was."""
+        if abandoned:
+            self.fail(GeneratorExit())
         else:
-            self._site.keep(items, item, self.state.recorder.hides)
+            self.end(result)
 
-    def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
-        """Record one event of the call as a child of its request, such as an error."""
-        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content)
-
-    def close(self, kind: bytes, metadata: bytes, content: bytes) -> None:
-        """Record the last event of the call: it closes the pair, and the trace if the call made it."""
-        state = self.state
-        step = state.recorder.record(
-            state,
-            kind,
-            self.step,
-            self.step,
-            metadata,
-            content,
-            self._span,
-            TRACE_END if self._own else LINE_END,
-        )
-        state.recorder.close_span(self._span)
-        if not self._own:
-            advance(state, step)
+    @guarded("recording the end of a generator")
+    def end(self, result: Any) -> None:
+        """Leave the scope and record what the generator yielded, as the decorator's ``accumulate`` makes it."""
+        elapsed = self._leave()
+        accumulate, items = self._site.accumulate, self.items
+        if accumulate is not None and items is not None:
+            result, self.items = accumulate(items.kept), None
+        self._site.respond(self, result, elapsed)
 
 
 class Untraced:
-    """Stands in for the :class:`Call` of a generator that is not recorded."""
+    """Stands in for the :class:`GeneratorCall` of a generator that is not recorded."""
 
     running = True
 

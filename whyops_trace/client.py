@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from whyops_trace import _json
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._guard import attempt, logger
+from whyops_trace._guard import guarded, logger
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.events import MAX_ID, MAX_NAME, check_metadata, check_text
@@ -224,25 +224,32 @@ class WhyOps:
         Args:
             timeout: Seconds to wait at most; ``exit_timeout`` if left out.
         """
-        deadline = time.monotonic() + (self.exit_timeout if timeout is None else timeout)
+        return self._close(self.exit_timeout if timeout is None else timeout)
+
+    def _close(self, timeout: float, *, process_ends: bool = False) -> Ledger:
+        deadline = time.monotonic() + timeout
         for delivery in self._deliveries:
             delivery.flush(deadline)
         ledger = self.stats()
         for delivery in self._deliveries:
-            delivery.close(deadline)
+            delivery.close(deadline, process_ends=process_ends)
         with self.recorder.lock:
             self._journal.close()
         for name, tally in ledger.items():
             if tally.pending or tally.dropped:
                 logger.warning(
-                    "%d records are not delivered to %s yet and stay in %s; the next process that runs delivers them. "
-                    "%d were dropped.",
-                    tally.pending,
+                    "%s: %d records are not delivered yet and stay in %s for the next process; %d were dropped.",
                     name,
+                    tally.pending,
                     self.settings.home,
                     tally.dropped,
                 )
         return ledger
+
+    @guarded("closing a client at exit")
+    def exit(self, timeout: float) -> None:
+        """Close as the process ends: calls that are still open are noted as never ended."""
+        self._close(timeout, process_ends=True)
 
     async def close(self, timeout: float | None = None) -> Ledger:  # noqa: ASYNC109 - as flush
         """Close as :meth:`close_sync` does, without blocking the event loop."""
@@ -351,9 +358,15 @@ def _close_at_exit() -> None:
     started = time.monotonic()
     for client in tuple(_clients):
         left = max(0.0, client.exit_timeout - (time.monotonic() - started))
-        _, error = attempt(client.close_sync, left)
-        if error is not None:
-            logger.error("Closing %r failed.", client, exc_info=error)
+        client.exit(left)
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 - a thread the child does not have may hold it
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _destinations(settings: Settings) -> list[Exporter]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 
 import wrapt
 
-from whyops_trace.calls import CallSite, Untraced
+from whyops_trace.calls import Call, CallSite, GeneratorCall, Untraced
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
 
@@ -215,6 +215,7 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
         self._self_drive = drive
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the callable and trace that."""
         function, site, drive = self.__wrapped__, self._self_site, self._self_drive
         if drive is not None:
             named = site.look(args, kwargs)
@@ -283,7 +284,7 @@ async def _await(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    call = site.open(named)
+    call = site.open(named, Call)
     awaitable = function(*args, **kwargs)
     del named, args, kwargs  # what the body lets go of must not live on here
     try:
@@ -305,7 +306,7 @@ def _iterate(
     kwargs: dict[str, Any],
 ) -> Generator[Any, Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(named) or Untraced()
+    call = site.open(named, GeneratorCall) or Untraced()
     del named, args, kwargs
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
@@ -336,7 +337,7 @@ async def _iterate_async(
     kwargs: dict[str, Any],
 ) -> AsyncGenerator[Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(named) or Untraced()
+    call = site.open(named, GeneratorCall) or Untraced()
     del named, args, kwargs
     sent: list[Any] = [None]
     step, thrown = items.asend, None

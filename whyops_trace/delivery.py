@@ -98,9 +98,7 @@ class Delivery:
                 self._wake.set()
             else:
                 self._recorder.sleepers.append(self.wake)
-                if (
-                    self._unread()
-                ):  # recorded after the last look, before the worker was back among the sleepers
+                if self._unread():  # recorded since the last look, when the worker was not among the sleepers
                     self._wake.set()
 
     def deliver(self, stop: threading.Event | None = None) -> float:
@@ -202,11 +200,15 @@ class Delivery:
             )
         return ledger
 
-    def close(self, deadline: float) -> None:
+    def close(self, deadline: float, *, process_ends: bool = False) -> None:
         """
         Let the worker end after the batch at hand, then close the exporters; both start again with the next record.
 
         An exporter that still hangs at the deadline is left alone.
+
+        Args:
+            deadline: The :func:`time.monotonic` time to wait until.
+            process_ends: Whether calls that are still open will never end.
         """
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -219,6 +221,8 @@ class Delivery:
                 self._recorder.sleepers.append(self.wake)
         if thread is None or not thread.is_alive():
             for exporter in self.exporters:
+                if process_ends and self._journal.emitted:
+                    attempt(exporter.process_ended, self._journal.token)
                 _, error = attempt(exporter.close)
                 if error is not None:
                     logger.error("Closing the exporter %s failed.", exporter.name, exc_info=error)

@@ -25,6 +25,8 @@ LINGER: Final = 0.05
 #: Seconds between tries of an exporter that fails: the first wait, doubled each time up to the last.
 FIRST_BACKOFF: Final = 0.25
 LAST_BACKOFF: Final = 30.0
+#: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
+STOP_GRACE: Final = 0.2
 
 
 def backoff(failures: int) -> float:
@@ -215,8 +217,7 @@ class Delivery:
             self._stop.set()
             self._hurry.set()
             self._wake.set()
-            thread.join(max(0.0, deadline - time.monotonic()))
-            self._hurry.clear()
+            thread.join(max(STOP_GRACE, deadline - time.monotonic()))
             if self.wake not in self._recorder.sleepers:
                 self._recorder.sleepers.append(self.wake)
         if thread is None or not thread.is_alive():

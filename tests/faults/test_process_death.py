@@ -48,7 +48,11 @@ def next_process(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("end", "status"),
-    [("os.kill(os.getpid(), signal.SIGKILL)", -9), ("os._exit(3)", 3), ("os.kill(os.getpid(), signal.SIGTERM)", -15)],
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9),
+        ("os._exit(3)", 3),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -15),
+    ],
 )
 def test_a_thousand_calls_of_a_killed_process_are_all_found(tmp_path: Path, end: str, status: int) -> None:
     """None is lost, none doubled, in order, with the process noted as gone."""

@@ -1,0 +1,273 @@
+"""
+A directory of segments: making them, and taking over what dead processes left.
+
+A segment is made as ``<token>-<number>.tmp``, locked with ``flock``, allocated and only then renamed to
+``<token>-<serial>.seg``: a file of that name that is not locked has lost its owner. A lock ends with its
+process, however that ended, and no process id is ever looked at. Serials rise with time over all processes:
+their order is that of the records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import re
+import stat
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from whyops_trace._guard import warn_once
+from whyops_trace._segment import PAGE, SLOTS, Header, Segment, Totals, WrittenSegment
+from whyops_trace.exceptions import JournalError
+
+if sys.platform != "win32":
+    import fcntl
+
+#: File systems that keep the promise of ``posix_fallocate``: room that was taken can be written. A
+#: copy-on-write one needs new room for each write and a network may be down; a store to a map then kills the
+#: process.
+MAPPABLE: Final = frozenset({"ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs"})
+
+_SEGMENT: Final = re.compile(r"[0-9a-f]{12}-([0-9]{1,20})\.seg")
+_TEMPORARY: Final = re.compile(r"[0-9a-f]{12}-[0-9]{1,20}\.tmp")
+
+#: Numbers of temporary files, which are never used twice in one process.
+_numbers = count(1)
+
+
+def make_private(directory: Path) -> None:
+    """
+    Make a directory and the missing ones above it, for their owner only, whatever the umask.
+
+    Raises:
+        OSError: if one cannot be made.
+    """
+    if not directory.is_dir():
+        make_private(directory.parent)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            directory.mkdir(0o700)
+            directory.chmod(0o700)
+
+
+def is_mappable(directory: Path, file_systems: Collection[str]) -> bool:
+    """Return whether a directory is on one of these file systems, and this platform can allocate files."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    device = directory.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:  # not Linux
+        return False
+    for mount in mounts.split("\n")[:-1]:
+        place, _, source = mount.partition(" - ")
+        if place.split(" ")[2] == wanted:
+            return source.split(" ")[0] in file_systems
+    return False
+
+
+def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped: bool) -> Segment:
+    """
+    Return a new segment under a temporary name, allocated and locked.
+
+    Args:
+        directory: Where the file goes.
+        header: What the segment says about itself.
+        size: Of the file, in bytes, with its first page.
+        totals: Where commits and drops are counted.
+        mapped: Whether to write through a map. Its room is then taken now, because a write to a map kills the
+            process where the disk has none.
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    path, descriptor = _create_file(directory, header.token)
+    try:
+        if mapped:
+            os.posix_fallocate(descriptor, 0, size)
+        if os.pwrite(descriptor, header.encode().ljust(PAGE, b"\0"), 0) < PAGE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return _segment(descriptor, size, header, totals, path, mapped=mapped)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _create_file(directory: Path, token: str) -> tuple[Path, int]:
+    while True:
+        path = directory / f"{token}-{next(_numbers)}.tmp"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        mine = False
+        try:
+            # Whoever sweeps the directory before the lock is there takes the file for a dead process's.
+            if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+                os.fchmod(descriptor, 0o600)  # whatever the umask
+                mine = True
+        finally:
+            if not mine:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+        if mine:
+            return path, descriptor
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file, unless somebody else has."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, "files cannot be locked on this platform")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _claim(path: Path) -> int | None:
+    """Return the descriptor of a file of a dead process, open and locked; None if it is in use or gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    mine = False
+    try:
+        mine = _lock(descriptor) and _leads_to(path, descriptor)
+    finally:
+        if not mine:
+            os.close(descriptor)
+    return descriptor if mine else None
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """Return whether a file still has its name: it may have lost it between being opened and being locked."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def left_behind(
+    directory: Path,
+    totals: Totals,
+    file_systems: Collection[str],
+    *,
+    stream: str | None = None,
+    newest_first: bool = False,
+) -> Iterator[Segment]:
+    """
+    Take over the segments of dead processes, one after the other, and remove their temporary files.
+
+    What is no segment, or one that this version cannot read, is set aside as ``.bad`` and said once.
+
+    Args:
+        directory: Where to look; it need not exist.
+        totals: Where commits and drops are counted.
+        file_systems: Those that can be trusted with a map.
+        stream: The only stream whose segments belong here; None if any does.
+        newest_first: Whether to begin with the newest instead of the oldest.
+    """
+    try:
+        names = os.listdir(directory)
+        mapped = is_mappable(directory, file_systems)
+    except OSError:  # there is none, or it is not ours
+        return
+    _sweep(directory / name for name in names if _TEMPORARY.fullmatch(name))
+    for name in sorted((name for name in names if name.endswith(".seg")), key=_place, reverse=newest_first):
+        path = directory / name
+        try:
+            segment = _adopt(path, totals, mapped=mapped, stream=stream)
+        except JournalError as error:
+            _set_aside(path, str(error))
+        except OSError as error:
+            warn_once(
+                f"journal: {path}", "The journal segment %s cannot be opened: %s.", path, error.strerror
+            )
+        else:
+            if segment is not None:
+                yield segment
+
+
+def _adopt(path: Path, totals: Totals, *, mapped: bool, stream: str | None) -> Segment | None:
+    """Return the segment of a dead process; None if its owner lives or somebody else took it."""
+    try:
+        if not (_SEGMENT.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)):
+            raise JournalError("it is not a segment")
+    except FileNotFoundError:
+        return None
+    descriptor = _claim(path)
+    if descriptor is None:
+        return None
+    try:
+        size = os.fstat(descriptor).st_size
+        header = _header(descriptor)
+        if size < PAGE:
+            raise JournalError("its first page is cut")
+        if stream not in {None, header.stream}:
+            raise JournalError(f"it belongs to the stream {header.stream}")
+        segment = _segment(descriptor, size, header, totals, path, mapped=mapped)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        segment.take_over()
+    except JournalError:
+        segment.abandon()
+        raise
+    return segment
+
+
+def _header(descriptor: int) -> Header:
+    try:
+        header = msgspec.json.decode(os.pread(descriptor, SLOTS, 0).partition(b"\0")[0], type=Header)
+        header.encode()  # as long as it may be
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"its header cannot be read: {error}") from error
+    return header
+
+
+def _segment(
+    descriptor: int, size: int, header: Header, totals: Totals, path: Path, *, mapped: bool
+) -> Segment:
+    """Return the segment of an open and locked file, which owns the descriptor from now on."""
+    if mapped:
+        memory = mmap.mmap(descriptor, size)
+        os.close(descriptor)  # the map has a duplicate, and with it the lock
+        return Segment(memory, header, totals, path)
+    memory = mmap.mmap(-1, size)
+    with open(descriptor, "rb", closefd=False) as file:
+        file.readinto(memory)
+    return WrittenSegment(descriptor, memory, header, totals, path)
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    """Remove the temporary files of dead processes."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # not ours to remove
+            descriptor = _claim(path)
+            if descriptor is not None:
+                try:
+                    path.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    aside = path.with_name(path.name + ".bad")
+    number = count(1)
+    while os.path.lexists(aside):
+        aside = path.with_name(f"{path.name}.{next(number)}.bad")
+    with contextlib.suppress(OSError):  # another process was faster, or nothing may be renamed here
+        path.rename(aside)
+    warn_once(f"journal: {path}", "The journal segment %s is set aside as %s: %s.", path, aside.name, reason)
+
+
+def _place(name: str) -> tuple[int, str]:
+    match = _SEGMENT.fullmatch(name)
+    return (int(match[1]) if match else 0, name)

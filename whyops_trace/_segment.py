@@ -1,0 +1,410 @@
+"""
+One segment of the journal: a run of records with a cursor for each destination, in a file or in memory.
+
+::
+
+    0      JSON of the Header, then zeros
+    2048   a slot for each destination: its cursor, then its four counters, 8 bytes each
+    4096   the records, one line of JSON each, then zeros
+
+The file is as long as it will get from the start, so whatever is not written yet reads as NUL, which no JSON
+text holds. A record counts if it ends in a newline and no NUL stands before it: a store that a kill cut short
+shows itself. What is in the page cache outlives the process, so nothing is ever synced.
+
+Writing goes through a memory map, which keeps the GIL, where a system call gives it up to any busy thread for
+milliseconds. Where a map cannot be trusted, :class:`WrittenSegment` writes each record to the file as well.
+
+No lock is taken to append or to read. One thread at a time appends (it holds the recorder's lock): it stores
+the line, then publishes it by storing :attr:`Segment.end`, and readers look at nothing behind ``end``. Other
+threads see the stores in this order. Between the two the interpreter neither switches threads nor runs a
+signal handler, so an interrupt leaves no half of a record either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from whyops_trace._guard import warn_once
+from whyops_trace.exceptions import ConfigurationError, JournalError
+
+#: Bytes before the first record.
+PAGE: Final = 4096
+SLOTS: Final = 2048
+SLOT: Final = struct.Struct("<5Q")
+#: Bytes looked at in one go, so that the GIL is never held for long.
+CHUNK: Final = 262_144
+
+
+class Counts(NamedTuple):
+    """What a destination did with records: one that its cursor has passed is in exactly one of these."""
+
+    delivered: int = 0
+    sampled_out: int = 0
+    rejected: int = 0
+    dropped: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Return the sums."""
+        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a segment says about itself.
+
+    Attributes:
+        version: Of the format.
+        stream: Name of the account, server, agent and destinations that the records belong to.
+        token: Name of the process that recorded them: twelve hexadecimal digits.
+        agent: The agent's name, for people.
+        destinations: Where the records go; the order of the slots.
+        created: When the file was made; ISO 8601.
+    """
+
+    version: Literal[1] = 1
+    stream: str
+    token: str
+    agent: str
+    destinations: list[str]
+    created: str
+
+    def encode(self) -> bytes:
+        """
+        Return the header as it stands in a file.
+
+        Raises:
+            ConfigurationError: if it does not fit into its page, or a name is not valid Unicode.
+        """
+        try:
+            text = msgspec.json.encode(self)
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(f"A name in the journal is not valid Unicode: {error}.") from error
+        if len(text) >= SLOTS or SLOTS + SLOT.size * len(self.destinations) > PAGE:
+            raise ConfigurationError(
+                "The names of the agent and its destinations are too long for the journal."
+            )
+        return text
+
+
+class Totals:
+    """
+    What became of records, by destination.
+
+    Attributes:
+        lock: Held while a cursor and the counts move together; a segment is never dropped in between.
+    """
+
+    def __init__(self) -> None:
+        # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
+        self.lock = threading.RLock()
+        self._counts: dict[str, Counts] = {}
+
+    def add(self, destination: str, counts: Counts) -> None:
+        """Count; the caller holds the lock."""
+        self._counts[destination] = self.of(destination).plus(counts)
+
+    def of(self, destination: str) -> Counts:
+        """Return the counts of a destination so far."""
+        return self._counts.get(destination, Counts())
+
+
+class Segment:
+    """
+    A locked segment: of the process that writes it, or of the one that took it over.
+
+    Args:
+        memory: The bytes: a map of the file, or anonymous memory.
+        header: What stands in the first page of the file.
+        totals: Where commits and drops are counted as well.
+        path: The file; None if the segment lives only in memory.
+
+    Attributes:
+        end: Offset behind the last complete record that this process knows.
+        sealed: Whether nothing will be appended any more. Ask before a :meth:`read` that returns nothing, not
+            after it, to know that there is nothing more to come.
+        adopted: Whether another process began it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_gone",
+        "_memory",
+        "_slots",
+        "adopted",
+        "end",
+        "header",
+        "path",
+        "sealed",
+        "size",
+        "totals",
+    )
+
+    def __init__(self, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None) -> None:
+        self._memory = memory
+        self._gone = False
+        self._slots = {name: SLOTS + SLOT.size * index for index, name in enumerate(header.destinations)}
+        self.header = header
+        self.totals = totals
+        self.path = path
+        self.size = len(memory)
+        self.end = PAGE
+        self.sealed = False
+        self.adopted = False
+
+    @classmethod
+    def in_memory(cls, header: Header, size: int, totals: Totals) -> Segment:
+        """Return a new segment without a file."""
+        return cls(mmap.mmap(-1, size), header, totals)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path or 'in memory'}>"
+
+    def append(self, line: bytes) -> bool:
+        """
+        Add a record, unless there is no room.
+
+        Args:
+            line: One line of JSON with its newline.
+        """
+        start = self.end
+        end = start + len(line)
+        if end > self.size:
+            return False
+        self._memory[start:end] = line
+        self.end = end
+        return True
+
+    def read(self, destination: str, limit: int = CHUNK) -> tuple[list[bytes], int]:
+        """
+        Return records a destination has not passed yet, without their newlines, and the cursor behind them.
+
+        Args:
+            destination: One of the header's; anything else is a :class:`KeyError`.
+            limit: Bytes to read; one record comes whole even if it is longer.
+        """
+        cursor = self.cursor(destination)
+        end = self.end
+        if cursor >= end or self._gone:
+            return [], cursor
+        try:
+            chunk = self._memory[cursor : min(end, cursor + limit)]
+            stop = chunk.rfind(b"\n")
+            if stop < 0:
+                stop = self._memory.find(b"\n", cursor + len(chunk), end) - cursor
+                chunk = self._memory[cursor : cursor + stop]
+        except ValueError:  # released by another thread in the meantime
+            return [], cursor
+        return chunk[:stop].split(b"\n"), cursor + stop + 1
+
+    def cursor(self, destination: str) -> int:
+        """Return the offset of the first record that a destination has not passed."""
+        return self._slot(destination)[0]
+
+    def counts(self, destination: str) -> Counts:
+        """Return what a destination did with the records of this segment, in whatever process."""
+        return self._slot(destination)[1]
+
+    def _slot(self, destination: str) -> tuple[int, Counts]:
+        try:
+            cursor, *counts = SLOT.unpack_from(self._memory, self._slots[destination])
+        except ValueError:  # released: nothing is known any more
+            return PAGE, Counts()
+        return cursor or PAGE, Counts(*counts)
+
+    def passed(self, destination: str) -> bool:
+        """Return whether a destination has nothing more to expect from this segment."""
+        return self._gone or (self.sealed and self.cursor(destination) >= self.end)
+
+    def finished(self) -> bool:
+        """Return whether every destination has :meth:`passed` this segment."""
+        return self.sealed and all(map(self.passed, self._slots))
+
+    def commit(self, destination: str, cursor: int, counts: Counts) -> None:
+        """
+        Move the cursor of a destination.
+
+        A kill in the middle leaves the cursor either old or new; the counters may then be one commit behind.
+
+        Args:
+            destination: One of the header's.
+            cursor: What :meth:`read` returned with the records.
+            counts: What became of the records in between; they add up to their number.
+        """
+        with self.totals.lock:
+            if self._memory.closed:
+                return  # the records stay in the file, and come again
+            before, earlier = self._slot(destination)
+            if self._gone:  # dropped while the destination was busy with them: they did arrive after all
+                counts = counts._replace(dropped=counts.dropped - self._records(before, cursor))
+            self._count(destination, cursor, earlier, counts)
+
+    def _records(self, start: int, end: int) -> int:
+        return self._memory[start:end].count(b"\n")
+
+    def _count(self, destination: str, cursor: int, earlier: Counts, counts: Counts) -> None:
+        self._store(self._slots[destination], SLOT.pack(cursor, *earlier.plus(counts)))
+        self.totals.add(destination, counts)
+
+    def _store(self, offset: int, data: bytes) -> None:
+        self._memory[offset : offset + len(data)] = data
+
+    def take_over(self) -> None:
+        """
+        Take the place of a dead owner: find out where its records end, and check the cursors.
+
+        Raises:
+            JournalError: if a cursor is where no record begins.
+        """
+        self.sealed = self.adopted = True
+        self.end = self._last_newline(self._first_nul()) + 1
+        for destination in self._slots:
+            cursor, counts = self._slot(destination)
+            if cursor > self.end:  # the file has been cut
+                self._store(self._slots[destination], SLOT.pack(self.end, *counts))
+            elif cursor < PAGE or (cursor > PAGE and self._memory[cursor - 1] != ord("\n")):
+                raise JournalError(f"its cursor for {destination} is impossible")
+
+    def _first_nul(self) -> int:
+        for start in range(PAGE, self.size, CHUNK):
+            nul = self._memory[start : start + CHUNK].find(b"\0")
+            if nul >= 0:
+                return start + nul
+        return self.size
+
+    def _last_newline(self, end: int) -> int:
+        newline = self._memory.rfind(b"\n", PAGE, end)
+        return newline if newline >= 0 else PAGE - 1
+
+    def publish(self, name: str) -> None:
+        """
+        Give the file its final name, under which others find it.
+
+        Raises:
+            OSError: if the file cannot be renamed.
+        """
+        if self.path is not None:
+            self.path = self.path.rename(self.path.with_name(name))
+
+    def drop(self) -> int:
+        """
+        Remove the segment for lack of room, whoever is behind.
+
+        The memory stays until a destination that is busy with these records lets go of the segment.
+
+        Returns:
+            The number of records that some destination will not get.
+        """
+        with self.totals.lock:
+            lost = 0
+            for destination in self._slots:
+                cursor, earlier = self._slot(destination)
+                behind = self._records(cursor, self.end)
+                self._count(destination, cursor, earlier, Counts(dropped=behind))
+                lost = max(lost, behind)
+            self._unlink()
+            return lost
+
+    def remove(self) -> None:
+        """Delete the file and let go of it; does nothing after :meth:`release`."""
+        with self.totals.lock:
+            if not self._memory.closed:
+                self._unlink()
+                self.release()
+
+    def _unlink(self) -> None:
+        self.sealed = self._gone = True
+        if self.path is not None:
+            # It may be deleted already. If it must not be, whoever adopts it finds it finished and tries again.
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def release(self) -> None:
+        """Give up the lock and the memory; a file that this process wrote keeps only its records."""
+        with self.totals.lock:
+            self.sealed = True
+            if not self._memory.closed:
+                if not (self.adopted or self._gone):
+                    with contextlib.suppress(OSError):
+                        self._trim()
+                self.abandon()
+
+    def _trim(self) -> None:
+        if self.path is not None:
+            self._memory.resize(self.end)
+
+    def abandon(self) -> None:
+        """Close what a forked child inherited, without a lock, which no thread may be left to give back."""
+        self._memory.close()
+
+
+class WrittenSegment(Segment):
+    """
+    A segment whose file is written by system calls, for file systems where a map cannot be trusted.
+
+    Args:
+        descriptor: The open and locked file, which the segment owns from now on.
+        memory: Anonymous memory that mirrors it.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(
+        self, descriptor: int, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None
+    ) -> None:
+        super().__init__(memory, header, totals, path)
+        self._descriptor = descriptor
+
+    def append(self, line: bytes) -> bool:
+        """Add a record to the file and the memory; a file that does not take it is sealed."""
+        start = self.end
+        end = start + len(line)
+        if end > self.size or self.sealed:
+            return False
+        try:
+            complete = os.pwrite(self._descriptor, line, start) == len(line)
+        except OSError as error:
+            warn_once(
+                f"journal: {error.errno}", "Cannot write to the journal %s: %s.", self.path, error.strerror
+            )
+            complete = False
+        except BaseException:  # an interrupt: nobody knows what was written
+            self.sealed = True
+            raise
+        if not complete:
+            self.sealed = True
+            return False
+        self._memory[start:end] = line
+        self.end = end
+        return True
+
+    def _store(self, offset: int, data: bytes) -> None:
+        super()._store(offset, data)
+        if not self._gone:
+            with contextlib.suppress(OSError):  # then the records come again after a crash
+                os.pwrite(self._descriptor, data, offset)
+
+    def _trim(self) -> None:
+        os.ftruncate(self._descriptor, self.end)
+
+    def drop(self) -> int:
+        """Remove the segment as its base does; the file is closed at once."""
+        with self.totals.lock:
+            lost = super().drop()
+            os.close(self._descriptor)
+            self._descriptor = -1
+            return lost
+
+    def abandon(self) -> None:
+        """Close file and memory."""
+        super().abandon()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

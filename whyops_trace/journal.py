@@ -1,0 +1,347 @@
+"""
+The journal: where every record goes first, and from where each destination fetches it at its own pace.
+
+It is the queue, the spool and the crash record in one: a row of segments (see :mod:`whyops_trace._segment`)
+that outlive the process. A segment goes when every destination has passed it, or when the room for records is
+used up. What a process leaves behind, the next one of the same stream takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from whyops_trace._clock import iso
+from whyops_trace._directory import MAPPABLE, create, is_mappable, left_behind, make_private
+from whyops_trace._guard import warn_once
+from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
+
+__all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
+
+#: Bytes of a process's first segment: most processes are short, and they must not eat the budget.
+FIRST_SIZE: Final = 64 << 10
+SIZE: Final = 1 << 20
+#: Bytes of a segment in memory: after each one the disk is tried again.
+MEMORY_SIZE: Final = 256 << 10
+#: Segments of a backlog after which new ones are twice as large, three times over: each costs a descriptor.
+DOUBLED_EVERY: Final = 16
+#: Segments of other processes held at a time, for the same reason; others follow when these are finished.
+ADOPTED_AT_ONCE: Final = 64
+#: Each segment is at most this part of a budget, so that dropping one drops little.
+SHARE: Final = 8
+
+
+class Journal:
+    """
+    The segments of one process and stream.
+
+    What :meth:`append` has taken survives the process, by whatever cause it dies, as long as the directory
+    can be written. Where it cannot, records wait in memory, and a warning says so once. A record that fits
+    nowhere is counted as dropped; nothing is raised.
+
+    :meth:`append` and :meth:`close` are for one thread at a time, the one that holds the recorder's lock. All
+    else is for worker threads, at the same time as these and as each other.
+
+    Args:
+        directory: The stream's own; made when the first record comes. None: records stay in memory.
+        stream: Name of the account, server, agent and destinations that the records belong to.
+        agent: The agent's name, for people who look at what is waiting.
+        destinations: Where records go.
+        budget: Bytes on disk, of this process and of those it takes over, beside one segment kept ready.
+        memory_budget: Bytes in memory, where nothing can be written.
+        mappable: File systems whose files can safely be written through a memory map.
+
+    Attributes:
+        token: Name of this process: twelve hexadecimal digits.
+        segments: Those taken over, then our own, oldest first.
+        emitted: Records appended so far.
+        lock: Held while a worker opens or closes files. Whoever forks takes it, after the recorder's lock, or
+            the child may inherit a locked file that nobody there knows of.
+
+    Raises:
+        ConfigurationError: if the names are too long for the first page of a segment.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        stream: str,
+        agent: str,
+        destinations: Sequence[str],
+        budget: int = 256 << 20,
+        memory_budget: int = 16 << 20,
+        mappable: Collection[str] = MAPPABLE,
+    ) -> None:
+        self._directory = directory
+        self._stream = stream
+        self._agent = agent
+        self._destinations = list(destinations)
+        self._budget = budget
+        self._memory_budget = memory_budget
+        self._mappable = mappable
+        self._mapped: bool | None = None
+        self._start()
+        self._header().encode()
+
+    def _start(self) -> None:
+        """Start as a process that has recorded nothing."""
+        self.token = os.urandom(6).hex()
+        self.emitted = 0
+        # Threads change the list by its own methods only, each of which is one step for all others.
+        self.segments: list[Segment] = []
+        # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
+        self.lock = threading.RLock()
+        self._own = Totals()
+        self._adopted = Totals()
+        self._current: Segment | None = None
+        self._next_size = FIRST_SIZE
+        self._spares: deque[Segment] = deque()
+        self._serial = 0
+
+    def _header(self) -> Header:
+        return Header(
+            stream=self._stream,
+            token=self.token,
+            agent=self._agent,
+            destinations=self._destinations,
+            created=iso(time.time_ns()),
+        )
+
+    def append(self, line: bytes) -> None:
+        """
+        Take a record; the caller holds the recorder's lock.
+
+        Args:
+            line: One line of JSON with its newline.
+        """
+        self.emitted += 1
+        if self._current is None or not self._current.append(line):
+            self._rotate(line)
+
+    def _rotate(self, line: bytes) -> None:
+        """Append to a new segment: the spare, else a file made now, else memory."""
+        if self._current is not None:
+            self._current.sealed = True
+            self._current = None
+        needed = PAGE + len(line)
+        for make in (self._take_spare, self._make_file, self._make_memory):
+            segment = make(needed)
+            if segment is None:
+                continue
+            if segment.append(line):
+                self._next_size = SIZE
+                self.segments.append(segment)
+                self._current = segment
+                return
+            segment.remove()
+        with self._own.lock:
+            for destination in self._destinations:
+                self._own.add(destination, Counts(dropped=1))
+
+    def _take_spare(self, needed: int) -> Segment | None:
+        try:
+            spare = self._spares.popleft()
+        except IndexError:
+            return None
+        if spare.size < needed:
+            self._spares.append(spare)
+            return None
+        self._make_room(spare.size, on_disk=True)
+        with contextlib.suppress(OSError):  # somebody deleted it
+            return self._publish(spare)
+        return None
+
+    def _make_file(self, needed: int) -> Segment | None:
+        if self._directory is None or needed > self._budget:
+            return None
+        size = max(needed, self._size())
+        self._make_room(size, on_disk=True)
+        try:
+            return self._publish(self._create(self._directory, size))
+        except OSError as error:
+            warn_once(
+                f"journal: {self._directory}: {error.errno}",
+                "Recording in memory only, where records do not survive the process: %s: %s. "
+                "Set WHYOPS_HOME to a writable directory with free space.",
+                self._directory,
+                error.strerror,
+            )
+            return None
+
+    def _make_memory(self, needed: int) -> Segment | None:
+        if needed > self._memory_budget:
+            return None
+        size = max(needed, min(MEMORY_SIZE, self._memory_budget // SHARE))
+        self._make_room(size, on_disk=False)
+        with contextlib.suppress(OSError):  # no memory either
+            return Segment.in_memory(self._header(), size, self._own)
+        return None
+
+    def _create(self, directory: Path, size: int) -> Segment:
+        make_private(directory)
+        if self._mapped is None:
+            self._mapped = is_mappable(directory, self._mappable)
+        return create(directory, self._header(), size, self._own, mapped=self._mapped)
+
+    def _publish(self, segment: Segment) -> Segment:
+        self._serial = max(self._serial + 1, time.time_ns())
+        try:
+            segment.publish(f"{self.token}-{self._serial}.seg")
+        except OSError:
+            segment.remove()
+            raise
+        return segment
+
+    def _size(self) -> int:
+        """Return the size of the next file."""
+        backlog = sum(not segment.adopted for segment in tuple(self.segments))
+        size = self._next_size << min(backlog // DOUBLED_EVERY, 3)
+        return min(size, max(FIRST_SIZE, self._budget // SHARE))
+
+    def _make_room(self, size: int, *, on_disk: bool) -> None:
+        """Drop the oldest segments, finished ones first, until *size* more bytes are within the budget."""
+        held = [segment for segment in tuple(self.segments) if (segment.path is not None) is on_disk]
+        budget = self._budget if on_disk else self._memory_budget
+        excess = sum(segment.size for segment in held) + size - budget
+        if excess <= 0:
+            return
+        sealed = [segment for segment in held if segment.sealed]
+        for segment in sorted(sealed, key=lambda segment: not segment.finished()):
+            if excess > 0 and self._forget(segment):
+                excess -= segment.size
+                self._drop(segment)
+
+    def _forget(self, segment: Segment) -> bool:
+        """Take a segment off the list, unless another thread has."""
+        try:
+            self.segments.remove(segment)
+        except ValueError:
+            return False
+        return True
+
+    def _drop(self, segment: Segment) -> None:
+        lost = segment.drop()
+        if lost:
+            warn_once(
+                f"journal: {self._stream}: full",
+                "The room for records that wait to be delivered is full (%d bytes on disk, %d in memory): "
+                "the oldest %d were dropped, and more will be.",
+                self._budget,
+                self._memory_budget,
+                lost,
+            )
+
+    def prepare(self) -> None:
+        """Make the next segment ready, once the current one is half full, so that :meth:`append` need not."""
+        with self.lock:
+            current = self._current
+            if self._directory is None or current is None or self._spares or current.end < current.size // 2:
+                return
+            with contextlib.suppress(OSError):  # append says so if it matters
+                self._spares.append(self._create(self._directory, self._size()))
+
+    def adopt(self) -> list[Segment]:
+        """
+        Take over what dead processes of this stream left, and put it before our own segments.
+
+        What exceeds the budget is dropped, the oldest first. A segment that is finished already tells that
+        its process has ended. Much is not taken all at once: ask again later.
+
+        Returns:
+            The segments taken now, oldest first.
+        """
+        with self.lock:
+            held = tuple(self.segments)
+            position = sum(segment.adopted for segment in held)
+            if self._directory is None or position >= ADOPTED_AT_ONCE:
+                return []
+            room = self._budget - sum(segment.size for segment in held if segment.path is not None)
+            taken: deque[Segment] = deque()
+            for segment in left_behind(
+                self._directory, self._adopted, self._mappable, stream=self._stream, newest_first=True
+            ):
+                if segment.header.token == self.token:  # ours, from before a close
+                    segment.totals = self._own
+                room -= segment.size
+                if room < 0:
+                    self._drop(segment)
+                    continue
+                taken.appendleft(segment)
+                if len(taken) > ADOPTED_AT_ONCE - position:
+                    taken.pop().release()
+            self.segments[position:position] = taken
+            return list(taken)
+
+    def retire(self) -> None:
+        """Remove the segments that every destination has passed."""
+        with self.lock:
+            for segment in tuple(self.segments):
+                if segment.finished() and self._forget(segment):
+                    segment.remove()
+
+    def totals(self, destination: str, *, adopted: bool = False) -> Counts:
+        """
+        Return what a destination did in this process with the records of this process.
+
+        Args:
+            destination: Its name.
+            adopted: Whether to count the records of other processes instead.
+        """
+        return (self._adopted if adopted else self._own).of(destination)
+
+    def renew(self) -> None:
+        """Start over in a forked child, where no other thread runs; the files stay the parent's."""
+        for segment in (*self.segments, *self._spares):
+            segment.abandon()
+        self._start()
+
+    def close(self) -> None:
+        """
+        Let go of all segments; the caller holds the recorder's lock.
+
+        What is not delivered stays on disk for the next process; what is only in memory is dropped. A record
+        that comes later starts a new segment.
+        """
+        with self.lock:
+            self._current = None
+            self._next_size = FIRST_SIZE
+            while self._spares:
+                self._spares.pop().remove()
+            for segment in tuple(self.segments):
+                segment.sealed = True
+                if segment.finished():
+                    segment.remove()
+                elif segment.path is not None:
+                    segment.release()
+                else:
+                    lost = segment.drop()
+                    warn_once(
+                        f"journal: {self._stream}: memory",
+                        "%d records that were only in memory are lost: they were not delivered in time.",
+                        lost,
+                    )
+            self.segments.clear()
+
+
+def segments_in(home: Path, *, mappable: Collection[str] = MAPPABLE) -> Iterator[Segment]:
+    """
+    Take over, one after the other, what dead processes of any stream left below a home, oldest first.
+
+    A segment is held until the next one is asked for; then it is removed if finished, else left to others.
+    """
+    for directory in sorted((home / "journal").glob("*/")):
+        for segment in left_behind(directory, Totals(), mappable):
+            try:
+                yield segment
+            finally:
+                if segment.finished():
+                    segment.remove()
+                else:
+                    segment.release()

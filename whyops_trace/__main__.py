@@ -1,0 +1,24 @@
+"""The command ``whyops-trace``, also as ``python -m whyops_trace``."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def main() -> None:
+    """Run the command line; say how to install what it needs if that is missing."""
+    try:
+        from whyops_trace.cli import main as command
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        sys.stderr.write('install the command line with: pip install "whyops-trace[cli]"\n')
+        raise SystemExit(1) from None
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a trace may hold what a terminal cannot spell
+    command(prog_name="whyops-trace")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""
+The SQLite file of the local store: made, opened, lent out, and let go of when the process forks.
+
+What its rows mean is the business of :mod:`whyops_trace.store`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from whyops_trace._directory import make_private
+from whyops_trace.exceptions import StoreError
+
+#: The format of the file; a file of a higher one is left alone.
+VERSION: Final = 1
+#: Seconds to wait for another process that writes.
+BUSY_TIMEOUT: Final = 5.0
+#: Seconds to wait for another thread of this process, which may itself wait for another process.
+LOCK_TIMEOUT: Final = 30.0
+#: Seconds that a fork waits for a transaction to end.
+FORK_TIMEOUT: Final = 1.0
+#: Bytes of the write-ahead log that are kept for the next writes.
+LOG_BYTES: Final = 16 << 20
+
+# The columns of `traces` after the first five are the fields of TraceSummary, in their order.
+_SCHEMA: Final = """
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY,
+    last_step INTEGER NOT NULL,
+    process TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL,
+    trace_id TEXT NOT NULL UNIQUE,
+    tags TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    agent_name TEXT NOT NULL,
+    external_user_id TEXT,
+    started_at TEXT NOT NULL,
+    last_at TEXT NOT NULL,
+    event_count INTEGER NOT NULL,
+    tool_calls INTEGER NOT NULL,
+    llm_responses INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_creation_tokens INTEGER NOT NULL,
+    asked TEXT NOT NULL,
+    ended_with TEXT NOT NULL,
+    failed INTEGER NOT NULL,
+    ended INTEGER NOT NULL
+);
+CREATE INDEX traces_by_time ON traces (last_at);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    trace INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    parent INTEGER,
+    within INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    span TEXT,
+    timestamp TEXT NOT NULL,
+    key TEXT NOT NULL,
+    payload TEXT NOT NULL
+);
+CREATE UNIQUE INDEX events_by_key ON events (trace, key);
+CREATE TABLE runs (
+    run TEXT NOT NULL,
+    trace INTEGER NOT NULL,
+    shift INTEGER NOT NULL,
+    PRIMARY KEY (run, trace)
+) WITHOUT ROWID;
+CREATE INDEX runs_by_trace ON runs (trace);
+CREATE TABLE processes (
+    token TEXT PRIMARY KEY,
+    ended_at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class Database:
+    """
+    One SQLite file with one connection, which threads take in turns.
+
+    Args:
+        path: The file; made, with its directory, by the first transaction.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        #: What tells the file that is open from another one of that name.
+        self._file: tuple[int, int] | None = None
+        self._paused = False
+        _databases.add(self)
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """
+        Return all rows that a statement finds, none if there is no file yet.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        if not self.path.exists():
+            return []
+        with self.session() as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """
+        Lend the connection for a transaction that writes.
+
+        Raises:
+            StoreError: if the file cannot be written; nothing is changed then.
+        """
+        with self.session() as connection:
+            # Not a plain BEGIN: if another process wrote between its first read and its first write, it
+            # would be refused without any waiting.
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[sqlite3.Connection]:
+        """
+        Lend the connection. Whatever goes wrong closes it, which undoes what was not committed.
+
+        Raises:
+            StoreError: if the file cannot be used.
+        """
+        with self._locked():
+            try:
+                yield self._connect()
+            except (sqlite3.Error, OSError) as error:
+                self._drop()
+                raise StoreError(_explained(self.path, error)) from error
+            except BaseException:
+                self._drop()
+                raise
+
+    def close(self) -> None:
+        """Close the file; whatever is called next opens it again."""
+        with self._locked():
+            self._drop()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT):
+            raise StoreError(f"{self.path} is in use by another thread of this process.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Somebody may have deleted or replaced the file; what is written to the old one would be lost.
+        if self._connection is not None and self._file != _identity(self.path):
+            self._drop()
+        if self._connection is None:
+            _make_file(self.path)
+            self._file = _identity(self.path)
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            _prepare(self._connection, self.path)
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _pause(self) -> None:
+        self._paused = self._lock.acquire(timeout=FORK_TIMEOUT)
+        if self._paused:
+            self._drop()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._lock.release()
+
+    def _start_over(self) -> None:
+        self._lock = threading.Lock()
+        self._paused = False
+        if self._connection is not None:
+            _abandoned.append(self._connection)
+            self._connection = None
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty file that only its owner can read, if there is none, whatever the umask."""
+    make_private(path.parent)
+    with contextlib.suppress(FileExistsError):
+        # Only a file that is new is opened here: closing one that SQLite has open would end its locks.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """
+    Make the tables of a new file; refuse one that is not ours.
+
+    Raises:
+        StoreError: if the file belongs to another program or a newer version.
+    """
+    if not _is_ours(connection, path):
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # In WAL mode this never damages the file; a power cut may take the last batches back out of it.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    if _is_ours(connection, path):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if not _is_ours(connection, path):  # another process may have been faster
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether the file is a store of this version, False if it is empty."""
+    ((version,),) = connection.execute("PRAGMA user_version")
+    if version == VERSION:
+        return True
+    if version > VERSION:
+        raise StoreError(
+            f"{path} is a store of format {version} and this whyops-trace reads format {VERSION}: "
+            "upgrade it with pip install -U whyops-trace, or move the file away."
+        )
+    if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise StoreError(f"{path} is the database of another program: move it away, or choose another home.")
+    return False
+
+
+def _explained(path: Path, error: sqlite3.Error | OSError) -> str:
+    """Return what is wrong with the file, and what to do."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return f"{path} is damaged, or no store at all ({error}): move it away and a new one is made."
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return f"{path} is busy: another process has been writing to it for {BUSY_TIMEOUT:.0f} seconds."
+    return f"{path} cannot be used ({error}): its directory has to be writable and needs room."
+
+
+#: Every database alive. SQLite keeps its locks for the whole process, so a child that inherits an open
+#: file, or is born while another thread is in a transaction, hangs or damages the file: none is open while
+#: forking. See "Carrying an open database connection across a fork" in
+#: https://www.sqlite.org/howtocorrupt.html.
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+#: Connections inherited all the same, from a transaction that took too long. Closing one is as harmful.
+_abandoned: list[sqlite3.Connection] = []
+
+
+def _before_fork() -> None:
+    for database in sorted(_databases, key=id):
+        database._pause()
+
+
+def _after_fork_in_parent() -> None:
+    for database in _databases:
+        database._resume()
+
+
+def _after_fork_in_child() -> None:
+    for database in _databases:
+        database._start_over()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

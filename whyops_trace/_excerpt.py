@@ -1,0 +1,184 @@
+"""
+Short, safe, single-line texts out of records, for summaries and terminals.
+
+What a trace holds was written by models, users and web pages. Nothing of it may move a cursor, change a
+colour or turn the direction of a line, so every text passes :func:`clean` before it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+#: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
+_MAX_TOKENS: Final = 2**40
+
+
+def clean(text: str) -> str:
+    r"""Return *text* on one line: white space as spaces, other unprintable things as ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable()
+        else " "
+        if character.isspace()
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def cells(text: str) -> int:
+    """Return the columns that *text* takes on a terminal, at most: combining characters count as one."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Return *text* if it fits into *width* columns, else its beginning and an ellipsis."""
+    if len(text) <= width and cells(text) <= width:
+        return text
+    kept, room = [], width - 1
+    for character in text[: max(0, room)]:
+        room -= cells(character)
+        if room < 0:
+            break
+        kept.append(character)
+    return "".join(kept) + "…" if width > 0 else ""
+
+
+def excerpt(text: str, limit: int) -> str:
+    """Return the beginning of *text*, runs of white space as one space, at most *limit* characters."""
+    # Anything behind that many characters cannot show, and a prompt may be megabytes long.
+    words = " ".join(text[: 4 * limit].split())
+    return words if len(words) <= limit and len(text) <= 4 * limit else words[: limit - 1] + "…"
+
+
+def message_text(content: object) -> str:
+    """Return the text of a message's content: a text, or the texts of a list of blocks."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = (block if isinstance(block, str) else get(block, "text") for block in content)
+        return " ".join(text for text in texts if isinstance(text, str))
+    return ""
+
+
+def question(content: object) -> str:
+    """Return what a ``user_message`` asks: the text of its last message from a user."""
+    messages = get(content, "messages")
+    for message in reversed(messages if isinstance(messages, list) else []):
+        if get(message, "role") == "user":
+            return message_text(get(message, "content"))
+    return ""
+
+
+def problem(error: object) -> str:
+    """Return an error as ``Type: message``."""
+    parts = (get(error, "type"), get(error, "message")) if isinstance(error, Mapping) else (error,)
+    return ": ".join(part for part in parts if isinstance(part, str) and part)
+
+
+def value(thing: object) -> str:
+    """Return any JSON value as compact JSON."""
+    try:
+        return json.dumps(thing, ensure_ascii=False)
+    except RecursionError:
+        return "…"
+
+
+def get(thing: object, key: str) -> Any:
+    """Return a member of what should be an object, None if it is not one or has no such member."""
+    return thing.get(key) if isinstance(thing, dict) else None
+
+
+def text(thing: object) -> str:
+    """Return *thing* if it is a text, else an empty one."""
+    return thing if isinstance(thing, str) else ""
+
+
+def number(thing: object) -> float | None:
+    """Return *thing* if it is a number that can be a duration, else None."""
+    return thing if isinstance(thing, (int, float)) and not isinstance(thing, bool) and thing >= 0 else None
+
+
+def milliseconds(timestamp: object) -> float | None:
+    """Return a wire timestamp as milliseconds since the epoch, None if it is none."""
+    if isinstance(timestamp, str):
+        try:
+            return datetime.fromisoformat(timestamp).timestamp() * 1000
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+
+def elapsed(start: object, end: object) -> float | None:
+    """Return the milliseconds between two wire timestamps, None if one of them is missing."""
+    first, last = milliseconds(start), milliseconds(end)
+    return None if first is None or last is None else max(0.0, last - first)
+
+
+def duration(ms: float) -> str:
+    """Return a duration as one reads it: ``<1 ms``, ``8 ms``, ``1.2 s``, ``2 m 03 s``, ``3 h 05 m``."""
+    if ms < 1:
+        return "<1 ms"
+    if ms < 999.5:
+        return f"{ms:.0f} ms"
+    if ms < 59_950:
+        return f"{ms / 1000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    if minutes < 60:
+        return f"{minutes} m {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+class Tokens(NamedTuple):
+    """
+    Tokens of one or more calls of a model.
+
+    Attributes:
+        prompt: Tokens of the prompt that were not cached.
+        completion: Tokens of the answer.
+        cache_read: Tokens of the prompt that came from a cache.
+        cache_creation: Tokens of the prompt that were written to one.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+
+    @classmethod
+    def of(cls, usage: object) -> Tokens:
+        """Return the counts in a ``usage`` object; what is not a count is none."""
+        names = ("promptTokens", "completionTokens", "cacheReadTokens", "cacheCreationTokens", "totalTokens")
+        prompt, completion, read, creation, total = (_tokens(get(usage, name)) for name in names)
+        # An embedding only tells how many tokens it took in all.
+        return cls(prompt if prompt or completion else total, completion, read, creation)
+
+    def plus(self, other: Tokens) -> Tokens:
+        """Return the sums."""
+        return Tokens(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def sent(self) -> int:
+        """Tokens of the whole prompt, cached or not."""
+        return self.prompt + self.cache_read + self.cache_creation
+
+    @property
+    def total(self) -> int:
+        """Tokens of prompt and answer."""
+        return self.sent + self.completion
+
+    @property
+    def cached_share(self) -> str:
+        """How much of the prompt came from a cache, such as ``80 %``; nothing if none did."""
+        return f"{self.cache_read / self.sent:.0%}".replace("%", " %") if self.cache_read else ""
+
+
+def _tokens(count: object) -> int:
+    return count if type(count) is int and 0 <= count <= _MAX_TOKENS else 0

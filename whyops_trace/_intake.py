@@ -1,0 +1,248 @@
+"""
+A batch of records on its way into the store: which are new, which numbers they get, what they change.
+
+A trace id that the user chose may come back: in the next turn of a conversation, in another process, on
+another day. Each such *run* counts its steps from 1, so the store adds a constant shift for each run of a
+trace: the highest step that the trace had when the first record of the run arrived.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._guard import warn_once
+from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, columns, from_columns
+
+#: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
+#: keeps it for 5 ms: a step for each record would store 500 a second beside such a thread. Many more than
+#: this would hold the GIL for a millisecond while they are decoded.
+SLICE: Final = 96
+#: Parameters of a statement that every build of SQLite takes.
+_MAX_PARAMETERS: Final = 999
+
+_decoder = msgspec.json.Decoder(Record)
+
+#: The start of a record, as the recorder writes it. A trace id may hold escaped quotes.
+_NUMBERS: Final = re.compile(
+    rb'(\{"eventType":"[^"]*","traceId":"[^"\\]*(?:\\.[^"\\]*)*","run":"[^"]*","stepId":)\d+'
+    rb'(?:,"parentStepId":\d+)?((?:,"given":\[[^\]]*\])?,"metadata":\{"within":)\d+'
+)
+
+
+def read(line: bytes) -> Record | None:
+    """Return what the store needs of a record, None if the line is no record."""
+    try:
+        line.decode()  # what is skipped is not checked to be UTF-8
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
+        return None
+
+
+def renumbered(line: bytes, record: Record) -> bytes:
+    """
+    Return a line with the numbers of *record* in place of its own.
+
+    Raises:
+        ValueError: if the line does not start as the recorder writes it.
+    """
+    match = _NUMBERS.match(line)
+    if match is None:
+        raise ValueError(line[:200])
+    parent = b"" if record.parent_step_id is None else b',"parentStepId":%d' % record.parent_step_id
+    start, middle = match.groups()
+    return b"%b%d%b%b%d%b" % (
+        start,
+        record.step_id,
+        parent,
+        middle,
+        record.metadata.within,
+        line[match.end() :],
+    )
+
+
+def marks(n: int) -> str:
+    """Return *n* places for parameters: ``(?,?,?)``."""
+    return "(" + ",".join("?" * n) + ")"
+
+
+def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Insert rows with as few statements as possible; return how many were taken."""
+    taken = 0
+    size = _MAX_PARAMETERS // len(rows[0]) if rows else 1
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        places = ",".join([marks(len(part[0]))] * len(part))
+        taken += connection.execute(f"{statement} VALUES {places}", list(chain.from_iterable(part))).rowcount
+    return taken
+
+
+class StoredTrace:
+    """
+    A trace's row while a batch is taken in.
+
+    Attributes:
+        number: What the store knows it by.
+        last_step: The highest step in it.
+        made_at: When its first record was stored, in seconds since the epoch.
+        summary: Its summary, brought up to date.
+        changed: Whether the row has to be written.
+    """
+
+    __slots__ = ("changed", "last_step", "made_at", "number", "summary")
+
+    def __init__(self, number: int, last_step: int, made_at: int, summary: TraceSummary) -> None:
+        self.number = number
+        self.last_step = last_step
+        self.made_at = made_at
+        self.summary = summary
+        self.changed = False
+
+
+class Intake:
+    """
+    One batch, inside one transaction.
+
+    Args:
+        connection: Where a transaction is open.
+        token: The process that recorded the batch.
+        now: Seconds since the epoch.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, token: str, now: int) -> None:
+        self._connection = connection
+        self._token = token
+        self._now = now
+        self._traces: dict[str, StoredTrace] = {}
+        self._shifts: dict[tuple[int, str], int] = {}
+        self._new_runs: list[tuple[str, int, int]] = []
+        self._next_trace, self._next_event = (
+            connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("traces", "events")
+        )
+
+    def take(self, lines: Sequence[bytes]) -> list[bool]:
+        """Store up to :data:`SLICE` records; return which of the lines were records."""
+        records = [read(line) for line in lines]
+        known = [record for record in records if record is not None]
+        self._load_traces({record.trace_id for record in known} - self._traces.keys())
+        self._load_shifts({record.run for record in known if record.run is not None})
+        rows: list[tuple[Any, ...]] = []
+        taken: list[tuple[StoredTrace, Record]] = []
+        for position, (line, record) in enumerate(zip(lines, records, strict=True)):
+            if record is not None:
+                trace = self._traces[record.trace_id]
+                try:
+                    rows.append(self._row(self._next_event + len(rows), trace, record, line))
+                    taken.append((trace, record))
+                except ValueError as error:
+                    warn_once("store: not numbered", "Left out a record of unknown form: %s", error)
+                    records[position] = None
+        self._store(rows, taken)
+        return [record is not None for record in records]
+
+    def finish(self) -> None:
+        """Write the new runs, and the summaries of all traces that got new records."""
+        insert(self._connection, "INSERT INTO runs", self._new_runs)
+        insert(
+            self._connection,
+            "INSERT OR REPLACE INTO traces",
+            [
+                (
+                    trace.number,
+                    trace.last_step,
+                    self._token,
+                    trace.made_at,
+                    self._now,
+                    *columns(trace.summary),
+                )
+                for trace in self._traces.values()
+                if trace.changed
+            ],
+        )
+
+    def _load_traces(self, ids: set[str]) -> None:
+        if ids:
+            found = self._connection.execute(
+                f"SELECT id, last_step, made_at, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values in it
+                f" WHERE trace_id IN {marks(len(ids))}",
+                list(ids),
+            )
+            for number, last_step, made_at, *values in found:
+                summary = from_columns(values)
+                self._traces[summary.trace_id] = StoredTrace(number, last_step, made_at, summary)
+        for trace_id in ids - self._traces.keys():
+            self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
+            self._next_trace += 1
+
+    def _load_shifts(self, runs: set[str]) -> None:
+        unknown = runs - {run for _, run in self._shifts}
+        if unknown:
+            found = self._connection.execute(
+                f"SELECT trace, run, shift FROM runs WHERE run IN {marks(len(unknown))}",  # noqa: S608
+                list(unknown),
+            )
+            self._shifts.update(((trace, run), shift) for trace, run, shift in found)
+
+    def _row(self, number: int, trace: StoredTrace, record: Record, line: bytes) -> tuple[Any, ...]:
+        """Return the row of a record, numbered as the trace wants it."""
+        if record.run is not None and self._renumber(trace, record, record.run):
+            line = renumbered(line, record)
+        trace.last_step = max(trace.last_step, record.step_id)
+        # The end of a trace repeats the step of its beginning, and stands behind everything before it.
+        step = trace.last_step if record.event_type == "trace_end" else record.step_id
+        return (
+            number,
+            trace.number,
+            step,
+            record.parent_step_id,
+            record.metadata.within,
+            record.event_type,
+            record.span_id,
+            record.timestamp,
+            record.idempotency_key,
+            line.decode(),
+        )
+
+    def _renumber(self, trace: StoredTrace, record: Record, run: str) -> int:
+        """Add its run's shift to the numbers of *record*; return the shift."""
+        shift = self._shifts.get((trace.number, run))
+        begins = shift is None
+        if shift is None:
+            shift = self._begin_run(trace, record, run)
+        if not shift:
+            return 0
+        if record.step_id and "stepId" not in record.given:
+            record.step_id += shift
+        if record.parent_step_id:
+            record.parent_step_id += 0 if "parentStepId" in record.given else shift
+        elif begins and record.step_id:
+            record.parent_step_id = shift
+        if record.metadata.within:
+            record.metadata.within += shift
+        return shift
+
+    def _begin_run(self, trace: StoredTrace, record: Record, run: str) -> int:
+        shift = 0 if "stepId" in record.given else trace.last_step
+        self._shifts[trace.number, run] = shift
+        self._new_runs.append((run, trace.number, shift))
+        trace.summary.ended = False
+        return shift
+
+    def _store(self, rows: list[tuple[Any, ...]], taken: Iterable[tuple[StoredTrace, Record]]) -> None:
+        """Insert the rows that are new, and let only those count."""
+        first, self._next_event = self._next_event, self._next_event + len(rows)
+        stored: range | set[int] = range(first, self._next_event)
+        if insert(self._connection, "INSERT OR IGNORE INTO events", rows) < len(rows):
+            found = self._connection.execute("SELECT id FROM events WHERE id >= ?", (first,))
+            stored = {number for (number,) in found}
+        for number, (trace, record) in enumerate(taken, first):
+            if number in stored:
+                trace.summary.add(record)
+                trace.changed = True

@@ -1,0 +1,371 @@
+"""
+The records of a trace as a tree of nodes, one for each call, step or other event.
+
+Records may hold anything: numbers used twice, parents that are missing, texts that would move a cursor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+from whyops_trace._excerpt import (
+    Tokens,
+    clean,
+    elapsed,
+    excerpt,
+    get,
+    message_text,
+    number,
+    problem,
+    question,
+    text,
+    value,
+)
+
+Kind = Literal["tool", "llm", "step", "embedding", "event"]
+Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
+
+#: Characters kept of arguments, results and errors; more never fits on a line.
+_KEPT: Final = 200
+#: A key made by the recorder: the token of its process, and a number.
+_OWN_KEY: Final = re.compile(r"([0-9a-f]{12})-\d+")
+
+
+@dataclass(slots=True)
+class Node:
+    """
+    One call, step or event of a trace; its texts are single lines, safe to print.
+
+    Attributes:
+        kind: What it is.
+        name: The name of the tool, function or step; for other events what they are.
+        step: Its number in the trace.
+        started: When it began, ISO 8601.
+        process: The token of the process that recorded it, "" if unknown.
+        awaits: The type of the event that would close it, "" if nothing would.
+        status: ``running`` until it is closed; ``unfinished`` if its process ended before that.
+        latency_ms: How long it took, if it is known.
+        model: The model that answered.
+        arguments: What it was given.
+        result: What it returned.
+        calls: The tools a model wants called.
+        error: Why it failed.
+        tokens: What it cost, for calls of models.
+        children: What ran inside it.
+    """
+
+    kind: Kind
+    name: str
+    step: int
+    started: str
+    process: str = ""
+    awaits: str = ""
+    status: Status = "ok"
+    latency_ms: float | None = None
+    model: str = ""
+    arguments: str = ""
+    result: str = ""
+    calls: str = ""
+    error: str = ""
+    tokens: Tokens | None = None
+    children: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TraceTree:
+    """
+    A whole trace.
+
+    Attributes:
+        trace_id: Its id, safe to print.
+        agent_name: The agent that recorded it, safe to print.
+        duration_ms: From its beginning to its latest record, if known.
+        tool_calls: How many tool calls there were.
+        llm_responses: How many answers of models.
+        errors: How many errors; at least 1 if anything failed.
+        running: Calls that go on.
+        unfinished: Calls that will never end, as their process has.
+        tokens: What all calls of models cost.
+        nodes: What is at the top.
+    """
+
+    trace_id: str = ""
+    agent_name: str = ""
+    duration_ms: float | None = None
+    tool_calls: int = 0
+    llm_responses: int = 0
+    errors: int = 0
+    running: int = 0
+    unfinished: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    nodes: list[Node] = field(default_factory=list)
+
+
+def build(events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool] = lambda _: False) -> TraceTree:
+    """
+    Return the tree of one trace.
+
+    Args:
+        events: Its records, decoded, in the order of their steps.
+        ended: Says of the token of a process whether it is gone.
+    """
+    builder = _Builder()
+    for event in events:
+        builder.add(_Event.of(event, builder.process))
+    return builder.finish(ended)
+
+
+class _Event(NamedTuple):
+    """The members of a record that place it, each with a type that can be relied on."""
+
+    kind: str
+    step: int
+    parent: int
+    within: int
+    run: str
+    process: str
+    timestamp: str
+    metadata: dict[str, Any]
+    content: Any
+    trace_id: str
+    agent_name: str
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any], process: str) -> _Event:
+        """Return the members of *event*; one with a key of the user's is by the same process as the one before."""
+        metadata = event.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        run = text(event.get("run"))
+        own = _OWN_KEY.fullmatch(text(event.get("idempotencyKey"))) or _OWN_KEY.fullmatch(run)
+        return cls(
+            text(event.get("eventType")),
+            _step(event.get("stepId")),
+            _step(event.get("parentStepId")),
+            _step(metadata.get("within")),
+            run,
+            own.group(1) if own else process,
+            text(event.get("timestamp")),
+            metadata,
+            event.get("content"),
+            text(event.get("traceId")),
+            text(event.get("agentName")),
+        )
+
+
+class _Builder:
+    """Makes nodes of records one by one. A node hangs below one that was made before it, so there are no loops."""
+
+    def __init__(self) -> None:
+        self.process = ""
+        self._tree = TraceTree()
+        self._first = self._last = ""
+        self._latency: float | None = None
+        self._failed = False
+        self._nodes: list[Node] = []
+        #: By run and step: processes that record on one trace at the same time may use a number twice.
+        self._by_run: dict[tuple[str, int], Node] = {}
+        self._by_step: dict[int, Node] = {}
+
+    def add(self, event: _Event) -> None:
+        """Take the next record."""
+        self.process = event.process
+        tree = self._tree
+        tree.trace_id = tree.trace_id or clean(event.trace_id)
+        tree.agent_name = tree.agent_name or clean(event.agent_name)
+        self._first = min(self._first or event.timestamp, event.timestamp)
+        self._last = max(self._last, event.timestamp)
+        _HANDLERS.get(event.kind, _Builder._other)(self, event)
+
+    def finish(self, ended: Callable[[str], bool]) -> TraceTree:
+        """Return the tree, once all records were added."""
+        tree = self._tree
+        for node in self._nodes:
+            if node.status == "running":
+                node.status = "unfinished" if ended(node.process) else "running"
+                tree.unfinished += node.status == "unfinished"
+                tree.running += node.status == "running"
+        tree.errors = tree.errors or int(self._failed or any(node.status == "error" for node in self._nodes))
+        tree.duration_ms = elapsed(self._first, self._last)
+        if self._latency is not None:  # the block began before the first event in it
+            tree.duration_ms = max(tree.duration_ms or 0.0, self._latency)
+        return tree
+
+    def _find(self, event: _Event, step: int) -> Node | None:
+        return self._by_run.get((event.run, step)) or self._by_step.get(step)
+
+    def _enclosing(self, event: _Event) -> Node | None:
+        return self._find(event, event.within) if event.within else None
+
+    def _place(self, event: _Event, kind: Kind, name: str, awaits: str = "", arguments: str = "") -> Node:
+        """Make a node and hang it below the call it ran in; at the top if there is no such call."""
+        status: Status = "running" if awaits and kind != "event" else "ok"
+        node = Node(kind, _line(name), event.step, event.timestamp, event.process, awaits, status)
+        node.arguments = _line(arguments)
+        parent = self._enclosing(event)
+        (parent.children if parent else self._tree.nodes).append(node)
+        self._nodes.append(node)
+        if event.step:
+            self._by_run[event.run, event.step] = self._by_step[event.step] = node
+        return node
+
+    def _awaiting(self, event: _Event) -> Node | None:
+        """Return the request that a response closes, None if it is not there or closed already."""
+        node = self._find(event, event.parent)
+        return node if node is not None and node.awaits == event.kind else None
+
+    def _close(self, node: Node, event: _Event, error: object = None) -> None:
+        """Note how a call ended. One that reported an error before stays failed."""
+        node.latency_ms = number(event.metadata.get("latencyMs"))
+        if node.latency_ms is None and node.awaits:
+            node.latency_ms = elapsed(node.started, event.timestamp)
+        node.awaits = ""
+        model = _line(text(event.metadata.get("model")))
+        node.model = model if model != node.name else ""
+        if error is not None or event.metadata.get("outcome") == "error":
+            node.status, node.error = "error", node.error or _line(problem(error))
+        elif event.metadata.get("outcome") == "cancelled":
+            node.status = "cancelled"
+        elif node.status == "running":
+            node.status = "ok"
+
+    def _tool_request(self, event: _Event) -> None:
+        self._tree.tool_calls += 1
+        calls = _list(get(event.content, "toolCalls"))
+        name = text(event.metadata.get("tool")) or ", ".join(text(get(call, "name")) for call in calls)
+        arguments = ", ".join(_arguments(get(call, "arguments")) for call in calls)
+        self._place(event, "tool", name, "tool_call_response", arguments=arguments)
+
+    def _tool_response(self, event: _Event) -> None:
+        node = self._awaiting(event) or self._place(event, "tool", text(event.metadata.get("tool")))
+        results = get(event.content, "toolResults")
+        error = get(results, "error")
+        if get(error, "message") is None or len(results) > 1:
+            error = None
+        if error is None and event.metadata.get("outcome") is None:
+            alone = isinstance(results, dict) and list(results) == ["result"]
+            node.result = _line(value(results["result"] if alone else results))
+        self._close(node, event, error)
+
+    def _message(self, event: _Event) -> None:
+        """Take the request of a model: of a traced function, or recorded by hand, where it may stay without answer."""
+        asked = question(event.content)
+        if event.kind == "tool_result":
+            asked = asked or _said(get(event.content, "output"))
+        function = text(event.metadata.get("function"))
+        by_hand = (
+            "user" if event.kind == "user_message" else f"result of {text(get(event.content, 'toolName'))}"
+        )
+        kind: Kind = "llm" if function else "event"
+        self._place(event, kind, function or by_hand, "llm_response", asked)
+
+    def _llm_response(self, event: _Event) -> None:
+        self._tree.llm_responses += 1
+        model = text(event.metadata.get("model"))
+        node = self._awaiting(event) or self._place(event, "llm", model)
+        if node.kind == "event":  # recorded by hand
+            node.kind, node.name = "llm", _line(model)
+        calls = _list(get(event.content, "toolCalls"))
+        node.calls = _line(", ".join(text(get(get(call, "function"), "name")) for call in calls))
+        node.result = _line(message_text(get(event.content, "content")))
+        self._add_tokens(node, event)
+        self._close(node, event)
+
+    def _embedding_request(self, event: _Event) -> None:
+        name = text(event.metadata.get("function")) or "embedding"
+        inputs = value(get(event.content, "input"))
+        self._place(event, "embedding", name, "embedding_response", inputs)
+
+    def _embedding_response(self, event: _Event) -> None:
+        node = self._awaiting(event) or self._place(event, "embedding", "embedding")
+        count, size = (get(event.content, key) for key in ("embeddingCount", "firstEmbeddingDimensions"))
+        node.result = _line(f"{value(count)} x {value(size)}")
+        self._add_tokens(node, event)
+        self._close(node, event)
+
+    def _thinking(self, event: _Event) -> None:
+        name = event.metadata.get("step")
+        if isinstance(name, str):
+            given = event.metadata.get("input")
+            self._place(event, "step", name, "step_end", "" if given is None else value(given))
+        elif self._call_of(event, "function") is None:
+            self._place(event, "event", "thinking", arguments=text(get(event.content, "thinking")))
+
+    def _step_end(self, event: _Event) -> None:
+        node = self._find(event, event.step)
+        if node is None or node.awaits != "step_end":
+            node = self._place(event, "step", text(event.metadata.get("step")))
+            node.started = text(event.metadata.get("startedAt")) or node.started
+        output = get(event.content, "output")
+        node.result = "" if output is None else _line(value(output))
+        self._close(node, event, get(event.content, "error"))
+
+    def _error(self, event: _Event) -> None:
+        self._tree.errors += 1
+        call = self._call_of(event, "tool") or self._call_of(event, "function")
+        node = call or self._place(event, "event", "error")
+        node.status, node.error = "error", _line(problem(event.content))
+        if call is not None and call.kind != "tool":  # for a tool a response follows
+            self._close(call, event)
+
+    def _call_of(self, event: _Event, key: str) -> Node | None:
+        """Return the open call that recorded this of itself; None if its body did, or the user by hand."""
+        call = self._enclosing(event)
+        name = event.metadata.get(key)
+        own = call is not None and call.awaits and isinstance(name, str) and _line(name) == call.name
+        return call if own else None
+
+    def _trace_end(self, event: _Event) -> None:
+        self._latency = max(self._latency or 0.0, number(event.metadata.get("latencyMs")) or 0.0)
+        outcome = event.metadata.get("outcome")
+        if outcome in ("error", "cancelled"):
+            node = Node("event", "trace", 0, event.timestamp, status=outcome)
+            node.error = _line(problem(get(event.content, "error")))
+            self._tree.nodes.append(node)
+            self._failed = self._failed or outcome == "error"
+
+    def _other(self, event: _Event) -> None:
+        self._place(event, "event", event.kind or "event", arguments=value(event.content))
+
+    def _add_tokens(self, node: Node, event: _Event) -> None:
+        node.tokens = Tokens.of(event.metadata.get("usage"))
+        self._tree.tokens = self._tree.tokens.plus(node.tokens)
+
+
+_HANDLERS: Final[dict[str, Callable[[_Builder, _Event], None]]] = {
+    "tool_call_request": _Builder._tool_request,
+    "tool_call_response": _Builder._tool_response,
+    "user_message": _Builder._message,
+    "tool_result": _Builder._message,
+    "llm_response": _Builder._llm_response,
+    "llm_thinking": _Builder._thinking,
+    "embedding_request": _Builder._embedding_request,
+    "embedding_response": _Builder._embedding_response,
+    "error": _Builder._error,
+    "step_end": _Builder._step_end,
+    "trace_end": _Builder._trace_end,
+}
+
+
+def _step(thing: object) -> int:
+    return thing if type(thing) is int and thing > 0 else 0
+
+
+def _list(thing: object) -> list[Any]:
+    return thing if isinstance(thing, list) else []
+
+
+def _line(said: str) -> str:
+    return clean(excerpt(said, _KEPT))
+
+
+def _said(thing: object) -> str:
+    return thing if isinstance(thing, str) else value(thing)
+
+
+def _arguments(arguments: object) -> str:
+    if isinstance(arguments, dict):
+        return ", ".join(f"{name}={value(given)}" for name, given in arguments.items())
+    return "" if arguments is None else value(arguments)

@@ -1,0 +1,198 @@
+"""What is kept of a trace as a whole, and how each record changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from whyops_trace._clock import iso
+from whyops_trace._excerpt import Tokens, excerpt, get, message_text, milliseconds, number, problem, question
+
+#: Characters kept of a question, an answer or an error.
+EXCERPT: Final = 120
+#: Event types that no WhyOps server sees.
+LOCAL: Final = frozenset({"step_end", "trace_end"})
+
+#: A step number; the sum of as many as one trace can have runs still fits into 64 bits.
+_Step = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class Metadata(msgspec.Struct, rename="camel", gc=False):
+    """The members of a record's metadata that matter here; all but the first may hold anything."""
+
+    within: _Step = 0
+    outcome: Any = None
+    usage: Any = None
+    latency_ms: Any = None
+    trace: Any = None
+
+
+class Record(msgspec.Struct, rename="camel", gc=False):
+    """
+    A record as far as the store has to understand it; the rest is skipped, not decoded.
+
+    Attributes:
+        content: Its content as it stands in the line.
+    """
+
+    event_type: str
+    trace_id: str
+    step_id: _Step
+    idempotency_key: str
+    parent_step_id: _Step | None = None
+    run: str | None = None
+    given: list[str] = []
+    metadata: Metadata = msgspec.field(default_factory=Metadata)
+    span_id: str | None = None
+    timestamp: str = ""
+    agent_name: str = ""
+    external_user_id: str | None = None
+    content: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    end: bool = False
+
+
+class TraceSummary(msgspec.Struct, rename="camel"):
+    """
+    A trace in one line.
+
+    Attributes:
+        trace_id: Its id.
+        tags: What ``trace(tags=...)`` was given.
+        metadata: What ``trace(metadata=...)`` was given.
+        agent_name: The agent that recorded it.
+        external_user_id: The user it acted for, if it was told.
+        started_at: When it began, ISO 8601.
+        last_at: When the latest record of it was made, ISO 8601.
+        event_count: Its events, as a WhyOps server counts them.
+        tool_calls: Tool calls among them.
+        llm_responses: Answers of models among them.
+        errors: Errors among them; at least 1 if a step or the trace itself failed.
+        prompt_tokens: Tokens of prompts that were not cached.
+        completion_tokens: Tokens of answers.
+        cache_read_tokens: Tokens of prompts that came from a cache.
+        cache_creation_tokens: Tokens of prompts that were written to one.
+        asked: The beginning of what the user asked first.
+        ended_with: The beginning of the last answer or error.
+        failed: Whether that is an error, and the trace did not end well after it.
+        ended: Whether its block was left; a trace recorded on by hand never ends.
+        running: Whether more may come: it has not ended, and no one saw its process end.
+    """
+
+    trace_id: str
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+    agent_name: str = ""
+    external_user_id: str | None = None
+    started_at: str = ""
+    last_at: str = ""
+    event_count: int = 0
+    tool_calls: int = 0
+    llm_responses: int = 0
+    errors: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    asked: str = ""
+    ended_with: str = ""
+    failed: bool = False
+    ended: bool = False
+    running: bool = False
+
+    @property
+    def tokens(self) -> Tokens:
+        """The token counts as one value."""
+        return Tokens(
+            self.prompt_tokens, self.completion_tokens, self.cache_read_tokens, self.cache_creation_tokens
+        )
+
+    def add(self, record: Record) -> None:
+        """Take one more record into account."""
+        kind, metadata = record.event_type, record.metadata
+        self._add_time(kind, record.timestamp, metadata.latency_ms)
+        self.agent_name = self.agent_name or record.agent_name
+        self.external_user_id = self.external_user_id or record.external_user_id
+        if metadata.trace is not None:
+            self._add_about(metadata.trace)
+        if kind not in LOCAL:
+            self.event_count += 1
+        if kind == "tool_call_request":
+            self.tool_calls += 1
+        elif kind in ("llm_response", "embedding_response"):
+            self._add_answer(kind, record)
+        elif kind == "user_message" and not self.asked:
+            self.asked = excerpt(question(_decoded(record.content)), EXCERPT)
+        elif kind == "error":
+            self.errors += 1
+            self._add_failure(_decoded(record.content))
+        elif kind in LOCAL:
+            self._add_ending(kind, record)
+        self.ended = self.ended or record.end
+
+    def _add_time(self, kind: str, timestamp: str, latency_ms: object) -> None:
+        started = timestamp
+        if kind == "trace_end":  # the block began before the first event in it
+            end, latency = milliseconds(timestamp), number(latency_ms)
+            if end is not None and latency is not None and latency <= end:
+                started = iso(round(end - latency) * 1_000_000)
+        self.started_at = min(self.started_at or started, started)
+        self.last_at = max(self.last_at, timestamp)
+
+    def _add_about(self, about: object) -> None:
+        tags, metadata = get(about, "tags"), get(about, "metadata")
+        if not self.tags and isinstance(tags, list):
+            self.tags = [tag for tag in tags if isinstance(tag, str)]
+        if not self.metadata and isinstance(metadata, dict):
+            self.metadata = metadata
+
+    def _add_answer(self, kind: str, record: Record) -> None:
+        counts = Tokens.of(record.metadata.usage)
+        self.prompt_tokens += counts.prompt
+        self.completion_tokens += counts.completion
+        self.cache_read_tokens += counts.cache_read
+        self.cache_creation_tokens += counts.cache_creation
+        if kind == "llm_response":
+            self.llm_responses += 1
+            answer = excerpt(message_text(get(_decoded(record.content), "content")), EXCERPT)
+            if answer:
+                self.ended_with, self.failed = answer, False
+
+    def _add_ending(self, kind: str, record: Record) -> None:
+        if record.metadata.outcome == "error":
+            self.errors = max(self.errors, 1)
+            if kind == "trace_end":
+                self._add_failure(get(_decoded(record.content), "error"))
+        elif kind == "trace_end":
+            self.failed = False
+
+    def _add_failure(self, error: object) -> None:
+        self.ended_with, self.failed = excerpt(problem(error), EXCERPT), True
+
+
+#: The columns that :func:`columns` fills, for a statement.
+SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-1])
+
+
+def columns(summary: TraceSummary) -> list[Any]:
+    """Return a summary as the columns of its row; whether it is running depends on other rows."""
+    trace_id, tags, metadata, *rest, _ = msgspec.structs.astuple(summary)
+    return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
+
+
+def from_columns(row: Sequence[Any]) -> TraceSummary:
+    """Return the summary in the columns of a row, with or without ``running`` as the last one."""
+    trace_id, tags, metadata, *rest = row
+    summary = TraceSummary(trace_id, msgspec.json.decode(tags), msgspec.json.decode(metadata), *rest)
+    for name in ("failed", "ended", "running"):
+        setattr(summary, name, bool(getattr(summary, name)))  # SQLite knows no booleans
+    return summary
+
+
+def _decoded(content: msgspec.Raw) -> object:
+    """Return a content as plain values, None where it holds numbers that no float can hold."""
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,196 @@
+"""
+The command line: ``whyops-trace ls`` and ``whyops-trace show``.
+
+A command that is at home in another module joins with ``main.add_command(command)``; :func:`home_option`
+gives it the option that all commands share, and :class:`Commands` turns its errors into one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from whyops_trace._excerpt import Tokens, clean, duration, elapsed
+from whyops_trace._version import __version__
+from whyops_trace.demo import demo
+from whyops_trace.exceptions import WhyOpsError
+from whyops_trace.exporters.local import STORE_FILE, take_in
+from whyops_trace.store import Store, TraceSummary
+from whyops_trace.tree import build, write_tree
+
+__all__ = ["Commands", "home_option", "main", "take_in"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Columns of a line that is not for a terminal, where nothing is cut off.
+_UNBOUNDED: Final = 1_000
+#: Columns from which on there is room for the name of the agent.
+_WIDE: Final = 100
+
+_HOW_TO_RECORD: Final = """\
+There are no traces in {home} yet. This records one:
+
+    from whyops_trace import trace, traced_tool
+
+    @traced_tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with trace("hello"):
+        add(1, 2)
+"""
+
+
+class Commands(click.Group):
+    """A group whose commands end a mistake of the user's with one line on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command asked for."""
+        try:
+            return super().invoke(ctx)
+        except WhyOpsError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+def home_option(command: F) -> F:
+    """Add ``--home``, which the command gets as an absolute ``home: Path``."""
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="WHYOPS_HOME",
+        default="~/.whyops",
+        show_default=True,
+        show_envvar=True,
+        callback=lambda _context, _option, path: path.expanduser().absolute(),
+        help="Where the journal and the local store are.",
+    )(command)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: whyops-trace show latest",
+)
+@click.version_option(__version__, prog_name="whyops-trace")
+def main() -> None:
+    """Why did my agent do that? Looks at the traces recorded on this machine."""
+
+
+main.add_command(demo)
+
+
+@main.command("ls", epilog="Example: whyops-trace ls --limit 5")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many traces.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, a trace a line.")
+@home_option
+def list_traces(limit: int, as_json: bool, home: Path) -> None:
+    """List the traces, the one recorded on last first."""
+    with _store(home) as store:
+        traces = store.traces(limit)
+    if as_json:
+        click.echo(_json_lines(map(msgspec.to_builtins, traces)))
+    elif traces:
+        console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
+        console.print(_table(traces, console.width))
+    else:
+        click.echo(_HOW_TO_RECORD.format(home=home), nl=False)
+    if not traces:
+        raise SystemExit(1)
+
+
+@main.command("show", epilog="Example: whyops-trace show checkout-8841")
+@click.argument("trace")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as a JSON array, an event a line.")
+@home_option
+def show_trace(trace: str, as_json: bool, home: Path) -> None:
+    """Show a trace as a tree: TRACE is its id, the beginning of its id, or "latest"."""
+    with _store(home) as store:
+        events = store.events(store.resolve(trace))
+        ended = store.ended_processes()
+    if as_json:
+        click.echo(_json_lines(events))
+    else:
+        write_tree(build(events, ended.__contains__), sys.stdout)
+
+
+@contextlib.contextmanager
+def _store(home: Path) -> Iterator[Store]:
+    """Lend the store of a home, with what dead processes left."""
+    take_in(home)
+    with contextlib.closing(Store(home / STORE_FILE)) as store:
+        yield store
+
+
+def _json_lines(items: Iterable[Mapping[str, Any]]) -> str:
+    # In ASCII, so that no text in it does anything to a terminal.
+    return "[" + ",\n".join(map(json.dumps, items)) + "]"
+
+
+def _table(traces: Iterable[TraceSummary], width: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0) if width >= _WIDE else (0, 1, 0, 0), pad_edge=False)
+    table.add_column("when", no_wrap=True, style="dim")
+    table.add_column("trace", style="bold")
+    if width >= _WIDE:
+        table.add_column("agent")
+    table.add_column("asked → ended")
+    for name in ("tools", "llm", "errors", "tokens", "time"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for trace in traces:
+        table.add_row(
+            _when(trace.last_at),
+            _cell(trace.trace_id),
+            *([_cell(trace.agent_name)] if width >= _WIDE else []),
+            _story(trace),
+            f"{trace.tool_calls:,}",
+            f"{trace.llm_responses:,}",
+            Text(f"{trace.errors:,}", "red" if trace.errors else ""),
+            _tokens(trace.tokens),
+            duration(elapsed(trace.started_at, trace.last_at) or 0.0),
+        )
+    return table
+
+
+def _cell(text: str, style: str = "") -> Text:
+    return Text(clean(text), style, no_wrap=True, overflow="ellipsis")
+
+
+def _story(trace: TraceSummary) -> Text:
+    """Return what was asked, and how it ended or that it has not."""
+    story = _cell(trace.asked)
+    if trace.running:
+        story.append(" → running" if trace.asked else "running", "cyan")
+    elif trace.ended_with:
+        story.append(" → " if trace.asked else "")
+        story.append(clean(("✗ " if trace.failed else "") + trace.ended_with), "red" if trace.failed else "")
+    return story
+
+
+def _tokens(tokens: Tokens) -> str:
+    if not tokens.total:
+        return ""
+    share = f" ({tokens.cached_share})" if tokens.cache_read else ""
+    return f"{tokens.total:,}{share}" if tokens.total < 10_000 else f"{tokens.total / 1000:,.0f}k{share}"
+
+
+def _when(timestamp: str) -> str:
+    """Return a wire timestamp in local time, without the year: traces are kept for days."""
+    try:
+        return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
+    except ValueError:
+        return ""

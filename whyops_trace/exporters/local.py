@@ -1,0 +1,134 @@
+"""Delivers records to the local store: those of this process, and on request what dead ones left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgspec
+
+from whyops_trace._excerpt import clean
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.journal import Counts, Segment, segments_in
+from whyops_trace.store import Store
+
+#: What the store is called in a home.
+STORE_FILE: Final = "traces.db"
+#: The store is pruned after that many batches, or bytes, whichever comes first.
+PRUNE_BATCHES: Final = 1_000
+PRUNE_BYTES: Final = 32 << 20
+
+#: How the record that finishes a trace ends: `end` is its last key, so nothing a user wrote can look like it.
+_END: Final = b',"end":true}'
+
+
+class _Named(msgspec.Struct, rename="camel"):
+    trace_id: str
+
+
+class LocalExporter(Exporter):
+    """
+    Stores records in a SQLite file and keeps that file within its bounds.
+
+    Args:
+        path: The file; see :class:`~whyops_trace.store.Store`.
+        hint: Whether to say on standard error, if that is a terminal, how to see the first trace that ends.
+        It is
+            said once in a process.
+    """
+
+    name = "local"
+
+    #: The process in which the hint was said last; a forked child says it again.
+    _hinted_in: ClassVar[int] = 0
+
+    def __init__(self, path: str | os.PathLike[str], *, hint: bool = True) -> None:
+        self.store = Store(path)
+        self._hint = hint
+        self._batches = 0
+        self._bytes = 0
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        """
+        Store a batch.
+
+        Raises:
+            StoreError: if the file cannot be written; nothing of the batch is stored then.
+        """
+        taken = self.store.ingest(batch)
+        self._prune(sum(map(len, batch.lines)))
+        if self._hint and LocalExporter._hinted_in != os.getpid():
+            ends = (line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken)
+            self._say_how_to_see(next((line for line in ends if line.endswith(_END)), None))
+        return [Outcome.DELIVERED if was_taken else Outcome.REJECTED for was_taken in taken]
+
+    def process_ended(self, token: str) -> None:
+        """
+        Note in the store that a process is gone.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        self.store.process_ended(token)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.store.close()
+
+    def _prune(self, size: int) -> None:
+        """Let the store forget what is too old or too much: after the first batch, and every so often."""
+        due = self._batches % PRUNE_BATCHES == 0 or self._bytes + size > PRUNE_BYTES
+        self._batches += 1
+        self._bytes += size
+        if due:
+            self._bytes = 0
+            self.store.prune()
+
+    def _say_how_to_see(self, end: bytes | None) -> None:
+        if end is None or sys.stderr is None:
+            return
+        with contextlib.suppress(OSError, ValueError):  # standard error is closed, or cannot spell the id
+            if sys.stderr.isatty():
+                LocalExporter._hinted_in = os.getpid()
+                trace_id = shlex.quote(clean(msgspec.json.decode(end, type=_Named).trace_id))
+                sys.stderr.write(
+                    f"whyops-trace: recorded trace {trace_id}; see it with: whyops-trace show {trace_id}\n"
+                )
+
+
+def take_in(home: Path) -> int:
+    """
+    Store what dead processes left in the journals below a home, and note that they are gone.
+
+    Returns:
+        How many records were stored.
+
+    Raises:
+        StoreError: if the file cannot be written; what was not stored stays in the journals.
+        OSError: if the journals cannot be read.
+    """
+    stored = 0
+    exporter = LocalExporter(home / STORE_FILE, hint=False)
+    with contextlib.closing(exporter):
+        for segment in segments_in(home):
+            if exporter.name in segment.header.destinations:
+                stored += _take_in_segment(exporter, segment)
+    return stored
+
+
+def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
+    stored = 0
+    while True:
+        lines, cursor = segment.read(exporter.name)
+        if not lines:
+            exporter.process_ended(segment.header.token)
+            return stored
+        outcomes = exporter.export(Batch(segment.header.token, lines))
+        delivered = outcomes.count(Outcome.DELIVERED)
+        segment.commit(exporter.name, cursor, Counts(delivered=delivered, rejected=len(lines) - delivered))
+        stored += delivered

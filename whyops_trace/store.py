@@ -1,0 +1,263 @@
+"""
+The local store: one SQLite file with every trace of the last days, for the command line and the viewer.
+
+The journal forgets what it has delivered; the store remembers. Several processes write to it at the same
+time, and a batch that comes twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from whyops_trace._clock import Clock, SystemClock
+from whyops_trace._database import Database
+from whyops_trace._intake import SLICE, Intake, marks
+from whyops_trace._summary import SUMMARY_COLUMNS, TraceSummary, from_columns
+from whyops_trace.exceptions import TraceNotFoundError
+
+__all__ = ["MAX_AGE", "MAX_BYTES", "Store", "TraceSummary"]
+
+#: Seconds that a trace is kept after it was last written to.
+MAX_AGE: Final = 7 * 86_400
+#: Bytes that all traces together may take.
+MAX_BYTES: Final = 512 << 20
+
+#: Traces deleted in one transaction, so that other processes need not wait long to write.
+_DELETED_AT_ONCE: Final = 100
+
+
+class Store:
+    """
+    A SQLite file of traces, opened when it is first needed and readable by its owner only.
+
+    Safe to use from several threads, which take turns, and after a fork. Reading a store that does not exist
+    finds nothing and makes no file. A damaged or foreign file is never deleted or written to.
+
+    Args:
+        path: The file.
+        clock: Tells when something was stored.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        self._database = Database(path)
+        self._clock: Clock = clock or SystemClock()
+
+    def __repr__(self) -> str:
+        return f"<Store {str(self.path)!r}>"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def close(self) -> None:
+        """Close the file; whatever is called next opens it again."""
+        self._database.close()
+
+    def ingest(self, batch: tuple[str, Sequence[bytes]]) -> list[bool]:
+        """
+        Store a batch in one transaction.
+
+        A record that is there already, by trace and idempotency key, stays as it is.
+
+        Args:
+            batch: The token of the process that recorded it, and its lines: a
+                :class:`~whyops_trace.exporters.base.Batch`.
+
+        Returns:
+            For each line whether it is a record; one that is not is left out.
+
+        Raises:
+            StoreError: if the file cannot be written; nothing of the batch is stored then.
+        """
+        token, lines = batch
+        taken: list[bool] = []
+        with self._database.transaction() as connection:
+            intake = Intake(connection, token, self._now())
+            for start in range(0, len(lines), SLICE):
+                taken += intake.take(lines[start : start + SLICE])
+            intake.finish()
+        return taken
+
+    def process_ended(self, token: str) -> None:
+        """
+        Note that a process is gone: the calls it left open will not end.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO processes VALUES (?, ?)", (token, self._now()))
+
+    def ended_processes(self) -> set[str]:
+        """
+        Return the tokens of processes that are known to be gone.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        return {token for (token,) in self._database.rows("SELECT token FROM processes")}
+
+    def traces(self, limit: int = 50, offset: int = 0) -> list[TraceSummary]:
+        """
+        Return summaries of the traces, the one that was last recorded on first.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        return self._summaries("ORDER BY last_at DESC, id DESC LIMIT ? OFFSET ?", limit, offset)
+
+    def trace(self, trace_id: str) -> TraceSummary:
+        """
+        Return the summary of one trace.
+
+        Raises:
+            TraceNotFoundError: if there is none of that id.
+            StoreError: if the file cannot be read.
+        """
+        found = self._summaries("WHERE trace_id = ?", trace_id)
+        if not found:
+            raise TraceNotFoundError(f"There is no trace {trace_id!r}.")
+        return found[0]
+
+    def resolve(self, name: str) -> str:
+        """
+        Return the id of the trace a user means.
+
+        Args:
+            name: An id, the beginning of only one id, or ``latest``.
+
+        Raises:
+            TraceNotFoundError: if no trace, or more than one, can be meant; the message says what to type.
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows("SELECT trace_id FROM traces ORDER BY last_at DESC, id DESC")
+        ids: list[str] = [trace_id for (trace_id,) in rows]
+        if name in ids:
+            return name
+        if name == "latest" and ids:
+            return ids[0]
+        begins = [trace_id for trace_id in ids if name and trace_id.startswith(name)]
+        if len(begins) == 1:
+            return begins[0]
+        raise TraceNotFoundError(_not_found(name, ids, begins))
+
+    def events(self, trace_id: str) -> list[dict[str, Any]]:
+        """
+        Return the records of a trace, decoded, by step; the end of a step directly after its beginning.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT payload FROM events WHERE trace = (SELECT id FROM traces WHERE trace_id = ?)"
+            " ORDER BY step, type IN ('step_end', 'trace_end'), id",
+            trace_id,
+        )
+        return [json.loads(payload) for (payload,) in rows]
+
+    def delete(self, trace_id: str) -> None:
+        """
+        Delete a trace.
+
+        Raises:
+            TraceNotFoundError: if there is none of that id.
+            StoreError: if the file cannot be written.
+        """
+        found = self._database.rows("SELECT id FROM traces WHERE trace_id = ?", trace_id)
+        if not found:
+            raise TraceNotFoundError(f"There is no trace {trace_id!r}.")
+        with self._database.session() as connection:
+            _delete(connection, [number for (number,) in found])
+
+    def prune(self, max_age_seconds: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> int:
+        """
+        Delete the traces that were not written to for longest, and give their room back to the file system.
+
+        Args:
+            max_age_seconds: Traces not written to for longer go.
+            max_bytes: If the store takes more, traces go until a tenth of this is free again.
+
+        Returns:
+            How many traces were deleted.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        if not self.path.exists():
+            return 0
+        deleted = 0
+        with self._database.session() as connection:
+            while old := _too_old(connection, self._now() - max_age_seconds):
+                deleted += _delete(connection, old)
+            if _used_bytes(connection) > max_bytes:
+                while old := _too_many(connection, max_bytes * 9 // 10):
+                    deleted += _delete(connection, old)
+            if deleted:
+                # A process that ended before all of the traces were made left nothing open in them.
+                connection.execute(
+                    "DELETE FROM processes WHERE ended_at < coalesce((SELECT min(made_at) FROM traces), ?)",
+                    (self._now(),),
+                )
+                connection.execute("PRAGMA incremental_vacuum").fetchall()
+        return deleted
+
+    def _now(self) -> int:
+        return self._clock.time_ns() // 1_000_000_000
+
+    def _summaries(self, rest: str, *parameters: object) -> list[TraceSummary]:
+        running = "NOT ended AND process NOT IN (SELECT token FROM processes)"
+        rows = self._database.rows(f"SELECT {SUMMARY_COLUMNS}, {running} FROM traces {rest}", *parameters)  # noqa: S608
+        return [from_columns(row) for row in rows]
+
+
+def _not_found(name: str, ids: list[str], begins: list[str]) -> str:
+    if not ids:
+        return "There are no traces yet."
+    if begins:
+        some = ", ".join([*map(repr, begins[:5]), *(["..."] if begins[5:] else [])])
+        return f"{len(begins)} traces begin with {name!r}: {some}. Type more of the id."
+    near = difflib.get_close_matches(name, ids[:1000], n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "whyops-trace ls lists what there is."
+    return f"There is no trace {name!r}: {hint}"
+
+
+def _too_old(connection: sqlite3.Connection, horizon: float) -> list[int]:
+    """Return some of the traces that were last written to before *horizon*."""
+    found = connection.execute(
+        "SELECT id FROM traces WHERE stored_at < ? LIMIT ?", (horizon, _DELETED_AT_ONCE)
+    )
+    return [number for (number,) in found]
+
+
+def _too_many(connection: sqlite3.Connection, max_bytes: int) -> list[int]:
+    """Return some of the oldest traces, about half of what takes more than *max_bytes*, as sizes differ."""
+    used = _used_bytes(connection)
+    if used <= max_bytes:
+        return []
+    ((count,),) = connection.execute("SELECT count(*) FROM traces")
+    share = max(1, min(_DELETED_AT_ONCE, count * (used - max_bytes) // used // 2))
+    found = connection.execute("SELECT id FROM traces ORDER BY stored_at, id LIMIT ?", (share,))
+    return [number for (number,) in found]
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _delete(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    connection.execute("BEGIN IMMEDIATE")
+    for table, column in (("events", "trace"), ("runs", "trace"), ("traces", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} IN {marks(len(ids))}", ids)  # noqa: S608
+    connection.execute("COMMIT")
+    return len(ids)

@@ -1,50 +1,56 @@
-"""Runs small programs in processes of their own, as a user would, and reads what they left."""
+"""How tests run programs: in a process of their own, with the package under test and a home of the test's own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
-from whyops_trace.journal import segments_in
+import whyops_trace
 from whyops_trace.store import Store
+from whyops_trace.tree import Node, build
 
 ROOT = Path(__file__).parents[1]
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return the environment of a program that records to *home*."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WHYOPS_")}
-    return {**kept, "WHYOPS_HOME": str(home), "PYTHONUNBUFFERED": "1", **more}
-
-
-def start(code: str, home: Path, **more: str) -> subprocess.Popen[str]:
-    """Start a program; its standard output and error are pipes of text."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        env=environment(home, **more),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+def run(
+    *arguments: str | Path, home: Path, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, and with nothing in its environment that another test or user put there."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WHYOPS_")}
+    clean |= {"PYTHONPATH": str(Path(whyops_trace.__file__).parents[1]), "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    clean |= {"WHYOPS_HOME": str(home), **environment}
+    return subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)],
+        cwd=cwd,
+        env=clean,
+        capture_output=True,
         text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
 
 
-def run(code: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-    with start(code, home, **more) as process:
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
 def stored(home: Path, trace_id: str) -> list[dict[str, Any]]:
-    """Return the events of a trace that the store of *home* has."""
-    return Store(home / "traces.db").events(trace_id)
+    """Return the records of a trace in the store of a home."""
+    store = Store(home / "traces.db")
+    try:
+        return store.events(trace_id)
+    finally:
+        store.close()
 
 
-def waiting(home: Path) -> list[bytes]:
-    """Return the records that wait for the local store in the journal of *home*, leaving them there."""
-    return [line for segment in segments_in(home) for line in segment.read("local", 1 << 30)[0]]
+def outline(events: list[dict[str, Any]]) -> list[tuple[int, str, str, str]]:
+    """Return a trace as ``(depth, kind, name, status)`` of each node of its tree, from top to bottom."""
+    rows: list[tuple[int, str, str, str]] = []
+
+    def walk(nodes: list[Node], depth: int) -> None:
+        for node in nodes:
+            rows.append((depth, node.kind, node.name, node.status))
+            walk(node.children, depth + 1)
+
+    walk(build(events).nodes, 0)
+    return rows

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from programs import run
+from processes import run
 
 import whyops_trace
 from whyops_trace import ConfigurationError, WhyOps, trace, traced_tool

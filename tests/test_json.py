@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -130,157 +131,6 @@ def test_ordinary_values_are_encoded_without_a_copy() -> None:
     assert decoded(wide) == wide
 
 
-class Level(enum.Enum):
-    LOW = "low"
-    PAIR = (1, "x")
-
-
-class Number(enum.IntEnum):
-    ONE = 1
-
-
-class Color(enum.StrEnum):
-    RED = "red"
-
-
-class Permission(enum.Flag):
-    READ = 1
-    WRITE = 2
-
-
-class Point(NamedTuple):
-    x: int
-    y: int
-
-
-Old = namedtuple("Old", "a b")  # noqa: PYI024
-
-
-class Movie(TypedDict):
-    title: str
-
-
-@dataclasses.dataclass
-class Card:
-    number: int
-    password: str
-    _kind: str = "visa"
-    unset: dataclasses.InitVar[int] = 0
-
-
-@dataclasses.dataclass(slots=True, frozen=True)
-class Slotted:
-    n: int
-    cards: list[Card]
-
-
-@attrs.define
-class Defined:
-    x: int
-    _y: str = "q"
-
-
-@attrs.define(slots=False)
-class Open(Defined):
-    z: int = 3
-
-
-class Struct(msgspec.Struct):
-    a: int
-    tags: list[str] = []
-
-
-class Model(pydantic.BaseModel):
-    name: str
-    when: datetime.datetime
-    key: pydantic.SecretStr
-    raw: pydantic.SecretBytes = pydantic.SecretBytes(b"x")
-    inner: Model | None = None
-    _private: int = 5
-
-    @property
-    def computed(self) -> int:
-        raise AssertionError("no property is read")
-
-
-class Flexible(pydantic.BaseModel, extra="allow"):
-    a: int
-
-
-class Root(pydantic.RootModel[list[int]]):
-    pass
-
-
-class Cart:
-    kind = "class attributes are not state"
-
-    def __init__(self) -> None:
-        self.id = 7
-        self.owner = Account(name="Ada")
-        self.rows = [Account(), Card(1, "p")]
-        self._hidden = 1
-
-
-class Slots:
-    __slots__ = ("__weakref__", "_private", "full", "unset")
-
-    def __init__(self) -> None:
-        self.full = 1
-        self._private = 2
-
-
-class Mixed(Slots):
-    def __init__(self) -> None:
-        super().__init__()
-        self.extra = 3
-
-
-class Empty:
-    pass
-
-
-class Words(str):
-    __slots__ = ()
-
-
-class Whole(int):
-    pass
-
-
-class Real(float):
-    pass
-
-
-class Rows(list[int]):
-    pass
-
-
-class Table(dict[str, int]):
-    pass
-
-
-class Folder(type(pathlib.PurePosixPath())):  # type: ignore[misc]
-    pass
-
-
-class Moment(datetime.datetime):
-    pass
-
-
-class Zone(datetime.tzinfo):
-    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
-        raise AssertionError("a user's zone is not asked")
-
-
-class Declined(Exception):
-    def __str__(self) -> str:
-        raise AssertionError("a user's __str__ is not called")
-
-
-class Renamed(KeyError):
-    pass
-
-
 def charge(amount: int) -> int:
     return amount
 
@@ -291,7 +141,7 @@ def numbers() -> Iterator[int]:
 
 HERE = __name__
 ONE_UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
-MOMENT = datetime.datetime(2026, 11, 21, 22, 30, 5, 123000)
+MOMENT = datetime.datetime(2026, 11, 21, 22, 30, 5, 123000)  # noqa: DTZ001 - a naive one is meant
 
 
 @pytest.mark.parametrize(
@@ -664,18 +514,18 @@ class Watch:
         return trapped
 
 
-ASKED = """
+METHODS = """
     __getattribute__ __getattr__ __len__ __eq__ __ne__ __lt__ __hash__ __repr__ __str__ __bytes__ __format__ __bool__
     __iter__ __next__ __reversed__ __contains__ __getitem__ __missing__ __index__ __int__ __float__ __complex__
     __call__ __enter__ __aiter__ __anext__ __await__ __dir__ __reduce_ex__ __sizeof__ __fspath__ __length_hint__
     __array__ __json__ __copy__ __deepcopy__ __instancecheck__ __subclasscheck__ __subclasshook__
     keys values items get copy dict to_dict model_dump isoformat tolist read total_seconds utcoffset as_posix
-""".split()
+"""
 
 
 def hostile(watch: Watch, *bases: type, **namespace: object) -> Any:
     """Make a class of which nothing can be asked, nor of its metaclass."""
-    traps = {name: watch.trap(name) for name in ASKED}
+    traps = {name: watch.trap(name) for name in METHODS.split()}
     meta = type("Meta", (type,), {name: trap for name, trap in traps.items() if name != "__call__"})
     lies = {name: property(watch.trap(name)) for name in ("__class__", "__doc__")}
     return meta("Hostile", bases, traps | lies | {"__module__": HERE} | namespace)
@@ -802,7 +652,7 @@ def test_a_mock_records_nothing() -> None:
 
     assert decoded(mocks) == [f"<unittest.mock.{kind(mock)}>" for mock in mocks]
     assert [mock.mock_calls for mock in mocks] == [[], [], [], []]
-    assert [len(mock._mock_children) for mock in mocks] == [0, 1, 0, 0]
+    assert [mock._mock_children for mock in mocks] == [{}, {}, {}, {}]
 
 
 def test_a_namesake_of_a_known_class_is_no_such_class() -> None:
@@ -815,8 +665,9 @@ def test_a_namesake_of_a_known_class_is_no_such_class() -> None:
 
 def test_classes_with_odd_names() -> None:
     """A class may lack its module, or have any object for it, or a name with characters that a server refuses."""
-    bare, odd = type("Bare", (), {}), type("Odd", (), {"__module__": 5})
-    del bare.__module__
+    homeless: dict[str, Any] = {}
+    exec("Bare = type('Bare', (), {})", homeless)
+    bare, odd = homeless["Bare"], type("Odd", (), {"__module__": 5})
     odd.__qualname__ = Words("Odd\ud800\0")
 
     assert decoded(bare()) == "<Bare>"
@@ -890,10 +741,8 @@ def test_a_stack_nearly_used_up(value: object, caplog: pytest.LogCaptureFixture)
         """Find out whether one more call is possible."""
 
     def dive() -> None:
-        try:
+        with contextlib.suppress(RecursionError):
             dive()
-        except RecursionError:
-            pass
         try:
             call()
         except RecursionError:
@@ -963,46 +812,3 @@ def test_a_container_that_changes_whenever_it_is_read() -> None:
 
     # Since Python 3.12 the collector no longer runs in the middle of a copy.
     assert line == json.dumps(CHANGING).encode() or sys.version_info >= (3, 12)
-
-
-SECRET = "hunter2-hunter2"
-secret_keys = st.sampled_from(["password", "apiKey", "X-Api-Key", "access_token", b"secret", Words("cookie")])
-
-
-def _around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return (
-        st.tuples(python_values, inner).map(list)
-        | st.tuples(python_values, inner)
-        | st.builds(lambda key, value: {key: value}, st.text(max_size=3), inner)
-        | inner.map(lambda value: types.MappingProxyType({1: value}))
-        | inner.map(lambda value: Account(field=value))
-        | inner.map(lambda value: Card(1, value))
-        | inner.map(lambda value: Slotted(1, value))
-        | inner.map(lambda value: Defined(value))
-        | inner.map(lambda value: Struct(1, value))
-        | inner.map(lambda value: Flexible.model_construct(a=1, more=value))
-        | inner.map(lambda value: Point(1, value))
-        | inner.map(lambda value: np.array([value, 1], dtype=object))
-    )
-
-
-secrets = (
-    st.builds(
-        lambda key, value: {key: value},
-        secret_keys,
-        st.sampled_from([SECRET, [SECRET], {"a": SECRET}, {SECRET}]),
-    )
-    | st.just(Card(1, SECRET))
-    | st.just(Account(api_key=SECRET))
-    | st.just(Flexible(a=1, token=SECRET))
-    | st.just(Model(name="n", when=MOMENT, key=SECRET, raw=SECRET.encode()))
-)
-
-
-@STEADY
-@given(st.recursive(secrets, _around, max_leaves=4))
-def test_a_secret_never_appears(value: Any) -> None:
-    """At any depth, inside any kind of object, what stands under the name of a secret is replaced."""
-    assert SECRET.encode() not in encode(value, hides)
-    assert SECRET not in json.dumps(plain(value, hides))
-    assert SECRET.encode() not in encode({(1,): value}, hides)

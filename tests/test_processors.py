@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import example, given
-from strategies import STEADY, texts
+from strategies import SECRET, STEADY, hiding_values, texts
 
 from whyops_trace import processors
+from whyops_trace._json import encode, plain
 from whyops_trace.processors import REDACTED, Redactor
 
-
-@pytest.mark.parametrize(
-    "key",
-    """
+HIDDEN = """
     password passwd passphrase pwd PASSWORD userPassword password_hash db-password DB_PWD
     secret client_secret secretKey aws.secret.access.key SECRETS secret_array
     apikey api_key apiKey API-KEY x-api-key openai.api.key accessKey access_key_id private_key signingKey
@@ -21,8 +22,10 @@ from whyops_trace.processors import REDACTED, Redactor
     ssn SSN user_ssn userSsn ssnLast4
     token TOKEN access_token refreshToken authToken x-csrf-token csrf_token id.token token2 HTTPToken helpertoken
     accessTokens refresh_tokens password_per_token
-    """.split(),
-)
+"""
+
+
+@pytest.mark.parametrize("key", HIDDEN.split())
 def test_hides_the_names_of_secrets(key: str) -> None:
     """Case and separators make no difference, and a longer name that contains a secret's is one too."""
     assert Redactor().hides(key)
@@ -36,29 +39,29 @@ def test_hides_a_name_with_spaces() -> None:
     assert hides("API key")
 
 
-@pytest.mark.parametrize(
-    "key",
-    """
+SHOWN = """
     tokens max_tokens maxTokens promptTokens completion_tokens totalTokens cacheReadTokens tokenizer token_count
     tokenType token_type tokenization cost_per_token timeToFirstToken eos_token PAD_TOKEN
     secretary secretaries secretaryName author authority authorId className businessName session key primary_key
     keyboard passenger compass name query amount currency city bypass pin
-    """.split(),
-)
+"""
+
+
+@pytest.mark.parametrize("key", SHOWN.split())
 def test_shows_names_that_only_look_like_a_secret(key: str) -> None:
     """Counts of tokens and innocent words that share letters with a secret stay."""
     assert not Redactor().hides(key)
 
 
-@pytest.mark.parametrize(
-    "key",
-    """
+WIRE = """
     eventType traceId run stepId parentStepId metadata within tool spanId timestamp idempotencyKey agentName
     externalUserId content toolCalls toolResults arguments result error message type status stack thinking signature
     data output startedAt latencyMs outcome messages role function systemPrompt tools params toolName model provider
     usage id finishReason input object embeddingCount firstEmbeddingDimensions encodingFormat tags
-    """.split(),
-)
+"""
+
+
+@pytest.mark.parametrize("key", WIRE.split())
 def test_shows_the_names_of_the_wire_protocol(key: str) -> None:
     """A record keeps its own fields."""
     assert not Redactor().hides(key)
@@ -118,3 +121,14 @@ def test_does_not_remember_long_keys() -> None:
 def test_the_mark_of_a_hidden_value() -> None:
     """Readers and tests can rely on what stands in a secret's place."""
     assert REDACTED == "[redacted]"
+
+
+@STEADY
+@given(hiding_values)
+def test_a_secret_never_appears(value: Any) -> None:
+    """At any depth, inside any kind of object, what stands under the name of a secret is replaced."""
+    hides = Redactor().hides
+
+    assert SECRET.encode() not in encode(value, hides)
+    assert SECRET not in json.dumps(plain(value, hides))
+    assert SECRET.encode() not in encode({(1,): value}, hides)

@@ -17,10 +17,11 @@ class Arguments:
 
     Args:
         function: The callable; one without a signature, as some builtins are, has its arguments listed by position.
+        own: Whether to take the function's own parameters, not those of one it wraps.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        signature, _ = attempt(inspect.signature, function)
+    def __init__(self, function: Callable[..., Any], *, own: bool = False) -> None:
+        signature, _ = attempt(inspect.signature, function, follow_wrapped=not own)
         parameters = list(signature.parameters.values()) if signature is not None else []
         kinds = inspect.Parameter
         self._known = signature is not None
@@ -31,13 +32,25 @@ class Arguments:
             p.name for p in parameters if p.kind in (kinds.KEYWORD_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         )
         self._var_positional = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
-        self._var_keyword = any(p.kind is kinds.VAR_KEYWORD for p in parameters)
+        self._var_keyword = next((p.name for p in parameters if p.kind is kinds.VAR_KEYWORD), None)
         self._defaults = {
             p.name: p.default for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
         }
         self._self = next((p.name for p in parameters[:1] if p.name in ("self", "cls")), None)
         #: How many arguments a call has that needs no further look: one for each parameter, by position.
         self._simple = len(parameters) if self._known and len(parameters) == len(self._positional) else -1
+        #: A decorator may pass to the function it wraps other arguments than it is called with.
+        self._wrapper = Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
+
+    def accepts(self, name: str) -> bool:
+        """Tell whether a call can have an argument of that name."""
+        return (
+            not self._known
+            or self._var_keyword is not None
+            or name in self._defaults
+            or name == self._var_positional
+            or (self._wrapper is not None and self._wrapper.accepts(name))
+        )
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """
@@ -51,13 +64,19 @@ class Arguments:
         elif self._known:
             fitted = self._fit(args, kwargs)
             if fitted is None:
-                return None
+                return None if self._wrapper is None else self._named_by(self._wrapper, args, kwargs)
             named = fitted
         else:
             named = {"args": list(args), **kwargs}
         if self._self is not None:
             named.pop(self._self, None)
         return named
+
+    def _named_by(
+        self, wrapper: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        is_method = self._self is not None and wrapper._self is None
+        return wrapper.named(args[1:] if is_method else args, kwargs)
 
     def _fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         given = dict(zip(self._positional, args, strict=False))
@@ -67,11 +86,17 @@ class Arguments:
             if self._var_positional is None:
                 return None
             named[self._var_positional] = list(extra)
+        more: dict[str, Any] = {}
         for name, value in kwargs.items():
             if name in self._keywords:
                 if name in given:
                     return None
-            elif not self._var_keyword:
+            elif self._var_keyword is None:
                 return None
+            elif name in named:  # also the name of a positional parameter
+                more[name] = value
+                continue
             named[name] = value
+        if more and self._var_keyword is not None:
+            named[self._var_keyword] = more
         return None if any(value is _EMPTY for value in named.values()) else named

@@ -11,6 +11,10 @@ from whyops_trace import _json
 #: Frames of a stack that are kept: the innermost ones.
 MAX_FRAMES: Final = 30
 
+#: Read an exception, whatever its class says of its attributes.
+_members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+_traceback: Final = BaseException.__dict__["__traceback__"].__get__
+
 _HERE = os.path.dirname(__file__)
 
 
@@ -19,8 +23,11 @@ def outcome(error: BaseException) -> Literal["error", "cancelled"]:
     Tell a failure from a cancellation.
 
     Cancellation is whatever derives from :class:`BaseException` directly, as asyncio's and trio's do, and an abandoned
-    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures.
+    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures. A group of exceptions is a
+    failure if one of them is.
     """
+    if issubclass(type(error), BaseExceptionGroup):
+        return "error" if "error" in map(outcome, _members(error)) else "cancelled"
     failed = issubclass(type(error), (Exception, KeyboardInterrupt, SystemExit))
     return "error" if failed else "cancelled"
 
@@ -38,7 +45,7 @@ def stack(error: BaseException) -> str:
     Source lines are not read: that would be file access on the caller's path.
     """
     lines = []
-    traceback: TracebackType | None = error.__traceback__
+    traceback: TracebackType | None = _traceback(error)
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if not code.co_filename.startswith(_HERE):

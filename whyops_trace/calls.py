@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from whyops_trace import _json
 from whyops_trace._arguments import Arguments
@@ -24,6 +24,9 @@ from whyops_trace.recorder import LINE_END, TRACE_END
 
 C = TypeVar("C", bound="Call")
 
+#: How threads of pools are named, those of asyncio's ``run_in_executor(None, ...)`` too.
+_POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
+
 
 class CallSite:
     """
@@ -34,7 +37,7 @@ class CallSite:
         options: The decorator's options, checked by :meth:`check`.
     """
 
-    #: The options the decorator takes beside ``enabled``, and what each must be.
+    #: The options the decorator takes, and what each must be.
     options: ClassVar[Mapping[str, str]] = {
         "name": "text",
         "capture_input": "True, False or a list of parameter names",
@@ -42,11 +45,15 @@ class CallSite:
         "redact": "a list of parameter names",
         "metadata": "a dict",
         "accumulate": "a function",
+        "enabled": "True or False",
     }
+    #: Metadata keys this kind of call writes itself.
+    written: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self.name: str = options.get("name") or _name_of(function)
-        members = _json.encode(check_metadata(options.get("metadata")), lambda _: False)[1:-1]
+        about = check_metadata(options.get("metadata"), self.written)
+        members = _json.encode(about, lambda _: False)[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)
@@ -56,22 +63,32 @@ class CallSite:
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
         self._arguments = Arguments(function)
+        for name in (*(self._captured or ()), *self._redacted):
+            if not self._arguments.accepts(name):
+                raise ConfigurationError(
+                    f"{self.name} has no parameter {name!r}; capture_input and redact take names of its parameters."
+                )
 
     @classmethod
-    def check(cls, options: Mapping[str, Any]) -> None:
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Check a decorator's options.
+        Return a decorator's options checked.
 
         Raises:
             UnknownOptionError: if there is no such option.
             ConfigurationError: if one has the wrong type.
         """
+        checked = dict(options)
         for option, value in options.items():
-            if option not in cls.options:
-                known = ", ".join(sorted([*cls.options, "enabled"]))
+            expected = cls.options.get(option)
+            if expected is None:
+                known = ", ".join(sorted(cls.options))
                 raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {known}.")
-            if value is not None and not _fits(cls.options[option], value):
-                raise ConfigurationError(f"{option} is {value!r:.80}; it must be {cls.options[option]}.")
+            if "names" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+                checked[option] = tuple(value)  # an iterator would serve one function only
+            if not _fits(expected, checked[option]):
+                raise ConfigurationError(f"{option} is {value!r:.80}; it must be {expected}.")
+        return checked
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
@@ -128,13 +145,27 @@ class CallSite:
         """Keep what is recorded of one item of a generator."""
         raise NotImplementedError
 
+    def made_by(self, option: str, function: Callable[[Any], Any], value: Any) -> Any:
+        """Return what the function of an option makes of a value; if it raises, the value, and say so once."""
+        made, error = attempt(function, value)
+        if error is None:
+            return made
+        warn_once(
+            f"{option} of {self.name}",
+            "%s of %r raised %s; what it was given is recorded instead.",
+            option,
+            self.name,
+            type(error).__name__,
+        )
+        return value
+
     def _trace_of_its_own(self) -> Scope | None:
         client, error = attempt(default_client)
         if client is None:
             warn_once("no default client", "Nothing is traced: %s", error)
             return None
         thread = threading.current_thread().name
-        if client.recorder.open_blocks and thread.startswith("ThreadPoolExecutor"):
+        if client.recorder.open_blocks and thread.startswith(_POOL_THREADS):
             warn_once(
                 "lost scope",
                 "%s was called in thread %r, which does not know the trace that is open, and makes a trace of its own. "
@@ -171,13 +202,15 @@ class Call:
         state: The trace.
         step: The request's step.
         items: What is kept of a generator's items; None for other callables.
+        asked: The model that the arguments name, "" if they name none.
     """
 
-    __slots__ = ("_outer", "_own", "_site", "_span", "_started", "items", "state", "step")
+    __slots__ = ("_outer", "_own", "_site", "_span", "_started", "asked", "items", "state", "step")
 
     def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
         self.state, self.step, _ = inner
         self.items: Items | None = None
+        self.asked = ""
         self._site = site
         self._span = span
         self._outer = outer
@@ -263,13 +296,19 @@ class GeneratorCall(Call):
         else:
             self.end(result)
 
+    def fail(self, error: BaseException) -> None:
+        """Leave the scope and record that the generator raised, or was cancelled."""
+        if self._site.accumulate is not None:
+            self.items = None  # what is kept are all the items, for it alone
+        super().fail(error)
+
     @guarded("recording the end of a generator")
     def end(self, result: Any) -> None:
         """Leave the scope and record what the generator yielded, as the decorator's ``accumulate`` makes it."""
         elapsed = self._leave()
         accumulate, items = self._site.accumulate, self.items
         if accumulate is not None and items is not None:
-            result, self.items = accumulate(items.kept), None
+            result, self.items = self._site.made_by("accumulate", accumulate, items.kept), None
         self._site.respond(self, result, elapsed)
 
 
@@ -294,10 +333,14 @@ class Untraced:
         """Record nothing."""
 
 
+#: Reads the attributes of an exception, whatever its class says of them.
+_attributes: Final = BaseException.__dict__["__dict__"].__get__
+
+
 def error_content(error: BaseException, hides: Callable[[str], bool]) -> bytes:
     """Return the content of an ``error`` event, as JSON: type, message, stack, and the HTTP status if it has one."""
     content = {**describe(error), "stack": stack(error)}
-    status = error.__dict__.get("status_code")
+    status = dict.get(_attributes(error), "status_code")
     if type(status) is int:
         content["status"] = status
     return _json.encode(content, hides)
@@ -313,6 +356,8 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def _fits(expected: str, value: object) -> bool:
+    if value is None:
+        return expected != "True or False"
     if expected == "text":
         return isinstance(value, str) and 0 < len(value) <= MAX_NAME
     if expected == "a function":
@@ -321,4 +366,4 @@ def _fits(expected: str, value: object) -> bool:
         return isinstance(value, Mapping)
     if isinstance(value, bool):
         return expected.startswith("True")
-    return "list" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return "names" in expected and isinstance(value, tuple) and all(isinstance(name, str) for name in value)

@@ -153,9 +153,9 @@ class WhyOps:
 
         Args:
             trace_id: Your id of the workflow or conversation; 1 to 128 characters, best unique beyond your account.
-            external_user_id: Your id of the user the agent acts for; 1 to 255 characters.
-            metadata: About the trace as a whole; recorded with its first event.
-            tags: Labels of the trace; recorded with its first event.
+            external_user_id: Your id of the user the agent acts for, from here on; 1 to 255 characters.
+            metadata: About the trace as a whole; recorded with its next event.
+            tags: Labels of the trace; recorded with its next event.
 
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
@@ -166,9 +166,10 @@ class WhyOps:
             check_text("external_user_id", external_user_id, MAX_NAME)
         about = self._about(metadata, tags)
         scope = SCOPE.get()
-        if trace_id is None and scope is not None and scope[0].recorder is self.recorder:
-            return Trace(scope[0], joins=True)
-        return Trace(self.recorder.trace(trace_id, external_user_id, about))
+        joins = trace_id is None and scope is not None and scope[0].recorder is self.recorder
+        state = scope[0] if scope is not None and joins else self.recorder.trace(trace_id)
+        state.tell(external_user_id, about)
+        return Trace(state, joins=joins)
 
     def _about(self, metadata: Mapping[str, Any] | None, tags: Iterable[str]) -> bytes:
         labels = [tags] if isinstance(tags, str) else list(tags)
@@ -295,8 +296,6 @@ def trace(
             charge_card(4999, currency="usd")
     """
     scope = SCOPE.get()
-    if scope is not None and trace_id is None:
-        return Trace(scope[0], joins=True)
     client = _client_of(scope[0].recorder) if scope is not None else default_client()
     return client.trace(trace_id, external_user_id=external_user_id, metadata=metadata, tags=tags)
 

@@ -39,7 +39,7 @@ class TraceState:
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ns: The latest timestamp given out.
         token: The process the numbering belongs to.
-        about: The metadata member, led by a comma, that tells of the trace, until its first event carries it.
+        about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, and the span id
             again if the library made it.
@@ -55,8 +55,6 @@ class TraceState:
         recorder: Recorder,
         trace_id: str,
         run: str | None = None,
-        external_user_id: str | None = None,
-        about: bytes = b"",
     ) -> None:
         self.id = trace_id
         self.recorder = recorder
@@ -66,16 +64,29 @@ class TraceState:
             self.head += b',"run":' + _json.string(run)
         self.head += b',"stepId":'
         self.tail = b'"agentName":' + _json.string(recorder.agent_name)
-        if external_user_id:
-            self.tail += b',"externalUserId":' + _json.string(external_user_id)
         self.steps: Iterator[int] = count(1)
         self.first = 0
         self.last = 0
         self.last_ns = 0
         self.token = recorder.token
-        self.about = about
+        self.about = b""
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, bytes]] = {}
+
+
+    def tell(self, external_user_id: str | None, about: bytes) -> None:
+        """
+        Tell of the trace as a whole, from its next event on.
+
+        Args:
+            external_user_id: The user the agent acts for; None: no other than before.
+            about: A metadata member, led by a comma, or nothing.
+        """
+        if external_user_id is not None:
+            self.tail = b'"agentName":%b,"externalUserId":%b' % (
+                _json.string(self.recorder.agent_name), _json.string(external_user_id),
+            )  # fmt: skip
+        self.about = about or self.about
 
 
 #: ``(trace, within, last)``: the step of the enclosing call (0 at the top of the trace) and, at the top, the event

@@ -153,8 +153,8 @@ def traced_embedding(function: Any = None, /, **options: Any) -> Any:
 
 
 def _decorate(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
+    options = kind.check(options)
     enabled = options.pop("enabled", True)
-    kind.check(options)
     if function is None:
         return lambda function: _trace(kind, function, options) if enabled else function
     return _trace(kind, function, options)
@@ -171,10 +171,9 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
         raise ConfigurationError(
             f"A decorator was given {function!r:.80}; it takes a function or another callable."
         )
-    drive = _driver(function)
-    if type(function) is FunctionType and drive is None:
+    if type(function) is FunctionType and _driver(function)[0] is None:
         return _wrap(kind(function, options), function)
-    return TracedCallable(function, kind, options, drive)
+    return TracedCallable(function, kind, options)
 
 
 def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -206,25 +205,21 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
     are.
     """
 
-    def __init__(
-        self, wrapped: Any, kind: type[CallSite], options: dict[str, Any], drive: Driver | None
-    ) -> None:
+    def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any]) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (kind, options)
         self._self_site = kind(wrapped, options)
-        self._self_drive = drive
+        self._self_drive, self._self_body = _driver(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the callable and trace that."""
         function, site, drive = self.__wrapped__, self._self_site, self._self_drive
         if drive is not None:
             named = site.look(args, kwargs)
-            if named is None:
-                return function(
-                    *args, **kwargs
-                )  # a TypeError is raised now, not when it is awaited or iterated
-            driven = drive(site, named, function, args, kwargs)
-            driven.__name__, driven.__qualname__ = function.__name__, function.__qualname__
+            if named is None:  # a TypeError is raised now, not when it is awaited or iterated
+                return function(*args, **kwargs)
+            driven, body = drive(site, named, function, args, kwargs), self._self_body
+            driven.__name__, driven.__qualname__ = body.__name__, body.__qualname__
             return driven
         call = site.begin(args, kwargs)
         if call is None:
@@ -265,16 +260,22 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
 Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
 
 
-def _driver(function: Callable[..., Any]) -> Driver | None:
-    """Return what drives a callable that does not run when it is called, None for one that does."""
-    for looked_at in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
-        if inspect.iscoroutinefunction(looked_at):
-            return _await
-        if inspect.isasyncgenfunction(looked_at):
-            return _iterate_async
-        if inspect.isgeneratorfunction(looked_at):
-            return _iterate
-    return None
+def _driver(function: Any) -> tuple[Driver | None, Any]:
+    """
+    Return what drives a callable that does not run when it is called, and the function whose body then runs.
+
+    The driver is None for a callable that runs when it is called.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    for body in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
+        if inspect.iscoroutinefunction(body):
+            return _await, body
+        if inspect.isasyncgenfunction(body):
+            return _iterate_async, body
+        if inspect.isgeneratorfunction(body):
+            return _iterate, body
+    return None, function
 
 
 async def _await(
@@ -285,9 +286,9 @@ async def _await(
     kwargs: dict[str, Any],
 ) -> Any:
     call = site.open(named, Call)
-    awaitable = function(*args, **kwargs)
-    del named, args, kwargs  # what the body lets go of must not live on here
     try:
+        awaitable = function(*args, **kwargs)
+        del named, args, kwargs  # what the body lets go of must not live on here
         result = await awaitable
     except BaseException as error:
         if call is not None:

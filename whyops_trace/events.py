@@ -8,7 +8,7 @@ and otherwise refused with an error that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
@@ -91,7 +91,7 @@ def user_message(
     _require(
         _is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]'
     )
-    meta = _mapping("metadata", metadata)
+    meta = check_metadata(metadata)
     prompt = meta.get("systemPrompt", "")
     _require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
     return Event("user_message", {"messages": messages}, meta, options)
@@ -396,9 +396,13 @@ def model_metadata(
     return metadata
 
 
-def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] = ()) -> dict[str, Any]:
     """
     Return a user's metadata as a dict of its own.
+
+    Args:
+        metadata: The user's metadata.
+        written: Keys the library writes itself, beside those it writes in every event.
 
     Raises:
         InvalidEventError: if it is not a mapping with text keys, or names a key the library writes itself.
@@ -406,7 +410,7 @@ def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     checked = _mapping("metadata", metadata)
     for key in checked:
         _require(isinstance(key, str), "a metadata key", key, "text")
-        if key in _RESERVED:
+        if key in _RESERVED or key in written:
             raise InvalidEventError(f"metadata[{key!r}] is written by the library; choose another key.")
     return checked
 

@@ -19,6 +19,8 @@ MAX_ITEMS_BYTES: Final = 65_536
 class Tool(CallSite):
     """``tool_call_request``, then ``tool_call_response``; an ``error`` between the two if the tool raised."""
 
+    written: ClassVar[frozenset[str]] = frozenset({"tool", "latencyMs", "outcome"})
+
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         super().__init__(function, options)
         name = _json.string(self.name)
@@ -74,6 +76,9 @@ class Llm(CallSite):
         "provider": "text",
         "extract": "a function",
     }
+    written: ClassVar[frozenset[str]] = frozenset(
+        {"function", "latencyMs", "model", "outcome", "params", "provider", "systemPrompt", "tools", "usage"}
+    )
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         super().__init__(function, options)
@@ -106,7 +111,7 @@ class Llm(CallSite):
             texts = [item for item in call.items.kept if isinstance(item, str)]
             result = "".join(texts) if len(texts) == len(call.items.kept) else call.items.kept
         if self._extract is not None:
-            result = self._extract(result)
+            result = self.made_by("extract", self._extract, result)
         return read_response(_json.plain(result, call.state.recorder.hides))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
@@ -164,7 +169,9 @@ class Embedding(Llm):
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record how many vectors came back, and the length of the first."""
         result = call.items.kept if call.items is not None else result
-        answer = _json.plain(self._extract(result) if self._extract else result, call.state.recorder.hides)
+        if self._extract is not None:
+            result = self.made_by("extract", self._extract, result)
+        answer = _json.plain(result, call.state.recorder.hides)
         count, dimensions = read_embedding(answer)
         described = answer if isinstance(answer, dict) else {}
         model = described.get("model")

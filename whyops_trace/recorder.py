@@ -137,9 +137,7 @@ class Recorder:
         """Return the state of a new trace with an id of its own: 32 hexadecimal digits."""
         return TraceState(self, f"{self._random.getrandbits(128):032x}")
 
-    def trace(
-        self, trace_id: str | None, external_user_id: str | None = None, about: bytes = b""
-    ) -> TraceState:
+    def trace(self, trace_id: str | None) -> TraceState:
         """
         Return the state of a trace: the one known by that id, or a new one.
 
@@ -152,7 +150,7 @@ class Recorder:
                 run = f"{self.token}-{next(self._runs)}" if trace_id is not None else None
                 if trace_id is None:
                     trace_id = f"{self._random.getrandbits(128):032x}"
-                state = TraceState(self, trace_id, run, external_user_id, about)
+                state = TraceState(self, trace_id, run)
                 self.traces[trace_id] = state
                 if len(self.traces) > REMEMBERED_TRACES:
                     self.traces.popitem(last=False)
@@ -253,7 +251,7 @@ class Recorder:
             self._second = second
         milliseconds = now % 1_000_000_000 // 1_000_000
         key = next(self._keys)
-        if state.first and given is None and state.given is None:
+        if state.first and given is None and state.given is None and not state.about:
             line = _USUAL % (
                 kind, state.head, step, parent or state.first, within, metadata, span, self._second_text,
                 milliseconds, self._token_bytes, key, state.tail, content, end,

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import environment, run, start, stored
+from processes import environment, run, start, stored
 
 from whyops_trace import WhyOps
 from whyops_trace.store import Store

@@ -267,7 +267,7 @@ def _around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 _secrets = (
     st.builds(
         lambda key, value: {key: value},
-        secret_keys,
+        _secret_keys,
         st.sampled_from([SECRET, [SECRET], {"a": SECRET}, {SECRET}]),
     )
     | st.just(Card(1, SECRET))

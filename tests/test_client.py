@@ -28,7 +28,9 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("whyops-")]
 
 
-def test_every_argument_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_argument_can_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What is not an argument is read from the environment when the client is made."""
     monkeypatch.setenv("WHYOPS_AGENT_NAME", "shop")
     monkeypatch.setenv("WHYOPS_PROXY_URL", "http://127.0.0.1:1/")
@@ -105,7 +107,9 @@ def test_the_first_client_is_the_default() -> None:
     assert default_client() is first
 
 
-def test_with_no_client_a_local_default_is_made_at_first_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_with_no_client_a_local_default_is_made_at_first_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A decorated call needs no client: its trace is in the store of WHYOPS_HOME."""
     monkeypatch.setenv("WHYOPS_HOME", str(tmp_path / "home"))
     double(2)
@@ -150,7 +154,10 @@ def test_closing_ends_the_threads_and_a_later_event_starts_them_again(tmp_path: 
     sdk.close_sync()
 
     assert (running, stopped, threads()) == (["whyops-local"], [], [])
-    assert [event["eventType"] for event in Store(tmp_path / "traces.db").events("t")] == ["user_message", "error"]
+    assert [event["eventType"] for event in Store(tmp_path / "traces.db").events("t")] == [
+        "user_message",
+        "error",
+    ]
 
 
 def test_nothing_is_left_in_the_journal_after_close(tmp_path: Path) -> None:
@@ -254,7 +261,9 @@ def test_off_means_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert (threads(), caplog.records, (tmp_path / "home").exists()) == ([], [], False)
 
 
-def test_a_home_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_home_that_cannot_be_written_costs_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Records wait in memory, the calls work, and other destinations get them."""
     (tmp_path / "file").write_text("")
     memory = MemoryExporter()
@@ -317,7 +326,9 @@ def test_the_journal_and_the_store_are_for_their_owner_only(tmp_path: Path) -> N
     }
 
 
-def test_a_handle_from_the_default_client_in_another_clients_trace_belongs_to_that_client(tmp_path: Path) -> None:
+def test_a_handle_from_the_default_client_in_another_clients_trace_belongs_to_that_client(
+    tmp_path: Path,
+) -> None:
     """Module-level trace() follows the trace that is open, not the default client."""
     WhyOps(home=tmp_path, exporters=[default := MemoryExporter()])
     other = MemoryExporter()

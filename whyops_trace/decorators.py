@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
@@ -316,11 +317,11 @@ def _iterate(
     while True:
         try:
             sent.append((yield call.suspend(step(sent.pop()))))
-            step = items.send
+            step, thrown = items.send, None
         except BaseException as error:
             if not call.running:  # thrown in by the consumer, or closed
                 step, thrown = items.throw, type(error)
-                sent.append(error)
+                sent.append(_without_frame(error))
             elif isinstance(error, StopIteration):
                 call.finish(error.value, abandoned=thrown is GeneratorExit)
                 return error.value
@@ -341,15 +342,15 @@ async def _iterate_async(
     call = site.open(named, GeneratorCall) or Untraced()
     del named, args, kwargs
     sent: list[Any] = [None]
-    step, thrown = items.asend, None
+    step, thrown = functools.partial(_start, items), None
     while True:
         try:
             sent.append((yield call.suspend(await step(sent.pop()))))
-            step = items.asend
+            step, thrown = items.asend, None
         except BaseException as error:
             if not call.running:
                 step, thrown = items.athrow, type(error)
-                sent.append(error)
+                sent.append(_without_frame(error))
             elif isinstance(error, StopAsyncIteration):
                 call.finish(None, abandoned=thrown is GeneratorExit)
                 return
@@ -357,3 +358,19 @@ async def _iterate_async(
                 call.fail(error)
                 raise
         call.resume()
+
+
+def _start(items: AsyncGenerator[Any, Any], sent: None) -> Coroutine[Any, Any, Any]:
+    """Start an asynchronous generator unseen by the event loop, which at its end would close it beside its driver."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return items.asend(sent)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _without_frame(error: BaseException) -> BaseException:
+    """Return what was thrown into a driver without the driver's frame, which it gets when it leaves."""
+    traceback = error.__traceback__
+    return error if traceback is None else BaseException.with_traceback(error, traceback.tb_next)

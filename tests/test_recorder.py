@@ -1,0 +1,189 @@
+"""How records are numbered, timed and named."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from whyops_trace import WhyOps, recorder, traced_tool
+from whyops_trace.testing import ManualClock, capture_events
+
+
+@traced_tool
+def f() -> int:
+    return 1
+
+
+def numbers(events: list[dict[str, Any]]) -> list[tuple[int, int | None, Any]]:
+    return [(event["stepId"], event.get("parentStepId"), event.get("given")) for event in events]
+
+
+def test_a_record_has_its_members_in_the_order_that_others_rely_on(tmp_path: Path) -> None:
+    """Whoever renumbers a record rewrites its beginning without decoding the rest."""
+    sdk = WhyOps(agent_name="shop", home=tmp_path, clock=ManualClock())
+    lines: list[bytes] = []
+    recorder.capture(lines.append)
+    with sdk.trace('quo"te', external_user_id="u1", tags=["vip"]) as handle:
+        handle.user_message_sync([{"role": "user", "content": "hi"}])
+        f()
+    recorder.capture(None)
+    token = sdk.recorder.token
+
+    assert lines[0].startswith(
+        b'{"eventType":"user_message","traceId":"quo\\"te","run":"%b-1","stepId":1,"metadata":{"within":0,'
+        b'"trace":{"tags":["vip"]}},"spanId":"span_0","timestamp":"2026-01-01T00:00:00.000Z",'
+        b'"idempotencyKey":"%b-1","agentName":"shop","externalUserId":"u1","content":'
+        % (token.encode(), token.encode())
+    )
+    assert [list(msgspec.json.decode(line)) for line in lines[1:]] == [
+        ["eventType", "traceId", "run", "stepId", "parentStepId", "metadata", "spanId", "timestamp", "idempotencyKey",
+         "agentName", "externalUserId", "content", *end]
+        for end in ([], [], ["end"])
+    ]  # fmt: skip
+    assert all(line.endswith(b"}\n") and line.count(b"\n") == 1 for line in lines)
+
+
+def test_only_a_trace_id_of_the_users_names_its_run() -> None:
+    """An id made here never comes back, so its steps are final."""
+    sdk = WhyOps()
+    with capture_events(local=True) as events:
+        sdk.trace().error_sync("a")
+        sdk.trace("mine").error_sync("b")
+
+    assert ["run" in event for event in events] == [False, True]
+
+
+def test_numbers_chosen_by_the_user_are_marked() -> None:
+    """They are never shifted; a chosen step moves the counting up to it."""
+    sdk = WhyOps()
+    handle = sdk.trace("t")
+    with capture_events(local=True) as events:
+        first = handle.error_sync("1")
+        handle.error_sync("7", step_id=7, parent_step_id=first)
+        handle.error_sync("8")
+        handle.error_sync("9", parent_step_id=500)
+
+    assert numbers(events) == [
+        (1, None, None),
+        (7, 1, ["stepId"]),
+        (8, 7, ["parentStepId"]),
+        (9, 500, ["parentStepId"]),
+    ]
+
+
+def test_timestamps_never_fall_in_a_trace_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    """A clock that is corrected does not turn causes into effects."""
+    clock = ManualClock()
+    sdk = WhyOps(home=tmp_path, clock=clock)
+    with capture_events() as events, sdk.trace():
+        f()
+        clock.advance(-3600)
+        f()
+        clock.advance(7200)
+        f()
+
+    assert [event["timestamp"][11:19] for event in events] == ["00:00:00"] * 4 + ["01:00:00"] * 2
+
+
+def test_few_span_ids_are_used_and_none_twice_at_a_time() -> None:
+    """Pairs that are open have different spans; over time they are used again."""
+    sdk = WhyOps()
+    with capture_events() as events:
+        handle = sdk.trace("t")
+        opened = [handle.tool_call_request_sync("x", []) for _ in range(300)]
+        for span in opened:
+            handle.tool_call_response_sync("x", span, [], {})
+        for _ in range(2000):
+            f()
+
+    assert len(set(opened)) == 300
+    assert len({event["spanId"] for event in events}) <= 400
+    assert all(1 <= int(span.removeprefix("span_")) <= 400 for span in opened)
+
+
+def test_more_open_calls_than_spans_still_work() -> None:
+    """The parent tells pairs apart where spans run out."""
+    handle = WhyOps().trace("t")
+    with capture_events() as events:
+        opened = [handle.tool_call_request_sync("x", []) for _ in range(1500)]
+
+    assert len(events) == 1500
+    assert len(set(opened)) == 400
+
+
+def test_idempotency_keys_are_unique() -> None:
+    """Also over traces and threads."""
+    sdk = WhyOps()
+
+    def work() -> None:
+        for _ in range(200):
+            sdk.trace().error_sync("same")
+
+    with capture_events() as events:
+        workers = [threading.Thread(target=work) for _ in range(8)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    assert len({event["idempotencyKey"] for event in events}) == len(events) == 1600
+
+
+def test_the_same_id_goes_on_with_its_numbering_and_a_forgotten_one_starts_a_new_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The numbering of so many traces is remembered; whoever stores the records continues an older one."""
+    monkeypatch.setattr(recorder, "REMEMBERED_TRACES", 3)
+    sdk = WhyOps()
+    with capture_events(local=True) as events:
+        for name in ("a", "b", "a", "c", "d", "a", "b"):
+            sdk.trace(name).error_sync(name)
+    token = sdk.recorder.token
+
+    assert [(event["traceId"], event["run"].removeprefix(f"{token}-"), event["stepId"]) for event in events] == [
+        ("a", "1", 1), ("b", "2", 1), ("a", "1", 2), ("c", "3", 1), ("d", "4", 1), ("a", "1", 3), ("b", "5", 1),
+    ]  # fmt: skip
+
+
+def test_a_made_trace_id_is_recognised_when_it_comes_back() -> None:
+    """sdk.trace(handle.id) goes on where the handle stopped."""
+    sdk = WhyOps()
+    with capture_events() as events:
+        handle = sdk.trace()
+        handle.error_sync("a")
+        sdk.trace(handle.id).error_sync("b")
+
+    assert [event["stepId"] for event in events] == [1, 2]
+    assert len(handle.id) == 32
+
+
+def test_what_is_told_of_a_trace_later_is_carried_by_its_next_event() -> None:
+    """Tags, metadata and the user are not lost because the trace exists already."""
+    sdk = WhyOps()
+    with capture_events() as events:
+        sdk.trace("t").error_sync("a")
+        sdk.trace("t", metadata={"plan": "pro"}, external_user_id="u2").error_sync("b")
+        sdk.trace("t").error_sync("c")
+
+    assert [(event["metadata"].get("trace"), event.get("externalUserId")) for event in events] == [
+        (None, None),
+        ({"metadata": {"plan": "pro"}}, "u2"),
+        (None, "u2"),
+    ]
+
+
+def test_a_capture_within_a_capture_gives_back_what_was_before() -> None:
+    """And what is captured is neither delivered nor counted."""
+    sdk = WhyOps()
+    with capture_events() as outer:
+        f()
+        with capture_events() as inner:
+            f()
+        f()
+
+    assert (len(outer), len(inner)) == (4, 2)
+    assert sdk.flush_sync() == {"local": (0, 0, 0, 0, 0, 0)}

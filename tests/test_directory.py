@@ -304,6 +304,27 @@ def test_a_segment_that_cannot_be_opened_is_left_alone(
     assert [log.message.endswith("cannot be opened: Permission denied.") for log in caplog.records] == [True]
 
 
+def test_a_segment_that_loses_its_name_before_it_is_locked_is_not_taken(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else took it over, finished it and removed it in the blink between open and lock."""
+    dead = make(tmp_path, **options)
+    fill(dead, [1])
+    die(dead)
+    real_open = os.open
+
+    def open_late(path: Path, *args: Any) -> int:
+        descriptor = real_open(path, *args)
+        Path(path).unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_late)
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    assert make(tmp_path, **options).adopt() == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_much_is_taken_over_piece_by_piece(tmp_path: Path) -> None:
     """At most 64 segments of others are held open, the oldest; the next follow when these are finished."""
     for number in range(ADOPTED_AT_ONCE + 6):
@@ -364,6 +385,8 @@ def test_letting_go_twice_is_harmless(tmp_path: Path, options: dict[str, Any]) -
         segment.release()
         segment.remove()
         segment.commit("local", segment.end, Counts(delivered=1))
+        assert segment.read("local") == ([], PAGE)
+        assert not segment.finished()
     for segment in segments_in(tmp_path, **options):
         assert read([segment]) == expected([1])
         segment.remove()

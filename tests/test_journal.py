@@ -115,6 +115,7 @@ def test_a_finished_segment_is_removed(tmp_path: Path, options: dict[str, Any]) 
 
     assert journal.segments == [second, third]
     assert names(tmp_path) == [file_of(second).name, file_of(third).name]
+    assert file_of(third).name in repr(third)
     assert first.read("whyops") == ([], PAGE)
     assert (first.passed("whyops"), second.passed("local"), second.passed("whyops")) == (True, True, False)
 
@@ -296,6 +297,18 @@ def test_records_wait_in_memory_where_nothing_can_be_written(
     assert "Set WHYOPS_HOME to a writable directory" in caplog.text
 
 
+def test_a_file_that_does_not_take_its_first_page_is_not_used(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up while a segment is made leaves no piece of it behind."""
+    monkeypatch.setattr(os, "pwrite", lambda *args: 5)
+    journal = make(tmp_path, **options)
+    fill(journal, [1])
+
+    assert names(tmp_path, "*") == []
+    assert read(journal.segments) == expected([1])
+
+
 def test_the_disk_is_used_again_as_soon_as_it_can_be(tmp_path: Path) -> None:
     """Each rotation tries anew, so that a disk that was full is full no longer than it is."""
     (tmp_path / "journal").write_text("in the way")
@@ -321,7 +334,21 @@ def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.records) == 1
 
 
-def test_a_record_that_fits_nowhere_is_dropped(tmp_path: Path) -> None:
+def test_a_record_is_dropped_where_there_is_no_memory_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that has used up its memory is not stopped by its journal."""
+    journal = make(None)
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    fill(journal, [1])
+
+    assert journal.segments == []
+    assert journal.totals("local") == Counts(dropped=1)
+
+
+def test_a_record_that_fits_nowhere_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One giant record costs itself, not what waits in the journal."""
     journal = make(tmp_path, budget=300 * KIB, memory_budget=200 * KIB)
     fill(journal, [0])
@@ -331,6 +358,7 @@ def test_a_record_that_fits_nowhere_is_dropped(tmp_path: Path) -> None:
     assert read(journal.segments) == expected([0, 2])
     assert journal.totals("local") == Counts(delivered=2, dropped=1)
     assert journal.emitted == 3
+    assert caplog.messages == [f"A record of {len(record(1, 400 * KIB))} bytes fits nowhere and is dropped."]
 
 
 def test_a_file_that_takes_no_more_is_left_for_the_next(

@@ -331,14 +331,13 @@ class Segment:
         with self.totals.lock:
             self.sealed = True
             if not self._memory.closed:
-                if not (self.adopted or self._gone):
+                if self.path is not None and not (self.adopted or self._gone):
                     with contextlib.suppress(OSError):
                         self._trim()
                 self.abandon()
 
     def _trim(self) -> None:
-        if self.path is not None:
-            self._memory.resize(self.end)
+        self._memory.resize(self.end)
 
     def abandon(self) -> None:
         """Close what a forked child inherited, without a lock, which no thread may be left to give back."""

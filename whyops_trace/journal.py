@@ -141,6 +141,11 @@ class Journal:
                 self._current = segment
                 return
             segment.remove()
+        warn_once(
+            f"journal: {self._stream}: no room",
+            "A record of %d bytes fits nowhere and is dropped.",
+            len(line),
+        )
         with self._own.lock:
             for destination in self._destinations:
                 self._own.add(destination, Counts(dropped=1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -53,10 +55,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def package(session: nox.Session) -> None:
-    """Build the wheel and run the command line from it, in an environment with nothing else."""
-    tmp = session.create_tmp()
+    """Build the wheel and run the demo from it, in an environment with nothing else."""
+    dist = Path(session.create_tmp()).resolve()
     session.install("build")
-    session.run("python", "-m", "build", "--outdir", tmp, silent=True)
-    session.install(f"whyops-trace[cli] @ file://{session.invoked_from}/{tmp}") if False else None
-    session.run("sh", "-c", f"python -m pip install --force-reinstall {tmp}/*.whl 'click' 'rich'", external=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), ".", silent=True)
+    (wheel,) = dist.glob("*.whl")
+    session.install(f"whyops-trace[cli] @ {wheel.as_uri()}")
+    session.cd(dist)  # away from the sources
     session.run("whyops-trace", "--version")
+    session.run("whyops-trace", "demo", "--home", str(dist / "home"), silent=True)

@@ -14,6 +14,27 @@ from whyops_trace.tree import Node, build
 
 ROOT = Path(__file__).parents[1]
 
+#: The outline of the trace that ``whyops-trace demo`` leaves.
+DEMO = [
+    (0, "step", "investigate", "ok"),
+    (1, "llm", "ask", "ok"),
+    (1, "tool", "run_sql", "error"),
+    (1, "llm", "ask", "ok"),
+    (1, "tool", "run_sql", "ok"),
+    (1, "llm", "ask", "ok"),
+    (1, "tool", "read_file", "ok"),
+    (1, "llm", "ask", "ok"),
+    (1, "tool", "refund", "ok"),
+    (1, "llm", "ask", "ok"),
+    (0, "step", "answer the customer", "ok"),
+    (1, "llm", "ask", "ok"),
+    (1, "step", "find the parcels", "ok"),
+    (2, "tool", "track_parcel", "ok"),
+    (2, "tool", "track_parcel", "ok"),
+    (2, "tool", "search_log", "ok"),
+    (1, "llm", "stream", "ok"),
+]
+
 
 def run(
     *arguments: str | Path, home: Path, cwd: Path | None = None, **environment: str

@@ -273,7 +273,11 @@ _secrets = (
     | st.just(Card(1, SECRET))
     | st.just(Account(api_key=SECRET))
     | st.just(Flexible(a=1, token=SECRET))
-    | st.just(Model(name="n", when=datetime.datetime.now(datetime.UTC), key=SECRET, raw=SECRET.encode()))
+    | st.just(
+        Model(
+            name="n", when=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), key=SECRET, raw=SECRET.encode()
+        )
+    )
 )
 
 #: Values of every sort with a secret inside, under the name of one.

@@ -203,7 +203,7 @@ def test_a_failing_destination_keeps_its_records_and_holds_up_nobody(
     assert (before["failing"].emitted, before["failing"].pending) == (3, 3)
     assert (after["failing"].delivered, len(exporter.lines)) == (3, 3)
     assert [record.getMessage() for record in caplog.records] == [
-        "Cannot deliver to failing: no route. The records stay in the journal and are tried again."
+        "Cannot deliver to failing; the records stay in the journal and are tried again: no route"
     ]
 
 

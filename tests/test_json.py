@@ -707,6 +707,16 @@ def test_classes_with_odd_names() -> None:
     }
 
 
+def test_a_class_that_is_no_object() -> None:
+    """A metaclass may leave even ``object`` out of its classes' ancestors."""
+    meta = type("Meta", (type,), {"mro": lambda cls: [cls, Empty]})
+    alone = meta("Alone", (Empty,), {"__module__": HERE})
+    value = Empty()
+    value.__class__ = alone
+
+    assert decoded(value) == f"<{HERE}.Alone>"
+
+
 def test_classes_with_odd_fields() -> None:
     """Declarations of fields that are none are passed over, so is a slot that belongs to another class."""
     not_a_dataclass = type("A", (), {"__dataclass_fields__": property(lambda self: 1), "__module__": HERE})

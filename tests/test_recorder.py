@@ -40,9 +40,9 @@ def test_a_record_has_its_members_in_the_order_that_others_rely_on(tmp_path: Pat
         % (token.encode(), token.encode())
     )
     assert [list(msgspec.json.decode(line)) for line in lines[1:]] == [
-        ["eventType", "traceId", "run", "stepId", "parentStepId", "metadata", "spanId", "timestamp", "idempotencyKey",
+        ["eventType", "traceId", "run", "stepId", *parent, "metadata", "spanId", "timestamp", "idempotencyKey",
          "agentName", "externalUserId", "content", *end]
-        for end in ([], [], ["end"])
+        for parent, end in ((["parentStepId"], []), (["parentStepId"], []), ([], ["end"]))
     ]  # fmt: skip
     assert all(line.endswith(b"}\n") and line.count(b"\n") == 1 for line in lines)
 

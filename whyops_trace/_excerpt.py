@@ -83,6 +83,12 @@ def problem(error: object) -> str:
     return ": ".join(part for part in parts if isinstance(part, str) and part)
 
 
+def failure(results: object) -> dict[str, Any] | None:
+    """Return the error that the results of a tool consist of, None if it did not fail."""
+    error = get(results, "error") if isinstance(results, dict) and len(results) == 1 else None
+    return error if isinstance(get(error, "message"), str) else None
+
+
 def value(thing: object) -> str:
     """Return any JSON value as compact JSON."""
     try:

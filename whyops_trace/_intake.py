@@ -131,7 +131,8 @@ class Intake:
         """Store up to :data:`SLICE` records; return which of the lines were records."""
         records = [read(line) for line in lines]
         known = [record for record in records if record is not None]
-        self._load_traces({record.trace_id for record in known} - self._traces.keys())
+        # In their order, so that traces that were recorded on at the same time are listed in it.
+        self._load_traces([*dict.fromkeys(r.trace_id for r in known if r.trace_id not in self._traces)])
         self._load_shifts({record.run for record in known if record.run is not None})
         rows: list[tuple[Any, ...]] = []
         taken: list[tuple[StoredTrace, Record]] = []
@@ -167,19 +168,20 @@ class Intake:
             ],
         )
 
-    def _load_traces(self, ids: set[str]) -> None:
+    def _load_traces(self, ids: list[str]) -> None:
         if ids:
             found = self._connection.execute(
                 f"SELECT id, last_step, made_at, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values in it
                 f" WHERE trace_id IN {marks(len(ids))}",
-                list(ids),
+                ids,
             )
             for number, last_step, made_at, *values in found:
                 summary = from_columns(values)
                 self._traces[summary.trace_id] = StoredTrace(number, last_step, made_at, summary)
-        for trace_id in ids - self._traces.keys():
-            self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
-            self._next_trace += 1
+        for trace_id in ids:
+            if trace_id not in self._traces:
+                self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
+                self._next_trace += 1
 
     def _load_shifts(self, runs: set[str]) -> None:
         unknown = runs - {run for _, run in self._shifts}

@@ -51,9 +51,11 @@ MAX_NODES: Final = 20_000
 MAX_ATTRIBUTES: Final = 50
 #: Elements of a numpy array; of a larger one only shape and type are worth storing.
 MAX_ELEMENTS: Final = 256
-#: Integers beyond it come back from a JSON parser as other ones.
-MAX_INT: Final = 2**53
-MAX_FLOAT: Final = sys.float_info.max
+#: Integers beyond these come back from a JSON parser as other ones.
+MIN_INT, MAX_INT = -(2**53), 2**53
+#: What no float is beyond but the infinities, nor between if it is NaN; JSON has no numbers for those.
+MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
+_NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -107,11 +109,13 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
 ) -> bool:
     """Tell whether the encoder may have this dict, list or tuple as it is, down to the leaves."""
     if type(container) is dict:
-        for key, item in container.items():
+        for key in container:
             if type(key) is not str or "\0" in key:
                 return False
-            if hides(key) and item is not None and type(item) is not bool:
-                return False
+            if hides(key):
+                hidden = container.get(key)
+                if hidden is not None and type(hidden) is not bool:
+                    return False
         container = container.values()
     for item in container:
         kind = type(item)
@@ -120,13 +124,13 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
             if "\0" in item:
                 return False
         elif kind is int:
-            if not -MAX_INT <= item <= MAX_INT:
+            if not MIN_INT <= item <= MAX_INT:
+                return False
+        elif kind is float:
+            if not MIN_FLOAT <= item <= MAX_FLOAT:  # a NaN neither
                 return False
         elif kind is dict or kind is list or kind is tuple:
             if depth >= MAX_DEPTH or not _is_flawless(item, hides, depth + 1):
-                return False
-        elif kind is float:
-            if not -MAX_FLOAT <= item <= MAX_FLOAT:  # a NaN neither
                 return False
         elif item is not None and kind is not bool:
             return False
@@ -162,9 +166,10 @@ class _Mender:
                 return _text(value)
             if value is None or kind is bool:
                 return value
-            if kind is int or kind is float:
-                bound = MAX_INT if kind is int else MAX_FLOAT
-                return value if -bound <= value <= bound else _number(value)
+            if kind is int:
+                return value if MIN_INT <= value <= MAX_INT else _digits(value)
+            if kind is float:
+                return value if MIN_FLOAT <= value <= MAX_FLOAT else _NOT_FINITE[str(value)]
             if id(value) in path:
                 return CIRCULAR
             return self._mend_object(value, (*path, id(value)), inside)
@@ -220,14 +225,11 @@ def _text(text: str) -> str:
     return text
 
 
-def _number(value: int | float) -> str:
-    """Return the text of a number that JSON has no number for."""
-    if type(value) is float:
-        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
+def _digits(number: int) -> str:
     try:
-        return str(value)
-    except ValueError:  # more digits than sys.get_int_max_str_digits() allows
-        return hex(int(value))
+        return str(number)
+    except ValueError:  # more of them than sys.get_int_max_str_digits() allows
+        return hex(number)
 
 
 #: Says one level of an object in simpler terms: by a JSON scalar, by a list or :class:`_Pairs` of things to be
@@ -280,7 +282,7 @@ def _get(base: type, name: str, value: object) -> Any:
 def _module(kind: type) -> str:
     try:
         module = _get(type, "__module__", kind)
-    except AttributeError:  # deleted
+    except AttributeError:  # it was made where no module was named
         return "builtins"
     return module if type(module) is str else "builtins"
 

@@ -16,6 +16,7 @@ from whyops_trace._excerpt import (
     clean,
     elapsed,
     excerpt,
+    failure,
     get,
     message_text,
     number,
@@ -241,9 +242,7 @@ class _Builder:
     def _tool_response(self, event: _Event) -> None:
         node = self._awaiting(event) or self._place(event, "tool", text(event.metadata.get("tool")))
         results = get(event.content, "toolResults")
-        error = get(results, "error")
-        if get(error, "message") is None or len(results) > 1:
-            error = None
+        error = failure(results)
         if error is None and event.metadata.get("outcome") is None:
             alone = isinstance(results, dict) and list(results) == ["result"]
             node.result = _line(value(results["result"] if alone else results))
@@ -251,15 +250,15 @@ class _Builder:
 
     def _message(self, event: _Event) -> None:
         """Take the request of a model: of a traced function, or recorded by hand, where it may stay without answer."""
-        asked = question(event.content)
-        if event.kind == "tool_result":
-            asked = asked or _said(get(event.content, "output"))
+        if event.kind == "user_message":
+            by_hand, asked = "user", question(event.content)
+        else:
+            by_hand, asked = (
+                f"result of {text(get(event.content, 'toolName'))}",
+                _said(get(event.content, "output")),
+            )
         function = text(event.metadata.get("function"))
-        by_hand = (
-            "user" if event.kind == "user_message" else f"result of {text(get(event.content, 'toolName'))}"
-        )
-        kind: Kind = "llm" if function else "event"
-        self._place(event, kind, function or by_hand, "llm_response", asked)
+        self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
 
     def _llm_response(self, event: _Event) -> None:
         self._tree.llm_responses += 1
@@ -288,8 +287,7 @@ class _Builder:
     def _thinking(self, event: _Event) -> None:
         name = event.metadata.get("step")
         if isinstance(name, str):
-            given = event.metadata.get("input")
-            self._place(event, "step", name, "step_end", "" if given is None else value(given))
+            self._place(event, "step", name, "step_end", _shown(event.metadata.get("input")))
         elif self._call_of(event, "function") is None:
             self._place(event, "event", "thinking", arguments=text(get(event.content, "thinking")))
 
@@ -298,8 +296,7 @@ class _Builder:
         if node is None or node.awaits != "step_end":
             node = self._place(event, "step", text(event.metadata.get("step")))
             node.started = text(event.metadata.get("startedAt")) or node.started
-        output = get(event.content, "output")
-        node.result = "" if output is None else _line(value(output))
+        node.result = _line(_shown(get(event.content, "output")))
         self._close(node, event, get(event.content, "error"))
 
     def _error(self, event: _Event) -> None:
@@ -327,7 +324,7 @@ class _Builder:
             self._failed = self._failed or outcome == "error"
 
     def _other(self, event: _Event) -> None:
-        self._place(event, "event", event.kind or "event", arguments=value(event.content))
+        self._place(event, "event", event.kind or "event", arguments=_said(event.content))
 
     def _add_tokens(self, node: Node, event: _Event) -> None:
         node.tokens = Tokens.of(event.metadata.get("usage"))
@@ -362,10 +359,14 @@ def _line(said: str) -> str:
 
 
 def _said(thing: object) -> str:
-    return thing if isinstance(thing, str) else value(thing)
+    return thing if isinstance(thing, str) else _shown(thing)
+
+
+def _shown(thing: object) -> str:
+    return "" if thing is None else value(thing)
 
 
 def _arguments(arguments: object) -> str:
     if isinstance(arguments, dict):
         return ", ".join(f"{name}={value(given)}" for name, given in arguments.items())
-    return "" if arguments is None else value(arguments)
+    return _shown(arguments)

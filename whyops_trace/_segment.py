@@ -66,6 +66,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         token: Name of the process that recorded them: twelve hexadecimal digits.
         agent: The agent's name, for people.
         destinations: Where the records go; the order of the slots.
+        ephemeral: Those of them that only the recording process can serve, such as its console.
         created: When the file was made; ISO 8601.
     """
 
@@ -74,6 +75,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     agent: str
     destinations: list[str]
+    ephemeral: list[str] = []
     created: str
 
     def encode(self) -> bytes:
@@ -267,7 +269,7 @@ class Segment:
         self.end = self._last_newline(self._first_nul()) + 1
         for destination in self._slots:
             cursor, counts = self._slot(destination)
-            if cursor > self.end:  # the file has been cut
+            if cursor > self.end or destination in self.header.ephemeral:  # the file has been cut; nobody is there
                 self._store(self._slots[destination], SLOT.pack(self.end, *counts))
             elif cursor < PAGE or (cursor > PAGE and self._memory[cursor - 1] != ord("\n")):
                 raise JournalError(f"its cursor for {destination} is impossible")

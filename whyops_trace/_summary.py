@@ -8,7 +8,17 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from whyops_trace._clock import iso
-from whyops_trace._excerpt import Tokens, excerpt, get, message_text, milliseconds, number, problem, question
+from whyops_trace._excerpt import (
+    Tokens,
+    excerpt,
+    failure,
+    get,
+    message_text,
+    milliseconds,
+    number,
+    problem,
+    question,
+)
 
 #: Characters kept of a question, an answer or an error.
 EXCERPT: Final = 120
@@ -59,10 +69,10 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     Attributes:
         trace_id: Its id.
-        tags: What ``trace(tags=...)`` was given.
-        metadata: What ``trace(metadata=...)`` was given.
+        tags: What ``trace(tags=...)`` was given, each time.
+        metadata: What ``trace(metadata=...)`` was given, each time; for a key that came twice the later value.
         agent_name: The agent that recorded it.
-        external_user_id: The user it acted for, if it was told.
+        external_user_id: The user it acted for last, if that was told.
         started_at: When it began, ISO 8601.
         last_at: When the latest record of it was made, ISO 8601.
         event_count: Its events, as a WhyOps server counts them.
@@ -113,7 +123,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         kind, metadata = record.event_type, record.metadata
         self._add_time(kind, record.timestamp, metadata.latency_ms)
         self.agent_name = self.agent_name or record.agent_name
-        self.external_user_id = self.external_user_id or record.external_user_id
+        self.external_user_id = record.external_user_id or self.external_user_id
         if metadata.trace is not None:
             self._add_about(metadata.trace)
         if kind not in LOCAL:
@@ -127,6 +137,8 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         elif kind == "error":
             self.errors += 1
             self._add_failure(_decoded(record.content))
+        elif kind == "tool_call_response":
+            self._add_result(record)
         elif kind in LOCAL:
             self._add_ending(kind, record)
         self.ended = self.ended or record.end
@@ -142,10 +154,10 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     def _add_about(self, about: object) -> None:
         tags, metadata = get(about, "tags"), get(about, "metadata")
-        if not self.tags and isinstance(tags, list):
-            self.tags = [tag for tag in tags if isinstance(tag, str)]
-        if not self.metadata and isinstance(metadata, dict):
-            self.metadata = metadata
+        if isinstance(tags, list):
+            self.tags = list(dict.fromkeys([*self.tags, *(tag for tag in tags if isinstance(tag, str))]))
+        if isinstance(metadata, dict):
+            self.metadata = {**self.metadata, **metadata}
 
     def _add_answer(self, kind: str, record: Record) -> None:
         counts = Tokens.of(record.metadata.usage)
@@ -158,6 +170,13 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             answer = excerpt(message_text(get(_decoded(record.content), "content")), EXCERPT)
             if answer:
                 self.ended_with, self.failed = answer, False
+
+    def _add_result(self, record: Record) -> None:
+        if b'"error":{' in bytes(record.content):
+            error = failure(get(_decoded(record.content), "toolResults"))
+            if error is not None:  # there may be no event that tells of it, if it was recorded by hand
+                self.errors = max(self.errors, 1)
+                self._add_failure(error)
 
     def _add_ending(self, kind: str, record: Record) -> None:
         if record.metadata.outcome == "error":

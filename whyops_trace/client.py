@@ -104,6 +104,7 @@ class WhyOps:
         )
         self.agent_metadata = agent_metadata
         self.exit_timeout = exit_timeout
+        self._closed_with: Ledger = {}
         destinations = [*_destinations(self.settings), *exporters] if self.settings.tracing != "off" else []
         names = [exporter.name for exporter in destinations]
         if len(set(names)) < len(names):
@@ -114,6 +115,7 @@ class WhyOps:
             stream=stream,
             agent=self.settings.agent_name,
             destinations=names,
+            ephemeral=[exporter.name for exporter in destinations if exporter.ephemeral],
         )
         self.recorder = Recorder(
             self._journal,
@@ -231,21 +233,27 @@ class WhyOps:
         deadline = time.monotonic() + timeout
         for delivery in self._deliveries:
             delivery.flush(deadline)
-        ledger = self.stats()
         for delivery in self._deliveries:
             delivery.close(deadline, process_ends=process_ends)
         with self.recorder.lock:
             self._journal.close()
+        ledger = self.stats()
+        if ledger != self._closed_with:
+            self._closed_with = ledger
+            self._say_what_is_left(ledger)
+        return ledger
+
+    def _say_what_is_left(self, ledger: Ledger) -> None:
         for name, tally in ledger.items():
-            if tally.pending or tally.dropped:
+            if tally.pending:
                 logger.warning(
-                    "%s: %d records are not delivered yet and stay in %s for the next process; %d were dropped.",
+                    "%s: %d records are not delivered yet; they stay in %s for the next process.",
                     name,
                     tally.pending,
                     self.settings.home,
-                    tally.dropped,
                 )
-        return ledger
+            if tally.dropped:
+                logger.warning("%s: %d records were dropped.", name, tally.dropped)
 
     @guarded("closing a client at exit")
     def exit(self, timeout: float) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from itertools import count
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 from whyops_trace import _json
 
@@ -41,8 +41,8 @@ class TraceState:
         token: The process the numbering belongs to.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
-        open_tools: For manual tool calls by span id, until their responses come: the request's step, and the span id
-            again if the library made it.
+        open_tools: For manual tool calls by span id, until their responses come: the request's step, what that is
+            nested in, and the span id again if the library made it.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class TraceState:
         self.token = recorder.token
         self.about = b""
         self.given: set[int] | None = None
-        self.open_tools: dict[str, tuple[int, bytes]] = {}
+        self.open_tools: dict[str, tuple[int, int, bytes]] = {}
 
 
     def tell(self, external_user_id: str | None, about: bytes) -> None:
@@ -133,12 +133,20 @@ class ThreadPropagation:
     What :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
 
     Undoing while somebody else has patched ``ThreadPoolExecutor.submit`` on top leaves their patch in place
-    and only stops carrying the scope.
+    and only stops carrying the scope. Several may be undone in any order.
     """
 
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    #: Those whose patch is still in place, the uppermost last.
+    _patches: ClassVar[list[ThreadPropagation]] = []
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._active = True
+        with self._lock:
+            self._apply()
+            self._patches.append(self)
+
+    def _apply(self) -> None:
         original: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
         self._original = original
 
@@ -157,8 +165,12 @@ class ThreadPropagation:
         """Stop carrying the scope into thread pools; calling it again does nothing."""
         with self._lock:
             self._active = False
-            if ThreadPoolExecutor.submit is self._submit:
-                self._patch(self._original)
+            while self._patches:
+                uppermost = self._patches[-1]
+                if uppermost._active or ThreadPoolExecutor.submit is not uppermost._submit:
+                    break
+                self._patch(uppermost._original)
+                self._patches.pop()
 
     @staticmethod
     def _patch(submit: Callable[..., Future[Any]]) -> None:

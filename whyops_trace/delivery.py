@@ -126,8 +126,6 @@ class Delivery:
 
     def _deliver_to(self, exporter: Exporter, stop: threading.Event) -> float:
         for segment in tuple(self._journal.segments):
-            if segment.adopted and exporter.ephemeral:
-                segment.commit(exporter.name, segment.end, Counts())
             while not stop.is_set():
                 lines, cursor = segment.read(exporter.name)
                 if not lines:
@@ -154,7 +152,7 @@ class Delivery:
         self._failures[exporter.name] += 1
         warn_once(
             f"{exporter.name}: {type(error).__name__}",
-            "Cannot deliver to %s: %s. The records stay in the journal and are tried again.",
+            "Cannot deliver to %s; the records stay in the journal and are tried again: %s",
             exporter.name,
             error,
         )

@@ -162,6 +162,7 @@ def llm_thinking(
     _require(isinstance(thinking, str), "thinking", thinking, "text")
     content = {"type": "thinking", "thinking": thinking}
     if signature:
+        _require(isinstance(signature, str), "signature", signature, "text or None")
         content["signature"] = signature
     return Event("llm_thinking", content, None, options)
 
@@ -282,6 +283,7 @@ def tool_call_response(
         InvalidEventError: if an argument has a type or size that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
+    _require(isinstance(tool_results, Mapping), "tool_results", tool_results, 'a dict such as {"result": 1}')
     content = {
         "toolCalls": _tool_calls(tool_calls),
         "toolResults": tool_results,

@@ -53,6 +53,7 @@ class Journal:
         stream: Name of the account, server, agent and destinations that the records belong to.
         agent: The agent's name, for people who look at what is waiting.
         destinations: Where records go.
+        ephemeral: Those of them that get nothing of what another process left.
         budget: Bytes on disk, of this process and of those it takes over, beside one segment kept ready.
         memory_budget: Bytes in memory, where nothing can be written.
         mappable: File systems whose files can safely be written through a memory map.
@@ -75,6 +76,7 @@ class Journal:
         stream: str,
         agent: str,
         destinations: Sequence[str],
+        ephemeral: Sequence[str] = (),
         budget: int = 256 << 20,
         memory_budget: int = 16 << 20,
         mappable: Collection[str] = MAPPABLE,
@@ -83,6 +85,7 @@ class Journal:
         self._stream = stream
         self._agent = agent
         self._destinations = list(destinations)
+        self._ephemeral = list(ephemeral)
         self._budget = budget
         self._memory_budget = memory_budget
         self._mappable = mappable
@@ -111,6 +114,7 @@ class Journal:
             token=self.token,
             agent=self._agent,
             destinations=self._destinations,
+            ephemeral=self._ephemeral,
             created=iso(time.time_ns()),
         )
 

@@ -251,7 +251,7 @@ class Recorder:
             self._second = second
         milliseconds = now % 1_000_000_000 // 1_000_000
         key = next(self._keys)
-        if state.first and given is None and state.given is None and not state.about:
+        if state.first not in (0, step) and given is None and state.given is None and not state.about:
             line = _USUAL % (
                 kind, state.head, step, parent or state.first, within, metadata, span, self._second_text,
                 milliseconds, self._token_bytes, key, state.tail, content, end,
@@ -310,7 +310,7 @@ def _relations(state: TraceState, step: int, parent: int, given: EventOptions) -
     chose, and a parent that is such a step or one this process never issued.
     """
     chosen = state.given or ()
-    parent = given.get("parent_step_id") or parent or state.first
+    parent = given.get("parent_step_id") or parent or (state.first if state.first != step else 0)
     foreign = []
     if step in chosen:
         foreign.append(b'"stepId"')

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import _json, events
 from whyops_trace._clock import iso
@@ -37,12 +37,13 @@ def _faces(
     async def arecord(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._record(build(*args, **kwargs))
 
-    return _present(arecord, build), _present(record, build)
+    return _present(arecord, build.__name__, build), _present(record, f"{build.__name__}_sync", build)
 
 
-def _present(method: F, build: Callable[..., object]) -> F:
-    """Give a method the name, docstring and parameters of its builder, with ``self`` first."""
+def _present(method: F, name: str, build: Callable[..., object]) -> F:
+    """Give a method of a trace its name, and the docstring and parameters of its builder, with ``self`` first."""
     update_wrapper(method, build)
+    method.__module__, method.__name__, method.__qualname__ = __name__, name, f"Trace.{name}"
     shape = signature(build)
     parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
     vars(method)["__signature__"] = shape.replace(parameters=parameters)
@@ -119,6 +120,9 @@ class Step:
         step_id: The step it took, once entered; 0 before, and where tracing is off.
     """
 
+    #: Metadata keys that are written by the step itself.
+    _WRITTEN: ClassVar[frozenset[str]] = frozenset({"input", "latencyMs", "outcome", "startedAt", "step"})
+
     def __init__(
         self,
         name: str,
@@ -130,12 +134,11 @@ class Step:
         check_text("name", name, events.MAX_NAME)
         self.name = name
         self.step_id = 0
-        self._about: dict[str, Any] = {"step": name, **check_metadata(metadata)}
+        self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}
         if input is not None:
             self._about["input"] = input
         self._recorder = recorder
-        self._scope: Scope | None = None
-        self._output: bytes | None = None
+        self._entered: list[_StepBlock] = []
 
     def __repr__(self) -> str:
         return f"<Step {self.name!r}>"
@@ -143,8 +146,9 @@ class Step:
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
         """Say what the step came to: any value, encoded now."""
-        if self._scope is not None:
-            self._output = _json.encode(value, self._scope[0].recorder.hides)
+        if self._entered:
+            block = self._entered[-1]
+            block.output = _encode(block.scope[0], value)
 
     def __enter__(self) -> Self:
         self._enter()
@@ -163,41 +167,59 @@ class Step:
     def _enter(self) -> None:
         outer = SCOPE.get()
         scope = outer or (self._recorder().new_trace(), 0, 0)
-        state, within, last = scope
-        if not state.on:
+        if not scope[0].on:
             return
-        recorder = state.recorder
-        self._outer, self._scope, self._output = outer, scope, None
-        self._parent = within or last
-        self._started_at, self._started = iso(recorder.clock.time_ns()), recorder.clock.perf_counter_ns()
-        content = {"type": "thinking", "thinking": self.name}
-        self.step_id = recorder.record(
-            state,
-            b"llm_thinking",
-            self._parent,
-            within,
-            _members(state, self._about),
-            _encode(state, content),
-        )
-        SCOPE.set((state, self.step_id, 0))
+        block = _StepBlock(scope, outer)
+        self.step_id = block.begin(self.name, self._about)
+        self._entered.append(block)
 
     @guarded("leaving a step")
     def _leave(self, error: BaseException | None) -> None:
-        if self._scope is None:
-            return
-        (state, within, _), self._scope = self._scope, None
+        if self._entered:
+            self._entered.pop().end(self.name, error)
+
+
+class _StepBlock:
+    """
+    One entering of a step: records that it began, is the scope of what runs inside, records how it ended.
+
+    Attributes:
+        scope: Where the step stands.
+        output: What it came to, as JSON.
+    """
+
+    def __init__(self, scope: Scope, outer: Scope | None) -> None:
+        self.scope = scope
+        self.output = b""
+        self._outer = outer
+        self._step = 0
+
+    def begin(self, name: str, about: Mapping[str, Any]) -> int:
+        """Record that the step was entered, and enter its scope; return the step it took."""
+        state, within, last = self.scope
+        clock = state.recorder.clock
+        self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
+        content = _encode(state, {"type": "thinking", "thinking": name})
+        self._step = state.recorder.record(
+            state, b"llm_thinking", within or last, within, _members(state, about), content
+        )
+        SCOPE.set((state, self._step, 0))
+        return self._step
+
+    def end(self, name: str, error: BaseException | None) -> None:
+        """Leave the step's scope, and record how it ended."""
+        state, within, last = self.scope
         SCOPE.set(self._outer)
-        advance(state, self.step_id)
-        recorder = state.recorder
+        advance(state, self._step)
         metadata, content = ending(error)
-        elapsed = (recorder.clock.perf_counter_ns() - self._started) // 1_000_000
-        metadata = {"step": self.name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
+        elapsed = (state.recorder.clock.perf_counter_ns() - self._started) // 1_000_000
+        metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
         body = _encode(state, content)
-        if self._output is not None:
-            body = b'{"output":%b%b%b' % (self._output, b"," if content else b"", body[1:])
-        recorder.record(
-            state, b"step_end", self._parent, within, _members(state, metadata), body,
-            end=LINE_END if self._outer else TRACE_END, at=self.step_id,
+        if self.output:
+            body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
+        state.recorder.record(
+            state, b"step_end", within or last, within, _members(state, metadata), body,
+            end=LINE_END if self._outer else TRACE_END, at=self._step,
         )  # fmt: skip
 
 
@@ -255,13 +277,14 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
     here = scope is not None and scope[0] is state
     within, parent = (scope[1], scope[1] or scope[2]) if scope is not None and here else (0, state.last)
     if event.type == "tool_call_response":
-        parent = _close_tool(state, event, span) or parent
+        request, nested = _close_tool(state, event, span)
+        parent, within = (request, nested) if request else (parent, within)
     step = state.recorder.record(
         state, event.type.encode(), parent, within, _members(state, event.metadata), _encode(state, event.content),
         made or NO_SPAN, given=event.options or None,
     )  # fmt: skip
     if event.type == "tool_call_request":
-        _open_tool(state, span, step, made)
+        _open_tool(state, span, step, within, made)
     if here:
         advance(state, step)
     else:
@@ -269,15 +292,15 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
     return step
 
 
-def _open_tool(state: TraceState, span: str, step: int, made: bytes) -> None:
-    state.open_tools[span] = (step, made)
+def _open_tool(state: TraceState, span: str, step: int, within: int, made: bytes) -> None:
+    state.open_tools[span] = (step, within, made)
     if len(state.open_tools) > OPEN_TOOLS:
         state.open_tools.pop(next(iter(state.open_tools)))
 
 
-def _close_tool(state: TraceState, event: Event[T], span: str) -> int:
-    """Return the request's step for a response, 0 if no request of that span is open."""
-    step, made = state.open_tools.pop(span, (0, b""))
+def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int]:
+    """Return the request's step for a response and what that is nested in, 0 if no request of that span is open."""
+    step, within, made = state.open_tools.pop(span, (0, 0, b""))
     if made:
         state.recorder.close_span(made)
     if not step and "parent_step_id" not in event.options:
@@ -289,7 +312,7 @@ def _close_tool(state: TraceState, event: Event[T], span: str) -> int:
             span,
             state.id,
         )
-    return step
+    return step, within
 
 
 def _encode(state: TraceState, value: Any) -> bytes:

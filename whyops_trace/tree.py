@@ -4,10 +4,10 @@ One trace as a tree on a terminal: what called what, what failed, how long it to
 ::
 
     checkout-8841 · shop · 1.2 s · 2 tools, 1 llm, 1 error · 900 tokens (95 % cached)
-    ├─ ● plan                                                                  12 ms
-    │  ├─ ⚒ charge_card(amount=4999, currency="usd") → {"id": "ch_1"}           8 ms
-    │  └─ ✗ ship(order=8841)  ValueError: no such order                         1 ms
-    └─ ✦ ask gpt-4o  "I will charge…" → charge_card   840 in (800 cached) / 60 out   640 ms
+    ├─ ● plan                                                                      12 ms
+    │  ├─ ⚒ charge_card(amount=4999, currency="usd") → {"id": "ch_1"}               8 ms
+    │  └─ ✗ ship(order=8841)  ValueError: no such order                             1 ms
+    └─ ✦ ask gpt-4o  "I will char…" → charge_card  840 in (800 cached) / 60 out   640 ms
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def _fitted(node: Node, room: int) -> tuple[str, str]:
     room -= cells(name) + len(before) + len(after)
     if room < 0:
         return name, ""
-    # What is given and what came out share the room: what one does not need is the other's.
-    given = shorten(given, max(room - cells(outcome), room // 2))
+    # What came out matters most; what was given keeps a third of the room, and what the other leaves.
+    given = shorten(given, max(room - cells(outcome), room // 3))
     return name, before + given + after + shorten(outcome, room - cells(given))
 
 
@@ -138,7 +138,7 @@ def _given(node: Node) -> tuple[str, str, str]:
     """Return what a node was given, or a model said, and what stands around it."""
     if node.kind in ("tool", "embedding") or (node.kind == "step" and node.arguments):
         return "(", node.arguments, ")"
-    said = node.result or node.arguments if node.kind == "llm" else node.arguments
+    said = node.result if node.kind == "llm" and node.status == "ok" else node.arguments
     return ('  "', said, '"') if said and node.status != "error" else ("", "", "")
 
 

@@ -302,3 +302,20 @@ def test_records_of_an_agent_wait_for_that_agent(tmp_path: Path) -> None:
     assert len(list((tmp_path / "journal").rglob("*.seg"))) == 1
     assert WhyOps(agent_name="one", home=tmp_path).stats()["local"].emitted == 0
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_a_dead_process_had_for_its_own_console_keeps_nothing_in_the_journal(tmp_path: Path) -> None:
+    """The store gets the records; nobody waits for the console of a process that is gone."""
+    done = run(THOUSAND.format(end="os._exit(1)"), tmp_path, WHYOPS_CONSOLE="tree")
+    shown = subprocess.run(
+        [sys.executable, "-m", "whyops_trace", "ls", "--json"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stderr == ""
+    assert [trace["traceId"] for trace in json.loads(shown.stdout)] == ["t"]
+    assert len(stored(tmp_path, "t")) == 2000
+    assert list((tmp_path / "journal").rglob("*.seg")) == []

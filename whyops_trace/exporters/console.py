@@ -48,6 +48,7 @@ class ConsoleExporter(Exporter):
     """
 
     name = "console"
+    ephemeral = True
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream

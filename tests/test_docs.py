@@ -1,0 +1,201 @@
+"""The documentation is true: its code runs, its trees are what is printed, and it names all there is to know."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import click
+import pytest
+from programs import DEMO, ROOT, run
+
+from whyops_trace import Trace, WhyOps, events
+from whyops_trace.cli import main
+from whyops_trace.events import check_options
+from whyops_trace.exceptions import UnknownOptionError
+from whyops_trace.kinds import Embedding, Llm, Tool
+from whyops_trace.types import EventOptions
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+#: Pages whose trees are those of the code above them, run as ``agent.py``.
+WITH_TREES = [DOCS / "tutorial.md"]
+
+
+def text(name: str) -> str:
+    """Return a page of the documentation."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language in a page."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def program(page: Path, folder: Path) -> Path:
+    """Write the Python blocks of a page, in order, as a program."""
+    path = folder / "agent.py"
+    path.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    return path
+
+
+def settled(tree: str) -> list[str]:
+    """Return the lines of a tree without what differs from run to run: times, and the room around them."""
+    return [" ".join(re.sub(r"<?[\d.]+ (ms|s)\b", "T", line).split()) for line in tree.strip().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
+)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """All its blocks, one after the other, as one program."""
+    done = run(program(page, tmp_path), home=tmp_path / "home")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", WITH_TREES, ids=lambda page: page.stem)
+def test_the_trees_of_a_page_are_what_its_code_leaves(page: Path, tmp_path: Path) -> None:
+    """But for the times."""
+    run(program(page, tmp_path), home=tmp_path / "home")
+    shown = blocks(page, "text")
+    names = [tree.split(" ", 1)[0] for tree in shown]
+    printed = [run("-m", "whyops_trace", "show", name, home=tmp_path / "home").stdout for name in names]
+
+    assert len(shown) > 1
+    assert [settled(tree) for tree in printed] == [settled(tree) for tree in shown]
+
+
+def test_the_tree_in_the_readme_is_that_of_the_demo() -> None:
+    """Line by line, what each call is and whether it failed."""
+    (tree,) = blocks(ROOT / "README.md", "text")
+    header, *lines = tree.splitlines()
+    signs = {"step": "●", "tool": "⚒", "llm": "✦"}
+    expected = [f"{'✗' if status == 'error' else signs[kind]} {name}" for _, kind, name, status in DEMO]
+    shown = [match[0] for line in lines if (match := re.search(r"[●⚒✦✗] [a-z_]+( [a-z]+)*", line))]
+
+    assert header.startswith("demo-")
+    assert [name[: len(whole)] for name, whole in zip(shown, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """To a file of the repository, and to a heading that it has."""
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+    missing = []
+    for target, heading in links:
+        path = (page.parent / target).resolve() if target else page
+        if not path.exists() or (heading and heading not in headings(path)):
+            missing.append((target, heading))
+
+    assert missing == []
+
+
+def headings(page: Path) -> set[str]:
+    """Return the headings of a page as they are linked to."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_a_page_begins_with_what_you_get(page: Path) -> None:
+    """The first sentence under the title says it."""
+    title, _, first, *_ = page.read_text(encoding="utf-8").splitlines()
+
+    assert title.startswith("# ")
+    assert first.startswith("You ")
+
+
+def test_every_argument_and_environment_variable_of_the_client_is_explained() -> None:
+    """On the page of the settings."""
+    page = text("settings.md")
+    arguments = list(inspect.signature(WhyOps).parameters)
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "whyops_trace").rglob("*.py")]
+    variables = set(re.findall(r"\bWHYOPS_[A-Z]+(?:_[A-Z]+)*\b", "".join(sources)))
+
+    assert len(variables) >= 8
+    assert [name for name in [*arguments, *sorted(variables)] if f"`{name}`" not in page] == []
+
+
+def test_every_option_of_the_decorators_is_explained() -> None:
+    """On the page of the decorators."""
+    page = text("decorators.md")
+    options = {option for kind in (Tool, Llm, Embedding) for option in kind.options}
+
+    assert {"enabled", "accumulate", "extract"} <= options
+    assert [option for option in sorted(options) if f"| `{option}` |" not in page] == []
+
+
+def test_every_event_with_its_arguments_and_options_is_explained() -> None:
+    """On the page of the events by hand."""
+    page = text("manual-events.md")
+    names = [name.removesuffix("_sync") for name in vars(Trace) if name.endswith("_sync")]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    missing = [
+        (name, parameter)
+        for name in names
+        for parameter in inspect.signature(getattr(events, name)).parameters
+        if parameter != "options" and f"`{parameter}`" not in rows.get(name, "")
+    ]
+
+    assert len(names) == 9
+    assert missing == []
+    assert [option for option in sorted(EventOptions.__optional_keys__) if option not in rows] == []
+
+
+def test_every_argument_of_a_trace_is_explained() -> None:
+    """On the page of workflows."""
+    rows = re.findall(r"^\| `(\w+)` \|", text("tracing.md"), re.MULTILINE)
+
+    assert rows == [name for name in inspect.signature(WhyOps.trace).parameters if name != "self"]
+
+
+def test_every_type_of_event_is_explained() -> None:
+    """On the page of events."""
+    names = [name.removesuffix("_sync") for name in vars(Trace) if name.endswith("_sync")]
+    rows = re.findall(r"^\| `(\w+)` \|", text("explanation/events.md"), re.MULTILINE)
+
+    assert [name for name in names if name not in rows] == []
+
+
+def test_every_command_with_its_options_is_explained() -> None:
+    """On the page of the command line, under a heading of its own."""
+    sections = dict(
+        re.findall(r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("cli.md"), re.MULTILINE | re.DOTALL)
+    )
+    missing = [
+        (name, option)
+        for name, command in main.commands.items()
+        for parameter in command.params
+        for option in (
+            parameter.opts
+            if isinstance(parameter, click.Option)
+            else [parameter.make_metavar(click.Context(command))]
+        )
+        if option not in sections.get(name, "")
+    ]
+
+    assert sections.keys() == main.commands.keys()
+    assert missing == []
+
+
+def test_an_unknown_option_names_the_known_ones() -> None:
+    """The documentation can be looked up from the error."""
+    with pytest.raises(UnknownOptionError) as raised:
+        check_options({"stepid": 1})
+
+    assert all(option in str(raised.value) for option in EventOptions.__optional_keys__)
+
+
+def test_the_documentation_is_one_sentence_a_line() -> None:
+    """Outside code and tables, so that a change of a sentence is a change of a line."""
+    crowded = []
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        lines = [line for line in prose.splitlines() if not line.startswith("|")]
+        crowded += [line for line in lines if re.search(r"[a-z`)]\. [A-Z`]", line)]
+
+    assert crowded == []

@@ -1,0 +1,232 @@
+"""The examples run as they are, and record what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from programs import ROOT, outline, run, stored
+
+from whyops_trace.testing import capture_events
+
+EXAMPLES = ROOT / "examples"
+COUNTS = [(1, "tool", "count_words", "ok")] * 3
+
+#: What each example leaves: the id of its trace and the outline of the tree.
+OUTLINES = {
+    "01_quickstart": (
+        "order-1",
+        [
+            (0, "step", "price the order", "ok"),
+            (1, "tool", "look_up_price", "ok"),
+            (1, "tool", "look_up_price", "ok"),
+            (0, "llm", "ask", "ok"),
+            (0, "tool", "charge", "ok"),
+            (0, "tool", "look_up_price", "error"),
+        ],
+    ),
+    "02_async_agent": (
+        "trip-1",
+        [
+            (0, "step", "look things up", "ok"),
+            (1, "tool", "find_trains", "ok"),
+            (1, "tool", "read_weather", "ok"),
+            (1, "tool", "read_weather", "ok"),
+            (0, "llm", "answer", "ok"),
+        ],
+    ),
+    "04_threads": (
+        "report-1",
+        [
+            (0, "step", "one function", "ok"),
+            *COUNTS,
+            (0, "step", "every pool", "ok"),
+            *COUNTS,
+            (0, "step", "asyncio", "ok"),
+            *COUNTS,
+        ],
+    ),
+    "05_redaction_and_options": (
+        "login-1",
+        [
+            (0, "tool", "log_in", "ok"),
+            (0, "tool", "pay", "ok"),
+            (0, "tool", "read_scan", "ok"),
+            (0, "tool", "list_pages", "ok"),
+            (0, "llm", "ask", "ok"),
+            (0, "embedding", "embed", "ok"),
+        ],
+    ),
+}
+
+
+def load(name: str) -> ModuleType:
+    """Import an example by its name, without running its main part."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def told(events: list[dict[str, Any]]) -> list[tuple[str, int, int | None, Any, dict[str, Any]]]:
+    """Return events as ``(type, step, parent, content, metadata beside within)``."""
+    return [
+        (
+            event["eventType"],
+            event["stepId"],
+            event.get("parentStepId"),
+            event["content"],
+            {key: value for key, value in event["metadata"].items() if key != "within"},
+        )
+        for event in events
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short(path: Path) -> None:
+    """Short enough to be read at one glance."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_an_example_runs_and_records_what_it_does(name: str, tmp_path: Path) -> None:
+    """As a program of its own, with nothing on standard error."""
+    trace_id, expected = OUTLINES[name]
+    done = run(EXAMPLES / f"{name}.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outline(stored(tmp_path, trace_id)) == expected
+
+
+def test_the_manual_events_are_all_nine_types(tmp_path: Path) -> None:
+    """Each event as it was given, in order; pairs share a span id, and the user's options are kept."""
+    done = run(EXAMPLES / "03_manual_events.py", home=tmp_path)
+    events = stored(tmp_path, "chat-1")
+    request, response = (event for event in events if event["eventType"].startswith("tool_call_re"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told(events) == [
+        (
+            "user_message", 1, None, {"messages": [{"role": "user", "content": "Is item 7 in stock?"}]},
+            {
+                "trace": {"metadata": {"channel": "web"}}, "systemPrompt": "You know the stock.",
+                "params": {"temperature": 0},
+            },
+        ),
+        (
+            "llm_thinking", 2, 1, {"type": "thinking", "thinking": "I have to look it up.", "signature": "sig-1"},
+            {},
+        ),
+        ("embedding_request", 3, 2, {"input": ["item 7"]}, {}),
+        (
+            "embedding_response", 4, 3,
+            {"object": "list", "embeddingCount": 1, "firstEmbeddingDimensions": 384, "encodingFormat": "float"},
+            {"model": "embed-1", "provider": "example", "usage": {"totalTokens": 3}, "latencyMs": 12},
+        ),
+        (
+            "llm_response", 5, 4,
+            {
+                "toolCalls": [{"id": "call_1", "function": {"name": "stock", "arguments": '{"item": 7}'}}],
+                "finishReason": "tool_calls",
+            },
+            {
+                "model": "example-1", "provider": "example", "latencyMs": 310,
+                "usage": {"promptTokens": 40, "completionTokens": 9, "totalTokens": 49},
+            },
+        ),
+        ("tool_call_request", 6, 5, {"toolCalls": [{"name": "stock", "arguments": {"item": 7}}]}, {"tool": "stock"}),
+        ("error", 7, 6, {"message": "the first warehouse did not answer", "status": 503}, {}),
+        (
+            "tool_call_response", 8, 6,
+            {"toolCalls": [{"name": "stock", "arguments": {"item": 7}}], "toolResults": {"count": 3}},
+            {"tool": "stock", "latencyMs": 48},
+        ),
+        ("tool_result", 9, 8, {"toolName": "stock", "output": {"count": 3}}, {}),
+        (
+            "llm_response", 10, 9, {"content": "Yes: three of them."},
+            {"model": "example-1", "provider": "example"},
+        ),
+    ]  # fmt: skip
+    assert request["spanId"] == response["spanId"] != "span_0"
+    assert events[0]["externalUserId"] == "user-7"
+    assert events[-1]["idempotencyKey"] == "turn-1-answer"
+
+
+def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:
+    """Not in the store, and not in the journal."""
+    done = run(EXAMPLES / "05_redaction_and_options.py", home=tmp_path)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    secrets = (b"hunter2", b"secret-of-mia", b"CH00 1234", b"9876")
+
+    assert done.returncode == 0
+    assert b"log_in" in kept
+    assert [secret for secret in secrets if secret in kept] == []
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_the_checkout_of_the_whyops_package_records_the_same_in_both_faces(face: str) -> None:
+    """The whole list of events as a server gets them; only the import of the program was changed."""
+    example = load("checkout")
+    with capture_events() as events:
+        if face == "sync":
+            example.checkout("checkout-8841")
+        else:
+            asyncio.run(example.checkout_async("checkout-8841"))
+    example.sdk.close_sync()
+    keys = [event.pop("idempotencyKey") for event in events]
+    times = [event.pop("timestamp") for event in events]
+    spans = [event.pop("spanId") for event in events]
+    common = {"traceId": "checkout-8841", "agentName": "customer-support-agent"}
+    calls = [{"name": "charge_card", "arguments": {"amount": 4999, "currency": "usd"}}]
+
+    assert events == [
+        {
+            **common, "eventType": "user_message", "stepId": 1,
+            "metadata": {"within": 0, "systemPrompt": "You are helpful.", "params": {"temperature": 0.2}},
+            "content": {"messages": [{"role": "user", "content": "Please charge my card for order 8841."}]},
+        },
+        {
+            **common, "eventType": "tool_call_request", "stepId": 2, "parentStepId": 1,
+            "metadata": {"within": 0, "tool": "charge_card"},
+            "content": {"toolCalls": calls},
+        },
+        {
+            **common, "eventType": "tool_call_response", "stepId": 3, "parentStepId": 2,
+            "metadata": {"within": 0, "tool": "charge_card", "latencyMs": 320},
+            "content": {"toolCalls": calls, "toolResults": {"id": "ch_1", "status": "succeeded"}},
+        },
+        {
+            **common, "eventType": "llm_response", "stepId": 4, "parentStepId": 3,
+            "metadata": {
+                "within": 0, "model": "openai/gpt-4o", "provider": "openai", "latencyMs": 840,
+                "usage": {
+                    "promptTokens": 120, "completionTokens": 30, "totalTokens": 950,
+                    "cacheReadTokens": 800, "cacheCreationTokens": 0,
+                },
+            },
+            "content": {"content": "Your card was charged 49.99 USD.", "finishReason": "stop"},
+        },
+    ]  # fmt: skip
+    assert len(set(keys)) == 4
+    assert times == sorted(times)
+    assert spans[0] == spans[3] == "span_0" != spans[1] == spans[2]
+
+
+def test_the_checkout_runs_as_a_program_and_says_that_its_key_is_not_used(tmp_path: Path) -> None:
+    """No network is asked for; the traces are in the local store."""
+    done = run(EXAMPLES / "checkout.py", home=tmp_path)
+    expected = [
+        (0, "event", "user", "ok"),
+        (0, "tool", "charge_card", "ok"),
+        (0, "llm", "openai/gpt-4o", "ok"),
+    ]
+
+    assert done.returncode == 0
+    assert "keeps traces in the local store" in done.stderr
+    assert [outline(stored(tmp_path, f"checkout-884{k}")) for k in (1, 2)] == [expected, expected]

@@ -16,41 +16,23 @@ Guarantees of both paths:
 
 from __future__ import annotations
 
-import binascii
-import collections
-import datetime
-import decimal
-import enum
-import gc
-import io
-import re
 import sys
-import types
-import uuid
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
 from whyops_trace._guard import guarded
+from whyops_trace._objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
 
-REDACTED: Final = "[redacted]"
 CIRCULAR: Final = "[circular]"
 TOO_DEEP: Final = "[too deep]"
-TOO_MANY: Final = "[too many items]"
 CHANGING: Final = "[changed while being read]"
-#: The key of :data:`TOO_MANY` in an object that was cut short.
-REST: Final = "..."
 
 #: Levels of containers. A server fails at thousands of them, a reader long before.
 MAX_DEPTH: Final = 64
 #: Nodes of a mended copy. What needs no mending is not copied, and has no such bound.
 MAX_NODES: Final = 20_000
-#: Attributes of an object of no known kind.
-MAX_ATTRIBUTES: Final = 50
-#: Elements of a numpy array; of a larger one only shape and type are worth storing.
-MAX_ELEMENTS: Final = 256
 #: Integers beyond these come back from a JSON parser as other ones.
 MIN_INT, MAX_INT = -(2**53), 2**53
 #: What no float is beyond but the infinities, nor between if it is NaN; JSON has no numbers for those.
@@ -137,10 +119,6 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     return True
 
 
-class _Pairs(list[tuple[Any, Any]]):
-    """Entries of a mapping, not yet mended. A dict of them would hash and compare the keys."""
-
-
 class _Mender:
     """Builds the mended copy of one value."""
 
@@ -177,16 +155,16 @@ class _Mender:
             return TOO_DEEP
 
     def _mend_object(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
-        read, base = _reader_of(type(value))
+        read, base = reader_of(type(value))
         if base is object:
-            read, inside = (_opaque if inside else read), True
+            read, inside = (opaque if inside else read), True
         found = _simpler(read, value, base, self.left + 1)
         if found is None:
-            return _text(f"<unencodable {_name(type(value))}>")
+            return _text(f"<unencodable {name_of(type(value))}>")
         simpler: Any = found[0]
         if type(simpler) is list:
             return self._array(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
-        if type(simpler) is _Pairs:
+        if type(simpler) is Pairs:
             return self._mapping(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
         return self.mend(simpler, path, inside)
 
@@ -199,7 +177,7 @@ class _Mender:
             mended.append(self.mend(item, path, inside))
         return mended
 
-    def _mapping(self, pairs: _Pairs, path: tuple[int, ...], inside: bool) -> Any:
+    def _mapping(self, pairs: Pairs, path: tuple[int, ...], inside: bool) -> Any:
         mended = {}
         for key, item in pairs:
             if self.left <= 0:
@@ -232,14 +210,8 @@ def _digits(number: int) -> str:
         return hex(number)
 
 
-#: Says one level of an object in simpler terms: by a JSON scalar, by a list or :class:`_Pairs` of things to be
-#: mended, or by another object that stands for it. Called with the object, the class of its MRO that the reader is
-#: for, and the number of items that are wanted at most.
-_Reader: TypeAlias = Callable[[Any, Any, int], object]
-
-
 @guarded("reading a value")
-def _simpler(read: _Reader, value: object, base: type, limit: int) -> tuple[object]:
+def _simpler(read: Reader, value: object, base: type, limit: int) -> tuple[object]:
     """Return what a reader says, in a tuple that tells ``None`` from a failure."""
     for _ in range(3):
         try:
@@ -249,294 +221,3 @@ def _simpler(read: _Reader, value: object, base: type, limit: int) -> tuple[obje
         except RuntimeError:  # a container that another thread, or a finaliser, has just changed
             continue
     return (CHANGING,)
-
-
-# What follows reads objects without their class. The descriptors taken here are CPython's own, so what they answer
-# passes no attribute lookup in which a class or metaclass could have a say.
-
-_mro: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
-_namespace: Final[Callable[[type], Mapping[str, Any]]] = vars(type)["__dict__"].__get__
-_globals: Final[Callable[[object], dict[str, Any]]] = vars(types.ModuleType)["__dict__"].__get__
-
-#: The docstring of the ``__dict__`` descriptor that every class statement makes. Proxies written in C have another
-#: one, which answers for the object behind them.
-_GENUINE: Final = vars(type("_", (), {}))["__dict__"].__doc__
-#: Modules that say nothing about a class.
-_UNSAID: Final = frozenset({"builtins", "__main__", "_io", "_thread"})
-#: Packages whose objects are large, or are there to be watched: only named.
-_NAMED: Final = frozenset(
-    {"jax", "pandas", "PIL", "polars", "pyarrow", "tensorflow", "torch", "unittest", "wrapt"}
-)
-#: Packages whose time zones are asked for their offset; any other zone is the user's code.
-_ZONES: Final = frozenset({"datetime", "dateutil", "pendulum", "pydantic_core", "pytz", "zoneinfo"})
-#: Control characters other than the white space of text.
-_BINARY: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-_SCALARS: Final = (type(None), str, int, float, bool, bytes)
-
-
-def _get(base: type, name: str, value: object) -> Any:
-    """Return what the descriptor *name* of a class of the value's MRO reads from the value."""
-    return _namespace(base)[name].__get__(value)
-
-
-def _module(kind: type) -> str:
-    try:
-        module = _get(type, "__module__", kind)
-    except AttributeError:  # it was made where no module was named
-        return "builtins"
-    return module if type(module) is str else "builtins"
-
-
-def _qualname(kind: type) -> str:
-    return str.__str__(_get(type, "__qualname__", kind))
-
-
-def _dotted(module: object, name: str) -> str:
-    name = str.__str__(name)
-    return name if type(module) is not str or module in _UNSAID else f"{module}.{name}"
-
-
-def _name(kind: type) -> str:
-    return _dotted(_module(kind), _qualname(kind))
-
-
-def _package(kind: type) -> str:
-    return _module(kind).partition(".")[0]
-
-
-def _is_genuine(kind: type) -> bool:
-    """Tell whether a class is the one that bears its name in its module, and no namesake."""
-    module = sys.modules.get(_module(kind))
-    return issubclass(type(module), types.ModuleType) and _globals(module).get(_qualname(kind)) is kind
-
-
-def _class_attribute(kind: type, name: str) -> Any:
-    """Return what the nearest class of the MRO has under a name, as it stands there."""
-    return next((_namespace(base)[name] for base in _mro(kind) if name in _namespace(base)), None)
-
-
-def _attributes(value: object) -> dict[str, Any]:
-    """Return the instance ``__dict__``, where the object has a genuine one."""
-    found = _class_attribute(type(value), "__dict__")
-    if type(found) is not types.MemberDescriptorType and (
-        type(found) is not types.GetSetDescriptorType or found.__doc__ != _GENUINE
-    ):
-        return {}
-    return {name: item for name, item in list(dict.items(found.__get__(value))) if type(name) is str}
-
-
-def _state(value: object) -> dict[str, Any]:
-    """Return all that an object holds, in slots and in its ``__dict__``."""
-    state: dict[str, Any] = {}
-    for base in reversed(_mro(type(value))):
-        slots = list(_namespace(base).items()) if "__slots__" in _namespace(base) else []
-        for name, slot in slots:
-            if type(slot) is types.MemberDescriptorType and type(name) is str:
-                try:
-                    state[name] = slot.__get__(value)
-                except (AttributeError, TypeError):  # empty, or a slot of another class
-                    continue
-    return state | _attributes(value)
-
-
-def _reader_of(kind: type) -> tuple[_Reader, type]:
-    """Return the reader for a class, and the class of its MRO that it belongs to."""
-    for base in (BaseException,) if issubclass(kind, BaseException) else _mro(kind):
-        read = _READERS.get(id(base)) or _foreign_reader(base)
-        if read is not None:
-            return read, base
-    return _object, object
-
-
-def _foreign_reader(base: type) -> _Reader | None:
-    read = _FOREIGN.get(f"{_module(base)}.{_qualname(base)}")
-    if read is not None and _is_genuine(base):
-        return read
-    namespace = _namespace(base)
-    if issubclass(type(namespace.get("__dataclass_fields__")), dict):
-        return _dataclass
-    return _attrs if issubclass(type(namespace.get("__attrs_attrs__")), tuple) else None
-
-
-def _opaque(value: object, base: type, limit: int) -> str:
-    return f"<{_name(type(value))}>"
-
-
-def _object(value: object, base: type, limit: int) -> object:
-    public = [(name, item) for name, item in _state(value).items() if not name.startswith("_")]
-    if not public or any(_package(kind) in _NAMED for kind in _mro(type(value))):
-        return _opaque(value, base, limit)
-    rest = [(REST, TOO_MANY)] if len(public) > MAX_ATTRIBUTES else []
-    return _Pairs([("$type", _name(type(value))), *public[:MAX_ATTRIBUTES], *rest])
-
-
-def _fields(value: object, names: Iterable[Any]) -> _Pairs:
-    state = _state(value)
-    return _Pairs((name, state[name]) for name in names if type(name) is str and name in state)
-
-
-def _dataclass(value: object, base: type, limit: int) -> _Pairs:
-    return _fields(value, list(dict.keys(_namespace(base)["__dataclass_fields__"])))
-
-
-def _attrs(value: object, base: type, limit: int) -> _Pairs:
-    fields = tuple.__iter__(_namespace(base)["__attrs_attrs__"])
-    return _fields(value, [field.name for field in fields if _is_genuine(type(field))])
-
-
-def _model(value: object, base: type, limit: int) -> _Pairs:
-    extra = _state(value).get("__pydantic_extra__")
-    return _Pairs([*_attributes(value).items(), *(dict.items(extra) if type(extra) is dict else ())])
-
-
-def _items(value: Any, base: Any, limit: int) -> list[Any]:
-    return list(islice(base.__iter__(value), limit))
-
-
-def _tuple(value: Any, base: type, limit: int) -> object:
-    items = tuple.__getitem__(value, slice(limit))
-    names = _class_attribute(type(value), "_fields")
-    if type(names) is tuple and len(names) == tuple.__len__(value):  # a named tuple
-        return _Pairs(zip(names, items, strict=False))
-    return list(items)
-
-
-def _bytes(value: Any, base: Any, limit: int) -> object:
-    try:
-        raw = value.tobytes() if base is memoryview else bytes(base.__getitem__(value, slice(None)))
-    except ValueError:  # a memoryview that was released
-        return _opaque(value, base, limit)
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if _BINARY.search(text) is None:
-        return text
-    return {"base64": binascii.b2a_base64(raw, newline=False).decode(), "bytes": len(raw)}
-
-
-def _zoned(moment: datetime.datetime | datetime.time) -> str:
-    zone = moment.tzinfo
-    if zone is None or _package(type(zone)) in _ZONES:
-        return moment.isoformat()
-    return f"{moment.replace(tzinfo=None).isoformat()}[{_name(type(zone))}]"
-
-
-def _path(value: Any, base: type, limit: int) -> str:
-    flavour: Any = next(
-        kind for kind in _mro(type(value)) if _package(kind) == "pathlib" and _is_genuine(kind)
-    )
-    parts = _get(base, "_raw_paths" if "_raw_paths" in _namespace(base) else "_parts", value)
-    return str(flavour(*map(str.__str__, parts)))
-
-
-def _numpy_array(value: Any, base: Any, limit: int) -> object:
-    if type(value) is base and value.size <= MAX_ELEMENTS:
-        return value.tolist()
-    return {"shape": _get(base, "shape", value), "dtype": str(_get(base, "dtype", value))}
-
-
-def _numpy_scalar(value: Any, base: Any, limit: int) -> object:
-    number = base.tolist(value)
-    return number if type(number) is not type(value) else str(number)  # Python has no long double
-
-
-def _exception(value: BaseException, base: type, limit: int) -> dict[str, str]:
-    return {"type": _name(type(value)), "message": _message(value)}
-
-
-def _message(error: BaseException) -> str:
-    """Return ``str(error)`` if only builtin code takes part in it, else the texts among the arguments."""
-    arguments = _get(BaseException, "args", error)
-    said, author = [*arguments], None
-    for base in reversed(_mro(type(error))):
-        builtin = _module(base) == "builtins" and _is_genuine(base)
-        for name, item in list(_namespace(base).items()):
-            if builtin and type(item) is types.MemberDescriptorType:
-                said.append(item.__get__(error))
-            elif type(name) is str and name == "__str__":
-                author = item if builtin else None
-    if author and all(any(type(item) is kind for kind in _SCALARS) for item in said):
-        return str(author(error))
-    return ", ".join(str.__str__(item) for item in arguments if issubclass(type(item), str))
-
-
-def _function(value: Any, base: type, limit: int) -> str:
-    word, function = ("method", value.__func__) if base is types.MethodType else ("function", value)
-    if type(function) is types.FunctionType:
-        return f"<{word} {_dotted(function.__module__, function.__qualname__)}>"
-    if type(function) is types.BuiltinFunctionType:
-        return f"<{word} {_dotted(function.__module__, function.__name__)}>"
-    return _opaque(value, base, limit)
-
-
-def _generator(value: Any, base: type, limit: int) -> str:
-    frame = getattr(value, {"generator": "gi_frame", "coroutine": "cr_frame"}.get(base.__name__, "ag_frame"))
-    module = None if frame is None else dict.get(frame.f_globals, "__name__")
-    return f"<{base.__name__} {_dotted(module, value.__qualname__)}>"
-
-
-def _by(method: str) -> _Reader:
-    """Return a reader that asks the base's own method, whatever a subclass makes of it."""
-    return lambda value, base, limit: getattr(base, method)(value)
-
-
-#: Readers by the id of the class they are for: to hash a class may run code of its metaclass.
-_READERS: Final[dict[int, _Reader]] = {
-    id(base): read
-    for bases, read in (
-        ((str, decimal.Decimal), _by("__str__")),
-        ((int,), _by("__int__")),
-        ((float,), _by("__float__")),
-        ((complex,), _by("__repr__")),
-        ((bytes, bytearray, memoryview), _bytes),
-        ((dict,), lambda value, base, limit: _Pairs(islice(dict.items(value), limit))),
-        ((type({}.items()),), lambda value, base, limit: _Pairs(_items(value, base, limit))),
-        ((list, set, frozenset, range, collections.deque, type({}.keys()), type({}.values())), _items),
-        ((tuple,), _tuple),
-        # Not one method of a mapping proxy may be called: the mapping behind it may be a user's.
-        ((types.MappingProxyType,), lambda value, base, limit: gc.get_referents(value)[0]),
-        ((datetime.date,), _by("isoformat")),
-        (
-            (datetime.datetime,),
-            lambda x, base, _: _zoned(datetime.datetime.combine(base.date(x), base.timetz(x))),
-        ),
-        (
-            (datetime.time,),
-            lambda x, base, _: _zoned(datetime.datetime.combine(datetime.date.min, x).timetz()),
-        ),
-        ((datetime.timedelta,), _by("total_seconds")),
-        ((enum.Enum,), lambda value, base, limit: _attributes(value).get("_value_")),
-        ((uuid.UUID,), lambda value, base, limit: str(base(int=_get(base, "int", value)))),
-        ((re.Pattern,), lambda value, base, limit: value.pattern),
-        ((msgspec.Struct,), lambda value, base, limit: _Pairs(_state(value).items())),
-        ((BaseException,), _exception),
-        ((type,), lambda value, base, limit: f"<class {_name(value)}>"),
-        (
-            (types.ModuleType,),
-            lambda value, base, limit: f"<module {str.__str__(_globals(value)['__name__'])}>",
-        ),
-        ((types.FunctionType, types.BuiltinFunctionType, types.MethodType), _function),
-        ((types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType), _generator),
-        ((io.IOBase.__base__,), _opaque),
-        ((object,), _object),
-    )
-    for base in bases
-}
-
-#: Readers of classes that need not be loaded, by name. They are used for the genuine class of this name only.
-_FOREIGN: Final[dict[str, _Reader]] = {
-    "array.array": _items,
-    "fractions.Fraction": lambda x, base, _: str(
-        base(_get(base, "_numerator", x), _get(base, "_denominator", x))
-    ),
-    "numpy.generic": _numpy_scalar,
-    "numpy.ndarray": _numpy_array,
-    "pathlib.PurePath": _path,
-    "pathlib._local.PurePath": _path,  # its home in Python 3.13
-    "pydantic.main.BaseModel": _model,
-    "pydantic.root_model.RootModel": lambda value, base, limit: _attributes(value).get("root"),
-    "pydantic.types.Secret": lambda value, base, limit: REDACTED,
-    "pydantic.types.SecretBytes": lambda value, base, limit: REDACTED,
-    "pydantic.types.SecretStr": lambda value, base, limit: REDACTED,
-}

@@ -13,7 +13,7 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeVar, overload
 
 import wrapt
@@ -242,8 +242,11 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         wrapped = self.__wrapped__
-        if type(wrapped) is FunctionType:
+        if isinstance(wrapped, (FunctionType, type)):
             return wrapped.__qualname__  # by reference
+        reduced = wrapped.__reduce_ex__(protocol)
+        if isinstance(reduced, str) and type(wrapped) is not BuiltinFunctionType:
+            return reduced  # by reference as well, as functions with a cache
         return _trace, (self._self_rebuild[0], wrapped, self._self_rebuild[1])
 
     def __copy__(self) -> Any:

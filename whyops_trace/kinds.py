@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from whyops_trace import _json
 from whyops_trace._failure import describe, outcome
-from whyops_trace.calls import Call, CallSite, Items, error_content
+from whyops_trace.calls import C, Call, CallSite, Items, error_content
 from whyops_trace.events import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
 
@@ -87,6 +87,13 @@ class Llm(CallSite):
         self._extract: Callable[[Any], Any] | None = options.get("extract")
         self._function = b',"function":' + _json.string(self.name) + self.metadata
 
+    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
+        call = super()._open(named, run)
+        model = named.get("model")
+        if call is not None and type(model) is str:
+            call.asked = model
+        return call
+
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
         asked = read_request(_json.plain(named, hides))
@@ -122,7 +129,7 @@ class Llm(CallSite):
             self._close(call, turn, elapsed_ms, b',"outcome":"cancelled"')
         else:
             hides = call.state.recorder.hides
-            call.close(b"error", self._named(Turn(), elapsed_ms, b""), error_content(error, hides))
+            call.close(b"error", self._named(call, Turn(), elapsed_ms, b""), error_content(error, hides))
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
         hides = call.state.recorder.hides
@@ -136,11 +143,11 @@ class Llm(CallSite):
             content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
         if turn.usage:
             ending = b',"usage":%b%b' % (_json.encode(turn.usage, hides), ending)
-        call.close(b"llm_response", self._named(turn, elapsed_ms, ending), _json.encode(content, hides))
+        call.close(b"llm_response", self._named(call, turn, elapsed_ms, ending), _json.encode(content, hides))
 
-    def _named(self, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
-        """Return the metadata members of an answer: its model is the answer's own, else the decorator's."""
-        model = (turn.model or self._model or "unknown")[:MAX_MODEL]
+    def _named(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
+        """Return the metadata members of an answer: its model is its own, else the one asked for, else the decorator's."""
+        model = (turn.model or call.asked or self._model or "unknown")[:MAX_MODEL]
         provider = self._provider or turn.provider or (model.split("/")[0] if "/" in model else "unknown")
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
             self._function, _json.string(model), _json.string(provider), elapsed_ms, ending,
@@ -196,7 +203,7 @@ class Embedding(Llm):
         self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]
     ) -> None:
         body = _json.encode(content, call.state.recorder.hides)
-        call.close(b"embedding_response", self._named(turn, elapsed_ms, ending), body)
+        call.close(b"embedding_response", self._named(call, turn, elapsed_ms, ending), body)
 
 
 def _items(items: Items) -> bytes:

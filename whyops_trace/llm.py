@@ -251,14 +251,21 @@ def read_usage(usage: Any) -> TokenUsage:
 def read_embedding(answer: Any) -> tuple[int, int]:
     """Return how many vectors an embedding call gave back, and the length of the first."""
     if isinstance(answer, dict):
-        shape = answer.get("shape")  # an array too large to be written out
-        if isinstance(shape, list) and shape and all(isinstance(n, int) for n in shape):
+        shape = _shape(answer)
+        if shape:
             return (shape[0], shape[1]) if len(shape) > 1 else (1, shape[0])
         answer = answer.get("data", answer.get("embeddings", answer.get("embedding")))
     vectors = [_dict(item).get("embedding", item) for item in _list(answer)]
-    if vectors and not isinstance(vectors[0], list):
+    first = vectors[0] if vectors else []
+    if isinstance(first, (int, float)):
         return 1, len(vectors)
-    return len(vectors), len(vectors[0]) if vectors else 0
+    return len(vectors), len(first) if isinstance(first, list) else next(iter(_shape(first)), 0)
+
+
+def _shape(array: Any) -> list[int]:
+    """Return the shape of an array that was too large to be written out."""
+    shape = _list(_dict(array).get("shape"))
+    return shape if all(isinstance(n, int) for n in shape) else []
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCallItem:
@@ -279,6 +286,8 @@ def _text(value: Any) -> str:
     """Return the text of a message content: text, or the texts of a list of blocks."""
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     if isinstance(value, list):
         texts = (item if isinstance(item, str) else _dict(item).get("text") for item in value)
         return "".join(text for text in texts if isinstance(text, str))

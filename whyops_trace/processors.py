@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from whyops_trace._json import REDACTED
+from whyops_trace._objects import REDACTED
 
 __all__ = ["REDACTED", "Redactor"]
 

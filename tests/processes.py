@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def run(code: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
 
 def stored(home: Path, trace_id: str) -> list[dict[str, Any]]:
     """Return the events of a trace that the store of *home* has."""
-    return Store(home / "traces.db").events(trace_id)
+    with contextlib.closing(Store(home / "traces.db")) as store:
+        return store.events(trace_id)
 
 
 def waiting(home: Path) -> list[bytes]:

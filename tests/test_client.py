@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from processes import run
+from processes import run, stored
 
 import whyops_trace
 from whyops_trace import ConfigurationError, WhyOps, trace, traced_tool
@@ -114,9 +115,11 @@ def test_with_no_client_a_local_default_is_made_at_first_use(
     monkeypatch.setenv("WHYOPS_HOME", str(tmp_path / "home"))
     double(2)
     ledger = whyops_trace.flush_sync()
+    with contextlib.closing(Store(tmp_path / "home" / "traces.db")) as store:
+        traces = store.traces()
 
     assert ledger["local"].delivered == 2
-    assert [summary.tool_calls for summary in Store(tmp_path / "home" / "traces.db").traces()] == [1]
+    assert [summary.tool_calls for summary in traces] == [1]
 
 
 def test_a_wrong_environment_does_not_break_a_decorated_call(
@@ -154,7 +157,7 @@ def test_closing_ends_the_threads_and_a_later_event_starts_them_again(tmp_path: 
     sdk.close_sync()
 
     assert (running, stopped, threads()) == (["whyops-local"], [], [])
-    assert [event["eventType"] for event in Store(tmp_path / "traces.db").events("t")] == [
+    assert [event["eventType"] for event in stored(tmp_path, "t")] == [
         "user_message",
         "error",
     ]

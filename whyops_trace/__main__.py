@@ -11,7 +11,7 @@ def main() -> None:
     try:
         from whyops_trace.cli import main as command
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.stderr.write('install the command line with: pip install "whyops-trace[cli]"\n')
         raise SystemExit(1) from None

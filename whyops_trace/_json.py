@@ -67,16 +67,17 @@ def encode(value: object, hides: Callable[[str], bool]) -> bytes:
         return b'"[too deep]"'
 
 
-def plain(value: object, hides: Callable[[str], bool]) -> Any:
+def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) -> Any:
     """
     Return a mended copy of a value, made of dict, list, str, int, float, bool and None only.
 
     Args:
         value: Anything at all.
         hides: As for :func:`encode`.
+        shapes: Whether lists of floats are told by their length, as large arrays are: ``{"shape": [1536]}``.
     """
     try:
-        return _Mender(hides).mend(value, (), False)
+        return _Mender(hides, shapes).mend(value, (), False)
     except RecursionError:
         return TOO_DEEP
 
@@ -122,10 +123,11 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
 class _Mender:
     """Builds the mended copy of one value."""
 
-    __slots__ = ("hides", "left")
+    __slots__ = ("hides", "left", "shapes")
 
-    def __init__(self, hides: Callable[[str], bool]) -> None:
+    def __init__(self, hides: Callable[[str], bool], shapes: bool) -> None:
         self.hides = hides
+        self.shapes = shapes
         self.left = MAX_NODES
 
     def mend(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
@@ -169,6 +171,8 @@ class _Mender:
         return self.mend(simpler, path, inside)
 
     def _array(self, items: list[Any], path: tuple[int, ...], inside: bool) -> Any:
+        if self.shapes and items and type(items[0]) is float:
+            return {"shape": [len(items)]}
         mended = []
         for item in items:
             if self.left <= 0:

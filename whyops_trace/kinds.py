@@ -167,7 +167,7 @@ class Embedding(Llm):
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        texts: Any = next(iter(named.values()), [])
+        texts: Any = next((value for name, value in named.items() if not hides(name)), [])
         for name in ("input", "inputs", "texts", "text"):
             texts = named.get(name, texts)
         inputs = texts if type(texts) in (list, tuple) else [texts]
@@ -178,7 +178,7 @@ class Embedding(Llm):
         result = call.items.kept if call.items is not None else result
         if self._extract is not None:
             result = self.made_by("extract", self._extract, result)
-        answer = _json.plain(result, call.state.recorder.hides)
+        answer = _json.plain(result, call.state.recorder.hides, shapes=True)
         count, dimensions = read_embedding(answer)
         described = answer if isinstance(answer, dict) else {}
         model = described.get("model")

@@ -12,12 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace.events import MAX_COUNT
 from whyops_trace.types import TokenUsage, ToolCallItem
 
 #: Parameters that hold the conversation, in the order they are looked for.
 _MESSAGES: Final = ("messages", "input", "prompt", "contents", "question", "query", "text")
 #: Parameters that hold what the model is told beside it.
 _SYSTEM: Final = ("system", "system_prompt", "systemPrompt", "instructions")
+#: What an answer in the library's own names may hold.
+_OWN: Final = frozenset(
+    "content finishReason finish_reason model provider text thinking toolCalls tool_calls usage".split()
+)
 #: Roles and item types under which a tool's result goes back to a model.
 _TOOL_ROLES: Final = ("tool", "function")
 _TOOL_ITEMS: Final = ("tool_result", "function_call_output")
@@ -113,7 +118,7 @@ def _tool_name(messages: list[Any], call_id: Any, name: Any) -> str:
     """Return the name of a tool call by its id, looked up in the conversation."""
     if isinstance(name, str) and name:
         return name
-    for message in reversed(messages):
+    for message in reversed(messages) if call_id is not None else ():
         if isinstance(message, dict):
             for call in [*_list(message.get("tool_calls")), *_list(message.get("content")), message]:
                 if isinstance(call, dict) and call_id in (call.get("id"), call.get("call_id")):
@@ -151,7 +156,8 @@ def _read_chat(answer: dict[str, Any]) -> Turn:
     choice = _dict(answer["choices"][0])
     message = _dict(choice.get("message")) or _dict(choice.get("delta"))
     turn = Turn(provider="openai", finish_reason=_str(choice.get("finish_reason")))
-    turn.content = _text(message["content"]) if message.get("content") is not None else message.get("refusal")
+    said = message.get("content")
+    turn.content = _text(said) if said is not None else _str(message.get("refusal")) or None
     turn.tool_calls = [
         _tool_call(call) for call in _list(message.get("tool_calls")) if isinstance(call, dict)
     ]
@@ -190,7 +196,7 @@ def _read_message(answer: dict[str, Any]) -> Turn:
             }
             turn.tool_calls = [*turn.tool_calls, _tool_call(call)]
         elif kind in ("thinking", "redacted_thinking"):
-            turn.thinking = [*turn.thinking, {key: value for key, value in block.items() if value}]
+            turn.thinking = [*turn.thinking, {key: value for key, value in block.items() if value is not None}]
     turn.content = "".join(texts) if texts else None
     return turn
 
@@ -201,8 +207,10 @@ def _read_own(answer: dict[str, Any]) -> Turn:
     calls = answer.get("tool_calls") or answer.get("toolCalls")
     turn.tool_calls = [_tool_call(call) for call in _list(calls) if isinstance(call, dict)]
     text = answer.get("content", answer.get("text"))
-    known = text is not None or turn.tool_calls
-    turn.content = _text(text) if text is not None else None if known else _compact(answer)
+    if text is not None:
+        turn.content = _text(text)
+    elif not turn.tool_calls and answer.keys() - _OWN:
+        turn.content = _compact(answer)
     thinking = answer.get("thinking")
     if isinstance(thinking, str) and thinking:
         turn.thinking = [{"type": "thinking", "thinking": thinking}]
@@ -238,7 +246,7 @@ def read_usage(usage: Any) -> TokenUsage:
         counts["completionTokens"] = completion
     total = _int(usage.get("total_tokens"))
     if total is None and counts:
-        total = counts.get("promptTokens", 0) + read + written + counts.get("completionTokens", 0)
+        total = _int(counts.get("promptTokens", 0) + read + written + counts.get("completionTokens", 0))
     if total is not None:
         counts["totalTokens"] = total
     if read:
@@ -311,8 +319,6 @@ def _str(value: Any) -> str:
 
 
 def _int(value: Any) -> int | None:
-    return (
-        round(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-        else None
-    )
+    """Return a count a server can store, None for anything else."""
+    counts = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return round(value) if counts else None

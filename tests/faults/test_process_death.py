@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import signal
 import subprocess
@@ -91,11 +92,11 @@ def test_a_call_that_a_killed_process_left_open_is_shown_as_unfinished(tmp_path:
         tmp_path,
     )
     next_process(tmp_path)
-    store = Store(tmp_path / "traces.db")
-    ended = store.ended_processes()
-    tree = build(store.events("t"), ended.__contains__)
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        ended, events = store.ended_processes(), store.events("t")
+    tree = build(events, ended.__contains__)
 
-    assert [event["eventType"] for event in store.events("t")] == ["tool_call_request"]
+    assert [event["eventType"] for event in events] == ["tool_call_request"]
     assert [(node.name, node.status) for node in tree.nodes] == [("f", "unfinished")]
 
 

@@ -1,0 +1,899 @@
+"""The local store: what goes in, under which numbers, and what comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from lines import Process, encoded, tool_request, tool_response
+from processes import run, start
+
+from whyops_trace import _database
+from whyops_trace._intake import SLICE
+from whyops_trace._summary import SUMMARY_COLUMNS
+from whyops_trace.exceptions import StoreError, TraceNotFoundError
+from whyops_trace.store import Store, TraceSummary
+from whyops_trace.testing import ManualClock
+
+TOKEN = "9f2c41aa01be"
+OTHER = "77aa00bb11cc"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Time of the store."""
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[Store]:
+    """A store of its own."""
+    store = Store(tmp_path / "home" / "traces.db", clock=clock)
+    yield store
+    store.close()
+
+
+def tool_call(process: Process, step: int = 1, parent: int | None = None, **members: Any) -> list[bytes]:
+    """Return the two records of a tool call."""
+    return [
+        encoded(tool_request(process, step, parent, **members)),
+        encoded(tool_response(process, step + 1, step, **members)),
+    ]
+
+
+def numbers(store: Store, trace: str = "checkout-8841") -> list[tuple[int, int | None, int]]:
+    """Return step, parent and enclosing step of each event."""
+    return [
+        (event["stepId"], event.get("parentStepId"), event["metadata"]["within"])
+        for event in store.events(trace)
+    ]
+
+
+def content_of(path: Path) -> list[Any]:
+    """Return every row of a store's tables, with the times of storing left out."""
+    with sqlite3.connect(path) as connection:
+        traces = connection.execute(
+            f"SELECT id, last_step, process, {SUMMARY_COLUMNS} FROM traces"
+        ).fetchall()
+        rest = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("events", "runs")]
+    connection.close()
+    return [traces, *rest]
+
+
+# Events
+
+
+def test_events_come_back_as_they_were_recorded(store: Store) -> None:
+    """What the store returns for a trace are the records themselves."""
+    process = Process()
+    events = [tool_request(process, 1), tool_response(process, 2, 1)]
+
+    assert store.ingest((TOKEN, [encoded(event) for event in events])) == [True, True]
+    assert store.events("checkout-8841") == events
+
+
+def test_a_batch_that_comes_twice_changes_nothing(store: Store) -> None:
+    """Records are known by trace and idempotency key, also those of a run that had to be shifted."""
+    store.ingest((TOKEN, tool_call(Process(run=f"{TOKEN}-1"))))
+    batch = (OTHER, tool_call(Process(OTHER, run=f"{OTHER}-1")))
+    store.ingest(batch)
+    before = content_of(store.path)
+
+    assert store.ingest(batch) == [True, True]
+    assert content_of(store.path) == before
+
+
+def test_a_batch_that_is_partly_known_adds_the_rest(store: Store) -> None:
+    """After a crash between storing and committing a batch may come back longer than it was."""
+    process = Process()
+    first, second = tool_call(process)
+    store.ingest((TOKEN, [first]))
+    store.ingest((TOKEN, [first, second, second]))
+
+    assert numbers(store) == [(1, None, 0), (2, 1, 1)]
+    assert store.trace("checkout-8841").event_count == 2
+    assert store.trace("checkout-8841").tool_calls == 1
+
+
+def test_the_same_key_in_two_traces_is_two_records(store: Store) -> None:
+    """An idempotency key is unique in its trace only, as on a server."""
+    keyed = {"idempotencyKey": "mine"}
+    lines = [Process(trace=trace).line("error", 1, **keyed) for trace in ("a", "b")]
+    store.ingest((TOKEN, lines))
+
+    assert len(store.events("a")) == len(store.events("b")) == 1
+
+
+def test_a_batch_of_many_slices_and_traces(store: Store) -> None:
+    """Batches are inserted in slices; no record gets lost or changes place between two of them."""
+    processes = [Process(trace=f"t{n}") for n in range(60)]
+    lines = [process.line("error", step) for step in range(1, 11) for process in processes]
+
+    assert len(lines) > 3 * SLICE
+    assert store.ingest((TOKEN, lines)) == [True] * 600
+    assert store.ingest((TOKEN, [])) == []
+    assert [len(store.events(f"t{n}")) for n in range(60)] == [10] * 60
+    assert store.traces(limit=1000) == [store.trace(f"t{n}") for n in reversed(range(60))]
+
+
+def test_the_end_of_a_step_comes_after_its_beginning_and_that_of_a_trace_last(store: Store) -> None:
+    """Local records repeat the step of what they end, and follow it."""
+    process = Process()
+    store.ingest(
+        (
+            TOKEN,
+            [
+                process.line("llm_thinking", 1, metadata={"step": "plan"}),
+                process.line("error", 2, 1, within=1),
+                process.line("step_end", 1, metadata={"step": "plan"}),
+                process.line("error", 3, 1),
+                process.line("trace_end", 1, 1, end=True),
+            ],
+        )
+    )
+
+    assert [event["eventType"] for event in store.events("checkout-8841")] == [
+        "llm_thinking",
+        "step_end",
+        "error",
+        "error",
+        "trace_end",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"not json",
+        b'{"eventType":"error"}',
+        b'{"eventType":"error","traceId":"t","stepId":"1","idempotencyKey":"k"}',
+        b'{"eventType":"error","traceId":"t","stepId":1099511627777,"idempotencyKey":"k"}',
+        b'{"eventType":"error","traceId":"t","stepId":1,"idempotencyKey":"k","content":"\xff"}',
+        b'{"eventType":"error","traceId":"t","stepId":1,"idempotencyKey":"k","content":%b}'
+        % (b"[" * 100_000 + b"]" * 100_000),
+    ],
+)
+def test_a_line_that_is_no_record_is_left_out(
+    store: Store, said: Callable[[], list[str]], line: bytes
+) -> None:
+    """One bad line never holds up the others; the first is told in the log."""
+    good = Process().line("error", 1)
+
+    assert store.ingest((TOKEN, [good, line, line])) == [True, False, False]
+    assert len(store.events("checkout-8841")) == 1
+    assert len(said()) == 1
+    assert said()[0].startswith("Left out what is not a record")
+
+
+def test_metadata_of_any_shape_is_stored(store: Store) -> None:
+    """Users may put anything into metadata; what cannot be summed up is not, and the event is kept."""
+    odd: list[Any] = [
+        "12",
+        12,
+        None,
+        [1],
+        {"promptTokens": "12", "completionTokens": True},
+        {"promptTokens": -1},
+    ]
+    process = Process()
+    events = [
+        process.event(
+            "llm_response",
+            step,
+            metadata={"usage": usage, "tool": [1], "latencyMs": "x", "outcome": {}, "trace": usage},
+            content=usage,
+        )
+        for step, usage in enumerate(odd, 1)
+    ]
+    events.append(process.event("llm_response", 9, metadata={"usage": {"promptTokens": 2**70}}))
+    lines = [encoded(event) for event in events]
+
+    assert store.ingest((TOKEN, lines)) == [True] * len(lines)
+    assert store.events("checkout-8841") == events
+    assert store.trace("checkout-8841").tokens.total == 0
+
+
+def test_a_number_that_no_float_holds_does_not_spoil_the_record(store: Store) -> None:
+    """JSON knows numbers that Python does not; such content is kept and not summed up."""
+    line = Process().line("error", 1, content="N").replace(b'"N"', b'{"message":1e999}')
+
+    assert store.ingest((TOKEN, [line])) == [True]
+    assert store.trace("checkout-8841").errors == 1
+    assert store.trace("checkout-8841").ended_with == ""
+
+
+# Numbers of runs
+
+
+def test_a_trace_that_comes_back_counts_on(store: Store) -> None:
+    """The second run's numbers begin where the first one stopped, and its first event hangs on the last one."""
+    store.ingest((TOKEN, tool_call(Process(run=f"{TOKEN}-1"))))
+    store.ingest((OTHER, tool_call(Process(OTHER, run=f"{OTHER}-1"))))
+
+    assert numbers(store) == [(1, None, 0), (2, 1, 1), (3, 2, 0), (4, 3, 3)]
+
+
+def test_runs_in_one_batch_count_on_too(store: Store) -> None:
+    """Where a run begins is known within a batch as well as between batches."""
+    store.ingest(
+        (TOKEN, [line for n in range(3) for line in tool_call(Process(f"{n:012x}", run=f"{n:012x}-1"))])
+    )
+
+    assert numbers(store) == [(1, None, 0), (2, 1, 1), (3, 2, 0), (4, 3, 3), (5, 4, 0), (6, 5, 5)]
+
+
+def test_the_pieces_of_a_run_are_shifted_alike(store: Store) -> None:
+    """A run arrives in pieces, from several processes, with records of another run between them."""
+    one, two = Process(run=f"{TOKEN}-1"), Process(OTHER, run=f"{OTHER}-1")
+    store.ingest((TOKEN, [one.line("error", 1)]))
+    store.ingest((OTHER, [two.line("error", 1)]))
+    store.ingest((TOKEN, [one.line("error", 2, 1)]))
+    store.close()
+    store.ingest(
+        ("aaaaaaaaaaaa", [two.line("error", 2, 1), one.line("error", 3, 2), two.line("error", 3, 2)])
+    )
+
+    assert sorted(numbers(store)) == [(1, None, 0), (2, 1, 0), (2, 1, 0), (3, 2, 0), (3, 2, 0), (4, 3, 0)]
+
+
+def test_the_same_run_name_in_two_traces_is_shifted_in_each(store: Store) -> None:
+    """A shift belongs to a run of a trace."""
+    store.ingest((TOKEN, [Process(run="a-1", trace=trace).line("error", 1) for trace in "xy"]))
+    for trace in "xyz":
+        process = Process(OTHER, run="b-1", trace=trace)
+        store.ingest((OTHER, [process.line("error", 1), process.line("error", 2)]))
+
+    assert [numbers(store, trace) for trace in "xyz"] == [
+        [(1, None, 0), (2, 1, 0), (3, None, 0)],
+        [(1, None, 0), (2, 1, 0), (3, None, 0)],
+        [(1, None, 0), (2, None, 0)],
+    ]
+
+
+def test_numbers_the_user_gave_are_never_shifted(store: Store) -> None:
+    """``given`` names them: a step, a parent, or both."""
+    store.ingest((TOKEN, [Process(run=f"{TOKEN}-1").line("error", 7)]))
+    process = Process(OTHER, run=f"{OTHER}-1")
+    store.ingest(
+        (
+            OTHER,
+            [
+                process.line("error", 1),
+                process.line("error", 50, 1, given=["stepId"]),
+                process.line("error", 3, 50, given=["parentStepId"], within=1),
+                process.line("error", 60, 50, given=["stepId", "parentStepId"]),
+            ],
+        )
+    )
+
+    assert numbers(store) == [(7, None, 0), (8, 7, 0), (10, 50, 8), (50, 8, 0), (60, 50, 0)]
+
+
+def test_a_run_that_begins_with_a_step_of_the_users_is_not_shifted(store: Store) -> None:
+    """Who numbers the first event keeps the numbering."""
+    store.ingest((TOKEN, [Process(run=f"{TOKEN}-1").line("error", 7)]))
+    process = Process(OTHER, run=f"{OTHER}-1")
+    store.ingest((OTHER, [process.line("error", 20, given=["stepId"]), process.line("error", 21, 20)]))
+
+    assert numbers(store) == [(7, None, 0), (20, None, 0), (21, 20, 0)]
+
+
+def test_records_without_a_run_are_never_shifted(store: Store) -> None:
+    """A trace id that was made up does not come back."""
+    store.ingest((TOKEN, tool_call(Process())))
+    store.ingest((OTHER, tool_call(Process(OTHER))))
+
+    assert sorted(numbers(store)) == [(1, None, 0), (1, None, 0), (2, 1, 1), (2, 1, 1)]
+
+
+@pytest.mark.parametrize("trace", ['say "stepId":1', "back\\slash\\", 'both \\" and \\\\', "ünï ✓ 日本"])
+def test_a_trace_id_of_any_characters_is_renumbered(store: Store, trace: str) -> None:
+    """Quotes and backslashes in an id do not confuse the numbers behind it."""
+    content = {"note": '"stepId":1,"parentStepId":1,"within":1'}
+    for token in (TOKEN, OTHER):
+        process = Process(token, trace=trace, run=f"{token}-1")
+        store.ingest(
+            (token, [process.line("error", 1), process.line("error", 2, 1, within=1, content=content)])
+        )
+
+    assert numbers(store, trace) == [(1, None, 0), (2, 1, 1), (3, 2, 0), (4, 3, 3)]
+    assert [event["content"] for event in store.events(trace)] == [{}, content, {}, content]
+
+
+def test_local_records_are_shifted_with_their_run(store: Store) -> None:
+    """The end of a step names the same step as its beginning, whatever the shift."""
+    for token in (TOKEN, OTHER):
+        process = Process(token, run=f"{token}-1")
+        store.ingest(
+            (
+                token,
+                [
+                    process.line("llm_thinking", 1, metadata={"step": "plan"}),
+                    process.line("step_end", 1, metadata={"step": "plan"}),
+                    process.line("trace_end", 1, 1, end=True),
+                ],
+            )
+        )
+    process = Process("cccccccccccc", run="cccccccccccc-1")
+    store.ingest((TOKEN, [process.line("trace_end", 0, end=True)]))
+
+    assert [(event["eventType"], event["stepId"]) for event in store.events("checkout-8841")] == [
+        ("llm_thinking", 1),
+        ("step_end", 1),
+        ("trace_end", 1),
+        ("llm_thinking", 2),
+        ("step_end", 2),
+        ("trace_end", 2),
+        ("trace_end", 0),
+    ]
+
+
+def test_a_record_in_another_order_that_would_have_to_be_renumbered_is_left_out(
+    store: Store, said: Callable[[], list[str]]
+) -> None:
+    """Such a line was not written by a recorder; nobody guesses where its numbers are."""
+    store.ingest((TOKEN, [Process(run=f"{TOKEN}-1").line("error", 1)]))
+    event = Process(OTHER, run=f"{OTHER}-1").event("error", 1)
+    strange = encoded(dict(reversed(event.items())))
+
+    assert store.ingest((OTHER, [strange])) == [False]
+    assert numbers(store) == [(1, None, 0)]
+    assert said()[0].startswith("Left out a record of unknown form")
+
+
+# Summaries
+
+
+def test_a_summary_of_everything(store: Store) -> None:
+    """Counts, tokens, times, the question and the answer of a trace of every kind of event."""
+    process = Process()
+    usage = {"promptTokens": 40, "completionTokens": 60, "cacheReadTokens": 800, "cacheCreationTokens": 5}
+    about = {"trace": {"metadata": {"order": 8841}, "tags": ["vip", 3]}}
+    messages = [
+        {"role": "system", "content": "Be kind"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "My order\n 8841"}, {"type": "image"}, "is late"],
+        },
+        {"role": "assistant", "content": "Let me see"},
+    ]
+    store.ingest(
+        (
+            TOKEN,
+            [
+                process.line("user_message", 1, content={"messages": messages}, metadata=about, at=1000),
+                process.line(
+                    "llm_response", 2, 1, metadata={"usage": usage}, content={"toolCalls": []}, at=1100
+                ),
+                *tool_call(process, 3, 2, at=1200),
+                process.line(
+                    "error", 5, 2, content={"type": "ValueError", "message": "no such order"}, at=1300
+                ),
+                process.line("embedding_response", 6, 2, metadata={"usage": {"totalTokens": 7}}, at=1350),
+                process.line("user_message", 7, 2, content={"messages": messages[:1]}, at=1400),
+                process.line(
+                    "llm_response",
+                    8,
+                    7,
+                    metadata={"usage": usage},
+                    content={"content": "Refunded " * 50},
+                    at=1500,
+                ),
+                process.line("trace_end", 1, 1, metadata={"latencyMs": 900}, at=1500, end=True),
+            ],
+        )
+    )
+    summary = store.trace("checkout-8841")
+
+    assert msgspec.structs.asdict(summary) == {
+        "trace_id": "checkout-8841",
+        "tags": ["vip"],
+        "metadata": {"order": 8841},
+        "agent_name": "shop",
+        "external_user_id": None,
+        "started_at": "2026-11-21T22:30:00.600Z",
+        "last_at": "2026-11-21T22:30:01.500Z",
+        "event_count": 8,
+        "tool_calls": 1,
+        "llm_responses": 2,
+        "errors": 1,
+        "prompt_tokens": 87,
+        "completion_tokens": 120,
+        "cache_read_tokens": 1600,
+        "cache_creation_tokens": 10,
+        "asked": "My order 8841 is late",
+        "ended_with": ("Refunded " * 50)[:119] + "…",
+        "failed": False,
+        "ended": True,
+        "running": False,
+    }
+    assert store.traces() == [summary]
+
+
+@pytest.mark.parametrize(
+    ("events", "errors", "ended_with", "failed"),
+    [
+        ([("error", {"message": "boom"}, {})], 1, "boom", True),
+        ([("error", {"message": "boom"}, {}), ("llm_response", {"content": "ok"}, {})], 1, "ok", False),
+        ([("error", {"message": "boom"}, {}), ("trace_end", {}, {})], 1, "boom", False),
+        ([("step_end", {"error": {}}, {"outcome": "error"})], 1, "", False),
+        ([("step_end", {}, {})], 0, "", False),
+        ([("trace_end", {"error": {"type": "E", "message": "m"}}, {"outcome": "error"})], 1, "E: m", True),
+        ([("trace_end", {}, {"outcome": "cancelled"})], 0, "", False),
+        ([("tool_call_response", {"toolResults": {"error": {"message": "no"}}}, {})], 1, "no", True),
+        ([("tool_call_response", {"toolResults": {"error": {"message": "no"}, "id": 1}}, {})], 0, "", False),
+        ([("tool_call_response", {"toolResults": {"error": "no"}}, {})], 0, "", False),
+        ([("tool_call_response", {"toolResults": [1]}, {})], 0, "", False),
+    ],
+)
+def test_how_a_trace_ended(
+    store: Store, events: list[tuple[str, Any, Any]], errors: int, ended_with: str, failed: bool
+) -> None:
+    """Errors are counted where they are reported; a failure that nothing reported counts as one."""
+    process = Process()
+    lines = [
+        process.line(kind, step, content=content, metadata=metadata)
+        for step, (kind, content, metadata) in enumerate(events, 1)
+    ]
+    store.ingest((TOKEN, lines))
+    summary = store.trace("checkout-8841")
+
+    assert (summary.errors, summary.ended_with, summary.failed) == (errors, ended_with, failed)
+
+
+def test_a_trace_runs_until_it_ends_or_its_process_does(store: Store) -> None:
+    """Whether more may come is known from the trace's end, and from that of the process that wrote last."""
+    first, second = Process(run=f"{TOKEN}-1"), Process(OTHER, run=f"{OTHER}-1")
+
+    def state() -> tuple[bool, bool]:
+        summary = store.trace("checkout-8841")
+        return summary.ended, summary.running
+
+    store.ingest((TOKEN, [first.line("error", 1)]))
+    states = [state()]
+    store.ingest((TOKEN, [first.line("trace_end", 1, end=True)]))
+    states.append(state())
+    store.ingest((OTHER, [second.line("error", 1)]))
+    states.append(state())
+    store.process_ended(OTHER)
+    store.process_ended(OTHER)
+    states.append(state())
+
+    assert states == [(False, True), (True, False), (False, True), (False, False)]
+    assert store.ended_processes() == {OTHER}
+
+
+def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None:
+    """Summaries are written by position: the table and the class have to agree."""
+    store.process_ended(TOKEN)
+    with sqlite3.connect(store.path) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
+    connection.close()
+
+    assert columns[5:] == list(TraceSummary.__struct_fields__[:-1])
+
+
+# Finding traces
+
+
+def test_traces_are_listed_newest_first_and_page_by_page(store: Store) -> None:
+    """The newest trace is the one that was recorded on last."""
+    for at, trace in ((3, "c"), (1, "a"), (2, "b")):
+        store.ingest((TOKEN, [Process(trace=trace).line("error", 1, at=at)]))
+
+    assert [summary.trace_id for summary in store.traces()] == ["c", "b", "a"]
+    assert [summary.trace_id for summary in store.traces(limit=1, offset=1)] == ["b"]
+    assert store.resolve("latest") == "c"
+
+
+def test_a_trace_is_found_by_a_beginning_of_its_id(store: Store) -> None:
+    """An exact id wins over a beginning, and a beginning has to be of one id only."""
+    store.ingest((TOKEN, [Process(trace=trace).line("error", 1) for trace in ("a", "a%c", "abc", "latest")]))
+
+    assert store.resolve("a") == "a"
+    assert store.resolve("ab") == "abc"
+    assert store.resolve("a%") == "a%c"
+    assert store.resolve("latest") == "latest"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("order", "5 traces begin with 'order': 'order-1', 'order-2', 'order-3', 'order-4', 'order-5'."),
+        ("o", "6 traces begin with 'o': 'offer', 'order-1', 'order-2', 'order-3', 'order-4', ...."),
+        ("ordr-1", "There is no trace 'ordr-1': did you mean 'order-1'"),
+        ("xyz\x1b[31m", "There is no trace 'xyz\\x1b[31m': whyops-trace ls lists what there is."),
+        ("", "There is no trace '': whyops-trace ls lists what there is."),
+    ],
+)
+def test_a_trace_that_is_not_found_says_what_to_type(store: Store, name: str, message: str) -> None:
+    """The error lists what could have been meant."""
+    ids = ["order-5", "order-4", "order-3", "order-2", "order-1", "offer"]  # the last one is the newest
+    store.ingest((TOKEN, [Process(trace=trace).line("error", 1) for trace in ids]))
+
+    with pytest.raises(TraceNotFoundError) as caught:
+        store.resolve(name)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_a_trace_that_does_not_exist(store: Store) -> None:
+    """Asking for its summary or deleting it is an error; it has no events."""
+    for call in (store.trace, store.delete):
+        with pytest.raises(TraceNotFoundError, match="There is no trace 'nope'"):
+            call("nope")
+
+    assert store.events("nope") == []
+
+
+def test_reading_a_store_that_does_not_exist_makes_none(store: Store) -> None:
+    """Looking is not making."""
+    assert store.traces() == []
+    assert store.events("a") == []
+    assert store.ended_processes() == set()
+    assert store.prune() == 0
+    with pytest.raises(TraceNotFoundError, match="There are no traces yet"):
+        store.resolve("latest")
+    assert not store.path.parent.exists()
+
+
+# Forgetting
+
+
+def test_a_deleted_trace_is_gone_and_may_come_back(store: Store) -> None:
+    """Nothing of it is left, its numbering included; other traces stay."""
+    lines = tool_call(Process(run=f"{TOKEN}-1"))
+    store.ingest((TOKEN, [*lines, Process(trace="other").line("error", 1)]))
+    store.delete("checkout-8841")
+
+    assert [summary.trace_id for summary in store.traces()] == ["other"]
+    assert store.events("checkout-8841") == []
+    store.ingest((OTHER, tool_call(Process(OTHER, run=f"{OTHER}-1"))))
+    assert numbers(store) == [(1, None, 0), (2, 1, 1)]
+
+
+def test_old_traces_are_pruned(store: Store, clock: ManualClock) -> None:
+    """Traces go when nothing was written to them for so long, however old what they tell of is."""
+    store.ingest((TOKEN, [Process(trace=trace, run="r").line("error", 1) for trace in ("old", "again")]))
+    store.process_ended(TOKEN)
+    clock.advance(100)
+    store.ingest(
+        (OTHER, [Process(OTHER, trace=trace, run="s").line("error", 1) for trace in ("again", "new")])
+    )
+
+    assert store.prune(max_age_seconds=100) == 0
+    clock.advance(1)
+    assert store.prune(max_age_seconds=100) == 1
+    assert {summary.trace_id for summary in store.traces()} == {"again", "new"}
+    assert numbers(store, "again") == [(1, None, 0), (2, 1, 0)]
+    # The process may have left a call open in the trace that came back.
+    assert store.ended_processes() == {TOKEN}
+    clock.advance(101)
+    assert store.prune(max_age_seconds=100) == 2
+    assert store.ended_processes() == set()
+
+
+def test_a_store_that_is_too_large_forgets_the_oldest_traces(store: Store, clock: ManualClock) -> None:
+    """What goes makes room for a tenth, and the file gets smaller."""
+    for n in range(120):
+        clock.advance(1)
+        store.ingest((TOKEN, [Process(trace=f"t{n:03}").line("error", 1, content={"message": "x" * 20_000})]))
+    store.close()
+    size = store.path.stat().st_size
+    deleted = store.prune(max_bytes=size // 2)
+    store.close()
+
+    assert store.path.stat().st_size <= size // 2 * 9 // 10 + 8192
+    assert 60 < deleted < 90
+    assert [summary.trace_id for summary in store.traces(limit=200)] == [
+        f"t{n:03}" for n in reversed(range(deleted, 120))
+    ]
+    assert store.prune(max_bytes=0) == 120 - deleted
+    assert store.traces() == []
+
+
+# The file
+
+
+def test_only_the_owner_can_read_the_store(store: Store) -> None:
+    """Traces hold what users said, whatever the umask is."""
+    before = os.umask(0)
+    try:
+        store.process_ended(TOKEN)
+    finally:
+        os.umask(before)
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in store.path.parent.iterdir()}
+    assert modes == {"traces.db": 0o600, "traces.db-wal": 0o600, "traces.db-shm": 0o600}
+    assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
+
+
+def test_a_store_is_used_again_after_it_was_closed(store: Store) -> None:
+    """Closing lets go of the file; there is no end to a store."""
+    first, second = tool_call(Process())
+    store.ingest((TOKEN, [first]))
+    store.close()
+    store.close()
+    store.ingest((TOKEN, [second]))
+
+    assert len(store.events("checkout-8841")) == 2
+    assert repr(store) == f"<Store {str(store.path)!r}>"
+
+
+def test_a_store_that_was_deleted_while_open_is_made_again(store: Store) -> None:
+    """What is recorded after somebody cleaned up the home is not written to a file without a name."""
+    store.ingest((TOKEN, [Process(trace="before").line("error", 1)]))
+    for path in store.path.parent.iterdir():
+        path.unlink()
+    store.ingest((TOKEN, [Process(trace="after").line("error", 1)]))
+    store.close()
+
+    assert [summary.trace_id for summary in store.traces()] == ["after"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"junk", b"not a database " * 1000, b"SQLite format 3\0" + b"\xff" * 8000]
+)
+def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> None:
+    """The error names the file and says what to do; nothing is deleted."""
+    store.path.parent.mkdir()
+    store.path.write_bytes(content)
+    for call in (lambda: store.process_ended(TOKEN), store.traces, store.prune):
+        with pytest.raises(
+            StoreError, match=r"traces\.db is damaged, or no store at all \(.*\): move it away"
+        ):
+            call()
+
+    assert store.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("PRAGMA user_version = 2", r"traces\.db is a store of format 2 .*: upgrade it with pip install -U"),
+        ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
+    ],
+)
+def test_a_store_of_somebody_else_is_left_alone(store: Store, statement: str, message: str) -> None:
+    """A newer version's store, and another program's database, are not touched."""
+    store.path.parent.mkdir()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(statement)
+    connection.close()
+    content = store.path.read_bytes()
+
+    for call in (lambda: store.process_ended(TOKEN), store.traces):
+        with pytest.raises(StoreError, match=message):
+            call()
+    assert store.path.read_bytes() == content
+
+
+def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Store) -> None:
+    """A batch that cannot be stored leaves nothing behind, and is stored once the damage is gone."""
+    lines = [Process().line("error", 1, content={"message": "x" * 100_000})]
+    store.ingest((TOKEN, lines))
+    store.close()
+    content = bytearray(store.path.read_bytes())
+    content[4096:] = b"\xaa" * (len(content) - 4096)
+    store.path.write_bytes(content)
+
+    with pytest.raises(StoreError, match="is damaged"):
+        store.ingest((TOKEN, lines))
+    assert store.path.read_bytes() == content
+    store.path.rename(store.path.with_suffix(".bad"))
+    assert store.ingest((TOKEN, lines)) == [True]
+    assert len(store.events("checkout-8841")) == 1
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
+    """A home that is a file is the user's mistake, told as such."""
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "traces.db")
+
+    with pytest.raises(
+        StoreError, match=r"cannot be used \(.*\): its directory has to be writable and needs room"
+    ):
+        store.process_ended(TOKEN)
+    assert store.traces() == []
+
+
+def test_an_error_in_the_middle_of_a_batch_stores_nothing_of_it(store: Store) -> None:
+    """A batch is stored whole or not at all, also if it is interrupted."""
+
+    class Interrupted(list[bytes]):
+        def __getitem__(self, index: Any) -> Any:
+            if index.start:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    process = Process()
+    lines = Interrupted(process.line("error", step) for step in range(1, 2 * SLICE))
+
+    with pytest.raises(KeyboardInterrupt):
+        store.ingest((TOKEN, lines))
+    assert store.traces() == []
+    assert store.ingest((TOKEN, list(lines))) == [True] * len(lines)
+
+
+def test_a_store_that_another_process_keeps_busy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for another writer has an end; the batch is refused and may come again."""
+    monkeypatch.setattr(_database, "BUSY_TIMEOUT", 0.01)
+    lines = [Process().line("error", 1)]
+    store.process_ended(TOKEN)
+    store.close()
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreError, match="is busy: another process"):
+        store.ingest((TOKEN, lines))
+    other.execute("COMMIT")
+    other.close()
+    assert store.ingest((TOKEN, lines)) == [True]
+
+
+def test_threads_take_turns(store: Store) -> None:
+    """A store may be used from several threads at once."""
+    traces = [f"t{n}" for n in range(4)]
+
+    def record(trace: str) -> None:
+        process = Process(trace=trace)
+        for step in range(1, 21):
+            store.ingest((TOKEN, [process.line("error", step)]))
+
+    threads = [threading.Thread(target=record, args=(trace,)) for trace in traces]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [len(store.events(trace)) for trace in traces] == [20] * 4
+
+
+def test_a_thread_does_not_wait_for_another_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a thread that is stuck in the store ends with an error."""
+    monkeypatch.setattr(_database, "LOCK_TIMEOUT", 0.01)
+    with store._database.session(), pytest.raises(StoreError, match="in use by another thread"):
+        store.traces()
+        store.process_ended(TOKEN)
+
+
+# Other processes
+
+WRITER = """
+    import json, sys
+    from whyops_trace.store import Store
+
+    store = Store({path!r})
+    for line in sys.stdin:
+        store.ingest(("{token}", [record.encode() for record in json.loads(line)]))
+    store.close()
+"""
+
+
+def test_processes_write_at_the_same_time(store: Store, tmp_path: Path) -> None:
+    """Several processes make the store together and record runs of one trace into it; nothing is lost."""
+    tokens = [f"{n:012x}" for n in range(4)]
+    batches = {}
+    for token in tokens:
+        process = Process(token, run=f"{token}-1")
+        batches[token] = [
+            [process.line("error", 10 * batch + n + 1, within=0).decode() for n in range(10)]
+            for batch in range(20)
+        ]
+    writers = [start(WRITER.format(path=str(store.path), token=token), tmp_path / "home") for token in tokens]
+    feeders = [
+        threading.Thread(
+            target=writer.communicate,
+            args=("\n".join(map(json.dumps, batches[token])),),
+            kwargs={"timeout": 60},
+        )
+        for writer, token in zip(writers, tokens, strict=True)
+    ]
+    for feeder in feeders:
+        feeder.start()
+    for feeder in feeders:
+        feeder.join()
+    events = store.events("checkout-8841")
+    by_run = {token: [e["stepId"] for e in events if e["run"] == f"{token}-1"] for token in tokens}
+
+    assert [writer.returncode for writer in writers] == [0] * 4
+    assert store.trace("checkout-8841").event_count == 800
+    assert all(steps == list(range(steps[0], steps[0] + 200)) for steps in by_run.values())
+
+
+FORKER = """
+    import os, threading
+    from whyops_trace.store import Store
+
+    def line(token, trace, n):
+        return (
+            '{{"eventType":"error","traceId":"%s","stepId":%d,"metadata":{{"within":0}},'
+            '"idempotencyKey":"%s-%d","content":{{}}}}' % (trace, n, token, n)
+        ).encode()
+
+    store = Store({path!r})
+    forked = threading.Event()
+
+    def record():
+        for n in range(1, 301):
+            store.ingest(("{token}", [line("{token}", "parent", n)]))
+            if n == 50:
+                forked.set()
+
+    worker = threading.Thread(target=record)
+    worker.start()
+    forked.wait()
+    children = []
+    for child in range(8):
+        pid = os.fork()
+        if not pid:
+            token = "%012x" % child
+            for n in range(1, 51):
+                store.ingest((token, [line(token, "child-%d" % child, n)]))
+            store.close()
+            os._exit(0)
+        children.append(pid)
+    worker.join()
+    print([os.waitpid(pid, 0)[1] for pid in children])
+    store.close()
+"""
+
+
+def test_forks_in_the_middle_of_writing(store: Store, tmp_path: Path) -> None:
+    """Children born while a thread writes go on with connections of their own; the file stays whole."""
+    result = run(FORKER.format(path=str(store.path), token=TOKEN), tmp_path / "home")
+    counts = {summary.trace_id: summary.event_count for summary in store.traces()}
+    with sqlite3.connect(store.path) as connection:
+        integrity = connection.execute("PRAGMA integrity_check").fetchall()
+    connection.close()
+
+    assert (result.stdout.strip(), result.stderr) == (str([0] * 8), "")
+    assert counts == {"parent": 300, **{f"child-{n}": 50 for n in range(8)}}
+    assert integrity == [("ok",)]
+
+
+BUSY_FORKER = """
+    import os, threading
+    from whyops_trace import _database
+    from whyops_trace.store import Store
+
+    _database.FORK_TIMEOUT = 0.01
+    store = Store({path!r})
+    store.process_ended("aaaaaaaaaaaa")
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with store._database.session():
+            inside.set()
+            done.wait()
+
+    worker = threading.Thread(target=hold)
+    worker.start()
+    inside.wait()
+    pid = os.fork()
+    if not pid:
+        store.process_ended("bbbbbbbbbbbb")
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1])
+    done.set()
+    worker.join()
+    store.process_ended("cccccccccccc")
+    store.close()
+"""
+
+
+def test_a_fork_does_not_wait_for_a_transaction_for_ever(store: Store, tmp_path: Path) -> None:
+    """A child that inherits an open connection leaves it alone and opens its own."""
+    result = run(BUSY_FORKER.format(path=str(store.path)), tmp_path / "home")
+
+    assert (result.stdout.strip(), result.stderr) == ("0", "")
+    assert store.ended_processes() == {"aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"}

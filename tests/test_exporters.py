@@ -123,9 +123,10 @@ def test_old_traces_go_after_so_many_batches_or_bytes(
 
 
 def test_the_first_trace_that_ends_says_how_to_see_it(
-    exporter: LocalExporter, terminal: Callable[[], Terminal]
+    exporter: LocalExporter, terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line for a process, on a terminal only."""
+    monkeypatch.setenv("WHYOPS_HOME", str(exporter.store.path.parent))
     screen = terminal()
     exporter.export(Batch(TOKEN, ended("open").lines[:1]))
     exporter.export(Batch(TOKEN, [b'{"end":true}']))
@@ -133,8 +134,18 @@ def test_the_first_trace_that_ends_says_how_to_see_it(
     exporter.export(ended("another"))
 
     assert screen.getvalue() == (
-        "whyops-trace: recorded trace 'my \\x1b[31morder'; see it with: whyops-trace show 'my \\x1b[31morder'\n"
+        "whyops-trace recorded a trace; see it with: whyops-trace show 'my \\x1b[31morder'\n"
     )
+
+
+def test_the_hint_names_a_home_that_is_not_the_usual_one(
+    exporter: LocalExporter, terminal: Callable[[], Terminal]
+) -> None:
+    """What it says to type finds the trace."""
+    screen = terminal()
+    exporter.export(ended("t"))
+
+    assert screen.getvalue().endswith(f"whyops-trace show t --home {exporter.store.path.parent}\n")
 
 
 def test_the_hint_can_be_left_out(tmp_path: Path, terminal: Callable[[], Terminal]) -> None:

@@ -40,7 +40,9 @@ class Arguments:
         #: How many arguments a call has that needs no further look: one for each parameter, by position.
         self._simple = len(parameters) if self._known and len(parameters) == len(self._positional) else -1
         #: A decorator may pass to the function it wraps other arguments than it is called with.
-        self._wrapper = Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
+        self._wrapper = (
+            Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
+        )
 
     def accepts(self, name: str) -> bool:
         """Tell whether a call can have an argument of that name."""

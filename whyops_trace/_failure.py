@@ -23,8 +23,8 @@ def outcome(error: BaseException) -> Literal["error", "cancelled"]:
     Tell a failure from a cancellation.
 
     Cancellation is whatever derives from :class:`BaseException` directly, as asyncio's and trio's do, and an abandoned
-    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures. A group of exceptions is a
-    failure if one of them is.
+    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures. A group
+    of exceptions is a failure if one of them is.
     """
     if issubclass(type(error), BaseExceptionGroup):
         return "error" if "error" in map(outcome, _members(error)) else "cancelled"

@@ -1,20 +1,19 @@
 """
 The command line: ``whyops-trace ls`` and ``whyops-trace show``.
 
-A command that is at home in another module joins with ``main.add_command(command)``; :func:`home_option`
-gives it the option that all commands share, and :class:`Commands` turns its errors into one line.
+A command that is at home in another module joins with ``main.add_command(command)``; what commands have in common
+is in :mod:`whyops_trace._command`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 import msgspec
@@ -22,17 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from whyops_trace._command import Commands, home_option
 from whyops_trace._excerpt import Tokens, clean, duration, elapsed
+from whyops_trace._home import STORE_FILE
 from whyops_trace._version import __version__
 from whyops_trace.demo import demo
-from whyops_trace.exceptions import WhyOpsError
-from whyops_trace.exporters.local import STORE_FILE, take_in
+from whyops_trace.exporters.local import take_in
 from whyops_trace.store import Store, TraceSummary
 from whyops_trace.tree import build, write_tree
-
-__all__ = ["Commands", "home_option", "main", "take_in"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 #: Columns of a line that is not for a terminal, where nothing is cut off.
 _UNBOUNDED: Final = 1_000
@@ -51,35 +47,6 @@ There are no traces in {home} yet. This records one:
     with trace("hello"):
         add(1, 2)
 """
-
-
-class Commands(click.Group):
-    """A group whose commands end a mistake of the user's with one line on standard error and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command asked for."""
-        try:
-            return super().invoke(ctx)
-        except WhyOpsError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
-                raise
-            raise click.ClickException(str(error)) from error
-
-
-def home_option(command: F) -> F:
-    """Add ``--home``, which the command gets as an absolute ``home: Path``."""
-    return click.option(
-        "--home",
-        type=click.Path(file_okay=False, path_type=Path),
-        envvar="WHYOPS_HOME",
-        default="~/.whyops",
-        show_default=True,
-        show_envvar=True,
-        callback=lambda _context, _option, path: path.expanduser().absolute(),
-        help="Where the journal and the local store are.",
-    )(command)
 
 
 @click.group(

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 from whyops_trace import _json
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import guarded, logger
+from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.events import MAX_ID, MAX_NAME, check_metadata, check_text
@@ -111,7 +112,7 @@ class WhyOps:
             raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
         stream = self.settings.stream(names)
         self._journal = Journal(
-            self.settings.home / "journal" / stream,
+            self.settings.home / JOURNAL / stream,
             stream=stream,
             agent=self.settings.agent_name,
             destinations=names,
@@ -381,7 +382,7 @@ def _destinations(settings: Settings) -> list[Exporter]:
     if settings.store:
         from whyops_trace.exporters.local import LocalExporter
 
-        exporters.append(LocalExporter(settings.home / "traces.db"))
+        exporters.append(LocalExporter(settings.home / STORE_FILE))
     if settings.console:
         from whyops_trace.exporters.console import ConsoleExporter
 

@@ -73,7 +73,6 @@ class TraceState:
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, int, bytes]] = {}
 
-
     def tell(self, external_user_id: str | None, about: bytes) -> None:
         """
         Tell of the trace as a whole, from its next event on.

@@ -20,6 +20,7 @@ from typing import Final
 from whyops_trace._clock import iso
 from whyops_trace._directory import MAPPABLE, create, is_mappable, left_behind, make_private
 from whyops_trace._guard import warn_once
+from whyops_trace._home import JOURNAL
 from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
 
 __all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
@@ -345,7 +346,7 @@ def segments_in(home: Path, *, mappable: Collection[str] = MAPPABLE) -> Iterator
 
     A segment is held until the next one is asked for; then it is removed if finished, else left to others.
     """
-    for directory in sorted((home / "journal").glob("*/")):
+    for directory in sorted((home / JOURNAL).glob("*/")):
         for segment in left_behind(directory, Totals(), mappable):
             try:
                 yield segment

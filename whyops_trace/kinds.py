@@ -146,7 +146,7 @@ class Llm(CallSite):
         call.close(b"llm_response", self._named(call, turn, elapsed_ms, ending), _json.encode(content, hides))
 
     def _named(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
-        """Return the metadata members of an answer: its model is its own, else the one asked for, else the decorator's."""
+        """Return the metadata members of an answer: its model, else the one asked for, else the decorator's."""
         model = (turn.model or call.asked or self._model or "unknown")[:MAX_MODEL]
         provider = self._provider or turn.provider or (model.split("/")[0] if "/" in model else "unknown")
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (

@@ -21,8 +21,9 @@ _MESSAGES: Final = ("messages", "input", "prompt", "contents", "question", "quer
 _SYSTEM: Final = ("system", "system_prompt", "systemPrompt", "instructions")
 #: What an answer in the library's own names may hold.
 _OWN: Final = frozenset(
-    "content finishReason finish_reason model provider text thinking toolCalls tool_calls usage".split()
-)
+    {"content", "finishReason", "finish_reason", "model", "provider", "text", "thinking", "toolCalls",
+     "tool_calls", "usage"}
+)  # fmt: skip
 #: Roles and item types under which a tool's result goes back to a model.
 _TOOL_ROLES: Final = ("tool", "function")
 _TOOL_ITEMS: Final = ("tool_result", "function_call_output")
@@ -196,7 +197,10 @@ def _read_message(answer: dict[str, Any]) -> Turn:
             }
             turn.tool_calls = [*turn.tool_calls, _tool_call(call)]
         elif kind in ("thinking", "redacted_thinking"):
-            turn.thinking = [*turn.thinking, {key: value for key, value in block.items() if value is not None}]
+            turn.thinking = [
+                *turn.thinking,
+                {key: value for key, value in block.items() if value is not None},
+            ]
     turn.content = "".join(texts) if texts else None
     return turn
 
@@ -273,7 +277,7 @@ def read_embedding(answer: Any) -> tuple[int, int]:
 def _shape(array: Any) -> list[int]:
     """Return the shape of an array that was too large to be written out."""
     shape = _list(_dict(array).get("shape"))
-    return shape if all(isinstance(n, int) for n in shape) else []
+    return shape if all(type(n) is int and n >= 0 for n in shape) else []
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCallItem:

@@ -12,6 +12,7 @@ from typing import Final, Literal, cast, get_args
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._home import home_directory
 from whyops_trace.events import MAX_NAME
 from whyops_trace.exceptions import ConfigurationError
 
@@ -82,7 +83,7 @@ def resolve(
         agent_name=_agent_name(agent_name),
         proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
         analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
-        home=_home(home),
+        home=home_directory(home),
         tracing=_tracing(tracing),
         store=True if store is None else store,
         console=bool(console),
@@ -100,13 +101,6 @@ def _agent_name(value: str | None) -> str:
     if len(name) > MAX_NAME:
         raise ConfigurationError(f"agent_name has {len(name)} characters; at most {MAX_NAME} are possible.")
     return name or Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"
-
-
-def _home(value: str | os.PathLike[str] | None) -> Path:
-    home = os.path.expanduser(value or os.environ.get("WHYOPS_HOME") or "~/.whyops")
-    if home.startswith("~"):  # no home directory: nothing can be written below a file, which the journal says
-        return Path(os.devnull) / "whyops"
-    return Path(os.path.abspath(home))
 
 
 def _tracing(value: Tracing | bool | None) -> Tracing:

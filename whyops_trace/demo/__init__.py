@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+
+from whyops_trace._command import home_option
+from whyops_trace._home import STORE_FILE, command_line
 
 _TICKET = """\
 The teapot of order 8841 came with a broken lid. Can I have my money back?
@@ -21,12 +24,8 @@ And where is the rest of what I ordered? - Mia Schneider, 7 March 2026"""
 
 
 @click.command(epilog="Example: whyops-trace demo")
-@click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the trace is stored.  [default: WHYOPS_HOME, or ~/.whyops]",
-)
-def demo(home: Path | None) -> None:
+@home_option
+def demo(home: Path) -> None:
     """
     Run a small agent and show the trace it leaves.
 
@@ -36,26 +35,22 @@ def demo(home: Path | None) -> None:
     from whyops_trace import WhyOps
     from whyops_trace.demo import agent, scripted
     from whyops_trace.demo.shop import Shop
-    from whyops_trace.exporters.local import STORE_FILE
+    from whyops_trace.exporters.local import LocalExporter
     from whyops_trace.store import Store
     from whyops_trace.tree import build, write_tree
 
     trace_id = f"demo-{random.getrandbits(24):06x}"
     # Local and stored, whatever the environment says: this is what the demo shows.
-    client = WhyOps("", "demo", home=home, tracing="local", store=True, console=False)
+    local = LocalExporter(home / STORE_FILE, hint=False)
+    client = WhyOps("", "demo", home=home, tracing="local", store=False, console=False, exporters=[local])
     with TemporaryDirectory() as folder, scripted.serve() as url:
         letter = agent.handle_ticket(client, trace_id, url, Shop(Path(folder)), _TICKET)
     tally = client.close_sync(timeout=5)["local"]
     if tally.delivered < tally.emitted:
-        raise click.ClickException(
-            f"Nothing can be stored in {client.settings.home}; name a folder with --home."
-        )
+        raise click.ClickException(f"Nothing can be stored in {home}; name a folder with --home.")
     click.echo(f"A customer wrote:\n\n{_TICKET}\n\nThe agent answered:\n\n{letter}\n\nWhat it did:\n")
 
-    store = Store(client.settings.home / STORE_FILE)
-    write_tree(build(store.events(trace_id), store.ended_processes().__contains__), sys.stdout)
-    store.close()
-
-    again = "" if home is None else f" --home {shlex.quote(str(home))}"
-    click.echo(f"\nSee it again:     whyops-trace show {trace_id}{again}")
-    click.echo(f"See every trace:  whyops-trace ls{again}")
+    with contextlib.closing(Store(home / STORE_FILE)) as store:
+        write_tree(build(store.events(trace_id), store.ended_processes().__contains__), sys.stdout)
+    click.echo(f"\nSee it again:     {command_line('show', trace_id, home=home)}")
+    click.echo(f"See every trace:  {command_line('ls', home=home)}")

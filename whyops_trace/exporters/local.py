@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import ClassVar, Final
 import msgspec
 
 from whyops_trace._excerpt import clean
+from whyops_trace._home import STORE_FILE, command_line
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.journal import Counts, Segment, segments_in
 from whyops_trace.store import Store
 
-#: What the store is called in a home.
-STORE_FILE: Final = "traces.db"
 #: The store is pruned after that many batches, or bytes, whichever comes first.
 PRUNE_BATCHES: Final = 1_000
 PRUNE_BYTES: Final = 32 << 20
@@ -95,10 +93,9 @@ class LocalExporter(Exporter):
         with contextlib.suppress(OSError, ValueError):  # standard error is closed, or cannot spell the id
             if sys.stderr.isatty():
                 LocalExporter._hinted_in = os.getpid()
-                trace_id = shlex.quote(clean(msgspec.json.decode(end, type=_Named).trace_id))
-                sys.stderr.write(
-                    f"whyops-trace: recorded trace {trace_id}; see it with: whyops-trace show {trace_id}\n"
-                )
+                trace_id = clean(msgspec.json.decode(end, type=_Named).trace_id)
+                show = command_line("show", trace_id, home=self.store.path.parent)
+                sys.stderr.write(f"whyops-trace recorded a trace; see it with: {show}\n")
 
 
 def take_in(home: Path) -> int:

@@ -1,0 +1,27 @@
+"""The directory everything is kept in: the journal, and the local store."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Final
+
+#: The local store in a home.
+STORE_FILE: Final = "traces.db"
+#: The folder of the journals in a home.
+JOURNAL: Final = "journal"
+
+
+def home_directory(home: str | os.PathLike[str] | None = None) -> Path:
+    """Return a home as an absolute path; the one of this user if it is None: ``WHYOPS_HOME``, else ``~/.whyops``."""
+    path = os.path.expanduser(home or os.environ.get("WHYOPS_HOME") or "~/.whyops")
+    if path.startswith("~"):  # no home directory: nothing can be written below a file, which the journal says
+        return Path(os.devnull) / "whyops"
+    return Path(os.path.abspath(path))
+
+
+def command_line(*words: str, home: Path) -> str:
+    """Return what to type into a shell to run a command of ``whyops-trace`` on a home."""
+    where = () if home == home_directory() else ("--home", str(home))
+    return shlex.join(["whyops-trace", *words, *where])

@@ -37,20 +37,18 @@ def core_only(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
     """Check style, docstrings and the direction of imports."""
-    session.install("-e", ".[all]", "ruff", "import-linter", "interrogate")
+    session.install("-e", ".[all]", "ruff", "import-linter")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports")
-    session.run("interrogate", "whyops_trace")
 
 
 @nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
-    """Check types with mypy and pyright, of the package and of its public API as a user sees it."""
-    session.install("-e", ".[test]", "mypy", "pyright[nodejs]")
+    """Check types with mypy and pyright: the package, and its public API as a program uses it."""
+    session.install(".[test]", "mypy", "pyright[nodejs]")
     session.run("mypy")
     session.run("pyright")
-    session.run("pyright", "--verifytypes", "whyops_trace", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS[0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +38,50 @@ DEMO = [
 ]
 
 
-def run(
-    *arguments: str | Path, home: Path, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments, and with nothing in its environment that another test or user put there."""
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a program that records to *home*, without what another test or user put there."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WHYOPS_")}
     clean |= {"PYTHONPATH": str(Path(whyops_trace.__file__).parents[1]), "PYTHONUTF8": "1", "NO_COLOR": "1"}
-    clean |= {"WHYOPS_HOME": str(home), **environment}
-    return subprocess.run(
+    return {**clean, "PYTHONUNBUFFERED": "1", "WHYOPS_HOME": str(home), **more}
+
+
+def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
+    """Start Python with these arguments; its standard streams are pipes of text."""
+    return subprocess.Popen(
         [sys.executable, "-W", "error", *map(str, arguments)],
         cwd=cwd,
-        env=clean,
-        capture_output=True,
+        env=environment(home, **more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        timeout=60,
-        check=False,
     )
+
+
+def run(
+    *arguments: str | Path, home: Path, cwd: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments to its end."""
+    with start(*arguments, home=home, cwd=cwd, **more) as process:
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_code(code: str, home: Path, **more: str) -> subprocess.Popen[str]:
+    """Start a program given as its text."""
+    return start("-c", textwrap.dedent(code), home=home, **more)
+
+
+def run_code(code: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a program given as its text to its end."""
+    return run("-c", textwrap.dedent(code), home=home, **more)
 
 
 def stored(home: Path, trace_id: str) -> list[dict[str, Any]]:
     """Return the records of a trace in the store of a home."""
-    store = Store(home / "traces.db")
-    try:
+    with contextlib.closing(Store(home / "traces.db")) as store:
         return store.events(trace_id)
-    finally:
-        store.close()
 
 
 def outline(events: list[dict[str, Any]]) -> list[tuple[int, str, str, str]]:

@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request, tool_response
-from processes import environment, start
+from programs import environment, start_code
 
 from whyops_trace import __version__
 from whyops_trace.cli import main
@@ -151,7 +151,7 @@ def test_an_empty_store_says_how_to_record(cli: Callable[..., Result], home: Pat
     assert (result.stderr, result.exit_code) == ("", 1)
     assert cli("ls", "--json", "--home", home).stdout == "[]\n"
     assert not home.exists()
-    with start(program, home) as process:
+    with start_code(program, home) as process:
         assert process.communicate(timeout=60) == ("", "")
     assert cli("show", "hello", "--home", home).stdout.startswith("hello · ")
 
@@ -259,7 +259,7 @@ def test_calls_of_a_process_that_lives_are_running(cli: Callable[..., Result], h
         with trace("checkout-8841"):
             wait()
     """
-    with start(program, home) as process:
+    with start_code(program, home) as process:
         assert process.stdout is not None
         process.stdout.readline()
         shown, listed = (cli(*command, "--home", home).stdout for command in (["show", "latest"], ["ls"]))
@@ -352,7 +352,7 @@ def test_help_has_an_example_for_every_command(cli: Callable[..., Result]) -> No
         assert "[env var:" in said
 
 
-def run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run_code(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user does."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "whyops_trace", *arguments],
@@ -388,8 +388,8 @@ def in_terminal(home: Path, *arguments: str, columns: int) -> str:
 def test_the_program_finds_its_home_in_the_environment(home: Path) -> None:
     """``WHYOPS_HOME`` is where programs record, and so where the command looks."""
     record(home, tool_call())
-    version = run(home, "--version")
-    shown = run(home, "show", "latest", PYTHONUTF8="1")
+    version = run_code(home, "--version")
+    shown = run_code(home, "show", "latest", PYTHONUTF8="1")
 
     assert version.stdout == f"whyops-trace, version {__version__}\n"
     assert (shown.stdout, shown.stderr, shown.returncode) == (TREE, "", 0)
@@ -411,7 +411,7 @@ def test_an_output_that_cannot_spell_a_trace(home: Path) -> None:
     """Trees are drawn in ASCII then, and other texts lose what cannot be written."""
     record(home, tool_call("ünï"))
     shown, listed = (
-        run(home, *command, PYTHONIOENCODING="ascii") for command in (["show", "latest"], ["ls"])
+        run_code(home, *command, PYTHONIOENCODING="ascii") for command in (["show", "latest"], ["ls"])
     )
 
     assert shown.stdout.splitlines()[1].startswith("`- * charge_card(amount=4999) > ")
@@ -456,7 +456,7 @@ def test_a_missing_extra_says_how_to_install_it(home: Path, missing: str) -> Non
         from whyops_trace.__main__ import main
         main()
     """
-    with start(program, home) as process:
+    with start_code(program, home) as process:
         out, said = process.communicate(timeout=60)
 
     assert (out, process.returncode) == ("", 1)
@@ -471,7 +471,7 @@ def test_another_missing_module_is_a_bug(home: Path) -> None:
         from whyops_trace.__main__ import main
         main()
     """
-    with start(program, home) as process:
+    with start_code(program, home) as process:
         _, said = process.communicate(timeout=60)
 
     assert "ModuleNotFoundError" in said

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from processes import run, stored
+from programs import run_code, stored
 
 import whyops_trace
 from whyops_trace import ConfigurationError, WhyOps, trace, traced_tool
@@ -85,7 +85,7 @@ def test_the_positions_of_the_arguments_are_those_of_the_original() -> None:
 )
 def test_a_setting_that_cannot_be_obeyed_is_refused(arguments: dict[str, object], words: str) -> None:
     """The error says what the setting must be."""
-    with pytest.raises(ConfigurationError, match=".") as caught:
+    with pytest.raises(ConfigurationError) as caught:
         WhyOps(**arguments)  # type: ignore[arg-type]
 
     assert words in str(caught.value)
@@ -284,7 +284,7 @@ def test_a_home_that_cannot_be_written_costs_one_warning(
 
 def test_a_process_without_a_home_directory_records_in_memory(tmp_path: Path) -> None:
     """Where no home can be found the calls work and a warning says what to set."""
-    done = run(
+    done = run_code(
         """
         import os, pwd
         os.environ.pop("WHYOPS_HOME"); os.environ.pop("HOME", None)
@@ -324,9 +324,7 @@ def test_the_journal_and_the_store_are_for_their_owner_only(tmp_path: Path) -> N
     finally:
         os.umask(before)
 
-    assert {path: oct(path.stat().st_mode & 0o077) for path in (tmp_path / "home").rglob("*")} == {
-        path: "0o0" for path in (tmp_path / "home").rglob("*")
-    }
+    assert [path for path in (tmp_path / "home").rglob("*") if path.stat().st_mode & 0o077] == []
 
 
 def test_a_handle_from_the_default_client_in_another_clients_trace_belongs_to_that_client(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from lines import Process, encoded, tool_request, tool_response
-from processes import run
+from programs import run_code
 
 from whyops_trace.exceptions import StoreError
 from whyops_trace.exporters import Batch, Exporter, Outcome, console, local
@@ -197,7 +197,9 @@ def test_the_local_exporter_goes_on_in_a_forked_child(exporter: LocalExporter, t
     """Parent and child write to the same store, each over a connection of its own."""
     process = Process()
     lines = [process.line("error", step).hex() for step in (1, 2, 3)]
-    result = run(FORKER.format(lines=lines, path=str(exporter.store.path), token=TOKEN), tmp_path / "home")
+    result = run_code(
+        FORKER.format(lines=lines, path=str(exporter.store.path), token=TOKEN), tmp_path / "home"
+    )
 
     assert (result.returncode, result.stderr) == (0, "")
     assert [event["stepId"] for event in exporter.store.events("checkout-8841")] == [1, 2, 3]

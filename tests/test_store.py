@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from lines import Process, encoded, tool_request, tool_response
-from processes import run, start
+from programs import run_code, start_code
 
 from whyops_trace import _database
 from whyops_trace._intake import SLICE
@@ -789,7 +789,9 @@ def test_processes_write_at_the_same_time(store: Store, tmp_path: Path) -> None:
             [process.line("error", 10 * batch + n + 1, within=0).decode() for n in range(10)]
             for batch in range(20)
         ]
-    writers = [start(WRITER.format(path=str(store.path), token=token), tmp_path / "home") for token in tokens]
+    writers = [
+        start_code(WRITER.format(path=str(store.path), token=token), tmp_path / "home") for token in tokens
+    ]
     feeders = [
         threading.Thread(
             target=writer.communicate,
@@ -850,7 +852,7 @@ FORKER = """
 
 def test_forks_in_the_middle_of_writing(store: Store, tmp_path: Path) -> None:
     """Children born while a thread writes go on with connections of their own; the file stays whole."""
-    result = run(FORKER.format(path=str(store.path), token=TOKEN), tmp_path / "home")
+    result = run_code(FORKER.format(path=str(store.path), token=TOKEN), tmp_path / "home")
     counts = {summary.trace_id: summary.event_count for summary in store.traces()}
     with sqlite3.connect(store.path) as connection:
         integrity = connection.execute("PRAGMA integrity_check").fetchall()
@@ -893,7 +895,7 @@ BUSY_FORKER = """
 
 def test_a_fork_does_not_wait_for_a_transaction_for_ever(store: Store, tmp_path: Path) -> None:
     """A child that inherits an open connection leaves it alone and opens its own."""
-    result = run(BUSY_FORKER.format(path=str(store.path)), tmp_path / "home")
+    result = run_code(BUSY_FORKER.format(path=str(store.path)), tmp_path / "home")
 
     assert (result.stdout.strip(), result.stderr) == ("0", "")
     assert store.ended_processes() == {"aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"}

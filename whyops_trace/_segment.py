@@ -269,7 +269,8 @@ class Segment:
         self.end = self._last_newline(self._first_nul()) + 1
         for destination in self._slots:
             cursor, counts = self._slot(destination)
-            if cursor > self.end or destination in self.header.ephemeral:  # the file has been cut; nobody is there
+            # The file has been cut, or nobody is there any more.
+            if cursor > self.end or destination in self.header.ephemeral:
                 self._store(self._slots[destination], SLOT.pack(self.end, *counts))
             elif cursor < PAGE or (cursor > PAGE and self._memory[cursor - 1] != ord("\n")):
                 raise JournalError(f"its cursor for {destination} is impossible")

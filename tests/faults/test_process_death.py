@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import environment, run, start, stored
+from programs import environment, run_code, start_code, stored
 
 from whyops_trace import WhyOps
 from whyops_trace.store import Store
@@ -37,7 +37,7 @@ THOUSAND = """
 
 def next_process(home: Path) -> None:
     """Do what any next process of the same agent does: record something and end."""
-    done = run(
+    done = run_code(
         """
         from whyops_trace import WhyOps
         WhyOps(agent_name="shop").trace("next").error_sync("next")
@@ -57,7 +57,7 @@ def next_process(home: Path) -> None:
 )
 def test_a_thousand_calls_of_a_killed_process_are_all_found(tmp_path: Path, end: str, status: int) -> None:
     """None is lost, none doubled, in order, with the process noted as gone."""
-    done = run(THOUSAND.format(end=end), tmp_path)
+    done = run_code(THOUSAND.format(end=end), tmp_path)
     next_process(tmp_path)
     events = stored(tmp_path, "t")
     requests = [event for event in events if event["eventType"] == "tool_call_request"]
@@ -70,7 +70,7 @@ def test_a_thousand_calls_of_a_killed_process_are_all_found(tmp_path: Path, end:
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)", "raise KeyboardInterrupt", "1 / 0"])
 def test_a_process_that_ends_by_itself_delivers_everything(tmp_path: Path, end: str) -> None:
     """Without any flush or close of the program's."""
-    done = run(THOUSAND.format(end=end), tmp_path)
+    done = run_code(THOUSAND.format(end=end), tmp_path)
 
     assert "whyops" not in done.stderr.replace("whyops_trace", "")
     assert len(stored(tmp_path, "t")) == 2001
@@ -79,7 +79,7 @@ def test_a_process_that_ends_by_itself_delivers_everything(tmp_path: Path, end: 
 
 def test_a_call_that_a_killed_process_left_open_is_shown_as_unfinished(tmp_path: Path) -> None:
     """Nothing is invented for it."""
-    run(
+    run_code(
         """
         import os, signal
         from whyops_trace import WhyOps, traced_tool, trace
@@ -102,7 +102,7 @@ def test_a_call_that_a_killed_process_left_open_is_shown_as_unfinished(tmp_path:
 
 def test_the_command_line_takes_in_what_a_dead_process_left(tmp_path: Path) -> None:
     """No process of the same agent has to run first."""
-    run(THOUSAND.format(end="os._exit(1)"), tmp_path)
+    run_code(THOUSAND.format(end="os._exit(1)"), tmp_path)
     shown = subprocess.run(
         [sys.executable, "-m", "whyops_trace", "show", "t", "--json"],
         env=environment(tmp_path),
@@ -117,7 +117,7 @@ def test_the_command_line_takes_in_what_a_dead_process_left(tmp_path: Path) -> N
 
 def test_parent_and_child_of_a_fork_record_in_the_same_trace(tmp_path: Path) -> None:
     """Each goes on with the open trace; no event is lost or doubled, and no two share a step."""
-    done = run(
+    done = run_code(
         """
         import os
         from whyops_trace import WhyOps, traced_tool, trace, flush_sync
@@ -154,7 +154,7 @@ def test_parent_and_child_of_a_fork_record_in_the_same_trace(tmp_path: Path) -> 
 
 def test_the_workers_of_a_forked_pool_lose_nothing(tmp_path: Path) -> None:
     """Pool workers end without running exit handlers; what they recorded is found all the same."""
-    done = run(
+    done = run_code(
         """
         import multiprocessing
         from whyops_trace import WhyOps, traced_tool, trace
@@ -190,7 +190,7 @@ def test_two_processes_share_a_home(tmp_path: Path) -> None:
             for n in range(1000):
                 f(n)
     """
-    both = [start(code.replace("sys.argv[-1]", repr(name)), tmp_path) for name in ("one", "two")]
+    both = [start_code(code.replace("sys.argv[-1]", repr(name)), tmp_path) for name in ("one", "two")]
     ended = [process.communicate("go\n", timeout=60) for process in both]
 
     assert ended == [("", ""), ("", "")]
@@ -209,7 +209,7 @@ def test_a_conversation_goes_on_in_the_next_process(tmp_path: Path) -> None:
             f()
     """
     for _ in range(3):
-        assert run(turn, tmp_path).stderr == ""
+        assert run_code(turn, tmp_path).stderr == ""
     events = [event for event in stored(tmp_path, "chat") if event["eventType"] != "trace_end"]
 
     assert [(event["stepId"], event.get("parentStepId"), event["metadata"]["within"]) for event in events] == [
@@ -221,7 +221,7 @@ def test_a_conversation_goes_on_in_the_next_process(tmp_path: Path) -> None:
 
 def test_an_exporter_that_hangs_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     """The process ends, says what stays behind, and the other destination has everything."""
-    done = run(
+    done = run_code(
         """
         import threading
         from whyops_trace import WhyOps
@@ -244,7 +244,7 @@ def test_an_exporter_that_hangs_does_not_hold_up_the_exit(tmp_path: Path) -> Non
 
 def test_a_signal_handler_and_a_finaliser_may_record(tmp_path: Path) -> None:
     """A record made in the middle of another one is neither lost nor out of order."""
-    done = run(
+    done = run_code(
         """
         import signal
         from whyops_trace import WhyOps, traced_tool
@@ -283,7 +283,7 @@ def test_a_signal_handler_and_a_finaliser_may_record(tmp_path: Path) -> None:
 
 def test_records_of_an_agent_wait_for_that_agent(tmp_path: Path) -> None:
     """What a dead process left for a destination of its own is not given to another agent's client."""
-    run(
+    run_code(
         """
         import os
         from whyops_trace import WhyOps
@@ -307,7 +307,7 @@ def test_records_of_an_agent_wait_for_that_agent(tmp_path: Path) -> None:
 
 def test_what_a_dead_process_had_for_its_own_console_keeps_nothing_in_the_journal(tmp_path: Path) -> None:
     """The store gets the records; nobody waits for the console of a process that is gone."""
-    done = run(THOUSAND.format(end="os._exit(1)"), tmp_path, WHYOPS_CONSOLE="tree")
+    done = run_code(THOUSAND.format(end="os._exit(1)"), tmp_path, WHYOPS_CONSOLE="tree")
     shown = subprocess.run(
         [sys.executable, "-m", "whyops_trace", "ls", "--json"],
         env=environment(tmp_path),

@@ -240,7 +240,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether the file is a store of this version, False if it is empty."""
-    ((version,),) = connection.execute("PRAGMA user_version")
+    # One statement, one state of the file: another process may be making the tables just now.
+    ((version, filled),) = connection.execute(
+        "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
+    )
     if version == VERSION:
         return True
     if version > VERSION:
@@ -248,7 +251,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
             f"{path} is a store of format {version} and this whyops-trace reads format {VERSION}: "
             "upgrade it with pip install -U whyops-trace, or move the file away."
         )
-    if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    if filled:
         raise StoreError(f"{path} is the database of another program: move it away, or choose another home.")
     return False
 

@@ -13,7 +13,7 @@ MAX_FRAMES: Final = 30
 
 #: Read an exception, whatever its class says of its attributes.
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
-_traceback: Final = BaseException.__dict__["__traceback__"].__get__
+traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
 _HERE = os.path.dirname(__file__)
 
@@ -45,7 +45,7 @@ def stack(error: BaseException) -> str:
     Source lines are not read: that would be file access on the caller's path.
     """
     lines = []
-    traceback: TracebackType | None = _traceback(error)
+    traceback: TracebackType | None = traceback_of(error)
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if not code.co_filename.startswith(_HERE):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 
 import wrapt
 
+from whyops_trace._failure import traceback_of
 from whyops_trace.calls import Call, CallSite, GeneratorCall, Untraced
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
@@ -206,6 +207,9 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
     are.
     """
 
+    # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's own.
+    __annotations__ = vars(wrapt.BaseObjectProxy)["__annotations__"]
+
     def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any]) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (kind, options)
@@ -325,7 +329,7 @@ def _iterate(
             if not call.running:  # thrown in by the consumer, or closed
                 step, thrown = items.throw, type(error)
                 sent.append(_without_frame(error))
-            elif isinstance(error, StopIteration):
+            elif type(error) is StopIteration:  # isinstance might run code of the exception
                 call.finish(error.value, abandoned=thrown is GeneratorExit)
                 return error.value
             else:
@@ -354,7 +358,7 @@ async def _iterate_async(
             if not call.running:
                 step, thrown = items.athrow, type(error)
                 sent.append(_without_frame(error))
-            elif isinstance(error, StopAsyncIteration):
+            elif type(error) is StopAsyncIteration:
                 call.finish(None, abandoned=thrown is GeneratorExit)
                 return
             else:
@@ -375,5 +379,5 @@ def _start(items: AsyncGenerator[Any, Any], sent: None) -> Coroutine[Any, Any, A
 
 def _without_frame(error: BaseException) -> BaseException:
     """Return what was thrown into a driver without the driver's frame, which it gets when it leaves."""
-    traceback = error.__traceback__
+    traceback = traceback_of(error)
     return error if traceback is None else BaseException.with_traceback(error, traceback.tb_next)

@@ -251,7 +251,7 @@ class Recorder:
             self._second = second
         milliseconds = now % 1_000_000_000 // 1_000_000
         key = next(self._keys)
-        if state.first not in (0, step) and given is None and state.given is None and not state.about:
+        if state.first and state.first != step and given is None and state.given is None and not state.about:
             line = _USUAL % (
                 kind, state.head, step, parent or state.first, within, metadata, span, self._second_text,
                 milliseconds, self._token_bytes, key, state.tail, content, end,

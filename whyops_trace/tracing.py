@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 from whyops_trace import _json, events
 from whyops_trace._clock import iso
 from whyops_trace._failure import ending
-from whyops_trace._guard import guarded, warn_once
+from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
 from whyops_trace.events import Event, check_metadata, check_text
 from whyops_trace.recorder import LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
@@ -91,8 +91,9 @@ class Trace:
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
     def __enter__(self) -> Self:
-        joined = Step("trace", recorder=lambda: self._state.recorder) if self._joins else None
-        block = joined or _TraceBlock(self._state)
+        scope = SCOPE.get()
+        inside = self._joins and scope is not None and scope[0] is self._state
+        block = Step("trace", recorder=lambda: self._state.recorder) if inside else _TraceBlock(self._state)
         block._enter()
         self._entered.append(block)
         return self
@@ -166,12 +167,19 @@ class Step:
     @guarded("entering a step")
     def _enter(self) -> None:
         outer = SCOPE.get()
-        scope = outer or (self._recorder().new_trace(), 0, 0)
-        if not scope[0].on:
+        scope = outer or self._trace_of_its_own()
+        if scope is None or not scope[0].on:
             return
         block = _StepBlock(scope, outer)
         self.step_id = block.begin(self.name, self._about)
         self._entered.append(block)
+
+    def _trace_of_its_own(self) -> Scope | None:
+        recorder, error = attempt(self._recorder)
+        if recorder is None:
+            warn_once("no default client", "Nothing is traced: %s", error)
+            return None
+        return recorder.new_trace(), 0, 0
 
     @guarded("leaving a step")
     def _leave(self, error: BaseException | None) -> None:

@@ -1,0 +1,79 @@
+"""What every test gets: a home of its own, a clean process, and a look at what was recorded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from recorded import Recorded
+
+from whyops_trace import _guard
+from whyops_trace.client import forget_clients
+from whyops_trace.context import SCOPE
+from whyops_trace.testing import capture_events
+
+
+class InternalErrors(logging.Handler):
+    """Collects the internal errors that the library reports instead of raising them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what begins with "Internal error", with its exception."""
+        if record.getMessage().startswith("Internal error"):
+            self.texts.append(logging.Formatter().format(record))
+
+
+@pytest.fixture(autouse=True)
+def hygiene(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """Give each test a process as new, and fail the one that leaves a scope, a thread or an internal error."""
+    for variable in [name for name in os.environ if name.startswith("WHYOPS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("WHYOPS_HOME", str(tmp_path / "home"))
+    forget_clients()
+    _guard._said.clear()
+    errors = InternalErrors()
+    _guard.logger.addHandler(errors)
+    yield
+    forget_clients()
+    _guard.logger.removeHandler(errors)
+    _guard._said.clear()
+    scope = SCOPE.get()
+    SCOPE.set(None)
+    workers = [thread.name for thread in threading.enumerate() if thread.name.startswith("whyops-")]
+
+    assert scope is None
+    assert workers == []
+    if request.node.get_closest_marker("internal_errors") is None:
+        assert errors.texts == []
+
+
+@pytest.fixture(params=[pytest.param(("asyncio", {}), id="asyncio"), pytest.param(("trio", {}), id="trio")])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Run each asynchronous test on both event loops."""
+    return request.param
+
+
+@pytest.fixture
+def events() -> Iterator[Recorded]:
+    """Collect what the test records; at its end, check what must hold of any records."""
+    with capture_events(local=True) as captured:
+        recorded = Recorded(captured)
+        yield recorded
+    recorded.check()
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that tells what the library has logged so far."""
+    return lambda: [
+        record.getMessage() for record in caplog.records if record.name.startswith("whyops_trace")
+    ]

@@ -380,3 +380,26 @@ def test_a_trace_refuses_what_cannot_be_recorded(
         trace(**arguments)
 
     assert events.records == []
+
+
+def test_a_trace_opened_again_inside_another_goes_on_and_ends_once(events: Recorded) -> None:
+    """The inner block continues after the event before it, and only the last block to close ends the trace."""
+    with trace("x"):
+        leaf()
+        with trace("y"):
+            leaf()
+            with trace("x"):
+                leaf()
+        leaf()
+    x = [
+        (record["eventType"], record["stepId"], record.get("parentStepId"))
+        for record in events.records
+        if record["traceId"] == "x"
+    ]
+
+    assert x == [
+        ("tool_call_request", 1, None), ("tool_call_response", 2, 1),
+        ("tool_call_request", 3, 2), ("tool_call_response", 4, 3),
+        ("tool_call_request", 5, 2), ("tool_call_response", 6, 5),
+        ("trace_end", 1, None),
+    ]  # fmt: skip

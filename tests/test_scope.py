@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -401,3 +402,17 @@ def test_under_load_every_trace_is_whole(events: Recorded) -> None:
     assert sorted(answered) == requested  # type: ignore[type-var]
     assert {within for _, within in requests(events, "branch")} == {0}
     assert {parent for parent, _ in requests(events, "branch")} == {1}
+
+
+def test_propagate_carries_the_scope_into_a_coroutine_of_another_loop(events: Recorded) -> None:
+    """Its body runs later, in another thread's event loop, and still belongs to the trace."""
+
+    async def work() -> None:
+        leaf()
+
+    with trace("t"), ThreadPoolExecutor() as pool:
+        carried = propagate(work)
+        pool.submit(lambda: asyncio.run(carried())).result()
+
+    assert inspect.iscoroutinefunction(carried)
+    assert events.traces == ["t"]

@@ -8,12 +8,13 @@ flow by itself: branches that run at the same time share the event they forked f
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, cast
 
 from whyops_trace import _json
 
@@ -39,6 +40,7 @@ class TraceState:
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ns: The latest timestamp given out.
         token: The process the numbering belongs to.
+        blocks: How many with-blocks of the trace are open.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, what that is
@@ -46,7 +48,7 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "first", "given", "head", "id", "last", "last_ns", "on", "open_tools",
+        "about", "blocks", "first", "given", "head", "id", "last", "last_ns", "on", "open_tools",
         "recorder", "steps", "tail", "token",
     )  # fmt: skip
 
@@ -70,6 +72,7 @@ class TraceState:
         self.last_ns = 0
         self.token = recorder.token
         self.about = b""
+        self.blocks = 0
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, int, bytes]] = {}
 
@@ -106,6 +109,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """
     Return *function* such that it runs in the scope that is current now, in whichever thread it is called.
 
+    A coroutine function has that scope in whichever event loop it is awaited.
+
     Only the tracing scope is carried; other context variables are left as they are in that thread.
 
     Example::
@@ -114,6 +119,18 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
             pool.submit(propagate(fetch), url)
     """
     scope = SCOPE.get()
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+            before = SCOPE.get()
+            SCOPE.set(scope)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                SCOPE.set(before)
+
+        return cast("Callable[P, R]", awaited)
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from typing_extensions import Unpack
 
 from whyops_trace._clock import wire_time
+from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
 from whyops_trace.types import (
     EventOptions,
@@ -393,9 +394,21 @@ def model_metadata(
     if usage:
         counts = _mapping("usage", usage)
         metadata["usage"] = {key: _count(f"usage[{key!r}]", n) for key, n in counts.items() if n is not None}
+        _check_usage(counts)
     if latency_ms is not None:
         metadata["latencyMs"] = _count("latency_ms", latency_ms)
     return metadata
+
+
+def _check_usage(counts: Mapping[str, int]) -> None:
+    unread = [str(key) for key in counts if key not in TokenUsage.__annotations__]
+    if unread:
+        warn_once(
+            f"usage: {unread}",
+            "usage has %s, which nothing reads; its names are %s.",
+            ", ".join(unread),
+            ", ".join(TokenUsage.__annotations__),
+        )
 
 
 def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] = ()) -> dict[str, Any]:

@@ -158,10 +158,12 @@ class Recorder:
                 self.traces.move_to_end(state.id)
             return state
 
-    def count_block(self, change: int) -> None:
-        """Note that a with-block of a trace was entered (1) or left (-1)."""
+    def count_block(self, state: TraceState, change: int) -> int:
+        """Note that a with-block of a trace was entered (1) or left (-1); return how many of it are open."""
         with self.lock:
             self.open_blocks += change
+            state.blocks += change
+            return state.blocks
 
     # Spans
 

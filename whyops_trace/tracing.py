@@ -245,8 +245,12 @@ class _TraceBlock:
         self._started = state.recorder.clock.perf_counter_ns()
         self._goes_on = self._outer is not None and self._outer[0] is state
         if not self._goes_on:
+            if self._outer is not None and not self._outer[1]:
+                self._outer[0].last = self._outer[
+                    2
+                ]  # where that trace goes on, should it be opened again in here
             SCOPE.set((state, 0, state.last))
-            state.recorder.count_block(1)
+            state.recorder.count_block(state, 1)
 
     @guarded("leaving a trace")
     def _leave(self, error: BaseException | None) -> None:
@@ -257,8 +261,8 @@ class _TraceBlock:
             state.last = scope[2]
         # Set, not reset by a token: the block may be left in another context than it was entered in.
         SCOPE.set(self._outer)
-        state.recorder.count_block(-1)
-        if state.on and state.first:
+        ended = state.recorder.count_block(state, -1) == 0
+        if ended and state.on and state.first:
             metadata, content = ending(error)
             elapsed = (state.recorder.clock.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}

@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
     session.install(".[test]")
-    session.install("anyio==4.4", "httpx==0.27", "msgspec==0.19", "typing-extensions==4.12", "wrapt==2.0.0")
+    session.install("anyio==4.4", "httpx==0.27", "msgspec==0.19", "typing-extensions==4.12", "wrapt==1.16.0")
     session.run("python", "-m", "pytest", *session.posargs)
 
 

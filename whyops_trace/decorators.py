@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import wrapt
 
@@ -22,6 +22,12 @@ from whyops_trace._failure import traceback_of
 from whyops_trace.calls import Call, CallSite, GeneratorCall, Untraced
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
+
+if TYPE_CHECKING:
+    _Proxy = wrapt.BaseObjectProxy[Any]
+else:
+    # The proxy that is no iterable; wrapt 1, which other packages may hold back, has only the one that is.
+    _Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | property")
 
@@ -198,7 +204,7 @@ def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
-class TracedCallable(wrapt.BaseObjectProxy[Any]):
+class TracedCallable(_Proxy):
     """
     A proxy that traces the calls of a coroutine function, a generator function or a callable object.
 
@@ -208,7 +214,7 @@ class TracedCallable(wrapt.BaseObjectProxy[Any]):
     """
 
     # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's own.
-    __annotations__ = vars(wrapt.BaseObjectProxy)["__annotations__"]
+    __annotations__ = vars(_Proxy)["__annotations__"]
 
     def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any]) -> None:
         super().__init__(wrapped)

@@ -72,6 +72,7 @@ from strategies import (
 
 from whyops_trace import _json
 from whyops_trace._json import CHANGING, CIRCULAR, TOO_DEEP, TOO_MANY, encode, plain, string
+from whyops_trace._objects import name_of
 from whyops_trace.processors import REDACTED, Redactor
 
 hides = Redactor().hides
@@ -395,7 +396,7 @@ class Shop:
         (Empty(), "<strategies.Empty>"),
         (object(), "<object>"),
         (..., "<ellipsis>"),
-        (wrapt.ObjectProxy(Account(name="x")), "<wrapt.proxies.ObjectProxy>"),
+        (wrapt.ObjectProxy(Account(name="x")), f"<{name_of(wrapt.ObjectProxy)}>"),
     ],
     ids=kind,
 )
@@ -669,9 +670,10 @@ def test_a_lazy_proxy_stays_unresolved() -> None:
         resolved.append("resolve")
         return [1]
 
-    lazy = [LazyObject(resolve), LocalProxy(resolve), wrapt.LazyObjectProxy(resolve)]
+    lazy = [LazyObject(resolve), LocalProxy(resolve)]
+    if hasattr(wrapt, "LazyObjectProxy"):  # since wrapt 2
+        lazy.append(wrapt.LazyObjectProxy(resolve))
 
-    assert decoded(lazy)[2] == "<wrapt.proxies.LazyObjectProxy>"
     assert all(re.fullmatch("<.*Lazy.*>|<.*LocalProxy>", named) for named in decoded(lazy))
     assert resolved == []
 

@@ -227,7 +227,7 @@ def _header(descriptor: int) -> Header:
     try:
         header = msgspec.json.decode(os.pread(descriptor, SLOTS, 0).partition(b"\0")[0], type=Header)
         header.encode()  # as long as it may be
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise JournalError(f"its header cannot be read: {error}") from error
     return header
 

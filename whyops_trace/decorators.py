@@ -250,6 +250,12 @@ class TracedCallable(_Proxy):
         bound = bind(self.__wrapped__, instance, owner)
         return MethodType(self, bound.__self__) if type(bound) is MethodType else self
 
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.__wrapped__)
+
+    def __subclasscheck__(self, subclass: Any) -> bool:
+        return issubclass(subclass, self.__wrapped__)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         wrapped = self.__wrapped__
         if isinstance(wrapped, (FunctionType, type)):

@@ -15,6 +15,11 @@ class Arguments:
     """
     Names the arguments of a callable's calls.
 
+    Attributes:
+        positional: The names of the parameters that can be given by position.
+        usual: The number of arguments of a call that has one for each parameter, by position, none of them self or
+            cls; -1 if there is no such call.
+
     Args:
         function: The callable; one without a signature, as some builtins are, has its arguments listed by position.
         own: Whether to take the function's own parameters, not those of one it wraps.
@@ -25,7 +30,7 @@ class Arguments:
         parameters = list(signature.parameters.values()) if signature is not None else []
         kinds = inspect.Parameter
         self._known = signature is not None
-        self._positional = tuple(
+        self.positional = tuple(
             p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
         )
         self._keywords = frozenset(
@@ -37,8 +42,8 @@ class Arguments:
             p.name: p.default for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
         }
         self._self = next((p.name for p in parameters[:1] if p.name in ("self", "cls")), None)
-        #: How many arguments a call has that needs no further look: one for each parameter, by position.
-        self._simple = len(parameters) if self._known and len(parameters) == len(self._positional) else -1
+        is_usual = self._known and self._self is None and len(parameters) == len(self.positional)
+        self.usual = len(parameters) if is_usual else -1
         #: A decorator may pass to the function it wraps other arguments than it is called with.
         self._wrapper = (
             Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
@@ -61,9 +66,7 @@ class Arguments:
         Returns:
             A dict of its own; None if the arguments do not fit, so that the call will raise a TypeError.
         """
-        if len(args) == self._simple and not kwargs:
-            named = dict(zip(self._positional, args))  # noqa: B905 - the lengths are equal
-        elif self._known:
+        if self._known:
             fitted = self._fit(args, kwargs)
             if fitted is None:
                 return None if self._wrapper is None else self._named_by(self._wrapper, args, kwargs)
@@ -81,9 +84,9 @@ class Arguments:
         return wrapper.named(args[1:] if is_method else args, kwargs)
 
     def _fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        given = dict(zip(self._positional, args, strict=False))
+        given = dict(zip(self.positional, args, strict=False))
         named = {name: given.get(name, default) for name, default in self._defaults.items()}
-        extra = args[len(self._positional) :]
+        extra = args[len(self.positional) :]
         if extra:
             if self._var_positional is None:
                 return None

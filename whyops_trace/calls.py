@@ -63,6 +63,9 @@ class CallSite:
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
         self._arguments = Arguments(function)
+        self._names = self._arguments.positional
+        #: How many arguments a call has that needs no further look.
+        self._usual = self._arguments.usual if self._plain else -1
         for name in (*(self._captured or ()), *self._redacted):
             if not self._arguments.accepts(name):
                 raise ConfigurationError(
@@ -92,6 +95,8 @@ class CallSite:
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
+        if len(args) == self._usual and not kwargs:
+            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
         named = self._arguments.named(args, kwargs)
         if self._plain or named is None:
             return named
@@ -216,7 +221,7 @@ class Call:
         self._outer = outer
         self._own = outer is None
         SCOPE.set(inner)
-        self._started = self.state.recorder.clock.perf_counter_ns()
+        self._started = self.state.recorder.perf_counter_ns()
 
     @guarded("recording the end of a call")
     def end(self, result: Any) -> None:
@@ -230,9 +235,9 @@ class Call:
 
     def _leave(self) -> int:
         """Leave the scope; return the milliseconds since the request."""
-        elapsed = self.state.recorder.clock.perf_counter_ns() - self._started
+        elapsed = (self.state.recorder.perf_counter_ns() - self._started) // 1_000_000
         SCOPE.set(self._outer)
-        return elapsed // 1_000_000
+        return elapsed
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""

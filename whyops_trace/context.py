@@ -38,7 +38,8 @@ class TraceState:
         steps: The next step numbers; taken under the recorder's lock.
         first: The step of its first event.
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
-        last_ns: The latest timestamp given out.
+        last_ms: The latest timestamp given out, in milliseconds since the epoch.
+        usual: Whether its next record is like most: not its first, no number chosen, nothing to tell of the trace.
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
@@ -48,8 +49,8 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "blocks", "first", "given", "head", "id", "last", "last_ns", "on", "open_tools",
-        "recorder", "steps", "tail", "token",
+        "about", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open_tools",
+        "recorder", "steps", "tail", "token", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +70,8 @@ class TraceState:
         self.steps: Iterator[int] = count(1)
         self.first = 0
         self.last = 0
-        self.last_ns = 0
+        self.last_ms = 0
+        self.usual = False
         self.token = recorder.token
         self.about = b""
         self.blocks = 0
@@ -84,11 +86,13 @@ class TraceState:
             external_user_id: The user the agent acts for; None: no other than before.
             about: A metadata member, led by a comma, or nothing.
         """
-        if external_user_id is not None:
-            self.tail = b'"agentName":%b,"externalUserId":%b' % (
-                _json.string(self.recorder.agent_name), _json.string(external_user_id),
-            )  # fmt: skip
-        self.about = about or self.about
+        with self.recorder.lock:
+            if external_user_id is not None:
+                self.tail = b'"agentName":%b,"externalUserId":%b' % (
+                    _json.string(self.recorder.agent_name), _json.string(external_user_id),
+                )  # fmt: skip
+            if about:
+                self.about, self.usual = about, False
 
 
 #: ``(trace, within, last)``: the step of the enclosing call (0 at the top of the trace) and, at the top, the event

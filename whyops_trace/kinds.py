@@ -42,20 +42,20 @@ class Tool(CallSite):
             results = _json.encode(result, call.state.recorder.hides)
             if results[0] != 123:  # not an object
                 results = b'{"result":%b}' % results
-        self._close(call, b"", results, elapsed_ms)
+        self._close(call, results, elapsed_ms)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
         hides = call.state.recorder.hides
         if outcome(error) == "cancelled":
             items = b"," + _items(call.items) if call.items is not None and self.capture_output else b""
-            self._close(call, b',"outcome":"cancelled"', b'{"cancelled":true%b}' % items, elapsed_ms)
+            self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b',"outcome":"cancelled"')
         else:
             call.record(b"error", self._metadata, error_content(error, hides))
             results = b'{"error":%b}' % _json.encode(describe(error), hides)
-            self._close(call, b',"outcome":"error"', results, elapsed_ms)
+            self._close(call, results, elapsed_ms, b',"outcome":"error"')
 
-    def _close(self, call: Call, ending: bytes, results: bytes, elapsed_ms: int) -> None:
+    def _close(self, call: Call, results: bytes, elapsed_ms: int, ending: bytes = b"") -> None:
         metadata = b'%b,"latencyMs":%d%b' % (self._metadata, elapsed_ms, ending)
         call.close(b"tool_call_response", metadata, self._response + results + b"}")
 

@@ -40,7 +40,7 @@ TRACE_END: Final = b',"end":true}\n'
 
 _USUAL: Final = (
     b'{"eventType":"%b",%b%d,"parentStepId":%d,"metadata":{"within":%d%b},"spanId":"%b",'
-    b'"timestamp":"%b.%03dZ","idempotencyKey":"%b-%d",%b,"content":%b%b'
+    b'"timestamp":"%b","idempotencyKey":"%b-%d",%b,"content":%b%b'
 )
 _ANY: Final = (
     b'{"eventType":"%b",%b%d%b%b,"metadata":{"within":%d%b%b},"spanId":%b,'
@@ -98,6 +98,8 @@ class Recorder:
         self.agent_name = agent_name
         self.hides = hides
         self.clock = clock
+        self._time_ns = clock.time_ns
+        self.perf_counter_ns = clock.perf_counter_ns
         self.on = on
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
         #: With-blocks of traces that are open.
@@ -120,8 +122,9 @@ class Recorder:
         start = self._random.randrange(SPANS)
         #: Span ids that pair nothing at present: taken from the left, given back on the right.
         self.free_spans = deque(b"span_%d" % (1 + (start + k) % SPANS) for k in range(SPANS))
-        self._second = 0
-        self._second_text = b""
+        #: The time of the latest record in milliseconds, and as it is written: in a burst many share it.
+        self._now = 0
+        self._now_text = self._second_text = b""
         self._writing = False
         self._deferred: deque[tuple[Any, ...]] = deque()
         self.redirect(_capture)
@@ -212,7 +215,10 @@ class Recorder:
         with self.lock:
             if state.token is not self.token:
                 self._continue_in_child(state)
-            step = at or (next(state.steps) if given is None else _take_step(state, given))
+            if at:
+                step, given = at, {}
+            else:
+                step = next(state.steps) if given is None else _take_step(state, given)
             if self._writing:
                 self._deferred.append(
                     (state, step, kind, parent, within, metadata, content, span, end, given)
@@ -242,35 +248,39 @@ class Recorder:
         end: bytes,
         given: EventOptions | None,
     ) -> None:
-        now = self.clock.time_ns()
-        if now < state.last_ns:
-            now = state.last_ns
+        now = self._time_ns() // 1_000_000
+        if now < state.last_ms:
+            now = state.last_ms
         else:
-            state.last_ns = now
-        second = now // 1_000_000_000
-        if second != self._second:
-            self._second_text = iso_seconds(second)
-            self._second = second
-        milliseconds = now % 1_000_000_000 // 1_000_000
+            state.last_ms = now
+        if now != self._now:
+            self._tick(now)
         key = next(self._keys)
-        if state.first and state.first != step and given is None and state.given is None and not state.about:
+        if state.usual and given is None:
             line = _USUAL % (
-                kind, state.head, step, parent or state.first, within, metadata, span, self._second_text,
-                milliseconds, self._token_bytes, key, state.tail, content, end,
+                kind, state.head, step, parent or state.first, within, metadata, span, self._now_text,
+                self._token_bytes, key, state.tail, content, end,
             )  # fmt: skip
         else:
             given = given or {}
-            time = given.get("timestamp") or f"{self._second_text.decode()}.{milliseconds:03d}Z"
             user = given.get("external_user_id")
             about, state.about = state.about, b""
             line = _ANY % (
                 kind, state.head, step, *_relations(state, step, parent, given), within, about, metadata,
-                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span, _json.string(str(time)),
+                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span,
+                _json.string(str(given.get("timestamp") or self._now_text.decode())),
                 _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
                 b',"externalUserId":' + _json.string(user) if user else b"", content, end,
             )  # fmt: skip
             state.first = state.first or step
+            state.usual = state.given is None
         self._append(line)
+
+    def _tick(self, now: int) -> None:
+        second, milliseconds = divmod(now, 1000)
+        if second != self._now // 1000:
+            self._second_text = iso_seconds(second)
+        self._now, self._now_text = now, b"%b.%03dZ" % (self._second_text, milliseconds)
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in a trace it inherited: both go on with it at the same time."""

@@ -220,7 +220,7 @@ class _StepBlock:
         SCOPE.set(self._outer)
         advance(state, self._step)
         metadata, content = ending(error)
-        elapsed = (state.recorder.clock.perf_counter_ns() - self._started) // 1_000_000
+        elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
         metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
         body = _encode(state, content)
         if self.output:
@@ -242,7 +242,7 @@ class _TraceBlock:
     def _enter(self) -> None:
         state = self._state
         self._outer = SCOPE.get()
-        self._started = state.recorder.clock.perf_counter_ns()
+        self._started = state.recorder.perf_counter_ns()
         self._goes_on = self._outer is not None and self._outer[0] is state
         if not self._goes_on:
             if self._outer is not None and not self._outer[1]:
@@ -264,7 +264,7 @@ class _TraceBlock:
         ended = state.recorder.count_block(state, -1) == 0
         if ended and state.on and state.first:
             metadata, content = ending(error)
-            elapsed = (state.recorder.clock.perf_counter_ns() - self._started) // 1_000_000
+            elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}
             state.recorder.record(
                 state, b"trace_end", 0, 0, _members(state, metadata), _encode(state, content),

@@ -11,8 +11,8 @@ import pytest
 from programs import DEMO, ROOT, run
 
 from whyops_trace import Trace, WhyOps, events
+from whyops_trace._checks import check_options
 from whyops_trace.cli import main
-from whyops_trace.events import check_options
 from whyops_trace.exceptions import UnknownOptionError
 from whyops_trace.kinds import Embedding, Llm, Tool
 from whyops_trace.types import EventOptions

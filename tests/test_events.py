@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whyops_trace import InvalidEventError, UnknownOptionError, events
-from whyops_trace.events import MAX_COUNT, MAX_ID, MAX_STEP, check_metadata, check_options, check_text
+from whyops_trace._checks import MAX_COUNT, MAX_ID, MAX_STEP, check_metadata, check_options, check_text
 
 
 def test_an_event_knows_nothing_of_its_trace() -> None:

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from whyops_trace import _json
 from whyops_trace._arguments import Arguments
+from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.client import default_client
 from whyops_trace.context import SCOPE, Scope, advance
-from whyops_trace.events import MAX_NAME, check_metadata
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 from whyops_trace.processors import REDACTED
 from whyops_trace.recorder import LINE_END, TRACE_END

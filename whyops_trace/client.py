@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
 from whyops_trace import _json
+from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import guarded, logger
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
-from whyops_trace.events import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace.exceptions import ConfigurationError, InvalidEventError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.journal import Journal

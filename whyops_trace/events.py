@@ -8,15 +8,26 @@ and otherwise refused with an error that says what to do.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from typing_extensions import Unpack
 
-from whyops_trace._clock import wire_time
-from whyops_trace._guard import warn_once
-from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
+from whyops_trace._checks import (
+    MAX_FINISH_REASON,
+    MAX_NAME,
+    check_count,
+    check_metadata,
+    check_options,
+    check_text,
+    check_tool_calls,
+    is_list,
+    model_metadata,
+    moment,
+    require,
+    tool_metadata,
+)
 from whyops_trace.types import (
     EventOptions,
     EventType,
@@ -28,19 +39,6 @@ from whyops_trace.types import (
     ToolCallPair,
     UserMessageMetadata,
 )
-
-#: The largest step a server can store (its column is a 32-bit integer).
-MAX_STEP: Final = 2**31 - 1
-#: The largest latency or token count a server can store, for the same reason.
-MAX_COUNT: Final = 2**31 - 1
-MAX_ID: Final = 128
-MAX_NAME: Final = 255
-MAX_MODEL: Final = 200
-MAX_FINISH_REASON: Final = 100
-
-_OPTIONS: Final = EventOptions.__optional_keys__ | EventOptions.__required_keys__
-#: Metadata keys the library writes itself.
-_RESERVED: Final = frozenset({"within", "trace", "idempotencyKey"})
 
 #: What recording the event returns: the step it took, for a tool request the span id (which knows its step).
 T_co = TypeVar("T_co", int, SpanId, covariant=True)
@@ -89,12 +87,10 @@ def user_message(
         InvalidEventError: if an argument has a type or size that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
-    _require(
-        _is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]'
-    )
+    require(is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]')
     meta = check_metadata(metadata)
     prompt = meta.get("systemPrompt", "")
-    _require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
+    require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
     return Event("user_message", {"messages": messages}, meta, options)
 
 
@@ -131,13 +127,13 @@ def llm_response(
     """
     body: dict[str, Any] = {}
     if content is not None:
-        _require(isinstance(content, str), "content", content, "text or None")
+        require(isinstance(content, str), "content", content, "text or None")
         body["content"] = content
     if tool_calls:
-        _require(_is_list(tool_calls), "tool_calls", tool_calls, "a list of tool calls")
+        require(is_list(tool_calls), "tool_calls", tool_calls, "a list of tool calls")
         body["toolCalls"] = tool_calls
     if finish_reason:
-        _require(isinstance(finish_reason, str), "finish_reason", finish_reason, 'text such as "stop"')
+        require(isinstance(finish_reason, str), "finish_reason", finish_reason, 'text such as "stop"')
         body["finishReason"] = finish_reason[:MAX_FINISH_REASON]
     return Event("llm_response", body, model_metadata(model, provider, usage, latency_ms), options)
 
@@ -160,10 +156,10 @@ def llm_thinking(
         InvalidEventError: if an argument has a type that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
-    _require(isinstance(thinking, str), "thinking", thinking, "text")
+    require(isinstance(thinking, str), "thinking", thinking, "text")
     content = {"type": "thinking", "thinking": thinking}
     if signature:
-        _require(isinstance(signature, str), "signature", signature, "text or None")
+        require(isinstance(signature, str), "signature", signature, "text or None")
         content["signature"] = signature
     return Event("llm_thinking", content, None, options)
 
@@ -183,7 +179,7 @@ def embedding_request(inputs: Sequence[str], **options: Unpack[EventOptions]) ->
         InvalidEventError: if *inputs* is not a list.
         UnknownOptionError: if an option does not exist.
     """
-    _require(_is_list(inputs), "inputs", inputs, 'a list of texts such as ["query"]')
+    require(is_list(inputs), "inputs", inputs, 'a list of texts such as ["query"]')
     return Event("embedding_request", {"input": inputs}, None, options)
 
 
@@ -218,8 +214,8 @@ def embedding_response(
     """
     content = {
         "object": "list",
-        "embeddingCount": _count("embedding_count", embedding_count),
-        "firstEmbeddingDimensions": _count("first_embedding_dimensions", first_embedding_dimensions),
+        "embeddingCount": check_count("embedding_count", embedding_count),
+        "firstEmbeddingDimensions": check_count("first_embedding_dimensions", first_embedding_dimensions),
         "encodingFormat": "float",
     }
     usage: TokenUsage | None = None if total_tokens is None else {"totalTokens": total_tokens}
@@ -251,8 +247,8 @@ def tool_call_request(
         InvalidEventError: if an argument has a type or size that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
-    content = {"toolCalls": _tool_calls(tool_calls), **_moment("requested_at", requested_at)}
-    return Event("tool_call_request", content, _tool_metadata(tool, latency_ms), options)
+    content = {"toolCalls": check_tool_calls(tool_calls), **moment("requested_at", requested_at)}
+    return Event("tool_call_request", content, tool_metadata(tool, latency_ms), options)
 
 
 def tool_call_response(
@@ -284,14 +280,14 @@ def tool_call_response(
         InvalidEventError: if an argument has a type or size that a server refuses.
         UnknownOptionError: if an option does not exist.
     """
-    _require(isinstance(tool_results, Mapping), "tool_results", tool_results, 'a dict such as {"result": 1}')
+    require(isinstance(tool_results, Mapping), "tool_results", tool_results, 'a dict such as {"result": 1}')
     content = {
-        "toolCalls": _tool_calls(tool_calls),
+        "toolCalls": check_tool_calls(tool_calls),
         "toolResults": tool_results,
-        **_moment("responded_at", responded_at),
+        **moment("responded_at", responded_at),
     }
     paired: EventOptions = {**options, "span_id": span_id}
-    return Event("tool_call_response", content, _tool_metadata(tool, latency_ms), paired)
+    return Event("tool_call_response", content, tool_metadata(tool, latency_ms), paired)
 
 
 def tool_result(tool_name: str, output: Any, **options: Unpack[EventOptions]) -> Event[int]:
@@ -333,148 +329,11 @@ def error(
         InvalidEventError: if an argument has the wrong type.
         UnknownOptionError: if an option does not exist.
     """
-    _require(isinstance(message, str), "message", message, "text: str(exception), for example")
+    require(isinstance(message, str), "message", message, "text: str(exception), for example")
     content: dict[str, Any] = {"message": message}
     if status is not None:
-        content["status"] = _count("status", status)
+        content["status"] = check_count("status", status)
     if stack:
-        _require(isinstance(stack, str), "stack", stack, "text: traceback.format_exc(), for example")
+        require(isinstance(stack, str), "stack", stack, "text: traceback.format_exc(), for example")
         content["stack"] = stack
     return Event("error", content, None, options)
-
-
-def check_options(options: Mapping[str, Any]) -> EventOptions:
-    """
-    Return *options* checked, without the ones that are None, ``timestamp`` in wire form.
-
-    Raises:
-        UnknownOptionError: if a name is not one of :class:`~whyops_trace.types.EventOptions`.
-        InvalidEventError: if a value has the wrong type or is out of bounds.
-    """
-    checked: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in _OPTIONS:
-            known = ", ".join(sorted(_OPTIONS))
-            raise UnknownOptionError(f"There is no option {name!r}; an event takes {known}.")
-        if value is None:
-            continue
-        if name in ("step_id", "parent_step_id"):
-            check_step(name, value)
-        elif name != "timestamp":
-            check_text(name, value, MAX_NAME if name == "external_user_id" else MAX_ID)
-        checked[name] = _time(name, value) if name == "timestamp" else value
-    return checked  # type: ignore[return-value]
-
-
-def check_step(name: str, value: object) -> None:
-    """Raise :class:`InvalidEventError` unless *value* is a step number, 1 to 2**31 - 1."""
-    if type(value) is not int or not 1 <= value <= MAX_STEP:
-        raise InvalidEventError(
-            f"{name} is {value!r}; it must be an int from 1 to {MAX_STEP}. Leave it out to have it counted."
-        )
-
-
-def check_text(name: str, value: object, limit: int) -> None:
-    """Raise :class:`InvalidEventError` unless *value* is text of 1 to *limit* characters."""
-    if not isinstance(value, str) or not value:
-        raise InvalidEventError(f"{name} is {value!r}; it must be text of 1 to {limit} characters.")
-    if len(value) > limit:
-        raise InvalidEventError(
-            f"{name} has {len(value)} characters; at most {limit} are stored. Use a shorter one, a hash for example."
-        )
-
-
-def model_metadata(
-    model: str, provider: str, usage: TokenUsage | None, latency_ms: float | None
-) -> dict[str, Any]:
-    """Return the metadata of a model's answer, with the values a server can store."""
-    check_text("model", model, MAX_MODEL)
-    check_text("provider", provider, MAX_NAME)
-    metadata: dict[str, Any] = {"model": model, "provider": provider}
-    if usage:
-        counts = _mapping("usage", usage)
-        metadata["usage"] = {key: _count(f"usage[{key!r}]", n) for key, n in counts.items() if n is not None}
-        _check_usage(counts)
-    if latency_ms is not None:
-        metadata["latencyMs"] = _count("latency_ms", latency_ms)
-    return metadata
-
-
-def _check_usage(counts: Mapping[str, int]) -> None:
-    unread = [str(key) for key in counts if key not in TokenUsage.__annotations__]
-    if unread:
-        warn_once(
-            f"usage: {unread}",
-            "usage has %s, which nothing reads; its names are %s.",
-            ", ".join(unread),
-            ", ".join(TokenUsage.__annotations__),
-        )
-
-
-def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] = ()) -> dict[str, Any]:
-    """
-    Return a user's metadata as a dict of its own.
-
-    Args:
-        metadata: The user's metadata.
-        written: Keys the library writes itself, beside those it writes in every event.
-
-    Raises:
-        InvalidEventError: if it is not a mapping with text keys, or names a key the library writes itself.
-    """
-    checked = _mapping("metadata", metadata)
-    for key in checked:
-        _require(isinstance(key, str), "a metadata key", key, "text")
-        if key in _RESERVED or key in written:
-            raise InvalidEventError(f"metadata[{key!r}] is written by the library; choose another key.")
-    return checked
-
-
-def _tool_metadata(tool: str, latency_ms: float | None) -> dict[str, Any]:
-    check_text("tool", tool, MAX_NAME)
-    metadata: dict[str, Any] = {"tool": tool}
-    if latency_ms is not None:
-        metadata["latencyMs"] = _count("latency_ms", latency_ms)
-    return metadata
-
-
-def _tool_calls(value: Sequence[ToolCallPair]) -> Sequence[ToolCallPair]:
-    _require(_is_list(value), "tool_calls", value, 'a list such as [{"name": "search", "arguments": {}}]')
-    return value
-
-
-def _moment(name: str, value: str | datetime | None) -> dict[str, str]:
-    if value is None:
-        return {}
-    return {"requestedAt" if name == "requested_at" else "respondedAt": _time(name, value)}
-
-
-def _time(name: str, value: object) -> str:
-    if isinstance(value, (str, datetime)):
-        try:
-            return wire_time(value)
-        except ValueError:
-            pass
-    raise InvalidEventError(
-        f"{name} is {value!r}; it must be ISO 8601 text such as 2026-01-31T12:00:00Z or a datetime."
-    )
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
-        return round(value)
-    raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
-
-
-def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
-    _require(value is None or isinstance(value, Mapping), name, value, "a dict")
-    return dict(value or {})
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _require(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise InvalidEventError(f"{name} is {type(value).__name__} {value!r:.80}; it must be {expected}.")

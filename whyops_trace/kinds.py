@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from whyops_trace import _json
+from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace.calls import C, Call, CallSite, Items, error_content
-from whyops_trace.events import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
 
 #: How much of what a generator yields is recorded: the first items, up to so many bytes of JSON.

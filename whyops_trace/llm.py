@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace.events import MAX_COUNT
+from whyops_trace._checks import MAX_COUNT
 from whyops_trace.types import TokenUsage, ToolCallItem
 
 #: Parameters that hold the conversation, in the order they are looked for.

@@ -11,9 +11,9 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
+from whyops_trace._checks import MAX_NAME
 from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
-from whyops_trace.events import MAX_NAME
 from whyops_trace.exceptions import ConfigurationError
 
 DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"

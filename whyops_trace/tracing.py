@@ -13,11 +13,12 @@ from inspect import Parameter, signature
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import _json, events
+from whyops_trace._checks import MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
 from whyops_trace._failure import ending
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
-from whyops_trace.events import Event, check_metadata, check_text
+from whyops_trace.events import Event
 from whyops_trace.recorder import LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
 from whyops_trace.types import SpanId
 
@@ -132,7 +133,7 @@ class Step:
         metadata: Mapping[str, Any] | None = None,
         recorder: Callable[[], Recorder],
     ) -> None:
-        check_text("name", name, events.MAX_NAME)
+        check_text("name", name, MAX_NAME)
         self.name = name
         self.step_id = 0
         self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}

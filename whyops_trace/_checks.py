@@ -1,0 +1,175 @@
+"""
+What an event may hold: the bounds of a WhyOps server, checked where a user gives a value.
+
+Every refusal is an error at the call that says what the value must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from whyops_trace._clock import wire_time
+from whyops_trace._guard import warn_once
+from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
+from whyops_trace.types import EventOptions, TokenUsage, ToolCallPair
+
+#: The largest step a server can store (its column is a 32-bit integer).
+MAX_STEP: Final = 2**31 - 1
+#: The largest latency or token count a server can store, for the same reason.
+MAX_COUNT: Final = 2**31 - 1
+MAX_ID: Final = 128
+MAX_NAME: Final = 255
+MAX_MODEL: Final = 200
+MAX_FINISH_REASON: Final = 100
+
+_OPTIONS: Final = EventOptions.__optional_keys__ | EventOptions.__required_keys__
+#: Metadata keys the library writes itself.
+_RESERVED: Final = frozenset({"within", "trace", "idempotencyKey"})
+
+
+def check_options(options: Mapping[str, Any]) -> EventOptions:
+    """
+    Return *options* checked, without the ones that are None, ``timestamp`` in wire form.
+
+    Raises:
+        UnknownOptionError: if a name is not one of :class:`~whyops_trace.types.EventOptions`.
+        InvalidEventError: if a value has the wrong type or is out of bounds.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            known = ", ".join(sorted(_OPTIONS))
+            raise UnknownOptionError(f"There is no option {name!r}; an event takes {known}.")
+        if value is None:
+            continue
+        if name in ("step_id", "parent_step_id"):
+            check_step(name, value)
+        elif name != "timestamp":
+            check_text(name, value, MAX_NAME if name == "external_user_id" else MAX_ID)
+        checked[name] = _time(name, value) if name == "timestamp" else value
+    return checked  # type: ignore[return-value]
+
+
+def check_step(name: str, value: object) -> None:
+    """Raise :class:`InvalidEventError` unless *value* is a step number, 1 to 2**31 - 1."""
+    if type(value) is not int or not 1 <= value <= MAX_STEP:
+        raise InvalidEventError(
+            f"{name} is {value!r}; it must be an int from 1 to {MAX_STEP}. Leave it out to have it counted."
+        )
+
+
+def check_text(name: str, value: object, limit: int) -> None:
+    """Raise :class:`InvalidEventError` unless *value* is text of 1 to *limit* characters."""
+    if not isinstance(value, str) or not value:
+        raise InvalidEventError(f"{name} is {value!r}; it must be text of 1 to {limit} characters.")
+    if len(value) > limit:
+        raise InvalidEventError(
+            f"{name} has {len(value)} characters; at most {limit} are stored. Use a shorter one, a hash for example."
+        )
+
+
+def model_metadata(
+    model: str, provider: str, usage: TokenUsage | None, latency_ms: float | None
+) -> dict[str, Any]:
+    """Return the metadata of a model's answer, with the values a server can store."""
+    check_text("model", model, MAX_MODEL)
+    check_text("provider", provider, MAX_NAME)
+    metadata: dict[str, Any] = {"model": model, "provider": provider}
+    if usage:
+        counts = check_mapping("usage", usage)
+        metadata["usage"] = {
+            key: check_count(f"usage[{key!r}]", n) for key, n in counts.items() if n is not None
+        }
+        _check_usage(counts)
+    if latency_ms is not None:
+        metadata["latencyMs"] = check_count("latency_ms", latency_ms)
+    return metadata
+
+
+def _check_usage(counts: Mapping[str, int]) -> None:
+    unread = [str(key) for key in counts if key not in TokenUsage.__annotations__]
+    if unread:
+        warn_once(
+            f"usage: {unread}",
+            "usage has %s, which nothing reads; its names are %s.",
+            ", ".join(unread),
+            ", ".join(TokenUsage.__annotations__),
+        )
+
+
+def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] = ()) -> dict[str, Any]:
+    """
+    Return a user's metadata as a dict of its own.
+
+    Args:
+        metadata: The user's metadata.
+        written: Keys the library writes itself, beside those it writes in every event.
+
+    Raises:
+        InvalidEventError: if it is not a mapping with text keys, or names a key the library writes itself.
+    """
+    checked = check_mapping("metadata", metadata)
+    for key in checked:
+        require(isinstance(key, str), "a metadata key", key, "text")
+        if key in _RESERVED or key in written:
+            raise InvalidEventError(f"metadata[{key!r}] is written by the library; choose another key.")
+    return checked
+
+
+def tool_metadata(tool: str, latency_ms: float | None) -> dict[str, Any]:
+    """Return the metadata of a tool event."""
+    check_text("tool", tool, MAX_NAME)
+    metadata: dict[str, Any] = {"tool": tool}
+    if latency_ms is not None:
+        metadata["latencyMs"] = check_count("latency_ms", latency_ms)
+    return metadata
+
+
+def check_tool_calls(value: Sequence[ToolCallPair]) -> Sequence[ToolCallPair]:
+    """Return the tool calls, which must be a list."""
+    require(is_list(value), "tool_calls", value, 'a list such as [{"name": "search", "arguments": {}}]')
+    return value
+
+
+def moment(name: str, value: str | datetime | None) -> dict[str, str]:
+    """Return a moment under its wire name, or nothing."""
+    if value is None:
+        return {}
+    return {"requestedAt" if name == "requested_at" else "respondedAt": _time(name, value)}
+
+
+def _time(name: str, value: object) -> str:
+    if isinstance(value, (str, datetime)):
+        try:
+            return wire_time(value)
+        except ValueError:
+            pass
+    raise InvalidEventError(
+        f"{name} is {value!r}; it must be ISO 8601 text such as 2026-01-31T12:00:00Z or a datetime."
+    )
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a number rounded to an int that a server can store."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+        return round(value)
+    raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
+
+
+def check_mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a mapping as a dict of its own, an empty one for None."""
+    require(value is None or isinstance(value, Mapping), name, value, "a dict")
+    return dict(value or {})
+
+
+def is_list(value: object) -> bool:
+    """Tell whether a value is a list or tuple."""
+    return isinstance(value, (list, tuple))
+
+
+def require(holds: bool, name: str, value: object, expected: str) -> None:
+    """Raise :class:`InvalidEventError`, which says what was expected, unless it holds."""
+    if not holds:
+        raise InvalidEventError(f"{name} is {type(value).__name__} {value!r:.80}; it must be {expected}.")

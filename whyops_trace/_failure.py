@@ -48,7 +48,7 @@ def stack(error: BaseException) -> str:
     traceback: TracebackType | None = traceback_of(error)
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_HERE):
+        if os.path.dirname(code.co_filename) != _HERE:
             lines.append(f'File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_qualname}')
         traceback = traceback.tb_next
     return "\n".join(lines[-MAX_FRAMES:])

@@ -25,6 +25,8 @@ LINGER: Final = 0.05
 #: Seconds between tries of an exporter that fails: the first wait, doubled each time up to the last.
 FIRST_BACKOFF: Final = 0.25
 LAST_BACKOFF: Final = 30.0
+#: Seconds between looks at what processes left that died meanwhile, such as the workers of a pool.
+ADOPT_EVERY: Final = 10.0
 #: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
 STOP_GRACE: Final = 0.2
 
@@ -65,8 +67,8 @@ class Delivery:
         self._delivering = threading.Lock()
         self._progress = threading.Condition()
         self._failures = dict.fromkeys((exporter.name for exporter in self.exporters), 0)
-        #: Whether dead processes may have left something that was not taken over yet.
-        self._adopting = True
+        #: When to look next for what dead processes left, as :func:`time.monotonic` tells it.
+        self._adopt_at = 0.0
         self._recorder.sleepers.append(self.wake)
 
     def wake(self) -> None:
@@ -116,13 +118,21 @@ class Delivery:
         stop = stop or threading.Event()
         with self._delivering:
             while True:
-                adopted = self._journal.adopt() if self._adopting else []
+                adopted = self._adopt()
                 wait = max(self._deliver_to(exporter, stop) for exporter in self.exporters)
                 self._journal.retire()
                 self._journal.prepare()
                 if not adopted or wait or stop.is_set():
-                    self._adopting = bool(adopted)
                     return wait
+
+    def _adopt(self) -> bool:
+        """Take over what processes have left that died since the last look; tell whether there may be more."""
+        if time.monotonic() < self._adopt_at:
+            return False
+        adopted = bool(self._journal.adopt())
+        if not adopted:
+            self._adopt_at = time.monotonic() + ADOPT_EVERY
+        return adopted
 
     def _deliver_to(self, exporter: Exporter, stop: threading.Event) -> float:
         for segment in tuple(self._journal.segments):

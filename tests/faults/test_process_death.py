@@ -320,3 +320,38 @@ def test_what_a_dead_process_had_for_its_own_console_keeps_nothing_in_the_journa
     assert [trace["traceId"] for trace in json.loads(shown.stdout)] == ["t"]
     assert len(stored(tmp_path, "t")) == 2000
     assert list((tmp_path / "journal").rglob("*.seg")) == []
+
+
+def test_a_process_that_goes_on_delivers_what_its_dead_children_left(tmp_path: Path) -> None:
+    """A child that is killed has nobody else, as long as no other process starts."""
+    done = run_code(
+        """
+        import os
+        import whyops_trace.delivery
+        whyops_trace.delivery.ADOPT_EVERY = 0
+        from whyops_trace import WhyOps
+        sdk = WhyOps(agent_name="shop")
+        handle = sdk.trace("t")
+        handle.error_sync("parent")
+        sdk.flush_sync()
+        child = os.fork()
+        if child == 0:
+            handle.error_sync("child")
+            os._exit(0)
+        os.waitpid(child, 0)
+        handle.error_sync("parent again")
+        sdk.flush_sync()
+        os._exit(0)
+        """,
+        tmp_path,
+    )
+
+    assert done.stderr == ""
+    assert {event["content"]["message"] for event in stored(tmp_path, "t")} == {
+        "parent",
+        "child",
+        "parent again",
+    }
+    assert (
+        list((tmp_path / "journal").rglob("*.seg")) != []
+    )  # the parent's own, which it did not live to close

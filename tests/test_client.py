@@ -352,3 +352,22 @@ def test_a_key_is_said_to_stay_local_for_now(caplog: pytest.LogCaptureFixture) -
 @pytest.fixture(autouse=True)
 def _log_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "whyops_trace")
+
+
+class Broken(logging.Handler):
+    """Raises, as a handler of a host program may."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("no logging today")
+
+
+@pytest.mark.internal_errors
+def test_a_logging_handler_that_raises_breaks_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever there is to say."""
+    broken = Broken()
+    logging.getLogger("whyops_trace").addHandler(broken)
+    monkeypatch.setenv("WHYOPS_TRACING", "perhaps")
+    try:
+        assert double(2) == 4
+    finally:
+        logging.getLogger("whyops_trace").removeHandler(broken)

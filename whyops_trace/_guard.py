@@ -7,6 +7,7 @@ Everything that runs inside a user's call goes through :func:`guarded`. Only :cl
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -21,11 +22,24 @@ logger = logging.getLogger("whyops_trace")
 _said: set[str] = set()
 
 
+def say(level: int, message: str, *args: object, error: Exception | None = None) -> None:
+    """
+    Log a message; a handler of the host program that raises is its own affair, and breaks nothing here.
+
+    Args:
+        level: A level of :mod:`logging`.
+        message: The log message, with ``%s`` places for *args*.
+        *args: Values for the places of *message*.
+        error: An exception to show with it.
+    """
+    with contextlib.suppress(Exception):
+        logger.log(level, message, *args, exc_info=error)
+
+
 def report(doing: str, error: Exception) -> None:
     """Log an internal error; the host program goes on and what was being recorded is lost."""
-    logger.error(
-        "Internal error while %s; your program continues, this event was lost.", doing, exc_info=error
-    )
+    message = "Internal error while %s; your program continues, this event was lost."
+    say(logging.ERROR, message, doing, error=error)
 
 
 def guarded(doing: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
@@ -61,7 +75,7 @@ def warn_once(key: str, message: str, *args: object) -> None:
     """
     if key not in _said:
         _said.add(key)
-        logger.warning(message, *args)
+        say(logging.WARNING, message, *args)
 
 
 def attempt(

@@ -9,6 +9,7 @@ The client: settings, and the parts they are wired into. The first client made i
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any, Final, Self
 from whyops_trace import _json
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._guard import guarded, logger
+from whyops_trace._guard import guarded, say
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
@@ -247,14 +248,15 @@ class WhyOps:
     def _say_what_is_left(self, ledger: Ledger) -> None:
         for name, tally in ledger.items():
             if tally.pending:
-                logger.warning(
+                say(
+                    logging.WARNING,
                     "%s: %d records are not delivered yet; they stay in %s for the next process.",
                     name,
                     tally.pending,
                     self.settings.home,
                 )
             if tally.dropped:
-                logger.warning("%s: %d records were dropped.", name, tally.dropped)
+                say(logging.WARNING, "%s: %d records were dropped.", name, tally.dropped)
 
     @guarded("closing a client at exit")
     def exit(self, timeout: float) -> None:

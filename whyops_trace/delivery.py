@@ -9,12 +9,13 @@ the same batch: records leave the journal only when every destination has taken 
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from whyops_trace._guard import attempt, logger, report, warn_once
+from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.journal import Counts, Journal, Segment
 from whyops_trace.recorder import Recorder
@@ -234,7 +235,7 @@ class Delivery:
                     attempt(exporter.process_ended, self._journal.token)
                 _, error = attempt(exporter.close)
                 if error is not None:
-                    logger.error("Closing the exporter %s failed.", exporter.name, exc_info=error)
+                    say(logging.ERROR, "Closing the exporter %s failed.", exporter.name, error=error)
 
 
 def _counts(exporter: Exporter, batch: Batch) -> Counts:

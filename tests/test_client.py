@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -371,3 +373,18 @@ def test_a_logging_handler_that_raises_breaks_no_call(monkeypatch: pytest.Monkey
         assert double(2) == 4
     finally:
         logging.getLogger("whyops_trace").removeHandler(broken)
+
+
+def test_a_client_that_is_closed_is_forgotten_but_for_the_default(tmp_path: Path) -> None:
+    """A program may make a client for each piece of work."""
+    first = WhyOps(home=tmp_path)
+    later = weakref.ref(WhyOps(home=tmp_path))
+    for client in (first, later()):
+        assert client is not None
+        with client, client.trace():
+            double(1)
+    del client
+    gc.collect()
+
+    assert later() is None
+    assert default_client() is first

@@ -16,20 +16,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
-from whyops_trace import _json
-from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import guarded, say
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
-from whyops_trace.exceptions import ConfigurationError, InvalidEventError
+from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.journal import Journal
 from whyops_trace.processors import Redactor
 from whyops_trace.recorder import Recorder
 from whyops_trace.settings import Settings, Tracing, resolve
-from whyops_trace.tracing import Step, Trace
+from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import AgentMetadata, Ledger
 
 #: Seconds ``flush`` waits unless told otherwise.
@@ -164,27 +162,7 @@ class WhyOps:
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
         """
-        if trace_id is not None:
-            check_text("trace_id", trace_id, MAX_ID)
-        if external_user_id is not None:
-            check_text("external_user_id", external_user_id, MAX_NAME)
-        about = self._about(metadata, tags)
-        scope = SCOPE.get()
-        joins = trace_id is None and scope is not None and scope[0].recorder is self.recorder
-        state = scope[0] if scope is not None and joins else self.recorder.trace(trace_id)
-        state.tell(external_user_id, about)
-        return Trace(state, joins=joins)
-
-    def _about(self, metadata: Mapping[str, Any] | None, tags: Iterable[str]) -> bytes:
-        labels = [tags] if isinstance(tags, str) else list(tags)
-        if not all(isinstance(tag, str) for tag in labels):
-            raise InvalidEventError(f"tags are {labels!r:.80}; each must be text.")
-        about: dict[str, Any] = {}
-        if metadata:
-            about["metadata"] = check_metadata(metadata)
-        if labels:
-            about["tags"] = labels
-        return b',"trace":' + _json.encode(about, self.recorder.hides) if about else b""
+        return trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
 
     def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
         """
@@ -239,6 +217,9 @@ class WhyOps:
             delivery.close(deadline, process_ends=process_ends)
         with self.recorder.lock:
             self._journal.close()
+        with _lock:
+            if self in _clients[1:]:
+                _clients.remove(self)
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
@@ -307,8 +288,8 @@ def trace(
             charge_card(4999, currency="usd")
     """
     scope = SCOPE.get()
-    client = _client_of(scope[0].recorder) if scope is not None else default_client()
-    return client.trace(trace_id, external_user_id=external_user_id, metadata=metadata, tags=tags)
+    recorder = default_client().recorder if scope is None else scope[0].recorder
+    return trace_on(recorder, trace_id, external_user_id, metadata, tags)
 
 
 def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
@@ -348,19 +329,16 @@ async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - a
 
 
 _lock = threading.RLock()
-#: Every client of this process; the first is the default one.
+#: The clients of this process that are not closed, after the first one, which is the default for good.
 _clients: list[WhyOps] = []
-
-
-def _client_of(recorder: Recorder) -> WhyOps:
-    return next((client for client in _clients if client.recorder is recorder), None) or default_client()
 
 
 def forget_clients() -> None:
     """Close every client of this process, so that the next one is the default; for tests."""
     with _lock:
-        while _clients:
-            _clients.pop().close_sync()
+        for client in _clients[::-1]:
+            client.close_sync()
+        _clients.clear()
 
 
 @atexit.register

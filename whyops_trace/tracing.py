@@ -7,18 +7,19 @@ builder in :mod:`whyops_trace.events`, and the two faces of it here differ in be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import _json, events
-from whyops_trace._checks import MAX_NAME, check_metadata, check_text
+from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
 from whyops_trace._failure import ending
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
 from whyops_trace.events import Event
+from whyops_trace.exceptions import InvalidEventError
 from whyops_trace.recorder import LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
 from whyops_trace.types import SpanId
 
@@ -108,6 +109,33 @@ class Trace:
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.__exit__(kind, error, traceback)
+
+
+def trace_on(
+    recorder: Recorder,
+    trace_id: str | None,
+    external_user_id: str | None,
+    metadata: Mapping[str, Any] | None,
+    tags: Iterable[str],
+) -> Trace:
+    """Return a trace of a recorder's; see :meth:`whyops_trace.WhyOps.trace`."""
+    if trace_id is not None:
+        check_text("trace_id", trace_id, MAX_ID)
+    if external_user_id is not None:
+        check_text("external_user_id", external_user_id, MAX_NAME)
+    labels = [tags] if isinstance(tags, str) else list(tags)
+    if not all(isinstance(tag, str) for tag in labels):
+        raise InvalidEventError(f"tags are {labels!r:.80}; each must be text.")
+    about: dict[str, Any] = {}
+    if metadata:
+        about["metadata"] = check_metadata(metadata)
+    if labels:
+        about["tags"] = labels
+    scope = SCOPE.get()
+    joins = trace_id is None and scope is not None and scope[0].recorder is recorder
+    state = scope[0] if scope is not None and joins else recorder.trace(trace_id)
+    state.tell(external_user_id, b',"trace":' + _encode(state, about) if about else b"")
+    return Trace(state, joins=joins)
 
 
 class Step:

@@ -216,7 +216,7 @@ class Recorder:
             if state.token is not self.token:
                 self._continue_in_child(state)
             if at:
-                step, given = at, {}
+                step, given = at, EventOptions()
             else:
                 step = next(state.steps) if given is None else _take_step(state, given)
             if self._writing:

@@ -265,3 +265,14 @@ def test_names_given_by_an_iterator_hold_for_every_function(events: Recorded) ->
     second("2")
 
     assert [row[5] for row in events.rows[::2]] == [{"card": "[redacted]"}, {"card": "[redacted]"}]
+
+
+def test_options_beside_the_function_are_obeyed_too() -> None:
+    """Where the decorator is called as a function."""
+
+    def tool() -> None:
+        """Do nothing."""
+
+    assert traced_tool(tool, enabled=False) is tool  # type: ignore[call-overload]
+    with pytest.raises(UnknownOptionError):
+        traced_tool(tool, speed=1)  # type: ignore[call-overload]

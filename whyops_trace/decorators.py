@@ -163,9 +163,11 @@ def traced_embedding(function: Any = None, /, **options: Any) -> Any:
 def _decorate(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
     options = kind.check(options)
     enabled = options.pop("enabled", True)
-    if function is None:
-        return lambda function: _trace(kind, function, options) if enabled else function
-    return _trace(kind, function, options)
+
+    def decorate(function: Any) -> Any:
+        return _trace(kind, function, options) if enabled else function
+
+    return decorate if function is None else decorate(function)
 
 
 def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:

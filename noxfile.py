@@ -31,7 +31,7 @@ def minimums(session: nox.Session) -> None:
 def core_only(session: nox.Session) -> None:
     """Record and import with nothing but the core dependencies."""
     session.install(".")
-    session.run("python", "examples/01_quickstart.py")
+    session.run("python", "examples/01_quickstart.py", env={"WHYOPS_HOME": session.create_tmp()})
 
 
 @nox.session(python=PYTHONS[0])

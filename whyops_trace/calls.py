@@ -16,7 +16,7 @@ from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace.client import default_client
+from whyops_trace.client import default_recorder
 from whyops_trace.context import SCOPE, Scope, advance
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 from whyops_trace.processors import REDACTED
@@ -165,12 +165,11 @@ class CallSite:
         return value
 
     def _trace_of_its_own(self) -> Scope | None:
-        client, error = attempt(default_client)
-        if client is None:
-            warn_once("no default client", "Nothing is traced: %s", error)
+        recorder = default_recorder()
+        if recorder is None:
             return None
         thread = threading.current_thread().name
-        if client.recorder.open_blocks and thread.startswith(_POOL_THREADS):
+        if recorder.open_blocks and thread.startswith(_POOL_THREADS):
             warn_once(
                 "lost scope",
                 "%s was called in thread %r, which does not know the trace that is open, and makes a trace of its own. "
@@ -178,7 +177,7 @@ class CallSite:
                 self.name,
                 thread,
             )
-        return client.recorder.new_trace(), 0, 0
+        return recorder.new_trace(), 0, 0
 
 
 class Items:

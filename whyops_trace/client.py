@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._guard import guarded, say
+from whyops_trace._guard import attempt, guarded, say, warn_once
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
@@ -272,6 +272,15 @@ def default_client() -> WhyOps:
     return _clients[0]
 
 
+def default_recorder() -> Recorder | None:
+    """Return the default client's recorder; None, said once, if the environment asks for what cannot be obeyed."""
+    client, error = attempt(default_client)
+    if client is None:
+        warn_once("no default client", "Nothing is traced: %s", error)
+        return None
+    return client.recorder
+
+
 def trace(
     trace_id: str | None = None,
     *,
@@ -309,7 +318,7 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
     Raises:
         InvalidEventError: if the name or the metadata are of the wrong type or size.
     """
-    return Step(name, input=input, metadata=metadata, recorder=lambda: default_client().recorder)
+    return Step(name, input=input, metadata=metadata, recorder=default_recorder)
 
 
 def current_trace() -> Trace | None:

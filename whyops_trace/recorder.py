@@ -148,17 +148,14 @@ class Recorder:
         continues where the trace stopped.
         """
         with self.lock:
-            state = self.traces.get(trace_id) if trace_id is not None else None
-            if state is None:
-                run = f"{self.token}-{next(self._runs)}" if trace_id is not None else None
-                if trace_id is None:
-                    trace_id = f"{self._random.getrandbits(128):032x}"
-                state = TraceState(self, trace_id, run)
-                self.traces[trace_id] = state
-                if len(self.traces) > REMEMBERED_TRACES:
-                    self.traces.popitem(last=False)
+            if trace_id is None:
+                state = self.new_trace()
             else:
-                self.traces.move_to_end(state.id)
+                known = self.traces.pop(trace_id, None)
+                state = known or TraceState(self, trace_id, f"{self.token}-{next(self._runs)}")
+            self.traces[state.id] = state  # the latest is the last to be forgotten
+            if len(self.traces) > REMEMBERED_TRACES:
+                self.traces.popitem(last=False)
             return state
 
     def count_block(self, state: TraceState, change: int) -> int:

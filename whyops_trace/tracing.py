@@ -16,7 +16,7 @@ from whyops_trace import _json, events
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
 from whyops_trace._failure import ending
-from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._guard import guarded, warn_once
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
@@ -159,7 +159,7 @@ class Step:
         *,
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
-        recorder: Callable[[], Recorder],
+        recorder: Callable[[], Recorder | None],
     ) -> None:
         check_text("name", name, MAX_NAME)
         self.name = name
@@ -196,19 +196,13 @@ class Step:
     @guarded("entering a step")
     def _enter(self) -> None:
         outer = SCOPE.get()
-        scope = outer or self._trace_of_its_own()
+        recorder = self._recorder() if outer is None else None
+        scope = outer if recorder is None else (recorder.new_trace(), 0, 0)
         if scope is None or not scope[0].on:
             return
         block = _StepBlock(scope, outer)
         self.step_id = block.begin(self.name, self._about)
         self._entered.append(block)
-
-    def _trace_of_its_own(self) -> Scope | None:
-        recorder, error = attempt(self._recorder)
-        if recorder is None:
-            warn_once("no default client", "Nothing is traced: %s", error)
-            return None
-        return recorder.new_trace(), 0, 0
 
     @guarded("leaving a step")
     def _leave(self, error: BaseException | None) -> None:
@@ -275,9 +269,8 @@ class _TraceBlock:
         self._goes_on = self._outer is not None and self._outer[0] is state
         if not self._goes_on:
             if self._outer is not None and not self._outer[1]:
-                self._outer[0].last = self._outer[
-                    2
-                ]  # where that trace goes on, should it be opened again in here
+                # Where that trace goes on, should it be opened again in here.
+                self._outer[0].last = self._outer[2]
             SCOPE.set((state, 0, state.last))
             state.recorder.count_block(state, 1)
 

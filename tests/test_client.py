@@ -388,3 +388,32 @@ def test_a_client_that_is_closed_is_forgotten_but_for_the_default(tmp_path: Path
 
     assert later() is None
     assert default_client() is first
+
+
+class Watching(Failing):
+    """Works, and notes the processes it is told have ended."""
+
+    name = "watching"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.works.set()
+        self.ended: list[str] = []
+
+    def process_ended(self, token: str) -> None:
+        self.ended.append(token)
+
+
+def test_the_end_of_a_process_is_told_once_however_long_another_destination_fails(tmp_path: Path) -> None:
+    """What a dead process left stays in the journal for the one that fails, and is old news to the other."""
+    dead = WhyOps(home=tmp_path, store=False, exporters=[Failing(), Watching()], exit_timeout=0.1)
+    dead.trace("t").error_sync("left behind")
+    dead.close_sync()
+    token = dead.recorder.token
+    watching = Watching()
+    sdk = WhyOps(home=tmp_path, store=False, exporters=[Failing(), watching], exit_timeout=0.1)
+    for _ in range(3):
+        sdk.trace("t").error_sync("later")
+        sdk.flush_sync(0.2)
+
+    assert watching.ended == [token]

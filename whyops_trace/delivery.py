@@ -68,6 +68,8 @@ class Delivery:
         self._delivering = threading.Lock()
         self._progress = threading.Condition()
         self._failures = dict.fromkeys((exporter.name for exporter in self.exporters), 0)
+        #: The exporters, by name, and the processes they know are gone.
+        self._told: set[tuple[str, str]] = set()
         #: When to look next for what dead processes left, as :func:`time.monotonic` tells it.
         self._adopt_at = 0.0
         self._recorder.sleepers.append(self.wake)
@@ -145,8 +147,13 @@ class Delivery:
                 if error is not None:
                     return self._failed(exporter, error)
             if segment.header.token != self._journal.token and segment.passed(exporter.name):
-                attempt(exporter.process_ended, segment.header.token)
+                self._tell_end(exporter, segment.header.token)
         return 0.0
+
+    def _tell_end(self, exporter: Exporter, token: str) -> None:
+        """Tell an exporter once that a process is gone: its segments may stay for a long time for another one."""
+        if (exporter.name, token) not in self._told and attempt(exporter.process_ended, token)[1] is None:
+            self._told.add((exporter.name, token))
 
     def _export(
         self, exporter: Exporter, segment: Segment, lines: list[bytes], cursor: int

@@ -17,12 +17,6 @@ from whyops_trace._segment import PAGE, SLOT, SLOTS
 from whyops_trace.journal import ADOPTED_AT_ONCE, FIRST_SIZE, Counts, segments_in
 
 
-@pytest.fixture(autouse=True)
-def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test see the warnings that are given once in a process."""
-    monkeypatch.setattr("whyops_trace._guard._said", set())
-
-
 @pytest.fixture(params=["mapped", "written"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Arguments that make a journal use memory maps, or system calls as on a network file system."""

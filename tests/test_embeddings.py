@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import numpy
 import pytest
 from recorded import Recorded
 
@@ -73,7 +74,6 @@ async def test_openais_embeddings_are_read(events: Recorded) -> None:
 
 def test_numpy_vectors_are_counted(events: Recorded) -> None:
     """Small ones and large ones, one and many."""
-    numpy = pytest.importorskip("numpy")
 
     @traced_embedding(model="m")
     def embed(text: Any) -> Any:
@@ -89,7 +89,6 @@ def test_numpy_vectors_are_counted(events: Recorded) -> None:
 
 def test_a_list_of_numpy_vectors_is_counted(events: Recorded) -> None:
     """As many libraries give them, short or long."""
-    numpy = pytest.importorskip("numpy")
 
     @traced_embedding(model="m")
     def embed(texts: list[str], size: int) -> Any:

@@ -27,12 +27,6 @@ from whyops_trace.journal import FIRST_SIZE, SIZE, Counts, Journal, segments_in
 KIB = 1024
 
 
-@pytest.fixture(autouse=True)
-def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test see the warnings that are given once in a process."""
-    monkeypatch.setattr("whyops_trace._guard._said", set())
-
-
 @pytest.fixture(params=["mapped", "written"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Arguments that make a journal use memory maps, or system calls as on a network file system."""

@@ -143,7 +143,7 @@ async def test_flush_and_close_have_an_awaitable_face() -> None:
         flushed = await sdk.flush()
         closed = await sdk.close()
 
-    assert flushed == closed == {"local": (3, 3, 0, 0, 0, 0)}
+    assert flushed == closed == {"local": (3, 3, 0, 0, 0, 0, {})}
 
 
 def test_closing_ends_the_threads_and_a_later_event_starts_them_again(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def _header(path: Path, old: bytes, new: bytes) -> None:
 def _cursor(path: Path, cursor: int) -> None:
     with path.open("r+b") as file:
         file.seek(SLOTS)
-        file.write(SLOT.pack(cursor, 0, 0, 0, 0))
+        file.write(SLOT.pack(cursor, 0, 0, 0, 0, 0))
 
 
 def _replace_by_directory(path: Path) -> None:

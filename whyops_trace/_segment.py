@@ -4,7 +4,7 @@ One segment of the journal: a run of records with a cursor for each destination,
 ::
 
     0      JSON of the Header, then zeros
-    2048   a slot for each destination: its cursor, then its four counters, 8 bytes each
+    2048   a slot for each destination: its cursor, then its counters, 8 bytes each
     4096   the records, one line of JSON each, then zeros
 
 The file is as long as it will get from the start, so whatever is not written yet reads as NUL, which no JSON
@@ -34,22 +34,29 @@ import msgspec
 
 from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import ConfigurationError, JournalError
+from whyops_trace.types import DropReason
 
 #: Bytes before the first record.
 PAGE: Final = 4096
 SLOTS: Final = 2048
-SLOT: Final = struct.Struct("<5Q")
+SLOT: Final = struct.Struct("<6Q")
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
 
 
 class Counts(NamedTuple):
-    """What a destination did with records: one that its cursor has passed is in exactly one of these."""
+    """
+    What a destination did with records: one that its cursor has passed is in exactly one of these.
+
+    Attributes:
+        withheld: Records that are not for the destination, such as the end of a step for a server.
+    """
 
     delivered: int = 0
     sampled_out: int = 0
     rejected: int = 0
     dropped: int = 0
+    withheld: int = 0
 
     def plus(self, other: Counts) -> Counts:
         """Return the sums."""
@@ -108,14 +115,22 @@ class Totals:
         # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
         self.lock = threading.RLock()
         self._counts: dict[str, Counts] = {}
+        self._reasons: dict[str, dict[DropReason, int]] = {}
 
-    def add(self, destination: str, counts: Counts) -> None:
-        """Count; the caller holds the lock."""
+    def add(self, destination: str, counts: Counts, reason: DropReason | None = None) -> None:
+        """Count; the caller holds the lock. The *reason* is that of the dropped ones."""
         self._counts[destination] = self.of(destination).plus(counts)
+        if reason and counts.dropped:
+            reasons = self._reasons.setdefault(destination, {})
+            reasons[reason] = reasons.get(reason, 0) + counts.dropped
 
     def of(self, destination: str) -> Counts:
         """Return the counts of a destination so far."""
         return self._counts.get(destination, Counts())
+
+    def reasons(self, destination: str) -> dict[DropReason, int]:
+        """Return how many records a destination did not get, by the reason."""
+        return {reason: count for reason, count in self._reasons.get(destination, {}).items() if count}
 
 
 class Segment:
@@ -139,6 +154,7 @@ class Segment:
         "__weakref__",
         "_gone",
         "_memory",
+        "_reason",
         "_slots",
         "adopted",
         "end",
@@ -152,6 +168,7 @@ class Segment:
     def __init__(self, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None) -> None:
         self._memory = memory
         self._gone = False
+        self._reason: DropReason | None = None
         self._slots = {name: SLOTS + SLOT.size * index for index, name in enumerate(header.destinations)}
         self.header = header
         self.totals = totals
@@ -253,7 +270,7 @@ class Segment:
 
     def _count(self, destination: str, cursor: int, earlier: Counts, counts: Counts) -> None:
         self._store(self._slots[destination], SLOT.pack(cursor, *earlier.plus(counts)))
-        self.totals.add(destination, counts)
+        self.totals.add(destination, counts, self._reason)
 
     def _store(self, offset: int, data: bytes) -> None:
         self._memory[offset : offset + len(data)] = data
@@ -296,7 +313,7 @@ class Segment:
         if self.path is not None:
             self.path = self.path.rename(self.path.with_name(name))
 
-    def drop(self) -> int:
+    def drop(self, reason: DropReason) -> int:
         """
         Remove the segment for lack of room, whoever is behind.
 
@@ -306,6 +323,7 @@ class Segment:
             The number of records that some destination will not get.
         """
         with self.totals.lock:
+            self._reason = reason
             lost = 0
             for destination in self._slots:
                 cursor, earlier = self._slot(destination)
@@ -396,10 +414,10 @@ class WrittenSegment(Segment):
     def _trim(self) -> None:
         os.ftruncate(self._descriptor, self.end)
 
-    def drop(self) -> int:
+    def drop(self, reason: DropReason) -> int:
         """Remove the segment as its base does; the file is closed at once."""
         with self.totals.lock:
-            lost = super().drop()
+            lost = super().drop(reason)
             os.close(self._descriptor)
             self._descriptor = -1
             return lost

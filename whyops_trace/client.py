@@ -34,6 +34,8 @@ from whyops_trace.types import AgentMetadata, Ledger
 FLUSH_TIMEOUT: Final = 10.0
 #: Seconds the process waits at its exit for what is not delivered yet.
 EXIT_TIMEOUT: Final = 2.0
+#: Seconds in all if a server is answering then: a batch it has taken in is not sent again by the next process.
+ANSWER_TIMEOUT: Final = 10.0
 
 
 class WhyOps:
@@ -61,6 +63,7 @@ class WhyOps:
         redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
+        answer_timeout: Seconds it waits in all if a server is answering a request by then.
         clock: Time, for tests.
 
     Raises:
@@ -82,6 +85,7 @@ class WhyOps:
         redact: Iterable[str] = (),
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
+        answer_timeout: float = ANSWER_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
         if agent_metadata is not None and not isinstance(agent_metadata, Mapping):
@@ -104,6 +108,7 @@ class WhyOps:
         )
         self.agent_metadata = agent_metadata
         self.exit_timeout = exit_timeout
+        self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
         destinations = [*_destinations(self.settings), *exporters] if self.settings.tracing != "off" else []
         names = [exporter.name for exporter in destinations]
@@ -205,16 +210,19 @@ class WhyOps:
         an event recorded afterwards is still recorded and delivered.
 
         Args:
-            timeout: Seconds to wait at most; ``exit_timeout`` if left out.
+            timeout: Seconds to wait at most; if left out ``exit_timeout``, or up to ``answer_timeout`` while a server
+                is answering.
         """
-        return self._close(self.exit_timeout if timeout is None else timeout)
+        started = time.monotonic()
+        if timeout is None:
+            return self._close(started + self.exit_timeout, started + self.answer_timeout)
+        return self._close(started + timeout)
 
-    def _close(self, timeout: float, *, process_ends: bool = False) -> Ledger:
-        deadline = time.monotonic() + timeout
+    def _close(self, deadline: float, answered_by: float = 0.0, *, process_ends: bool = False) -> Ledger:
         for delivery in self._deliveries:
             delivery.flush(deadline)
         for delivery in self._deliveries:
-            delivery.close(deadline, process_ends=process_ends)
+            delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:
             self._journal.close()
         with _lock:
@@ -240,9 +248,9 @@ class WhyOps:
                 say(logging.WARNING, "%s: %d records were dropped.", name, tally.dropped)
 
     @guarded("closing a client at exit")
-    def exit(self, timeout: float) -> None:
-        """Close as the process ends: calls that are still open are noted as never ended."""
-        self._close(timeout, process_ends=True)
+    def exit(self, started: float) -> None:
+        """Close as the process ends, which began at *started*: calls still open are noted as never ended."""
+        self._close(started + self.exit_timeout, started + self.answer_timeout, process_ends=True)
 
     async def close(self, timeout: float | None = None) -> Ledger:  # noqa: ASYNC109 - as flush
         """Close as :meth:`close_sync` does, without blocking the event loop."""
@@ -354,8 +362,7 @@ def forget_clients() -> None:
 def _close_at_exit() -> None:
     started = time.monotonic()
     for client in tuple(_clients):
-        left = max(0.0, client.exit_timeout - (time.monotonic() - started))
-        client.exit(left)
+        client.exit(started)
 
 
 def _renew_lock() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from whyops_trace._guard import attempt, report, say, warn_once
+from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.journal import Counts, Journal, Segment
 from whyops_trace.recorder import Recorder
@@ -122,7 +123,12 @@ class Delivery:
         with self._delivering:
             while True:
                 adopted = self._adopt()
-                wait = max(self._deliver_to(exporter, stop) for exporter in self.exporters)
+                # A server gets what is older first: its agent may have had other metadata then.
+                older = adopted and self._journal.backlog
+                wait = max(
+                    self._deliver_to(exporter, stop, adopted_only=older and exporter.remote)
+                    for exporter in self.exporters
+                )
                 self._journal.retire()
                 self._journal.prepare()
                 if not adopted or wait or stop.is_set():
@@ -137,8 +143,10 @@ class Delivery:
             self._adopt_at = time.monotonic() + ADOPT_EVERY
         return adopted
 
-    def _deliver_to(self, exporter: Exporter, stop: threading.Event) -> float:
+    def _deliver_to(self, exporter: Exporter, stop: threading.Event, *, adopted_only: bool) -> float:
         for segment in tuple(self._journal.segments):
+            if adopted_only and not segment.adopted:
+                continue
             while not stop.is_set():
                 lines, cursor = segment.read(exporter.name)
                 if not lines:
@@ -158,9 +166,11 @@ class Delivery:
     def _export(
         self, exporter: Exporter, segment: Segment, lines: list[bytes], cursor: int
     ) -> Exception | None:
-        counts, error = attempt(_counts, exporter, Batch(segment.header.token, lines))
+        token = segment.header.token
+        counts, error = attempt(_counts, exporter, Batch(token, lines, adopted=token != self._journal.token))
         if counts is not None:
-            segment.commit(exporter.name, cursor, counts)
+            left = lines[sum(counts) :]
+            segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
             self._failures[exporter.name] = 0
         with self._progress:
             self._progress.notify_all()
@@ -168,13 +178,15 @@ class Delivery:
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         self._failures[exporter.name] += 1
+        known = isinstance(error, DeliveryError)
         warn_once(
-            f"{exporter.name}: {type(error).__name__}",
+            f"{exporter.name}: {error if known else type(error).__name__}",
             "Cannot deliver to %s; the records stay in the journal and are tried again: %s",
             exporter.name,
             error,
         )
-        return backoff(self._failures[exporter.name])
+        wait = error.wait if isinstance(error, DeliveryError) else None
+        return backoff(self._failures[exporter.name]) if wait is None else wait
 
     def _unread(self) -> bool:
         return any(
@@ -209,16 +221,17 @@ class Delivery:
         for exporter in self.exporters:
             counts, emitted = self._journal.totals(exporter.name), self._journal.emitted
             ledger[exporter.name] = Tally(
-                emitted=emitted,
+                emitted=emitted - counts.withheld,
                 delivered=counts.delivered,
                 pending=emitted - sum(counts),
                 sampled_out=counts.sampled_out,
                 rejected=counts.rejected,
                 dropped=counts.dropped,
+                reasons=self._journal.reasons(exporter.name),
             )
         return ledger
 
-    def close(self, deadline: float, *, process_ends: bool = False) -> None:
+    def close(self, deadline: float, answered_by: float = 0.0, *, process_ends: bool = False) -> None:
         """
         Let the worker end after the batch at hand, then close the exporters; both start again with the next record.
 
@@ -226,8 +239,11 @@ class Delivery:
 
         Args:
             deadline: The :func:`time.monotonic` time to wait until.
+            answered_by: The same, if later, for a server that is still answering.
             process_ends: Whether calls that are still open will never end.
         """
+        if any(exporter.remote for exporter in self.exporters):
+            deadline = max(deadline, answered_by)
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
@@ -246,12 +262,13 @@ class Delivery:
 
 
 def _counts(exporter: Exporter, batch: Batch) -> Counts:
-    """Hand over a batch, and return how its records fared."""
+    """Hand over a batch, and return how the records fared that were taken."""
     outcomes = exporter.export(batch)
-    if len(outcomes) != len(batch.lines):
+    if not 0 < len(outcomes) <= len(batch.lines):
         raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(batch.lines)} records")
     return Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
         rejected=outcomes.count(Outcome.REJECTED),
+        withheld=outcomes.count(Outcome.WITHHELD),
     )

@@ -9,7 +9,8 @@ The errors of whyops-trace, all of them raised at the call that is wrong.
     ├── UnknownOptionError (TypeError)    an option that does not exist
     ├── TraceNotFoundError (LookupError)  the store has no such trace
     ├── StoreError                        the local store cannot be read or written
-    └── JournalError                      a journal segment is corrupt or from another version
+    ├── JournalError                      a journal segment is corrupt or from another version
+    └── DeliveryError                     a destination takes nothing at present
 
 No error of this tree ever reaches a traced call: they come only from the calls of our own API.
 """
@@ -43,3 +44,19 @@ class StoreError(WhyOpsError):
 
 class JournalError(WhyOpsError):
     """A journal segment is corrupt, or was written by another version of the format."""
+
+
+class DeliveryError(WhyOpsError):
+    """
+    A destination takes nothing at present; the records stay in the journal and are tried again.
+
+    Attributes:
+        wait: Seconds until it is worth trying again; None to leave that to the worker's own backoff.
+
+    Args:
+        message: What is wrong, and what to check. The same text is logged once in a process.
+    """
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait

@@ -22,6 +22,7 @@ from whyops_trace._directory import MAPPABLE, create, is_mappable, left_behind, 
 from whyops_trace._guard import warn_once
 from whyops_trace._home import JOURNAL
 from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
+from whyops_trace.types import DropReason
 
 __all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
 
@@ -63,6 +64,7 @@ class Journal:
         token: Name of this process: twelve hexadecimal digits.
         segments: Those taken over, then our own, oldest first.
         emitted: Records appended so far.
+        backlog: Whether the latest :meth:`adopt` left something to be taken over later.
         lock: Held while a worker opens or closes files. Whoever forks takes it, after the recorder's lock, or
             the child may inherit a locked file that nobody there knows of.
 
@@ -98,6 +100,7 @@ class Journal:
         """Start as a process that has recorded nothing."""
         self.token = os.urandom(6).hex()
         self.emitted = 0
+        self.backlog = False
         # Threads change the list by its own methods only, each of which is one step for all others.
         self.segments: list[Segment] = []
         # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
@@ -153,7 +156,7 @@ class Journal:
         )
         with self._own.lock:
             for destination in self._destinations:
-                self._own.add(destination, Counts(dropped=1))
+                self._own.add(destination, Counts(dropped=1), "too_large")
 
     def _take_spare(self, needed: int) -> Segment | None:
         try:
@@ -226,7 +229,7 @@ class Journal:
         for segment in sorted(sealed, key=lambda segment: not segment.finished()):
             if excess > 0 and self._forget(segment):
                 excess -= segment.size
-                self._drop(segment)
+                self._drop(segment, "disk_full" if on_disk else "memory_full")
 
     def _forget(self, segment: Segment) -> bool:
         """Take a segment off the list, unless another thread has."""
@@ -236,8 +239,8 @@ class Journal:
             return False
         return True
 
-    def _drop(self, segment: Segment) -> None:
-        lost = segment.drop()
+    def _drop(self, segment: Segment, reason: DropReason) -> None:
+        lost = segment.drop(reason)
         if lost:
             warn_once(
                 f"journal: {self._stream}: full",
@@ -270,7 +273,8 @@ class Journal:
         with self.lock:
             held = tuple(self.segments)
             position = sum(segment.adopted for segment in held)
-            if self._directory is None or position >= ADOPTED_AT_ONCE:
+            self.backlog = position >= ADOPTED_AT_ONCE
+            if self._directory is None or self.backlog:
                 return []
             room = self._budget - sum(segment.size for segment in held if segment.path is not None)
             taken: deque[Segment] = deque()
@@ -281,11 +285,12 @@ class Journal:
                     segment.totals = self._own
                 room -= segment.size
                 if room < 0:
-                    self._drop(segment)
+                    self._drop(segment, "disk_full")
                     continue
                 taken.appendleft(segment)
                 if len(taken) > ADOPTED_AT_ONCE - position:
                     taken.pop().release()
+                    self.backlog = True
             self.segments[position:position] = taken
             return list(taken)
 
@@ -305,6 +310,10 @@ class Journal:
             adopted: Whether to count the records of other processes instead.
         """
         return (self._adopted if adopted else self._own).of(destination)
+
+    def reasons(self, destination: str) -> dict[DropReason, int]:
+        """Return how many records of this process a destination did not get, by the reason."""
+        return self._own.reasons(destination)
 
     def renew(self) -> None:
         """Start over in a forked child, where no other thread runs; the files stay the parent's."""
@@ -331,7 +340,7 @@ class Journal:
                 elif segment.path is not None:
                     segment.release()
                 else:
-                    lost = segment.drop()
+                    lost = segment.drop("process_end")
                     warn_once(
                         f"journal: {self._stream}: memory",
                         "%d records that were only in memory are lost: they were not delivered in time.",

@@ -6,6 +6,7 @@ They come from :mod:`typing_extensions`, so that pydantic accepts them as field 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, NotRequired, Required
 
@@ -173,17 +174,25 @@ class SpanId(str):
         return SpanId, (str(self), self.step_id)
 
 
+#: Why a record was given up before its destination had it: the journal's room on disk, or in memory where the disk
+#: cannot be written, was full; the record alone fits in neither; or it was only in memory when the process ended.
+DropReason = Literal["disk_full", "memory_full", "too_large", "process_end"]
+
+
 class Tally(NamedTuple):
     """
-    What became of this client's records at one destination: ``emitted`` is the sum of all the others.
+    What became of this client's records at one destination.
+
+    ``emitted`` is always the sum of delivered, pending, sampled out, rejected and dropped.
 
     Attributes:
-        emitted: Records this client made in this process.
+        emitted: Records this client made for the destination in this process.
         delivered: Records the destination has stored.
         pending: Records still in the journal, to be delivered by this process or the next.
         sampled_out: Records the destination chose not to keep.
         rejected: Records the destination refused for good.
-        dropped: Records given up because the journal's budget was full.
+        dropped: Records given up before the destination had them.
+        reasons: How many were dropped why; they add up to ``dropped``.
     """
 
     emitted: int
@@ -192,6 +201,7 @@ class Tally(NamedTuple):
     sampled_out: int
     rejected: int
     dropped: int
+    reasons: Mapping[DropReason, int] = {}
 
 
 #: What ``flush()`` returns: a :class:`Tally` for each destination by name.

@@ -13,11 +13,13 @@ class Batch(NamedTuple):
 
     Attributes:
         token: Name of the process that recorded them.
+        adopted: Whether that was another process than this one.
         lines: One complete JSON object each, without a newline, in the order they were recorded.
     """
 
     token: str
     lines: list[bytes]
+    adopted: bool = False
 
 
 class Outcome(Enum):
@@ -26,6 +28,8 @@ class Outcome(Enum):
     DELIVERED = "delivered"
     SAMPLED_OUT = "sampled out"
     REJECTED = "rejected"
+    #: It is not meant for this destination, and does not count as emitted for it.
+    WITHHELD = "withheld"
 
 
 class Exporter:
@@ -51,10 +55,12 @@ class Exporter:
         Take a batch.
 
         Returns:
-            What became of each record, in order.
+            What became of the records, in order: of all, or of the first ones, at least one. The others come again
+            at once.
 
         Raises:
-            Exception: if no record was taken; the same batch comes again later.
+            DeliveryError: if no record was taken; the same ones come again after the wait it names.
+            Exception: if no record was taken for any other reason; the same ones come again later.
         """
         raise NotImplementedError
 

@@ -58,7 +58,7 @@ class LocalExporter(Exporter):
         Raises:
             StoreError: if the file cannot be written; nothing of the batch is stored then.
         """
-        taken = self.store.ingest(batch)
+        taken = self.store.ingest((batch.token, batch.lines))
         self._prune(sum(map(len, batch.lines)))
         if self._hint and LocalExporter._hinted_in != os.getpid():
             ends = (line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken)

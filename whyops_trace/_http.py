@@ -1,0 +1,167 @@
+"""
+Requests to a WhyOps server, and the only module that knows the HTTP library.
+
+It stands on a transport of that library and not on its client, which writes a line to the host program's log for
+each request, follows redirects and keeps cookies: a server of events needs none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.request import getproxies, proxy_bypass
+
+from whyops_trace._version import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Seconds to wait for a connection, and for each part of an answer: a server that stores 200 events one after the
+#: other takes three, and six more while it is idle.
+CONNECT_TIMEOUT: Final = 5.0
+READ_TIMEOUT: Final = 30.0
+#: Seconds for a whole answer that comes in small pieces, and its size in bytes.
+ANSWER_TIMEOUT: Final = 60.0
+MAX_ANSWER: Final = 8 << 20
+#: Seconds an idle connection is kept. A Node server closes it after five.
+KEEP_ALIVE: Final = 4.0
+
+
+class Answer(NamedTuple):
+    """
+    What a server said.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Its headers, their names in lower case.
+        body: The bytes of the body.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NoAnswerError(Exception):
+    """
+    The server could not be reached, or did not finish its answer; whether it did what was asked is unknown.
+
+    Attributes:
+        timed_out: Whether it took too long, rather than that the connection failed.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class Http:
+    """
+    Requests to one server; may be used by several threads. In a forked child it opens connections of its own.
+
+    The proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) and its certificates (``SSL_CERT_FILE``) are obeyed.
+
+    Args:
+        base_url: What every path is appended to.
+        api_key: Sent as a bearer token.
+        read_timeout: Seconds to wait for each part of an answer.
+    """
+
+    def __init__(self, base_url: str, api_key: str, *, read_timeout: float = READ_TIMEOUT) -> None:
+        self.base_url = base_url
+        self._headers = {
+            "Authorization": f"Bearer {api_key}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"whyops-trace/{__version__}",
+        }
+        self._timeout = {
+            "connect": CONNECT_TIMEOUT,
+            "read": read_timeout,
+            "write": read_timeout,
+            "pool": read_timeout,
+        }
+        self._transport: httpx.HTTPTransport | None = None
+        self._process = 0
+
+    def post(self, path: str, body: bytes) -> Answer:
+        """
+        Send JSON.
+
+        Raises:
+            NoAnswerError: if there is no complete answer.
+        """
+        return self._request("POST", path, body=body)
+
+    def get(self, path: str, params: Mapping[str, str | int]) -> Answer:
+        """
+        Ask for something.
+
+        Raises:
+            NoAnswerError: if there is no complete answer.
+        """
+        return self._request("GET", path, params=params)
+
+    def close(self) -> None:
+        """Close the connections; the next request opens a new one."""
+        transport, self._transport = self._transport, None
+        if transport is not None and self._process == os.getpid():
+            transport.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        params: Mapping[str, str | int] | None = None,
+    ) -> Answer:
+        import httpx
+
+        try:
+            request = httpx.Request(
+                method,
+                self.base_url + path,
+                params=params,
+                headers=self._headers,
+                content=body,
+                extensions={"timeout": self._timeout},
+            )
+            response = self._connections(request.url.host).handle_request(request)
+            try:
+                return Answer(response.status_code, response.headers, _body(response))
+            finally:
+                response.close()
+        except httpx.TimeoutException as error:
+            raise NoAnswerError(f"{self.base_url} does not answer in time", timed_out=True) from error
+        except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
+            why = str(error) or type(error).__name__
+            raise NoAnswerError(f"{self.base_url} cannot be reached: {why}") from error
+
+    def _connections(self, host: str) -> httpx.HTTPTransport:
+        import httpx
+
+        if self._transport is None or self._process != os.getpid():
+            proxies = {} if proxy_bypass(host) else getproxies()
+            scheme = self.base_url.partition(":")[0]
+            self._process = os.getpid()
+            self._transport = httpx.HTTPTransport(
+                proxy=proxies.get(scheme) or proxies.get("all"),
+                limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
+            )
+        return self._transport
+
+
+def _body(response: httpx.Response) -> bytes:
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if time.monotonic() > deadline:
+            raise NoAnswerError("The answer takes too long.", timed_out=True)
+        if len(body) > MAX_ANSWER:
+            raise NoAnswerError("The answer is too long for one about events.")
+    return bytes(body)

@@ -1,7 +1,7 @@
 """
-The SQLite file of the local store: made, opened, lent out, and let go of when the process forks.
+A SQLite file in the home: made, opened, lent out, and let go of when the process forks.
 
-What its rows mean is the business of :mod:`whyops_trace.store`.
+What its rows mean is the business of its user, which brings the schema.
 """
 
 from __future__ import annotations
@@ -29,61 +29,6 @@ FORK_TIMEOUT: Final = 1.0
 #: Bytes of the write-ahead log that are kept for the next writes.
 LOG_BYTES: Final = 16 << 20
 
-# The columns of `traces` after the first five are the fields of TraceSummary, in their order.
-_SCHEMA: Final = """
-CREATE TABLE traces (
-    id INTEGER PRIMARY KEY,
-    last_step INTEGER NOT NULL,
-    process TEXT NOT NULL,
-    made_at INTEGER NOT NULL,
-    stored_at INTEGER NOT NULL,
-    trace_id TEXT NOT NULL UNIQUE,
-    tags TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    agent_name TEXT NOT NULL,
-    external_user_id TEXT,
-    started_at TEXT NOT NULL,
-    last_at TEXT NOT NULL,
-    event_count INTEGER NOT NULL,
-    tool_calls INTEGER NOT NULL,
-    llm_responses INTEGER NOT NULL,
-    errors INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
-    cache_read_tokens INTEGER NOT NULL,
-    cache_creation_tokens INTEGER NOT NULL,
-    asked TEXT NOT NULL,
-    ended_with TEXT NOT NULL,
-    failed INTEGER NOT NULL,
-    ended INTEGER NOT NULL
-);
-CREATE INDEX traces_by_time ON traces (last_at);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    trace INTEGER NOT NULL,
-    step INTEGER NOT NULL,
-    parent INTEGER,
-    within INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    span TEXT,
-    timestamp TEXT NOT NULL,
-    key TEXT NOT NULL,
-    payload TEXT NOT NULL
-);
-CREATE UNIQUE INDEX events_by_key ON events (trace, key);
-CREATE TABLE runs (
-    run TEXT NOT NULL,
-    trace INTEGER NOT NULL,
-    shift INTEGER NOT NULL,
-    PRIMARY KEY (run, trace)
-) WITHOUT ROWID;
-CREATE INDEX runs_by_trace ON runs (trace);
-CREATE TABLE processes (
-    token TEXT PRIMARY KEY,
-    ended_at INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-
 
 class Database:
     """
@@ -91,10 +36,12 @@ class Database:
 
     Args:
         path: The file; made, with its directory, by the first transaction.
+        schema: The statements that make its tables, separated by semicolons.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], schema: str) -> None:
         self.path = Path(path)
+        self._schema = schema
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         #: What tells the file that is open from another one of that name.
@@ -171,7 +118,7 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            _prepare(self._connection, self.path)
+            _prepare(self._connection, self.path, self._schema)
         return self._connection
 
     def _drop(self) -> None:
@@ -215,7 +162,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str) -> None:
     """
     Make the tables of a new file; refuse one that is not ours.
 
@@ -232,7 +179,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     if not _is_ours(connection, path):  # another process may have been faster
-        for statement in _SCHEMA.split(";"):
+        for statement in schema.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

@@ -8,7 +8,6 @@ trace: the highest step that the trace had when the first record of the run arri
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._numbers import Numbers, renumbered
 from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, columns, from_columns
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
@@ -28,12 +28,6 @@ _MAX_PARAMETERS: Final = 999
 
 _decoder = msgspec.json.Decoder(Record)
 
-#: The start of a record, as the recorder writes it. A trace id may hold escaped quotes.
-_NUMBERS: Final = re.compile(
-    rb'(\{"eventType":"[^"]*","traceId":"[^"\\]*(?:\\.[^"\\]*)*","run":"[^"]*","stepId":)\d+'
-    rb'(?:,"parentStepId":\d+)?((?:,"given":\[[^\]]*\])?,"metadata":\{"within":)\d+'
-)
-
 
 def read(line: bytes) -> Record | None:
     """Return what the store needs of a record, None if the line is no record."""
@@ -43,28 +37,6 @@ def read(line: bytes) -> Record | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
         return None
-
-
-def renumbered(line: bytes, record: Record) -> bytes:
-    """
-    Return a line with the numbers of *record* in place of its own.
-
-    Raises:
-        ValueError: if the line does not start as the recorder writes it.
-    """
-    match = _NUMBERS.match(line)
-    if match is None:
-        raise ValueError(line[:200])
-    parent = b"" if record.parent_step_id is None else b',"parentStepId":%d' % record.parent_step_id
-    start, middle = match.groups()
-    return b"%b%d%b%b%d%b" % (
-        start,
-        record.step_id,
-        parent,
-        middle,
-        record.metadata.within,
-        line[match.end() :],
-    )
 
 
 def marks(n: int) -> str:
@@ -195,7 +167,7 @@ class Intake:
     def _row(self, number: int, trace: StoredTrace, record: Record, line: bytes) -> tuple[Any, ...]:
         """Return the row of a record, numbered as the trace wants it."""
         if record.run is not None and self._renumber(trace, record, record.run):
-            line = renumbered(line, record)
+            line = renumbered(line, Numbers(record.step_id, record.parent_step_id, record.metadata.within))
         trace.last_step = max(trace.last_step, record.step_id)
         # The end of a trace repeats the step of its beginning, and stands behind everything before it.
         step = trace.last_step if record.event_type == "trace_end" else record.step_id
@@ -220,14 +192,9 @@ class Intake:
             shift = self._begin_run(trace, record, run)
         if not shift:
             return 0
-        if record.step_id and "stepId" not in record.given:
-            record.step_id += shift
-        if record.parent_step_id:
-            record.parent_step_id += 0 if "parentStepId" in record.given else shift
-        elif begins and record.step_id:
-            record.parent_step_id = shift
-        if record.metadata.within:
-            record.metadata.within += shift
+        numbers = Numbers(record.step_id, record.parent_step_id, record.metadata.within)
+        numbers = numbers.shifted(shift, record.given, begins=begins)
+        record.step_id, record.parent_step_id, record.metadata.within = numbers
         return shift
 
     def _begin_run(self, trace: StoredTrace, record: Record, run: str) -> int:

@@ -31,6 +31,61 @@ MAX_BYTES: Final = 512 << 20
 #: Traces deleted in one transaction, so that other processes need not wait long to write.
 _DELETED_AT_ONCE: Final = 100
 
+# The columns of `traces` after the first five are the fields of TraceSummary, in their order.
+_SCHEMA: Final = """
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY,
+    last_step INTEGER NOT NULL,
+    process TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL,
+    trace_id TEXT NOT NULL UNIQUE,
+    tags TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    agent_name TEXT NOT NULL,
+    external_user_id TEXT,
+    started_at TEXT NOT NULL,
+    last_at TEXT NOT NULL,
+    event_count INTEGER NOT NULL,
+    tool_calls INTEGER NOT NULL,
+    llm_responses INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_creation_tokens INTEGER NOT NULL,
+    asked TEXT NOT NULL,
+    ended_with TEXT NOT NULL,
+    failed INTEGER NOT NULL,
+    ended INTEGER NOT NULL
+);
+CREATE INDEX traces_by_time ON traces (last_at);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    trace INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    parent INTEGER,
+    within INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    span TEXT,
+    timestamp TEXT NOT NULL,
+    key TEXT NOT NULL,
+    payload TEXT NOT NULL
+);
+CREATE UNIQUE INDEX events_by_key ON events (trace, key);
+CREATE TABLE runs (
+    run TEXT NOT NULL,
+    trace INTEGER NOT NULL,
+    shift INTEGER NOT NULL,
+    PRIMARY KEY (run, trace)
+) WITHOUT ROWID;
+CREATE INDEX runs_by_trace ON runs (trace);
+CREATE TABLE processes (
+    token TEXT PRIMARY KEY,
+    ended_at INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
 
 class Store:
     """
@@ -45,7 +100,7 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
-        self._database = Database(path)
+        self._database = Database(path, _SCHEMA)
         self._clock: Clock = clock or SystemClock()
 
     def __repr__(self) -> str:

@@ -1,0 +1,124 @@
+"""
+The numbers of a record: its step, its parent's, the enclosing call's, and what becomes of them in a trace that goes on.
+
+A trace id that the user chose may come back: in the next turn of a conversation, in another process, on another day.
+Each such *run* counts its steps from 1. Whoever stores its records adds the run's **shift** to them, the step that
+the trace had reached before; numbers that the user chose stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import Final, NamedTuple
+
+#: The start of a record, as the recorder writes it. A trace id may hold escaped quotes.
+_HEAD: Final = re.compile(
+    rb'\{"eventType":"([^"]*)","traceId":("[^"\\]*(?:\\.[^"\\]*)*")(?:,"run":"([^"]*)")?,"stepId":(\d+)'
+    rb'(?:,"parentStepId":(\d+))?(?:,"given":\[([^\]]*)\])?,"metadata":\{"within":(\d+)'
+)
+
+
+class Numbers(NamedTuple):
+    """
+    The numbers of one record.
+
+    Attributes:
+        step: Its own; 0 if it takes none.
+        parent: The step it follows from; None if it is the first of its trace.
+        within: The step of the enclosing call; 0 at the top.
+    """
+
+    step: int
+    parent: int | None
+    within: int
+
+    def shifted(self, shift: int, given: Container[str], *, begins: bool) -> Numbers:
+        """
+        Return the numbers in a trace whose run has this shift.
+
+        Args:
+            shift: What the run is shifted by.
+            given: Which of ``stepId`` and ``parentStepId`` the user chose.
+            begins: Whether the record is the first of its run, and so follows from the step before the run.
+        """
+        step = self.step + shift if self.step and "stepId" not in given else self.step
+        parent = self.parent
+        if parent:
+            parent += 0 if "parentStepId" in given else shift
+        elif begins and self.step:
+            parent = shift or None
+        return Numbers(step, parent, self.within + shift if self.within else 0)
+
+
+class Head(NamedTuple):
+    """
+    The start of a record.
+
+    Attributes:
+        type: The event type.
+        trace: The trace id, as it stands in the line.
+        run: The run its numbers belong to; "" where they are never shifted.
+        numbers: Its numbers.
+        given: Those the user chose.
+        end: Offset behind the start in the line.
+    """
+
+    type: str
+    trace: bytes
+    run: str
+    numbers: Numbers
+    given: frozenset[str]
+    end: int
+
+
+def read_head(line: bytes) -> Head | None:
+    """Return the start of a record, None if the line does not start as the recorder writes it."""
+    match = _HEAD.match(line)
+    if match is None:
+        return None
+    kind, trace, run, step, parent, given, within = match.groups()
+    return Head(
+        type=kind.decode(),
+        trace=trace,
+        run=run.decode() if run else "",
+        numbers=Numbers(int(step), int(parent) if parent else None, int(within)),
+        given=frozenset(given.decode().replace('"', "").split(",")) if given else frozenset(),
+        end=match.end(),
+    )
+
+
+def renumbered(line: bytes, numbers: Numbers) -> bytes:
+    """
+    Return a line with these numbers in place of its own.
+
+    Raises:
+        ValueError: if the line does not start as the recorder writes it.
+    """
+    match = _HEAD.match(line)
+    if match is None:
+        raise ValueError(line[:200])
+    parent = b"" if numbers.parent is None else b',"parentStepId":%d' % numbers.parent
+    # What stands before the step, and between the parent and `within`.
+    middle = line[max(match.end(4), match.end(5)) : match.start(7)]
+    return b"%b%d%b%b%d%b" % (
+        line[: match.start(4)], numbers.step, parent, middle, numbers.within, line[match.end() :],
+    )  # fmt: skip
+
+
+def unrun(line: bytes, head: Head, numbers: Numbers | None) -> bytes:
+    """
+    Return a line for a server, which knows nothing of runs.
+
+    Args:
+        line: The record.
+        head: Its start.
+        numbers: The numbers it goes with; None to have the server number it, after the last step of the trace.
+    """
+    number = b"" if numbers is None else b',"stepId":%d' % numbers.step
+    if numbers is not None and numbers.parent:
+        number += b',"parentStepId":%d' % numbers.parent
+    within = head.numbers.within if numbers is None else numbers.within
+    return b'{"eventType":"%b","traceId":%b%b,"metadata":{"within":%d%b' % (
+        head.type.encode(), head.trace, number, within, line[head.end :],
+    )  # fmt: skip

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from whyops_trace import MessageItem, TokenUsage, ToolCallPair, UserMessageMetadata, WhyOps
 
 sdk = WhyOps(
-    api_key="whyops_example",
+    api_key=os.environ.get("WHYOPS_API_KEY"),  # without one everything stays on this machine
     agent_name="customer-support-agent",
     agent_metadata={"systemPrompt": "You are helpful.", "tools": []},
-    proxy_base_url="https://proxy.whyops.example",
-    analyse_base_url="https://whyops.example/api",
 )
 
 MESSAGES: list[MessageItem] = [{"role": "user", "content": "Please charge my card for order 8841."}]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from programs import NOWHERE
 from recorded import Recorded
 
 from whyops_trace import _guard
@@ -38,6 +39,8 @@ def hygiene(
     for variable in [name for name in os.environ if name.startswith("WHYOPS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("WHYOPS_HOME", str(tmp_path / "home"))
+    for variable in ("WHYOPS_ANALYSE_URL", "WHYOPS_PROXY_URL"):
+        monkeypatch.setenv(variable, NOWHERE)
     forget_clients()
     _guard._said.clear()
     errors = InternalErrors()

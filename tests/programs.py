@@ -16,6 +16,9 @@ from whyops_trace.tree import Node, build
 
 ROOT = Path(__file__).parents[1]
 
+#: Where no server listens: what has a key and no server of the test's own must not look for one elsewhere.
+NOWHERE = "http://127.0.0.1:1"
+
 #: The outline of the trace that ``whyops-trace demo`` leaves.
 DEMO = [
     (0, "step", "investigate", "ok"),
@@ -42,7 +45,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a program that records to *home*, without what another test or user put there."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WHYOPS_")}
     clean |= {"PYTHONPATH": str(Path(whyops_trace.__file__).parents[1]), "PYTHONUTF8": "1", "NO_COLOR": "1"}
-    return {**clean, "PYTHONUNBUFFERED": "1", "WHYOPS_HOME": str(home), **more}
+    clean |= {"PYTHONUNBUFFERED": "1", "WHYOPS_ANALYSE_URL": NOWHERE, "WHYOPS_PROXY_URL": NOWHERE}
+    return {**clean, "WHYOPS_HOME": str(home), **more}
 
 
 def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:

@@ -8,8 +8,9 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import run_code, stored
@@ -67,7 +68,7 @@ def test_the_positions_of_the_arguments_are_those_of_the_original() -> None:
     """Key, name, metadata, proxy URL, server URL: in that order."""
     sdk = WhyOps("", "shop", {"systemPrompt": "Help."}, "http://proxy", "http://server/api")
 
-    assert sdk.agent_metadata == {"systemPrompt": "Help."}
+    assert sdk.agent_metadata == {"systemPrompt": "Help.", "tools": []}
     assert sdk.settings.proxy_url == "http://proxy"
     assert sdk.settings.analyse_url == "http://server/api"
 
@@ -79,6 +80,7 @@ def test_the_positions_of_the_arguments_are_those_of_the_original() -> None:
         ({"agent_name": "x" * 256}, "at most 255"),
         ({"agent_name": 3}, "must be text"),
         ({"api_key": 3}, "must be text"),
+        ({"api_key": "whyops_ключ"}, "copy it again"),
         ({"proxy_base_url": "proxy.example"}, "http:// or https://"),
         ({"agent_metadata": "Help."}, "systemPrompt"),
         ({"redact": "card"}, "['card']"),
@@ -344,11 +346,29 @@ def test_a_handle_from_the_default_client_in_another_clients_trace_belongs_to_th
     assert {event["traceId"] for event in other.events} == {"inner"}
 
 
-def test_a_key_is_said_to_stay_local_for_now(caplog: pytest.LogCaptureFixture) -> None:
-    """This version has no exporter to a server, and does not pretend."""
-    WhyOps("whyops_x")
+@pytest.mark.parametrize(
+    ("arguments", "destinations"),
+    [
+        ({}, ["local"]),
+        ({"api_key": "whyops_x"}, ["whyops"]),
+        ({"api_key": "whyops_x", "store": True}, ["local", "whyops"]),
+        ({"api_key": "whyops_x", "tracing": "local"}, ["local"]),
+        ({"api_key": "whyops_x", "tracing": "local", "store": False}, []),
+        ({"api_key": "whyops_x", "tracing": "off"}, []),
+        ({"store": False}, []),
+    ],
+)
+def test_a_key_decides_where_records_go(arguments: dict[str, Any], destinations: list[str]) -> None:
+    """To the server instead of the local store, unless both are asked for or nothing may leave the machine."""
+    assert list(WhyOps(**arguments).stats()) == destinations
 
-    assert "does not send them to a server yet" in caplog.text
+
+def test_a_key_of_another_kind_is_named(said: Callable[[], list[str]]) -> None:
+    """It is used all the same: the server has the last word."""
+    sdk = WhyOps("  sk-something\n")
+
+    assert sdk.settings.api_key == "sk-something"
+    assert "whyops_ or YOPS-" in said()[0]
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from collector import Collector, check
 from programs import ROOT, outline, run, stored
 
 from whyops_trace.testing import capture_events
@@ -218,7 +219,7 @@ def test_the_checkout_of_the_whyops_package_records_the_same_in_both_faces(face:
     assert spans[0] == spans[3] == "span_0" != spans[1] == spans[2]
 
 
-def test_the_checkout_runs_as_a_program_and_says_that_its_key_is_not_used(tmp_path: Path) -> None:
+def test_the_checkout_runs_as_a_program_with_no_account(tmp_path: Path) -> None:
     """No network is asked for; the traces are in the local store."""
     done = run(EXAMPLES / "checkout.py", home=tmp_path)
     expected = [
@@ -227,6 +228,24 @@ def test_the_checkout_runs_as_a_program_and_says_that_its_key_is_not_used(tmp_pa
         (0, "llm", "openai/gpt-4o", "ok"),
     ]
 
-    assert done.returncode == 0
-    assert "keeps traces in the local store" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert [outline(stored(tmp_path, f"checkout-884{k}")) for k in (1, 2)] == [expected, expected]
+
+
+def test_the_checkout_reports_to_a_server_where_there_is_a_key(tmp_path: Path) -> None:
+    """The agent is registered once, and every event of both faces is stored there as it was numbered here."""
+    with Collector() as collector:
+        done = run(
+            EXAMPLES / "checkout.py",
+            home=tmp_path,
+            WHYOPS_API_KEY="whyops_test",
+            WHYOPS_ANALYSE_URL=collector.url,
+        )
+        traces = [collector.trace(f"checkout-884{k}") for k in (1, 2)]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(collector.inits) == 1
+    for trace in traces:
+        check(trace)
+        assert [row["stepId"] for row in trace] == [1, 2, 3, 4]
+    assert not (tmp_path / "traces.db").exists()

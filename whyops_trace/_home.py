@@ -9,6 +9,9 @@ from typing import Final
 
 #: The local store in a home.
 STORE_FILE: Final = "traces.db"
+#: What a server has said, and what it has refused, in a home.
+SERVER_FILE: Final = "server.db"
+REJECTED_FILE: Final = "rejected.ndjson"
 #: The folder of the journals in a home.
 JOURNAL: Final = "journal"
 

@@ -14,11 +14,12 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import attempt, guarded, say, warn_once
 from whyops_trace._home import JOURNAL, STORE_FILE
+from whyops_trace.agent import check_metadata
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import ConfigurationError
@@ -28,7 +29,10 @@ from whyops_trace.processors import Redactor
 from whyops_trace.recorder import Recorder
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import AgentMetadata, Ledger
+from whyops_trace.types import AgentInfo, AgentMetadata, Ledger
+
+if TYPE_CHECKING:
+    from whyops_trace.exporters.whyops import WhyOpsExporter
 
 #: Seconds ``flush`` waits unless told otherwise.
 FLUSH_TIMEOUT: Final = 10.0
@@ -42,8 +46,9 @@ class WhyOps:
     """
     A client of whyops-trace: one for each agent in a process is enough.
 
-    Every argument can come from the environment instead; an argument given wins. With no key everything works
-    locally: records go to the store that ``whyops-trace ls`` and ``show`` read. The first client made in a process is
+    Every argument can come from the environment instead; an argument given wins. With a key records go to a WhyOps
+    server; with none everything works locally: they go to the store that ``whyops-trace ls`` and ``show`` read. The
+    first client made in a process is
     the default one, which :func:`trace`, :func:`step` and decorated functions outside any trace use.
 
     Guarantees: recording never waits for a network or for the store, no exception of the library reaches a traced
@@ -52,7 +57,8 @@ class WhyOps:
     Args:
         api_key: Key of a WhyOps account (``WHYOPS_API_KEY``); begins with ``whyops_`` or ``YOPS-``.
         agent_name: What the agent is called (``WHYOPS_AGENT_NAME``; default: the program's name); 1 to 255 characters.
-        agent_metadata: ``systemPrompt``, ``tools`` and ``description`` of the agent.
+        agent_metadata: ``systemPrompt``, ``tools`` and ``description`` of the agent, which the server is told before
+            its first event. A change makes a new version of the agent there.
         proxy_base_url: A self-hosted WhyOps proxy (``WHYOPS_PROXY_URL``).
         analyse_base_url: A self-hosted WhyOps server (``WHYOPS_ANALYSE_URL``), with its ``/api``.
         home: Where the journal and the local store are (``WHYOPS_HOME``; default ``~/.whyops``).
@@ -88,10 +94,6 @@ class WhyOps:
         answer_timeout: float = ANSWER_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        if agent_metadata is not None and not isinstance(agent_metadata, Mapping):
-            raise ConfigurationError(
-                f"agent_metadata is {agent_metadata!r:.80}; it must be a dict with a systemPrompt."
-            )
         if isinstance(redact, str):
             raise ConfigurationError(
                 f"redact is {redact!r}; it must be a list of names such as [{redact!r}]."
@@ -106,11 +108,13 @@ class WhyOps:
             store=store,
             console=console,
         )
-        self.agent_metadata = agent_metadata
+        self.agent_metadata = None if agent_metadata is None else check_metadata(agent_metadata)
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
-        destinations = [*_destinations(self.settings), *exporters] if self.settings.tracing != "off" else []
+        self._server = _server(self.settings, self.agent_metadata)
+        built_in = [*_destinations(self.settings), *([self._server] if self._server else [])]
+        destinations = [*built_in, *exporters] if self.settings.tracing != "off" else []
         names = [exporter.name for exporter in destinations]
         if len(set(names)) < len(names):
             raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
@@ -176,6 +180,27 @@ class WhyOps:
         It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
         """
         return Step(name, input=input, metadata=metadata, recorder=lambda: self.recorder)
+
+    def init_agent_sync(self) -> AgentInfo | None:
+        """
+        Register the agent with the server now; nobody has to, since delivery does it before the first event.
+
+        Returns:
+            What the server answered. None if there is no server or no ``agent_metadata``, or if it did not take it:
+            the reason is logged, and delivery tries again.
+        """
+        if self._server is None:
+            return None
+        _, error = attempt(self._server.registration.ensure)
+        if error is not None and str(error):
+            warn_once(f"init_agent: {error}", "The agent is not registered yet: %s", error)
+        return self._server.registration.info
+
+    async def init_agent(self) -> AgentInfo | None:
+        """Register the agent as :meth:`init_agent_sync` does, without blocking the event loop."""
+        from anyio.to_thread import run_sync
+
+        return await run_sync(self.init_agent_sync, abandon_on_cancel=True)
 
     def stats(self) -> Ledger:
         """Return what became of the records of this client in this process, by destination."""
@@ -371,6 +396,14 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _server(settings: Settings, agent: AgentMetadata | None) -> WhyOpsExporter | None:
+    if not settings.server:
+        return None
+    from whyops_trace.exporters.whyops import WhyOpsExporter
+
+    return WhyOpsExporter(settings, agent=agent)
 
 
 def _destinations(settings: Settings) -> list[Exporter]:

@@ -179,12 +179,13 @@ class Delivery:
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         self._failures[exporter.name] += 1
         known = isinstance(error, DeliveryError)
-        warn_once(
-            f"{exporter.name}: {error if known else type(error).__name__}",
-            "Cannot deliver to %s; the records stay in the journal and are tried again: %s",
-            exporter.name,
-            error,
-        )
+        if str(error) or not known:
+            warn_once(
+                f"{exporter.name}: {error if known else type(error).__name__}",
+                "Cannot deliver to %s; the records stay in the journal and are tried again: %s",
+                exporter.name,
+                error,
+            )
         wait = error.wait if isinstance(error, DeliveryError) else None
         return backoff(self._failures[exporter.name]) if wait is None else wait
 

@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
         home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
         tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
-        store: ``WHYOPS_STORE``: whether records go to the local store.
+        store: ``WHYOPS_STORE``: whether records go to the local store; by default where they go to no server.
         console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
     """
 
@@ -45,6 +45,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     store: bool
     console: bool
+
+    @property
+    def server(self) -> bool:
+        """Whether records go to a WhyOps server."""
+        return bool(self.api_key) and self.tracing == "on"
 
     def stream(self, destinations: Sequence[str]) -> str:
         """
@@ -78,22 +83,30 @@ def resolve(
         store = _switch("WHYOPS_STORE", {"on": True, "off": False})
     if console is None:
         console = _switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
-    settings = Settings(
-        api_key=_text("api_key", api_key, "WHYOPS_API_KEY"),
+    key = _key(api_key)
+    mode = _tracing(tracing)
+    return Settings(
+        api_key=key,
         agent_name=_agent_name(agent_name),
         proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
         analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
         home=home_directory(home),
-        tracing=_tracing(tracing),
-        store=True if store is None else store,
+        tracing=mode,
+        store=not key or mode == "local" if store is None else store,
         console=bool(console),
     )
-    if settings.api_key and settings.tracing == "on":
+
+
+def _key(value: str | None) -> str:
+    key = _text("api_key", value, "WHYOPS_API_KEY").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError("api_key (WHYOPS_API_KEY) has characters that no key has; copy it again.")
+    if key and not key.startswith(("whyops_", "YOPS-")):
         warn_once(
-            "no server exporter",
-            "This version of whyops-trace keeps traces in the local store; it does not send them to a server yet.",
+            "api_key",
+            "api_key (WHYOPS_API_KEY) does not begin with whyops_ or YOPS-, as the keys of WhyOps do.",
         )
-    return settings
+    return key
 
 
 def _agent_name(value: str | None) -> str:

@@ -1,0 +1,47 @@
+"""The file of events that a server refused for good, each with the server's words, for people to read."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from whyops_trace import _json
+from whyops_trace._clock import iso
+from whyops_trace._directory import make_private
+from whyops_trace._guard import attempt, warn_once
+
+#: Bytes after which the file is set aside under a second name, in place of the one set aside before.
+MAX_BYTES: Final = 16 << 20
+
+
+class DeadLetters:
+    """
+    Appends to the file, which only its owner can read; several processes may do so at the same time.
+
+    Args:
+        path: The file. What was set aside is beside it, with ``.old`` at its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, event: bytes, why: str) -> None:
+        """Keep an event; where that is not possible a warning says so once, and the event is only counted."""
+        reason = _json.string(why)
+        entry = b'{"at":"%b","reason":%b,"event":%b}\n' % (iso(time.time_ns()).encode(), reason, event)
+        _, error = attempt(self._append, entry)
+        if error is not None:
+            warn_once(f"dead letters: {self.path}", "Cannot keep a refused event in %s: %s", self.path, error)
+
+    def _append(self, entry: bytes) -> None:
+        make_private(self.path.parent)
+        descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        try:
+            os.write(descriptor, entry)
+            full = os.fstat(descriptor).st_size > MAX_BYTES
+        finally:
+            os.close(descriptor)
+        if full:
+            self.path.replace(self.path.with_name(self.path.name + ".old"))

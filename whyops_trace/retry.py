@@ -1,0 +1,221 @@
+"""
+What to do when a WhyOps server has not stored events: a pure function of what it said.
+
+=========================================  ======================================================================
+what the server said                       what happens to the events
+=========================================  ======================================================================
+no answer: refused, reset, DNS, TLS        wait with backoff, for as long as it takes
+no answer in time                          the same, then fewer events at a time
+408, 425, 502, 503, 504 and other 5xx      wait with backoff, at least as long as ``Retry-After`` says
+429                                        wait as long as ``Retry-After`` says, else with backoff
+500                                        wait with backoff; from the fourth time in a row split. A single event is
+                                           given up only if another one of the same split was accepted
+400 and 409 of the shape of WhyOps         give up the events it names, else split; a single event is given up
+413                                        split; a single event is given up
+401, 403                                   wait long: the key is wrong
+anything else: 404, 405, a redirect,       wait long: the URL is wrong, or something stands before the server
+a page of a load balancer, a 2xx that
+does not say what became of the events
+=========================================  ======================================================================
+
+Backoff doubles from half a second up to :data:`LAST_BACKOFF`, less up to half of it by chance, so that clients which
+failed together do not come back together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from whyops_trace._http import Answer, NoAnswerError
+
+#: Seconds before the second try, and at most.
+FIRST_BACKOFF: Final = 0.5
+LAST_BACKOFF: Final = 30.0
+#: Seconds between tries where somebody has to mend something first.
+LONG_WAIT: Final = 60.0
+#: The longest time a server is left alone because it asked for it.
+LONGEST_WAIT: Final = 600.0
+#: Times in a row that a 500 is the server's own affair.
+TRIES_OF_500: Final = 3
+#: Characters kept of what a server said.
+EXCERPT: Final = 500
+
+
+class Wait(NamedTuple):
+    """
+    Keep all events, and try again later.
+
+    Attributes:
+        seconds: When.
+        why: What is wrong and what to check; the same text for the same cause.
+        smaller: Whether to send fewer events then.
+        doubtful: Whether it may be the event's own fault, which another event's fate would show.
+    """
+
+    seconds: float
+    why: str
+    smaller: bool = False
+    doubtful: bool = False
+
+
+class Split(NamedTuple):
+    """Send the first half of the events, then the second."""
+
+
+class GiveUp(NamedTuple):
+    """
+    Never send some of the events again.
+
+    Attributes:
+        which: Their places among those sent.
+        why: The server's words.
+    """
+
+    which: tuple[int, ...]
+    why: str
+
+
+Decision: TypeAlias = Wait | Split | GiveUp
+
+
+class Refusal(NamedTuple):
+    """
+    What a WhyOps server says of events it refuses.
+
+    Attributes:
+        words: Its words.
+        which: The places of the events it names, which may be none.
+    """
+
+    words: str
+    which: tuple[int, ...]
+
+
+def decide(
+    said: Answer | NoAnswerError,
+    *,
+    attempt: int,
+    events: int,
+    now: datetime,
+    chance: float,
+    neighbour_accepted: bool = False,
+) -> Decision:
+    """
+    Return what to do with events that were sent and not stored; the table is in the module's docstring.
+
+    Args:
+        said: The server's answer, or why there is none.
+        attempt: How many times in a row the server has not stored anything, this time included.
+        events: How many events were sent.
+        now: The time, for a ``Retry-After`` that is a date.
+        chance: From 0 to 1: how much of the random part of a backoff to leave out.
+        neighbour_accepted: Whether another event of the same split was stored.
+    """
+    if isinstance(said, NoAnswerError):
+        return Wait(backoff(attempt, chance), f"{said}.", smaller=said.timed_out)
+    status = said.status
+    refused = refusal(said, events) if status in (400, 409) else None
+    if refused is not None:
+        return _refused(status, refused, events)
+    if status == 413:
+        return Split() if events > 1 else GiveUp((0,), "413: the server takes no event of this size")
+    if status == 500:
+        return _internal_error(said, attempt, events, chance, neighbour_accepted)
+    if status == 429:
+        asked = retry_after(said, now)
+        return Wait(backoff(attempt, chance) if asked is None else asked, "it asks for fewer requests (429).")
+    if status >= 500 or status in (408, 425):
+        why = f"it is not available at present ({status})."
+        return Wait(max(backoff(attempt, chance), retry_after(said, now) or 0.0), why)
+    return Wait(LONG_WAIT, misconfiguration(said))
+
+
+def backoff(attempt: int, chance: float) -> float:
+    """Return the seconds to wait after that many failures in a row."""
+    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 16)) * (1.0 - chance / 2)
+
+
+def _refused(status: int, refused: Refusal, events: int) -> Decision:
+    why = f"{status}: {refused.words}"
+    if events == 1:
+        return GiveUp((0,), why)
+    return GiveUp(refused.which, why) if refused.which else Split()
+
+
+def _internal_error(
+    said: Answer, attempt: int, events: int, chance: float, neighbour_accepted: bool
+) -> Decision:
+    if attempt > TRIES_OF_500 and events > 1:
+        return Split()
+    if events == 1 and neighbour_accepted:
+        return GiveUp((0,), f"500: {_words(said)}")
+    doubtful = events == 1 and attempt > TRIES_OF_500
+    return Wait(backoff(attempt, chance), "it fails with an error of its own (500).", doubtful=doubtful)
+
+
+def refusal(answer: Answer, events: int) -> Refusal | None:
+    """
+    Return what a WhyOps server refused, None if the answer is not of its shape: then somebody else gave it.
+
+    Its shapes are ``{"error": "..."}`` and ``{"error": "...", "details": [{"field": "3.spanId", "message"}]}``, where
+    a field begins with the place of the event.
+    """
+    try:
+        body = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(body, dict) or not isinstance(body.get("error"), str):
+        return None
+    found = body.get("details")
+    details = [detail for detail in found if isinstance(detail, dict)] if isinstance(found, list) else []
+    words = [body["error"], *(f"{detail.get('field')}: {detail.get('message')}" for detail in details)]
+    return Refusal("; ".join(words)[:EXCERPT], _places(details, events))
+
+
+def _places(details: Sequence[dict[str, Any]], events: int) -> tuple[int, ...]:
+    """Return the places of the events that are named, none if one detail names no event."""
+    places = set()
+    for detail in details:
+        place = str(detail.get("field")).partition(".")[0]
+        if not (place.isascii() and place.isdigit() and int(place) < events):
+            return ()
+        places.add(int(place))
+    return tuple(sorted(places))
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Return the seconds a server asks to be left alone, bounded; None if it does not say, or makes no sense."""
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT)
+
+
+def misconfiguration(answer: Answer) -> str:
+    """Return what to check where the answer is none that a WhyOps server gives to events."""
+    status = answer.status
+    if status in (401, 403):
+        return (
+            f"it refuses the API key ({status}). Check api_key (WHYOPS_API_KEY): it begins with whyops_ or YOPS-, "
+            "belongs to this server, and has not been revoked."
+        )
+    what = f"redirects ({status})" if 300 <= status < 400 else f"answers {status}, as no WhyOps server does,"
+    return (
+        f"it {what} where events are taken. Check analyse_base_url (WHYOPS_ANALYSE_URL): it is the URL of the server "
+        f"itself with its /api, and nothing before it asks for a login."
+    )
+
+
+def _words(answer: Answer) -> str:
+    return answer.body[:EXCERPT].decode(errors="replace").strip()[:100]

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -171,9 +171,10 @@ def _info(said: Answer | NoAnswerError) -> AgentInfo | None:
     if not isinstance(said, Answer) or said.status not in (200, 201):
         return None
     try:
-        return msgspec.json.decode(said.body, type=AgentInfo)
+        info = msgspec.json.decode(said.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return cast("AgentInfo", info) if info.get("agentId") else None
 
 
 def _words(said: Answer) -> str:

@@ -602,16 +602,13 @@ class Backend:
 
     def _check_item(self, event: Event) -> None:
         """Raise what concerns an event alone, whatever the server knows."""
-        metadata = event.get("metadata", {})
-        if event["eventType"] in MODEL_TYPES:
-            for name in ("model", "provider"):
-                if not metadata.get(name):
-                    kind = event["eventType"]
-                    raise RefusedError(
-                        400, f'MISSING_{name.upper()}: {kind} events require "{name}" in metadata'
-                    )
-        if self.reject and (error := self.reject(event)):
-            raise RefusedError(400, error)
+        kind = event["eventType"]
+        for name in ("model", "provider") if kind in MODEL_TYPES else ():
+            if not event.get("metadata", {}).get(name):
+                error = f'MISSING_{name.upper()}: {kind} events require "{name}" in metadata'
+                raise RefusedError(400, error)
+        if self.reject and (reason := self.reject(event)):
+            raise RefusedError(400, reason)
         if self.break_on and self.break_on(event):
             raise RefusedError(500, NOT_SAVED)
 
@@ -791,7 +788,7 @@ def _leading_int(text: str) -> int:
 
 class Collector(Backend):
     """
-    A WhyOps server on a socket of this machine, its threads in this process.
+    A WhyOps server on a socket of this machine, its threads in this process; it takes ``Backend``'s options.
 
     Use it in a with-block. ``stop()`` and ``start()`` within it are a restart: what is stored stays, and
     while it is stopped connections are refused.
@@ -907,8 +904,9 @@ class Collector(Backend):
             _ = request.body
         with self._changed:
             self.requests.append(request)
+            releases = self._releases  # from here on a test may see that the request hangs, and release it
             self._changed.notify_all()
-        answer = self._treat(connection, request, fault)
+        answer = self._treat(connection, request, fault, releases)
         if answer is None:
             return False
         head, body = answer.encoded()
@@ -919,7 +917,9 @@ class Collector(Backend):
                 return False
         return request.lasting
 
-    def _treat(self, connection: socket.socket, request: Request, fault: Fault | None) -> Answer | None:
+    def _treat(
+        self, connection: socket.socket, request: Request, fault: Fault | None, releases: int
+    ) -> Answer | None:
         """Return the answer to send, None where the connection is to end without one."""
         match fault:
             case None | Drip():
@@ -931,7 +931,7 @@ class Collector(Backend):
                 return answer
             case Hang(stored):
                 done = self.act(request) if stored else None
-                released = self._hang()
+                released = self._hang(releases)
                 return (done or self.act(request)) if released else None
             case Reset(when, stored):
                 head, body = (self.act(request) if stored else Answer(201, [{}])).encoded()
@@ -954,10 +954,9 @@ class Collector(Backend):
             return self._faults.popleft()
         return fault
 
-    def _hang(self) -> bool:
-        """Wait for the next release, and return whether it came before the end of the collector."""
+    def _hang(self, releases: int) -> bool:
+        """Wait for a release after the first *releases*; False if the end of the collector came before it."""
         with self._changed:
-            releases = self._releases
             self._changed.wait_for(lambda: self._releases > releases or self._stopping.is_set())
             return self._releases > releases
 

@@ -246,9 +246,10 @@ def test_what_the_database_refuses_is_a_500_for_its_call(
 def test_what_the_database_takes_is_stored(collector: Collector, http: httpx.Client) -> None:
     """Whole numbers however they are written, an emoji, and the longest model name."""
     usage = {"promptTokens": "12", "completionTokens": 3.0}
-    metadata = {"latencyMs": 12.0, "usage": usage, "model": "m" * 200}
+    metadata = {"latencyMs": 12.0, "usage": usage, "model": "m" * 200, "provider": "p"}
+    body = event("\U0001f600 \\u0000", eventType="llm_response", metadata=metadata)
 
-    status, _ = post(http, "/api/events", event("\U0001f600 \\u0000", metadata=metadata))
+    status, _ = post(http, "/api/events", body)
 
     assert status == 201
     assert collector.stored[0]["content"] == "\U0001f600 \\u0000"
@@ -654,15 +655,22 @@ def test_requests_are_kept_as_they_came(collector: Collector, http: httpx.Client
     assert (sent.body, sent.json, repr(sent)) == (b'{"a": 1}', {"a": 1}, "<POST /api/events>")
 
 
+def received(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side ends the connection, in whatever way."""
+    pieces = []
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
 def test_one_connection_serves_many_requests_until_the_client_closes(collector: Collector) -> None:
     """The client says when it does not want to keep it."""
     with socket.create_connection(("127.0.0.1", collector.port)) as connection:
         connection.sendall(b"GET /api/health HTTP/1.1\r\n\r\n" * 2)
         connection.sendall(b"GET /api/health HTTP/1.1\r\nConnection: close\r\n\r\n")
-        with connection.makefile("rb") as reader:
-            answers = reader.read()
 
-    assert answers.count(b"HTTP/1.1 200 OK") == 3
+        assert received(connection).count(b"HTTP/1.1 200 OK") == 3
 
 
 @pytest.mark.parametrize(
@@ -739,15 +747,6 @@ def test_a_reset_request_was_read_by_half(collector: Collector, http: httpx.Clie
     assert [request.body for request in collector.requests] == [b"01234", b"01", b"0123456789"]
 
 
-def received(connection: socket.socket) -> bytes:
-    """Return all that comes until the other side ends the connection, in whatever way."""
-    pieces = []
-    with contextlib.suppress(ConnectionResetError):
-        while piece := connection.recv(65536):
-            pieces.append(piece)
-    return b"".join(pieces)
-
-
 @pytest.mark.parametrize(
     ("fault", "body"),
     [
@@ -755,7 +754,7 @@ def received(connection: socket.socket) -> bytes:
         (Drip(), b'{"error":"Not Found"}'),
         (Drip(size=50), b'{"error":"Not Found"}'),
         (Reset("answer", stored=True), b'{"error":"'),
-        (Reset("answer"), b"["),
+        (Reset("answer"), b"[{"),
     ],
 )
 def test_an_answer_gets_as_far_as_its_fault_lets_it(
@@ -797,6 +796,16 @@ def test_a_request_hangs_until_released(collector: Collector, http: httpx.Client
     assert [row["content"] for row in collector.stored] == (
         ["slow", "quick"] if stored else ["quick", "slow"]
     )
+
+
+def test_a_release_counts_from_the_moment_the_request_is_seen(
+    collector: Collector, http: httpx.Client
+) -> None:
+    """It is not lost where it comes just before the wait: here while the events are being stored."""
+    collector.break_on = lambda event: collector.release()  # type: ignore[func-returns-value]
+    collector.fail(Hang(stored=True))
+
+    assert http.post("/api/events", json=event()).status_code == 201
 
 
 @pytest.mark.parametrize("fault", [Hang(), Drip()])

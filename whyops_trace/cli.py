@@ -1,5 +1,5 @@
 """
-The command line: ``whyops-trace ls`` and ``whyops-trace show``.
+The command line: ``whyops-trace ls`` and ``whyops-trace show``, and all that joins them.
 
 A command that is at home in another module joins with ``main.add_command(command)``; what commands have in common
 is in :mod:`whyops_trace._command`.
@@ -24,6 +24,8 @@ from rich.text import Text
 from whyops_trace._command import Commands, home_option
 from whyops_trace._excerpt import Tokens, clean, duration, elapsed
 from whyops_trace._home import STORE_FILE
+from whyops_trace._journal_commands import journal
+from whyops_trace._verify import verify
 from whyops_trace._version import __version__
 from whyops_trace.demo import demo
 from whyops_trace.exporters.local import take_in
@@ -60,6 +62,8 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(journal)
+main.add_command(verify)
 
 
 @main.command("ls", epilog="Example: whyops-trace ls --limit 5")

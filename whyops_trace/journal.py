@@ -62,7 +62,7 @@ class Journal:
 
     Attributes:
         token: Name of this process: twelve hexadecimal digits.
-        segments: Those taken over, then our own, oldest first.
+        segments: Those taken over and our own, oldest first.
         emitted: Records appended so far.
         backlog: Whether the latest :meth:`adopt` left something to be taken over later.
         lock: Held while a worker opens or closes files. Whoever forks takes it, after the recorder's lock, or
@@ -262,7 +262,7 @@ class Journal:
 
     def adopt(self) -> list[Segment]:
         """
-        Take over what dead processes of this stream left, and put it before our own segments.
+        Take over what dead processes of this stream left, and put it before what we began later.
 
         What exceeds the budget is dropped, the oldest first. A segment that is finished already tells that
         its process has ended. Much is not taken all at once: ask again later.
@@ -291,8 +291,17 @@ class Journal:
                 if len(taken) > ADOPTED_AT_ONCE - position:
                     taken.pop().release()
                     self.backlog = True
-            self.segments[position:position] = taken
+            for segment in taken:
+                self.segments.insert(self._place(segment), segment)
             return list(taken)
+
+    def _place(self, segment: Segment) -> int:
+        """
+        Return where a segment belongs among those held: before what was begun later, by whatever process.
+
+        What a forked child recorded follows from what its parent had before, which may still be here.
+        """
+        return sum(held.header.created <= segment.header.created for held in tuple(self.segments))
 
     def retire(self) -> None:
         """Remove the segments that every destination has passed."""
@@ -349,13 +358,21 @@ class Journal:
             self.segments.clear()
 
 
-def segments_in(home: Path, *, mappable: Collection[str] = MAPPABLE) -> Iterator[Segment]:
+def segments_in(
+    home: Path, *, folder: str | None = None, mappable: Collection[str] = MAPPABLE
+) -> Iterator[Segment]:
     """
-    Take over, one after the other, what dead processes of any stream left below a home, oldest first.
+    Take over, one after the other, what dead processes left below a home, oldest first.
 
     A segment is held until the next one is asked for; then it is removed if finished, else left to others.
+
+    Args:
+        home: The home.
+        folder: The only folder of its journal to look into; None: every stream's.
+        mappable: File systems whose files can safely be written through a memory map.
     """
-    for directory in sorted((home / JOURNAL).glob("*/")):
+    journal = home / JOURNAL
+    for directory in sorted(journal.glob("*/")) if folder is None else [journal / folder]:
         for segment in left_behind(directory, Totals(), mappable):
             try:
                 yield segment

@@ -1,0 +1,169 @@
+"""Delivers what dead processes left in the journals of a home, in the foreground and with an end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from whyops_trace._home import STORE_FILE
+from whyops_trace._segment import Counts, Segment
+from whyops_trace._streams import SERVER, Stream, as_agent, why_not
+from whyops_trace.exceptions import DeliveryError, WhyOpsError
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.exporters.local import LocalExporter
+from whyops_trace.exporters.whyops import WhyOpsExporter
+from whyops_trace.journal import segments_in
+from whyops_trace.retry import backoff
+from whyops_trace.settings import Settings
+
+
+class Drained(NamedTuple):
+    """
+    What became of a stream's records at one destination.
+
+    Attributes:
+        destination: Its name.
+        counts: What it did with them.
+        problem: Why it took no more; "" if it took all there was.
+    """
+
+    destination: str
+    counts: Counts
+    problem: str
+
+
+class Patience:
+    """
+    How long a server that takes nothing is asked again, over all streams.
+
+    Args:
+        seconds: Since it was first asked in vain.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: float | None = None
+
+    def asked(self) -> None:
+        """Note that the server is asked now."""
+        if self._until is None:
+            self._until = time.monotonic() + self._seconds
+
+    def rewarded(self) -> None:
+        """Note that the server took something."""
+        self._until = None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, unless that would take too long; return whether to ask again."""
+        if self._until is None or time.monotonic() + seconds > self._until:
+            return False
+        time.sleep(seconds)
+        return True
+
+
+class _Drain:
+    """
+    The way to one destination.
+
+    Args:
+        exporter: The destination.
+        patience: How long to try.
+        passed: Told how many records have passed.
+        problem: Why it is closed from the start.
+
+    Attributes:
+        counts: What the destination did so far.
+    """
+
+    def __init__(
+        self, exporter: Exporter, patience: Patience, passed: Callable[[int], object], problem: str = ""
+    ) -> None:
+        self.exporter = exporter
+        self.counts = Counts()
+        self.problem = problem
+        self._patience = patience
+        self._passed = passed
+        self._failures = 0
+        self._said = "it is busy"
+
+    def take(self, segment: Segment) -> None:
+        """Deliver the records of a segment, as far as the destination takes them."""
+        token = segment.header.token
+        while not self.problem:
+            lines, cursor = segment.read(self.exporter.name)
+            try:
+                if not lines:
+                    self.exporter.process_ended(token)
+                    return
+                self._patience.asked()
+                outcomes = self.exporter.export(Batch(token, lines, adopted=True))
+            except WhyOpsError as error:
+                self._failed(error)
+                continue
+            left = lines[len(outcomes) :]
+            self._commit(segment, cursor - sum(map(len, left)) - len(left), outcomes)
+
+    def _commit(self, segment: Segment, cursor: int, outcomes: Sequence[Outcome]) -> None:
+        counts = Counts(
+            delivered=outcomes.count(Outcome.DELIVERED),
+            sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
+            rejected=outcomes.count(Outcome.REJECTED),
+            withheld=outcomes.count(Outcome.WITHHELD),
+        )
+        segment.commit(self.exporter.name, cursor, counts)
+        self.counts = self.counts.plus(counts)
+        self._failures = 0
+        self._patience.rewarded()
+        self._passed(len(outcomes))
+
+    def _failed(self, error: WhyOpsError) -> None:
+        self._failures += 1
+        self._said = str(error) or self._said  # it says nothing where it is only too early
+        wait = error.wait if isinstance(error, DeliveryError) else math.inf
+        if not self._patience.wait(backoff(self._failures, 0.0) if wait is None else wait):
+            self.problem = self._said
+
+
+def drain(
+    home: Path, settings: Settings, stream: Stream, patience: Patience, passed: Callable[[int], object]
+) -> list[Drained]:
+    """
+    Deliver what dead processes of a stream left, oldest first, and return how each destination fared.
+
+    Args:
+        home: Where the journals are.
+        settings: The server and the key at hand; a stream of another key is left alone.
+        stream: What was seen of the stream.
+        patience: How long to try a server that takes nothing.
+        passed: Told how many records have passed a destination.
+
+    Raises:
+        OSError: if the journal cannot be read.
+    """
+    header = stream.header
+    drains: list[_Drain] = []
+    with contextlib.ExitStack() as stack:
+        for exporter in _exporters(home, as_agent(settings, header.agent), header.destinations):
+            stack.callback(exporter.close)
+            problem = why_not(settings, header) if exporter.name == SERVER else ""
+            tries = patience if exporter.remote else Patience(0.0)
+            drains.append(_Drain(exporter, tries, passed, problem))
+        for segment in segments_in(home, folder=stream.name):
+            # A file that somebody put into the folder of another stream may be another key's.
+            if segment.header.stream == header.stream:
+                for each in drains:
+                    each.take(segment)
+    return [Drained(each.exporter.name, each.counts, each.problem) for each in drains]
+
+
+def _exporters(home: Path, settings: Settings, destinations: Sequence[str]) -> list[Exporter]:
+    exporters: list[Exporter] = []
+    if LocalExporter.name in destinations:
+        exporters.append(LocalExporter(home / STORE_FILE, hint=False))
+    if SERVER in destinations:
+        exporters.append(WhyOpsExporter(settings))
+    return exporters

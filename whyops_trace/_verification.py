@@ -1,0 +1,240 @@
+"""What a home knows of a trace, what a WhyOps server has of it, and what is missing or wrong there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from whyops_trace._home import REJECTED_FILE, STORE_FILE
+from whyops_trace._segment import Header
+from whyops_trace._streams import SERVER, records_in
+from whyops_trace._summary import LOCAL
+from whyops_trace.store import Store
+
+#: Metadata under which an event names what it is about.
+_NAMES: Final = ("tool", "step", "function", "model")
+#: Numbers that leave the proxy of WhyOps room for its own are 1, 1001, 2001, ...
+_SPACING: Final = 1000
+#: Steps that are named one by one in a finding.
+_NAMED: Final = 10
+
+
+class Known(NamedTuple):
+    """
+    An event that this home recorded for a server.
+
+    Attributes:
+        step: Its step, as far as it is known here: a trace that was gone on with may have other numbers there.
+        type: The event type.
+        name: The tool, step, function or model it is about.
+        key: Its idempotency key.
+        span: Its span id.
+        timestamp: When it was recorded.
+        waits: The segment it waits in, and whether a running process holds that; None if it does not wait.
+        refused: Why a server refused it, in the server's words.
+    """
+
+    step: int
+    type: str
+    name: str
+    key: str
+    span: str
+    timestamp: str
+    waits: tuple[Header, bool] | None = None
+    refused: str = ""
+
+
+class _Record(msgspec.Struct, rename="camel"):
+    event_type: str
+    trace_id: str
+    idempotency_key: str
+    step_id: int = 0
+    span_id: str = ""
+    timestamp: str = ""
+    metadata: dict[str, Any] = {}
+
+    def known(self) -> Known:
+        """Return what is kept of it."""
+        return Known(
+            step=self.step_id,
+            type=self.event_type,
+            name=_name(self.metadata),
+            key=self.idempotency_key,
+            span=self.span_id,
+            timestamp=self.timestamp,
+        )
+
+
+class _Letter(msgspec.Struct):
+    reason: str
+    event: _Record
+
+
+def _name(metadata: Mapping[str, Any] | None) -> str:
+    names = ((metadata or {}).get(key) for key in _NAMES)
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def known_events(home: Path, trace_id: str) -> dict[str, Known]:
+    """
+    Return the events of a trace that this home knows, by idempotency key, but for those that no server gets.
+
+    Raises:
+        StoreError: if the local store cannot be read.
+        OSError: if the journal or the file of refused events cannot be read.
+    """
+    known: dict[str, Known] = {}
+    with contextlib.closing(Store(home / STORE_FILE)) as store:
+        for stored in store.events(trace_id):
+            with contextlib.suppress(msgspec.ValidationError):
+                _add(known, trace_id, msgspec.convert(stored, _Record))
+    decoder = msgspec.json.Decoder(_Record)
+    for segment, waits, line in records_in(home, SERVER):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = _add(known, trace_id, decoder.decode(line))
+            if event and waits:
+                known[event.key] = event._replace(waits=(segment.header, segment.in_use))
+    for letter in _letters(home):
+        event = _add(known, trace_id, letter.event)
+        if event:
+            known[event.key] = event._replace(refused=letter.reason)
+    return known
+
+
+def _add(known: dict[str, Known], trace_id: str, record: _Record) -> Known | None:
+    """Return what is known of a record, which now includes that it exists; None if it is not looked for."""
+    if record.trace_id != trace_id or record.event_type in LOCAL:
+        return None
+    return known.setdefault(record.idempotency_key, record.known())
+
+
+def _letters(home: Path) -> Iterator[_Letter]:
+    decoder = msgspec.json.Decoder(_Letter)
+    for name in (REJECTED_FILE + ".old", REJECTED_FILE):
+        with contextlib.suppress(FileNotFoundError), (home / name).open("rb") as file:
+            for line in file:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield decoder.decode(line)
+
+
+class Row(msgspec.Struct, rename="camel"):
+    """An event as a server lists it."""
+
+    id: str
+    event_type: str
+    step_id: int | None = None
+    parent_step_id: int | None = None
+    span_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _Request(NamedTuple):
+    """What of a request or a response tells which belong together."""
+
+    kind: str
+    step: int
+    parent: int
+    span: str
+    name: str
+
+
+class There:
+    """
+    What a server has of a trace: numbers and keys only, so that a trace may be long.
+
+    Attributes:
+        ids: Of the events, as the server names them.
+        keys: Their idempotency keys.
+        spans: Their span ids.
+    """
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.keys: set[str] = set()
+        self.spans: set[str] = set()
+        self._steps: Counter[int] = Counter()
+        self._parents: dict[int, int] = {}
+        self._requests: list[_Request] = []
+        self._responses: list[_Request] = []
+
+    def add(self, row: Row) -> None:
+        """Note an event, which may come twice."""
+        if row.id in self.ids:
+            return
+        self.ids.add(row.id)
+        metadata, span = row.metadata or {}, row.span_id or ""
+        key = metadata.get("idempotencyKey")
+        if isinstance(key, str):
+            self.keys.add(key)
+        self.spans.add(span)
+        step, parent = row.step_id or 0, row.parent_step_id or 0
+        self._steps[step] += 1
+        if parent:
+            self._parents.setdefault(parent, step)
+        kind, _, role = row.event_type.rpartition("_")
+        if kind in ("tool_call", "embedding"):
+            half = _Request(kind, step, parent, span, _name(metadata))
+            (self._requests if role == "request" else self._responses).append(half)
+
+    def findings(self, *, gaps: bool) -> Iterator[tuple[str, str]]:
+        """
+        Yield what is wrong with the trace in itself: the kind of the finding, and a sentence.
+
+        Args:
+            gaps: Whether missing steps mean something: nothing else tells what there should be.
+        """
+        twice = sorted(step for step, count in self._steps.items() if count > 1)
+        if twice:
+            yield (
+                "duplicate_steps",
+                f"{_steps(twice)} there more than once: two processes recorded on this trace at the same time.",
+            )
+        if gaps:
+            missing = list(self._gaps())
+            if missing:
+                yield "missing_steps", f"{_listed(missing)}: nothing is there; some events may be missing."
+        for parent, child in sorted(self._parents.items()):
+            if parent not in self._steps:
+                yield "missing_parent", f"Step {child} follows from step {parent}, which is not there."
+        for request in sorted(self._open(), key=lambda request: request.step):
+            name = f"{request.kind}_request {request.name}".strip()
+            yield "missing_response", f"Step {request.step} ({name}) has no response."
+
+    def _gaps(self) -> Iterator[str]:
+        before = 0
+        for step in sorted(self._steps):
+            if step > before + 1 and step % _SPACING != 1:
+                yield f"Step {step - 1}" if step == before + 2 else f"Steps {before + 1} to {step - 1}"
+            before = step
+
+    def _open(self) -> Iterator[_Request]:
+        """Yield the requests without a response: one names its request as its parent, or else shares its span."""
+        asked = {(request.kind, request.step) for request in self._requests}
+        answered = {(response.kind, response.parent) for response in self._responses}
+        others = Counter(
+            (response.kind, response.span)
+            for response in self._responses
+            if (response.kind, response.parent) not in asked
+        )
+        for request in self._requests:
+            if (request.kind, request.step) in answered:
+                continue
+            if others[request.kind, request.span]:
+                others[request.kind, request.span] -= 1
+            else:
+                yield request
+
+
+def _steps(steps: list[int]) -> str:
+    return f"{'Step' if len(steps) == 1 else 'Steps'} {_listed(map(str, steps))} {'is' if len(steps) == 1 else 'are'}"
+
+
+def _listed(items: Iterable[str]) -> str:
+    names = list(items)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

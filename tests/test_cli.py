@@ -156,6 +156,17 @@ def test_an_empty_store_says_how_to_record(cli: Callable[..., Result], home: Pat
     assert cli("show", "hello", "--home", home).stdout.startswith("hello · ")
 
 
+def test_ls_says_where_traces_are_that_a_key_took_elsewhere(
+    home: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has a key and an empty store learns how to have both."""
+    without = cli("ls", "--home", home).stdout
+    monkeypatch.setenv("WHYOPS_API_KEY", "whyops_test")
+
+    assert "WHYOPS_STORE" not in without
+    assert "WHYOPS_STORE=on keeps them here as well" in cli("ls", "--home", home).stdout
+
+
 def test_ls_fits_a_terminal(home: Path) -> None:
     """In eighty columns nothing wraps; what is too long ends in an ellipsis."""
     record(home, conversation("a-very-long-trace-id-of-somebody-else", answer="Refunded " * 10, at=0))

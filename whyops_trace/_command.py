@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+from rich.console import Console
 
 from whyops_trace._home import home_directory
 from whyops_trace.exceptions import WhyOpsError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Columns of a line that is not for a terminal, where nothing is cut off.
+_UNBOUNDED: Final = 1_000
 
 
 class Commands(click.Group):
@@ -42,3 +48,16 @@ def home_option(command: F) -> F:
         callback=lambda _context, _option, path: home_directory(path),
         help="Where the journal and the local store are.",
     )(command)
+
+
+def console() -> Console:
+    """Return standard output for tables: as wide as the terminal, or nothing is cut off."""
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
+
+
+def when(timestamp: str) -> str:
+    """Return a wire timestamp in local time, without the year, since nothing is kept for long; "" if it is none."""
+    try:
+        return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
+    except ValueError:
+        return ""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import home_option
+from whyops_trace._command import console, home_option, when
 from whyops_trace._drain import Drained, Patience, drain
 from whyops_trace._excerpt import clean
 from whyops_trace._home import REJECTED_FILE
@@ -23,9 +21,6 @@ from whyops_trace._segment import Counts
 from whyops_trace._streams import SERVER, Stream, Survey, Waiting, at_hand, survey, why_not
 from whyops_trace.journal import segments_in
 from whyops_trace.settings import Settings
-
-#: Columns of a line that is not for a terminal, where nothing is cut off.
-_UNBOUNDED: Final = 1_000
 
 
 @click.group("journal", epilog="Example: whyops-trace journal status")
@@ -43,8 +38,7 @@ def status(as_json: bool, home: Path) -> None:
         click.echo(json.dumps(_status(home, settings, seen, letters), indent=1))
         return
     if seen.streams:
-        console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
-        console.print(_table(settings, seen.streams))
+        console().print(_table(settings, seen.streams))
     else:
         click.echo(f"Nothing waits in the journal of {home}.")
     for path in seen.bad:
@@ -195,20 +189,12 @@ def _table(settings: Settings, streams: Iterable[Stream]) -> Table:
         table.add_row(
             clean(stream.name),
             Text(clean(stream.header.agent), no_wrap=True, overflow="ellipsis"),
-            _when(stream.header.created),
+            when(stream.header.created),
             f"{_some(len(stream.segments), 'file')}, {stream.size / 1024:,.0f} KiB",
             _state(stream),
             Text("\n".join(map(clean, lines))),
         )
     return table
-
-
-def _when(timestamp: str) -> str:
-    """Return a wire timestamp in local time, without the year; nothing if it is none."""
-    try:
-        return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
-    except ValueError:
-        return ""
 
 
 def _status(home: Path, settings: Settings, seen: Survey, letters: Mapping[Path, int]) -> dict[str, Any]:

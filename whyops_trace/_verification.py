@@ -89,14 +89,14 @@ def known_events(home: Path, trace_id: str) -> dict[str, Known]:
         OSError: if the journal or the file of refused events cannot be read.
     """
     known: dict[str, Known] = {}
-    with contextlib.closing(Store(home / STORE_FILE)) as store:
-        for stored in store.events(trace_id):
-            with contextlib.suppress(msgspec.ValidationError):
-                _add(known, trace_id, msgspec.convert(stored, _Record))
     decoder = msgspec.json.Decoder(_Record)
-    for segment, waits, line in records_in(home, SERVER):
+    with contextlib.closing(Store(home / STORE_FILE)) as store:
+        for line in store.lines(trace_id):
+            with contextlib.suppress(msgspec.ValidationError):
+                _add(known, trace_id, decoder.decode(line))
+    for segment, waits, record in records_in(home, SERVER):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            event = _add(known, trace_id, decoder.decode(line))
+            event = _add(known, trace_id, decoder.decode(record))
             if event and waits:
                 known[event.key] = event._replace(waits=(segment.header, segment.in_use))
     for letter in _letters(home):

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import Commands, home_option
+from whyops_trace._command import Commands, console, home_option, when
 from whyops_trace._excerpt import Tokens, clean, duration, elapsed
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal_commands import journal
@@ -32,8 +31,6 @@ from whyops_trace.exporters.local import take_in
 from whyops_trace.store import Store, TraceSummary
 from whyops_trace.tree import build, write_tree
 
-#: Columns of a line that is not for a terminal, where nothing is cut off.
-_UNBOUNDED: Final = 1_000
 #: Columns from which on there is room for the name of the agent.
 _WIDE: Final = 100
 
@@ -48,6 +45,10 @@ There are no traces in {home} yet. This records one:
 
     with trace("hello"):
         add(1, 2)
+"""
+
+_ELSEWHERE: Final = """
+WHYOPS_API_KEY is set, and with a key traces go to the server alone; WHYOPS_STORE=on keeps them here as well.
 """
 
 
@@ -77,10 +78,12 @@ def list_traces(limit: int, as_json: bool, home: Path) -> None:
     if as_json:
         click.echo(_json_lines(map(msgspec.to_builtins, traces)))
     elif traces:
-        console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
-        console.print(_table(traces, console.width))
+        out = console()
+        out.print(_table(traces, out.width))
     else:
         click.echo(_HOW_TO_RECORD.format(home=home), nl=False)
+        if os.environ.get("WHYOPS_API_KEY"):
+            click.echo(_ELSEWHERE, nl=False)
     if not traces:
         raise SystemExit(1)
 
@@ -124,7 +127,7 @@ def _table(traces: Iterable[TraceSummary], width: int) -> Table:
         table.add_column(name, no_wrap=True, justify="right")
     for trace in traces:
         table.add_row(
-            _when(trace.last_at),
+            when(trace.last_at),
             _cell(trace.trace_id),
             *([_cell(trace.agent_name)] if width >= _WIDE else []),
             _story(trace),
@@ -157,11 +160,3 @@ def _tokens(tokens: Tokens) -> str:
         return ""
     share = f" ({tokens.cached_share})" if tokens.cache_read else ""
     return f"{tokens.total:,}{share}" if tokens.total < 10_000 else f"{tokens.total / 1000:,.0f}k{share}"
-
-
-def _when(timestamp: str) -> str:
-    """Return a wire timestamp in local time, without the year: traces are kept for days."""
-    try:
-        return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
-    except ValueError:
-        return ""

@@ -210,12 +210,21 @@ class Store:
         Raises:
             StoreError: if the file cannot be read.
         """
+        return [json.loads(line) for line in self.lines(trace_id)]
+
+    def lines(self, trace_id: str) -> list[str]:
+        """
+        Return the records of a trace in the order of :meth:`events`, each as one line of JSON.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
         rows = self._database.rows(
             "SELECT payload FROM events WHERE trace = (SELECT id FROM traces WHERE trace_id = ?)"
             " ORDER BY step, type IN ('step_end', 'trace_end'), id",
             trace_id,
         )
-        return [json.loads(payload) for (payload,) in rows]
+        return [line for (line,) in rows]
 
     def delete(self, trace_id: str) -> None:
         """

@@ -1,17 +1,26 @@
-"""What is hidden, and what is not."""
+"""What is hidden and what is not, and what becomes of records that are too large."""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
-from strategies import SECRET, STEADY, hiding_values, texts
+from hypothesis import strategies as st
+from programs import outline, stored
+from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
-from whyops_trace import processors
+from whyops_trace import WhyOps, processors, recorder, traced_tool
 from whyops_trace._json import encode, plain
+from whyops_trace._redaction import redacted
+from whyops_trace._truncation import truncated
+from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.processors import REDACTED, Redactor
+from whyops_trace.testing import capture_events
 
 HIDDEN = """
     password passwd passphrase pwd PASSWORD userPassword password_hash db-password DB_PWD
@@ -132,3 +141,445 @@ def test_a_secret_never_appears(value: Any) -> None:
     assert SECRET.encode() not in encode(value, hides)
     assert SECRET not in json.dumps(plain(value, hides))
     assert SECRET.encode() not in encode({(1,): value}, hides)
+
+
+ALNUM = "a1B2c3D4e5F6g7H8i9J0"
+UPPER = "A1B2C3D4E5F6G7H8"
+#: A token of each form. They are put together here, so that no scanner takes this file for a leak.
+TOKENS = {
+    "openai": "sk-" + ALNUM * 2,
+    "openai project": "sk-proj-" + "_x-Y" + ALNUM * 4,
+    "anthropic": "sk-ant-" + "api03-" + ALNUM * 4 + "-AA",
+    "openrouter": "sk-or-" + "v1-" + "0f" * 32,
+    "langfuse": "sk-lf-" + "0b9fcd2e-0c5a-4c4e-9a4e-6e0d1f9a7c11",
+    "groq": "gsk_" + ALNUM * 2,
+    "langsmith": "lsv2_" + "pt_" + "0f" * 16 + "_" + "0f" * 5,
+    "whyops": "whyops_" + ALNUM,
+    "whyops yops": "YOPS-" + ALNUM,
+    "huggingface": "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
+    "aws": "AKIA" + UPPER,
+    "aws session": "ASIA" + UPPER,
+    "github": "ghp_" + ALNUM * 2,
+    "github app": "ghs_" + ALNUM * 2,
+    "github fine-grained": "github_" + "pat_" + ALNUM + "_" + ALNUM * 2,
+    "gitlab": "glpat-" + ALNUM,
+    "gitlab routable": "glpat-" + ALNUM * 2 + ".01." + ALNUM,
+    "slack": "xoxb-" + "123456789012-1234567890123-" + ALNUM,
+    "slack app": "xapp-" + "1-A012345-123-" + ALNUM,
+    "google": "AIza" + "Sy" + ALNUM + "-_bCdEfGhIjKlM",
+    "stripe": "sk_" + "live_" + ALNUM,
+    "stripe restricted": "rk_" + "test_" + ALNUM,
+    "npm": "npm_" + ALNUM * 2,
+    "pypi": "pypi-" + "AgEIcHlwaS5vcmc" + ALNUM * 3,
+    "jwt": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+    "jwt without signature": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0.",
+    "jwe": "eyJhbGciOiJkaXIiLCJlbmMi" + "..0f0f.0f0f.0f0f",
+}
+#: What may stand around a token: nothing, punctuation, the end of a line, JSON in a text, a path.
+AROUND = {
+    "alone": "{}",
+    "sentence": "Use {} for it, please.",
+    "environment": "export API_KEY={}\nexport OTHER=1",
+    "url": "https://example.com/?key={}&page=2",
+    "lines": "first\n{}\nlast",
+    "tab": "first\t{}\tlast",
+    "control": "\x1b{}\x1b[0m",
+    "quoted": "the key is '{}'",
+    "json": json.dumps({"a": "line\n{}\nline", "b": ["\\{}"]}).replace("{}", "{{}}", 0),
+    "json in json": json.dumps(json.dumps({"a": "line\n{}\n"})),
+    "windows path": "C:\\{}",
+    "path": "/a-long-directory-name/another-one/{}/file",
+    "beside other letters": "é{}é",
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_a_token_is_replaced_wherever_it_stands(token: str, around: str) -> None:
+    """Whatever precedes it, as long as that cannot belong to it, and whatever follows stays."""
+    value = {"text": around.replace("{}", token), token: [1, {"deep": token}]}
+    without = json.loads(redacted(encode(value, Redactor().hides)))
+
+    assert without == {"text": around.replace("{}", REDACTED), REDACTED: [1, {"deep": REDACTED}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"Authorization: Bearer {ALNUM * 2}.x/y+z==, and", "Authorization: Bearer [redacted], and"),
+        (f"bearer {ALNUM}", "bearer [redacted]"),
+        ("basic " + base64.b64encode("bob:pässword".encode()).decode(), "basic [redacted]"),
+        ("Basic " + base64.b64encode(b"user:passphrase?>").decode() + "\n", "Basic [redacted]\n"),
+        (f"token ya29.{ALNUM * 2} expired", "token ya29.[redacted] expired"),
+        (f"SG.{ALNUM * 2}.{ALNUM * 2}", "SG.[redacted]"),
+        ("postgres://bob:hunter2@db:5432/x", "postgres://bob:[redacted]@db:5432/x"),
+        ("redis://:p@ss:word@cache", "redis://:[redacted]@cache"),
+        ("a://b:c@d and e://f:g@h", "a://b:[redacted]@d and e://f:[redacted]@h"),
+        (f"https://{'ghp_' + ALNUM * 2}@github.com/a/b", "https://[redacted]@github.com/a/b"),
+    ],
+)
+def test_what_stands_around_a_secret_stays(text: str, expected: str) -> None:
+    """The scheme, the user and the host tell what happened; only the secret part is replaced."""
+    assert json.loads(redacted(encode(text, Redactor().hides))) == expected
+
+
+@pytest.mark.parametrize(
+    "kind", ["PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY", "PGP PRIVATE KEY BLOCK"]
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", " "])
+def test_a_private_key_is_replaced_as_a_whole(kind: str, line_end: str) -> None:
+    """Its marks and headers too, in a text and in JSON in a text."""
+    lines = [
+        f"-----BEGIN {kind}-----",
+        "Proc-Type: 4,ENCRYPTED",
+        "",
+        (ALNUM + "+/") * 3,
+        ALNUM + "==",
+        f"-----END {kind}-----",
+    ]
+    key = line_end.join(lines)
+    for text in (f"key: {key} end", json.dumps({"key": key})):
+        without = json.loads(redacted(encode(text, Redactor().hides)))
+
+        assert without == text.replace(json.dumps(key)[1:-1], REDACTED).replace(key, REDACTED)
+
+
+def test_a_private_key_that_is_cut_off_is_replaced() -> None:
+    """A tool that returns the first lines of a file returns half a key."""
+    key = f"-----BEGIN PRIVATE KEY-----\n{ALNUM * 3}\n{ALNUM}/+"
+    for text in (key, json.dumps({"key": key}), json.dumps(json.dumps([key]))):
+        without = json.loads(redacted(encode(text, Redactor().hides)))
+
+        assert REDACTED in without
+        assert ALNUM not in without
+        assert without == text.replace(key, REDACTED) or json.loads(without) in (
+            {"key": REDACTED},
+            f'["{REDACTED}"]',
+        )
+
+
+KEPT = [
+    "0b9fcd2e-0c5a-4c4e-9a4e-6e0d1f9a7c11",
+    "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "call_" + ALNUM,
+    "chatcmpl-" + ALNUM,
+    "/home/user/src/task-runner/node_modules/eslint-config/sk-index.js",
+    "https://example.com:8080/a/very/long/path/to/something?page=2#anchor",
+    "mailto://someone@example.com, or http://host:80/@scope/name",
+    "2026-11-21T22:30:00.123456+00:00",
+    "sk-folding-cube-animation-delay",
+    "the basic understanding of responsibilities, bearer of responsibilities",
+    "Basic internationalisation",
+    "-----BEGIN CERTIFICATE-----\nMIIBszCCARygAwIBAgIUAAAAAAAAAAAAAAAAAAA\n-----END CERTIFICATE-----",
+    "grep for -----BEGIN PRIVATE KEY----- in all of the configuration-files-of-this-project",
+    "whyops_trace.exporters.local_exporter_of_traces",
+    "eyJust-a-long-word-that-is-not-a-token.really",
+    "AKIA-and-ASIA-begin-the-ids-of-keys, AKIAIOSFODNN7EXAMPLEX",
+    "\\npm_install_everything_that_is_needed",
+    base64.b64encode(bytes(range(256)) * 40).decode(),
+    "_" * 40,
+    "\npm_" + ALNUM * 2,
+    12345678901234,
+    0.00012345678901234567,
+    {"promptTokens": 1234567, "completionTokens": 12, "max_tokens": 100},
+]
+
+
+@pytest.mark.parametrize("value", KEPT, ids=lambda value: str(value)[:30])
+def test_what_only_looks_like_a_token_stays(value: Any) -> None:
+    """Ids, digests, paths, numbers, names and encoded files are what a trace is read for."""
+    encoded = encode({"a": value}, Redactor().hides)
+
+    assert redacted(encoded) == encoded
+
+
+_pieces = st.lists(
+    texts
+    | st.sampled_from(
+        [*TOKENS.values(), *AROUND.values(), "\\", "\n", "Bearer ", "Basic ", "://u:p@", "x" * 20]
+    )
+    | st.sampled_from(
+        ["-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "sk-", "npm_", "\\n", "\\u001b"]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@STEADY
+@given(
+    st.recursive(
+        _pieces | json_values,
+        lambda items: st.lists(items, max_size=3) | st.dictionaries(_pieces, items, max_size=3),
+    )
+)
+def test_json_without_secrets_is_json_and_differs_in_their_texts_only(value: Any) -> None:
+    """Whatever stands around a secret: escapes, JSON inside of texts, other secrets."""
+    encoded = encode(value, Redactor().hides)
+    without = redacted(encoded)
+
+    assert alike(json.loads(encoded), json.loads(without))
+
+
+def alike(before: Any, after: Any) -> bool:
+    """Tell whether two values are the same but for texts in which something was replaced."""
+    if isinstance(before, str):
+        return before == after or REDACTED in after
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(alike, before, after))
+    if isinstance(before, dict):
+        changed = [key for key in after if REDACTED in key]
+        return bool(changed) or (
+            list(before) == list(after) and all(map(alike, before.values(), after.values()))
+        )
+    return before == after
+
+
+@traced_tool
+def fetch(url: str, headers: Any = None) -> Any:
+    return {"asked": url, "headers": headers}
+
+
+def test_no_token_reaches_the_disk(tmp_path: Path) -> None:
+    """Neither from arguments, results, errors and metadata, nor from what is told of a trace."""
+    token = TOKENS["anthropic"]
+    with WhyOps(home=tmp_path) as sdk:
+        with (
+            sdk.trace("t", metadata={"note": token}, tags=[f"x {token}"]) as handle,
+            sdk.step(f"plan {token}", input=token),
+        ):
+            fetch(token, headers=[f"X: {token}"])
+            handle.error_sync(f"refused {token}", stack=token)
+            handle.user_message_sync([{"role": "user", "content": token}], metadata={"systemPrompt": token})
+        files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        sdk.flush_sync()
+        files += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+
+    assert any(b"refused [redacted]" in content for content in files)
+    assert not any(token.encode() in content for content in files)
+
+
+def test_patterns_of_the_users_are_replaced_in_every_text_and_key() -> None:
+    """Beside the names of keys, in the order given."""
+    sdk = WhyOps(redact=["iban", re.compile(r"[\w.]+@example\.com"), re.compile("(?i)project x")])
+    value = {
+        "iban": "DE02",
+        "to": "Ann <ann@example.com>, bob@example.com",
+        "ann@example.com": ["Project X", 5, None],
+    }
+    with capture_events() as events:
+        handle = sdk.trace("t", metadata={"for": "ann@example.com"})
+        handle.tool_result_sync("mail", value)
+
+    (event,) = events
+    assert event["content"] == {
+        "toolName": "mail",
+        "output": {"iban": REDACTED, "to": f"Ann <{REDACTED}>, {REDACTED}", REDACTED: [REDACTED, 5, None]},
+    }
+    assert event["metadata"] == {"within": 0, "trace": {"metadata": {"for": REDACTED}}}
+
+
+def test_a_pattern_that_matches_nothing_at_all_places_replaces_nothing() -> None:
+    """An empty match holds no secret."""
+    sdk = WhyOps(redact=[re.compile("x*")])
+    with capture_events() as events:
+        sdk.trace("t").error_sync("axxb")
+
+    assert events[0]["content"]["message"] == f"a{REDACTED}b"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"redact": "iban"}, "['iban']"),
+        ({"redact": re.compile("x")}, "must be a list"),
+        ({"redact": [re.compile(b"x")]}, "not of bytes"),
+        ({"redact": [3]}, "re.compile()"),
+        ({"redact_keep": "page_token"}, "['page_token']"),
+        ({"max_event_bytes": 9_999}, "WHYOPS_MAX_EVENT_BYTES"),
+        ({"max_event_bytes": 1e6}, "must be an int"),
+        ({"sample_rate": 1.5}, "WHYOPS_SAMPLE_RATE"),
+        ({"sample_rate": True}, "from 0 to 1"),
+        ({"sample_rate": float("nan")}, "from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused(arguments: dict[str, Any], words: str) -> None:
+    """Where the client is made."""
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        WhyOps(**arguments)
+
+
+@pytest.mark.parametrize("value", ["9999", "1e6", "much", "-5"])
+def test_a_largest_record_from_the_environment_must_be_one(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """The error names the variable."""
+    monkeypatch.setenv("WHYOPS_MAX_EVENT_BYTES", value)
+
+    with pytest.raises(ConfigurationError, match="WHYOPS_MAX_EVENT_BYTES"):
+        WhyOps()
+
+
+def test_names_that_the_user_keeps_are_recorded() -> None:
+    """A page token opens nothing."""
+    sdk = WhyOps(redact_keep=["page_token"])
+    with capture_events() as events:
+        sdk.trace("t").tool_result_sync("list", {"pageToken": "p2", "token": "t"})
+
+    assert events[0]["content"]["output"] == {"pageToken": "p2", "token": REDACTED}
+
+
+def test_a_long_text_keeps_its_head_and_tail() -> None:
+    """What was cut is said in between, as little as needed."""
+    text = "The first words. " + "x" * 1_000_000 + " The end."
+    cut = json.loads(truncated(encode(text, Redactor().hides), 10_000))
+
+    assert re.fullmatch(
+        r"The first words\. x+ \.\.\. \[cut 990,\d{3} of 1,000,026 characters\] \.\.\. x+ The end\.", cut
+    )
+    assert 9_900 < len(cut) < 10_000
+
+
+def test_the_longest_texts_are_cut_first() -> None:
+    """Others stay as they are."""
+    value = {"short": "s" * 300, "middle": "m" * 3_000, "a": "a" * 50_000, "b": "b" * 60_000, "n": 5}
+    cut = json.loads(truncated(encode(value, Redactor().hides), 20_000))
+
+    assert {key: cut[key] for key in ("short", "middle", "n")} == {
+        key: value[key] for key in ("short", "middle", "n")
+    }
+    assert abs(len(cut["a"]) - len(cut["b"])) < 10
+
+
+@pytest.mark.parametrize("character", ["é", "語", "😀", '"', "\x01"])
+def test_texts_of_any_script_fit(character: str) -> None:
+    """Limits are in bytes, whatever a character takes."""
+    encoded = truncated(encode([character * 50_000, "x"], Redactor().hides), 20_000)
+
+    assert 5_000 < len(encoded) <= 20_000
+    assert json.loads(encoded)[1] == "x"
+
+
+def test_a_long_list_keeps_its_first_and_last_items() -> None:
+    """Where there are no long texts to cut."""
+    cut = json.loads(truncated(encode(list(range(100_000)), Redactor().hides), 10_000))
+    (note,) = [item for item in cut if isinstance(item, str)]
+    place = cut.index(note)
+
+    assert cut[:place] == list(range(place))
+    assert cut[place + 1 :] == list(range(100_000 - len(cut[place + 1 :]), 100_000))
+    assert note == f"[cut {100_000 - len(cut) + 1:,} items]"
+    assert len(cut) > 500
+
+
+def test_a_large_object_keeps_its_first_and_last_members() -> None:
+    """The last resort."""
+    cut = json.loads(truncated(encode({f"k{n}": n for n in range(100_000)}, Redactor().hides), 10_000))
+    names = list(cut)
+
+    assert names[0] == "k0"
+    assert names[-1] == "k99999"
+    assert cut["..."] == f"[cut {100_000 - len(cut) + 1:,} members]"
+
+
+def _nested(depth: int) -> Any:
+    value: Any = "x" * 50
+    for _ in range(depth):
+        value = {"a": value, "b": [value] if depth < 12 else 1}
+    return value
+
+
+@STEADY
+@given(
+    st.recursive(
+        st.text(max_size=5).map(lambda text: text * 500) | json_values,
+        lambda items: (
+            st.lists(items, max_size=4).map(lambda items: items * 40)
+            | st.dictionaries(st.text(max_size=400), items, max_size=5)
+        ),
+        max_leaves=12,
+    ),
+    st.integers(100, 5_000),
+)
+@example(_nested(11), 100)
+@example(_nested(60), 100)
+@example([[[["x" * 400] * 40] * 40] * 10], 120)
+@example({"k" * 10_000: 1}, 200)
+def test_anything_fits(value: Any, limit: int) -> None:
+    """What fits already is not touched, and the same value is always cut alike."""
+    encoded = encode(value, Redactor().hides)
+    cut = truncated(encoded, limit)
+    json.loads(cut)
+
+    assert len(cut) <= limit
+    assert cut == (encoded if len(encoded) <= limit else truncated(encoded, limit))
+
+
+def line_lengths(sdk: WhyOps, record: Any) -> list[int]:
+    """Return the lengths of the lines that are recorded."""
+    lines: list[bytes] = []
+    recorder.capture(lines.append)
+    try:
+        record(sdk)
+    finally:
+        recorder.capture(None)
+    return [len(line) for line in lines]
+
+
+@pytest.mark.parametrize("name", ["n" * 128, "語" * 128, "\x01" * 128])
+def test_no_record_exceeds_the_limit(name: str) -> None:
+    """Even where every part of it is as large as it can be."""
+    sdk = WhyOps(max_event_bytes=10_000, agent_name=(name * 2)[:255])
+
+    def record(sdk: WhyOps) -> None:
+        about = {"note": "z" * 50_000, "more": list(range(5_000))}
+        handle = sdk.trace(name, external_user_id=(name * 2)[:255], metadata=about, tags=["t" * 300] * 300)
+        handle.user_message_sync(
+            [{"role": "user", "content": "x" * 30_000}] * 50,
+            metadata={"systemPrompt": "y" * 30_000, "tools": [{"n": n} for n in range(3_000)]},
+            span_id=name, idempotency_key=name, external_user_id=(name * 2)[:255],
+        )  # fmt: skip
+
+    (length,) = line_lengths(sdk, record)
+
+    assert 1_000 < length <= 10_000
+
+
+def record_too_much(sdk: WhyOps) -> None:
+    with sdk.trace("t") as handle:
+        fetch("u" * 100_000, headers={f"h{n}": ["v" * 100] * 500 for n in range(500)})
+        handle.user_message_sync([{"role": "user", "content": "c" * 2_000}] * 1_000)
+        call: Any = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+        handle.llm_response_sync(
+            "m" * 200, "p" * 255, "a" * 100_000, tool_calls=[call] * 2_000, finish_reason="stop",
+            usage={"promptTokens": 3, "completionTokens": 4}, latency_ms=5,
+        )  # fmt: skip
+
+
+def test_a_record_that_is_cut_has_what_readers_look_for(tmp_path: Path) -> None:
+    """Tools, models, tokens and times stay, each of its type."""
+    with capture_events() as events:
+        record_too_much(WhyOps(home=tmp_path, max_event_bytes=20_000))
+    request, response, message, answer = events
+    (call,) = request["content"]["toolCalls"]
+
+    assert call["name"] == request["metadata"]["tool"] == response["metadata"]["tool"] == "fetch"
+    assert list(call["arguments"]) == ["url", "headers"]
+    assert type(response["metadata"]["latencyMs"]) is int
+    assert message["content"]["messages"][0].keys() == {"role", "content"}
+    assert answer["metadata"] == {
+        "within": 0,
+        "model": "m" * 200,
+        "provider": "p" * 255,
+        "usage": {"promptTokens": 3, "completionTokens": 4},
+        "latencyMs": 5,
+    }
+    assert answer["content"]["finishReason"] == "stop"
+    assert answer["content"]["toolCalls"][0] == {"id": "1", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_trace_of_records_that_are_cut_is_shown_as_any_other(tmp_path: Path) -> None:
+    """Notes stand where messages and calls are expected, and mislead no reader."""
+    with WhyOps(home=tmp_path, max_event_bytes=20_000) as sdk:
+        record_too_much(sdk)
+
+    assert outline(stored(tmp_path, "t")) == [(0, "tool", "fetch", "ok"), (0, "llm", "m" * 200, "ok")]

@@ -126,9 +126,10 @@ class CallSite:
         if scope is None:
             return None
         state, within, last = scope
-        if not state.on:
-            return None
         recorder = state.recorder
+        if not state.on:
+            # What runs inside a trace of its own that is sampled out must not begin another one.
+            return run(self, scope, outer, b"") if outer is None and recorder.on else None
         kind, metadata, content = self.request(named, recorder.hides)
         span = recorder.open_span()
         step = recorder.record(state, kind, within or last, within, metadata, content, span)
@@ -225,12 +226,16 @@ class Call:
     @guarded("recording the end of a call")
     def end(self, result: Any) -> None:
         """Leave the scope and record what the call returned."""
-        self._site.respond(self, result, self._leave())
+        elapsed = self._leave()
+        if self.state.on:
+            self._site.respond(self, result, elapsed)
 
     @guarded("recording the failure of a call")
     def fail(self, error: BaseException) -> None:
         """Leave the scope and record that the call raised, or was cancelled."""
-        self._site.fail(self, error, self._leave())
+        elapsed = self._leave()
+        if self.state.on:
+            self._site.fail(self, error, elapsed)
 
     def _leave(self) -> int:
         """Leave the scope; return the milliseconds since the request."""
@@ -286,7 +291,7 @@ class GeneratorCall(Call):
     @guarded("recording an item of a generator")
     def _keep(self, item: Any) -> None:
         items = self.items
-        if items is not None:
+        if items is not None and self.state.on:
             items.count += 1
             if self._site.accumulate is None:
                 self._site.keep(items, item, self.state.recorder.hides)
@@ -310,6 +315,8 @@ class GeneratorCall(Call):
     def end(self, result: Any) -> None:
         """Leave the scope and record what the generator yielded, as the decorator's ``accumulate`` makes it."""
         elapsed = self._leave()
+        if not self.state.on:
+            return
         accumulate, items = self._site.accumulate, self.items
         if accumulate is not None and items is not None:
             result, self.items = self._site.made_by("accumulate", accumulate, items.kept), None

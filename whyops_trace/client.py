@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.journal import Journal
-from whyops_trace.processors import Redactor
+from whyops_trace.processors import Processor
 from whyops_trace.recorder import Recorder
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
@@ -66,7 +67,15 @@ class WhyOps:
             with a key) (``WHYOPS_TRACING``; default "on").
         store: Whether records go to the local store (``WHYOPS_STORE=on|off``; default: only if there is no key).
         console: Whether finished traces are printed on standard error as trees (``WHYOPS_CONSOLE=tree``).
-        redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like.
+        redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like;
+            and patterns, made by ``re.compile``, whose matches are secrets in any text.
+        redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
+        max_event_bytes: Bytes of a record at most, 10,000 or more; what is larger is cut (``WHYOPS_MAX_EVENT_BYTES``;
+            default 1,000,000).
+        max_journal_bytes: Bytes of the records that wait on disk at most, 1,048,576 or more; when they are used up the
+            oldest are dropped, and counted (``WHYOPS_MAX_JOURNAL_BYTES``; default 256 MiB).
+        sample_rate: The share of traces that are recorded, 0 to 1; the others cost nothing (``WHYOPS_SAMPLE_RATE``;
+            default 1). What decides is a hash of the trace id, so every process decides alike.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -88,16 +97,16 @@ class WhyOps:
         tracing: Tracing | bool | None = None,
         store: bool | None = None,
         console: bool | None = None,
-        redact: Iterable[str] = (),
+        redact: Iterable[str | re.Pattern[str]] = (),
+        redact_keep: Iterable[str] = (),
+        max_event_bytes: int | None = None,
+        max_journal_bytes: int | None = None,
+        sample_rate: float | None = None,
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        if isinstance(redact, str):
-            raise ConfigurationError(
-                f"redact is {redact!r}; it must be a list of names such as [{redact!r}]."
-            )
         self.settings = resolve(
             api_key=api_key,
             agent_name=agent_name,
@@ -107,6 +116,15 @@ class WhyOps:
             tracing=tracing,
             store=store,
             console=console,
+            max_event_bytes=max_event_bytes,
+            max_journal_bytes=max_journal_bytes,
+            sample_rate=sample_rate,
+        )
+        processor = Processor(
+            redact,
+            redact_keep,
+            max_event_bytes=self.settings.max_event_bytes,
+            sample_rate=self.settings.sample_rate,
         )
         self.agent_metadata = None if agent_metadata is None else check_metadata(agent_metadata)
         self.exit_timeout = exit_timeout
@@ -125,11 +143,12 @@ class WhyOps:
             agent=self.settings.agent_name,
             destinations=names,
             ephemeral=[exporter.name for exporter in destinations if exporter.ephemeral],
+            budget=self.settings.max_journal_bytes,
         )
         self.recorder = Recorder(
             self._journal,
             agent_name=self.settings.agent_name,
-            hides=Redactor(extra=redact).hides,
+            processor=processor,
             clock=clock or SystemClock(),
             on=bool(destinations),
         )
@@ -249,7 +268,8 @@ class WhyOps:
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:
-            self._journal.close()
+            if not self.recorder.is_writing:  # else this is a signal handler, and the record it interrupted goes on
+                self._journal.close()
         with _lock:
             if self in _clients[1:]:
                 _clients.remove(self)

@@ -32,7 +32,7 @@ class TraceState:
     Attributes:
         id: The trace id, 1 to 128 characters.
         recorder: Where its records go.
-        on: Whether anything is recorded at all.
+        on: Whether anything is recorded at all: tracing is on, and the trace is not sampled out.
         head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``.
         tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
         steps: The next step numbers; taken under the recorder's lock.
@@ -61,12 +61,12 @@ class TraceState:
     ) -> None:
         self.id = trace_id
         self.recorder = recorder
-        self.on = recorder.on
+        self.on = recorder.keeps(trace_id) if recorder.processor.samples else recorder.on
         self.head = b'"traceId":' + _json.string(trace_id)
         if run:
             self.head += b',"run":' + _json.string(run)
         self.head += b',"stepId":'
-        self.tail = b'"agentName":' + _json.string(recorder.agent_name)
+        self.tail = recorder.tail
         self.steps: Iterator[int] = count(1)
         self.first = 0
         self.last = 0
@@ -86,11 +86,10 @@ class TraceState:
             external_user_id: The user the agent acts for; None: no other than before.
             about: A metadata member, led by a comma, or nothing.
         """
+        about = self.recorder.processor.told(about) if about else about
         with self.recorder.lock:
             if external_user_id is not None:
-                self.tail = b'"agentName":%b,"externalUserId":%b' % (
-                    _json.string(self.recorder.agent_name), _json.string(external_user_id),
-                )  # fmt: skip
+                self.tail = b'%b,"externalUserId":%b' % (self.recorder.tail, _json.string(external_user_id))
             if about:
                 self.about, self.usual = about, False
 

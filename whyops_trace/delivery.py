@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ FIRST_BACKOFF: Final = 0.25
 LAST_BACKOFF: Final = 30.0
 #: Seconds between looks at what processes left that died meanwhile, such as the workers of a pool.
 ADOPT_EVERY: Final = 10.0
+#: Seconds a destination waits for another one, which has to pass what is held before more can be taken over.
+PATIENCE: Final = 1.0
 #: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
 STOP_GRACE: Final = 0.2
 
@@ -58,9 +61,12 @@ class Delivery:
         self._linger = linger
         self._renew()
         recorder.after_fork.append(self._renew)
+        recorder.nudges.append(self._nudge)
 
     def _renew(self) -> None:
         self._thread: threading.Thread | None = None
+        #: Held while the worker starts. Re-entrant: so may a finaliser that runs meanwhile come back to it.
+        self._starting = threading.RLock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         #: Set while somebody waits for the worker: no lingering, no backoff.
@@ -73,35 +79,51 @@ class Delivery:
         self._told: set[tuple[str, str]] = set()
         #: When to look next for what dead processes left, as :func:`time.monotonic` tells it.
         self._adopt_at = 0.0
+        #: Until when to wait for another destination; 0 if that was not necessary since the last look.
+        self._patient_until = 0.0
         self._recorder.sleepers.append(self.wake)
 
     def wake(self) -> None:
         """Let the worker look for records; starts it the first time."""
         if self._thread is None:
-            self._stop = threading.Event()
-            # An empty context: the worker must not see, or keep alive, whatever scope started it.
-            thread = threading.Thread(
-                target=contextvars.Context().run,
-                args=(self._run, self._stop),
-                name="whyops-" + "-".join(exporter.name for exporter in self.exporters),
-                daemon=True,
-            )
-            # No thread starts while the interpreter shuts down; what waits is then delivered by flush.
-            if attempt(thread.start)[1] is None:
-                self._thread = thread
+            with self._starting:
+                # Once modules are taken down, a thread that is started never runs, and start() waits for ever for it.
+                if self._thread is None and not sys.is_finalizing():
+                    self._start()
         self._wake.set()
+
+    def _nudge(self) -> None:
+        """Let the worker look for records, if there is one."""
+        if self._thread is not None:
+            self._wake.set()
+
+    def _start(self) -> None:
+        self._stop = threading.Event()
+        # An empty context: the worker must not see, or keep alive, whatever scope started it.
+        self._thread = thread = threading.Thread(
+            target=contextvars.Context().run,
+            args=(self._run, self._stop),
+            name="whyops-" + "-".join(exporter.name for exporter in self.exporters),
+            daemon=True,
+        )
+        try:
+            attempt(thread.start)
+        finally:
+            # None starts at exit from Python 3.12 on, or if an interrupt is in time; flush delivers without it.
+            if thread.ident is None:
+                self._thread = None
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             self._wake.wait()
             self._wake.clear()
             self._hurry.wait(self._linger)
+            self._hurry.clear()  # before the work: whoever waits from now on has it tried again
             wait, error = attempt(self.deliver, stop)
             if error is not None:
                 report("delivering records", error)
                 wait = LAST_BACKOFF
-            self._hurry.clear()
-            if wait:
+            if wait and not stop.is_set():
                 self._hurry.wait(wait)
                 self._wake.set()
             else:
@@ -122,26 +144,46 @@ class Delivery:
         stop = stop or threading.Event()
         with self._delivering:
             while True:
-                adopted = self._adopt()
-                # A server gets what is older first: its agent may have had other metadata then.
-                older = adopted and self._journal.backlog
+                more = self._adopt(stop)
+                # A server gets what is older first: conversations go on in their order, and its agent may have had
+                # other metadata then.
+                older = more and self._journal.backlog
                 wait = max(
                     self._deliver_to(exporter, stop, adopted_only=older and exporter.remote)
                     for exporter in self.exporters
                 )
                 self._journal.retire()
                 self._journal.prepare()
-                if not adopted or wait or stop.is_set():
+                if not more or wait or stop.is_set():
                     return wait
 
-    def _adopt(self) -> bool:
+    def _adopt(self, stop: threading.Event) -> bool:
         """Take over what processes have left that died since the last look; tell whether there may be more."""
-        if time.monotonic() < self._adopt_at:
+        if time.monotonic() < self._adopt_at and not self._journal.backlog:
             return False
-        adopted = bool(self._journal.adopt())
-        if not adopted:
-            self._adopt_at = time.monotonic() + ADOPT_EVERY
-        return adopted
+        if self._journal.adopt():
+            self._patient_until = 0.0
+            for nudge in self._recorder.nudges:
+                nudge()  # the workers of other destinations have it to deliver as well
+            return True
+        if self._journal.backlog and (self._is_behind() or self._is_patient(stop)):
+            return True
+        self._adopt_at = time.monotonic() + ADOPT_EVERY
+        return False
+
+    def _is_behind(self) -> bool:
+        """Tell whether something that was taken over is left to deliver."""
+        adopted = [segment for segment in tuple(self._journal.segments) if segment.adopted]
+        return any(not segment.passed(exporter.name) for exporter in self.exporters for segment in adopted)
+
+    def _is_patient(self, stop: threading.Event) -> bool:
+        """Wait a moment for another destination to pass what is held; tell whether that was not too long already."""
+        now = time.monotonic()
+        self._patient_until = self._patient_until or now + PATIENCE
+        if now >= self._patient_until:
+            return False
+        stop.wait(LINGER)
+        return True
 
     def _deliver_to(self, exporter: Exporter, stop: threading.Event, *, adopted_only: bool) -> float:
         for segment in tuple(self._journal.segments):
@@ -245,12 +287,16 @@ class Delivery:
         """
         if any(exporter.remote for exporter in self.exporters):
             deadline = max(deadline, answered_by)
-        thread, self._thread = self._thread, None
+        with self._starting:
+            thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
             self._hurry.set()
             self._wake.set()
-            thread.join(max(STOP_GRACE, deadline - time.monotonic()))
+            if thread.ident is not None:  # else this is a signal handler in the middle of starting it
+                thread.join(max(STOP_GRACE, deadline - time.monotonic()))
+            # What is left behind now comes before what is recorded from now on.
+            self._adopt_at = 0.0
             if self.wake not in self._recorder.sleepers:
                 self._recorder.sleepers.append(self.wake)
         if thread is None or not thread.is_alive():

@@ -1,18 +1,28 @@
 """
-What happens to a record before it touches disk or network: secrets are taken out.
+What happens to a record before it touches disk or network: secrets are taken out, what is too large is cut.
 
-A secret is recognised by the name it stands under: a mapping's key, an argument's, field's or attribute's name.
+A secret is recognised by the name it stands under (a mapping's key, an argument's, field's or attribute's name), by a
+well-known form of its own, or by a pattern of the user's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from whyops_trace._objects import REDACTED
+from whyops_trace._redaction import AT, LONG, MASK, redacted
+from whyops_trace._truncation import truncated
+from whyops_trace.exceptions import ConfigurationError
 
-__all__ = ["REDACTED", "Redactor"]
+__all__ = ["REDACTED", "Processor", "Redactor"]
+
+#: What a record may need beside metadata and content: all its ids and names at their longest, in any script.
+_RESERVE: Final = 8_192
 
 #: Keys whose verdict is remembered. A program has some hundred; one that makes up keys starts over.
 MAX_REMEMBERED: Final = 4096
@@ -33,6 +43,140 @@ _SECRET: Final = re.compile(
 _OF_TEXT: Final = frozenset({"bos", "eos", "first", "mask", "pad", "per", "stop", "unk"})
 #: Words with a secret in them that is none.
 _OFFICE: Final = frozenset({"secretarial", "secretariat", "secretaries", "secretary"})
+
+
+class Processor:
+    """
+    What is done to the metadata and content of each record, and to which traces.
+
+    Guarantees: what is written holds no secret of a form in :mod:`whyops_trace._redaction`, nothing that one of the
+    user's patterns finds in a text, and no record is larger than *max_event_bytes*.
+
+    Attributes:
+        hides: ``hides(key)`` tells whether what stands under a key is a secret.
+        samples: Whether some traces are left out.
+
+    Args:
+        redact: More keys to hide, and patterns whose matches are replaced in every text and key.
+        keep: Keys never to hide.
+        max_event_bytes: The largest record; 10,000 or more.
+        sample_rate: The share of traces that are recorded, 0 to 1.
+
+    Raises:
+        ConfigurationError: if *redact* or *keep* hold something else.
+    """
+
+    __slots__ = ("_most_told", "_patterns", "_room", "_sampled_below", "_usual", "hides", "samples")
+
+    hides: Callable[[str], bool]
+
+    def __init__(
+        self,
+        redact: Iterable[str | re.Pattern[str]] = (),
+        keep: Iterable[str] = (),
+        *,
+        max_event_bytes: int,
+        sample_rate: float,
+    ) -> None:
+        redact = _listed("redact", redact)
+        names = [each for each in redact if isinstance(each, str)]
+        self._patterns = [each for each in redact if isinstance(each, re.Pattern)]
+        for pattern in self._patterns:
+            if not isinstance(pattern.pattern, str):
+                raise ConfigurationError(
+                    f"redact has {pattern!r:.80}; it must be a pattern of text, not of bytes."
+                )
+        if len(names) + len(self._patterns) < len(redact):
+            raise ConfigurationError(
+                "redact has something else than names of keys and what re.compile() returns."
+            )
+        self.hides = Redactor(names, _listed("redact_keep", keep)).hides
+        room = max_event_bytes - _RESERVE
+        self._most_told = room // 10
+        self._room = room - self._most_told
+        #: A record of so many bytes has only to be looked at; with patterns there is none.
+        self._usual = -1 if self._patterns else self._room
+        self._sampled_below = round(sample_rate * 2**64)
+        self.samples = sample_rate < 1
+
+    def clean(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
+        """Return the metadata members, each led by a comma, and the content of a record as they may be written."""
+        text = metadata + content
+        # What `redacted` begins with, once more: a call costs as much as the look that is enough for most records.
+        if text.translate(MASK).find(LONG) >= 0 or AT in text or len(text) > self._usual:
+            return self._cleaned(metadata, content, text)
+        return metadata, content
+
+    def _cleaned(self, metadata: bytes, content: bytes, text: bytes) -> tuple[bytes, bytes]:
+        if redacted(text) != text:
+            metadata, content = redacted(metadata), redacted(content)
+        if self._patterns:
+            metadata, content = self._matched(metadata), _encode(self._without_matches(_decode(content)))
+        if len(metadata) + len(content) > self._room:
+            metadata = _truncated_members(metadata, max(self._room // 2, self._room - len(content)))
+            content = truncated(content, self._room - len(metadata))
+        return metadata, content
+
+    def told(self, about: bytes) -> bytes:
+        """Return the metadata member that tells of a trace as it may be written, cut to a tenth of a record."""
+        about = redacted(about)
+        if self._patterns:
+            about = self._matched(about)
+        return _truncated_members(about, self._most_told)
+
+    def keeps(self, trace_id: str) -> bool:
+        """
+        Tell whether a trace is recorded.
+
+        The SHA-256 of its id, read as a fraction, is below the rate: the same in every process, on every machine and
+        in every version of Python, so a trace is recorded whole or not at all.
+        """
+        digest = hashlib.sha256(trace_id.encode("utf-8", "surrogatepass")).digest()
+        return int.from_bytes(digest[:8], "big") < self._sampled_below
+
+    def _matched(self, members: bytes) -> bytes:
+        """Return metadata members without what the user's patterns find."""
+        return _members(_encode(self._without_matches(_decode(_object(members)))))
+
+    def _without_matches(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str:
+            for pattern in self._patterns:
+                value = pattern.sub(_mark, value)
+        elif kind is list:
+            return [self._without_matches(item) for item in value]
+        elif kind is dict:
+            return {self._without_matches(key): self._without_matches(item) for key, item in value.items()}
+        return value
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def _listed(name: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, (str, re.Pattern)):
+        example = f"[{values!r}]" if isinstance(values, str) else "[re.compile(...)]"
+        raise ConfigurationError(f"{name} is {values!r}; it must be a list of names such as {example}.")
+    return list(values)
+
+
+def _mark(match: re.Match[str]) -> str:
+    return REDACTED if match[0] else ""
+
+
+def _object(members: bytes) -> bytes:
+    return b"{%b}" % members[1:]
+
+
+def _members(json: bytes) -> bytes:
+    return b"," + json[1:-1] if len(json) > 2 else b""
+
+
+def _truncated_members(members: bytes, limit: int) -> bytes:
+    if len(members) <= limit:
+        return members
+    return _members(truncated(_object(members), limit))
 
 
 class Redactor:

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from whyops_trace import _json
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace.context import TraceState
+from whyops_trace.processors import Processor
 from whyops_trace.types import EventOptions
 
 #: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
@@ -80,7 +81,7 @@ class Recorder:
     Args:
         journal: Where lines go.
         agent_name: Stands in every record.
-        hides: Says whether the value under a mapping key is a secret.
+        processor: What is done to metadata and content before they are written, and to which traces.
         clock: Time.
         on: Whether anything is recorded at all.
     """
@@ -90,13 +91,17 @@ class Recorder:
         journal: Sink,
         *,
         agent_name: str,
-        hides: Callable[[str], bool],
+        processor: Processor,
         clock: Clock,
         on: bool = True,
     ) -> None:
         self.journal = journal
         self.agent_name = agent_name
-        self.hides = hides
+        self.processor = processor
+        self._clean = processor.clean
+        self.hides = processor.hides
+        #: The fixed part of records after the key.
+        self.tail = b'"agentName":' + _json.string(agent_name)
         self.clock = clock
         self._time_ns = clock.time_ns
         self.perf_counter_ns = clock.perf_counter_ns
@@ -106,6 +111,8 @@ class Recorder:
         self.open_blocks = 0
         #: Workers that sleep until there is something to deliver; called, and emptied, by the next record.
         self.sleepers: list[Callable[[], None]] = []
+        #: Each tells a worker that runs already of something to deliver.
+        self.nudges: list[Callable[[], None]] = []
         #: What else must start over in a forked child.
         self.after_fork: list[Callable[[], None]] = []
         self._renew()
@@ -128,6 +135,11 @@ class Recorder:
         self._writing = False
         self._deferred: deque[tuple[Any, ...]] = deque()
         self.redirect(_capture)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a record is being written; to the thread that holds the lock, whether by itself."""
+        return self._writing
 
     def redirect(self, sink: Callable[[bytes], None] | None) -> None:
         """Send lines to *sink*, where they do not count as emitted; None: back to the journal."""
@@ -153,10 +165,15 @@ class Recorder:
             else:
                 known = self.traces.pop(trace_id, None)
                 state = known or TraceState(self, trace_id, f"{self.token}-{next(self._runs)}")
+                state.on = self.keeps(trace_id)
             self.traces[state.id] = state  # the latest is the last to be forgotten
             if len(self.traces) > REMEMBERED_TRACES:
                 self.traces.popitem(last=False)
             return state
+
+    def keeps(self, trace_id: str) -> bool:
+        """Tell whether a trace is recorded: while lines go elsewhere, sampling is ignored."""
+        return self.on and (self._captured or not self.processor.samples or self.processor.keeps(trace_id))
 
     def count_block(self, state: TraceState, change: int) -> int:
         """Note that a with-block of a trace was entered (1) or left (-1); return how many of it are open."""
@@ -209,6 +226,7 @@ class Recorder:
             given: Checked options of the user's; a chosen step moves the numbering up to it.
             at: The step that a local record repeats, which takes none of its own.
         """
+        metadata, content = self._clean(metadata, content)
         with self.lock:
             if state.token is not self.token:
                 self._continue_in_child(state)

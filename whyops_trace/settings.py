@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -19,6 +20,14 @@ from whyops_trace.exceptions import ConfigurationError
 DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
 DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
 
+#: Bytes of a record unless told otherwise: servers, and the load balancers before them, refuse larger bodies.
+MAX_EVENT_BYTES: Final = 1_000_000
+#: The least that can be asked for.
+MIN_EVENT_BYTES: Final = 10_000
+#: Bytes of the records that wait on disk, of one client, unless told otherwise, and the least that can be asked for.
+MAX_JOURNAL_BYTES: Final = 256 << 20
+MIN_JOURNAL_BYTES: Final = 1 << 20
+
 Tracing = Literal["on", "off", "local"]
 
 
@@ -35,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
         store: ``WHYOPS_STORE``: whether records go to the local store; by default where they go to no server.
         console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
+        max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
+        max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
+        sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
     """
 
     api_key: str
@@ -45,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     store: bool
     console: bool
+    max_event_bytes: int
+    max_journal_bytes: int
+    sample_rate: float
 
     @property
     def server(self) -> bool:
@@ -72,6 +87,9 @@ def resolve(
     tracing: Tracing | bool | None,
     store: bool | None,
     console: bool | None,
+    max_event_bytes: int | None = None,
+    max_journal_bytes: int | None = None,
+    sample_rate: float | None = None,
 ) -> Settings:
     """
     Return the settings of a client, each from its argument or, where that is None, from the environment.
@@ -94,6 +112,17 @@ def resolve(
         tracing=mode,
         store=not key or mode == "local" if store is None else store,
         console=bool(console),
+        max_event_bytes=_size(
+            "max_event_bytes", max_event_bytes, "WHYOPS_MAX_EVENT_BYTES", MIN_EVENT_BYTES, MAX_EVENT_BYTES
+        ),
+        max_journal_bytes=_size(
+            "max_journal_bytes",
+            max_journal_bytes,
+            "WHYOPS_MAX_JOURNAL_BYTES",
+            MIN_JOURNAL_BYTES,
+            MAX_JOURNAL_BYTES,
+        ),
+        sample_rate=_sample_rate(sample_rate),
     )
 
 
@@ -123,6 +152,29 @@ def _tracing(value: Tracing | bool | None) -> Tracing:
     if tracing not in get_args(Tracing):
         raise ConfigurationError(f"tracing (WHYOPS_TRACING) is {tracing!r}; it must be on, off or local.")
     return cast("Tracing", tracing)
+
+
+def _size(name: str, value: int | None, variable: str, least: int, default: int) -> int:
+    number: object = value
+    if value is None:
+        text = os.environ.get(variable, "").replace("_", "")
+        number = int(text) if text.isdecimal() else text or default
+    if type(number) is not int or number < least:
+        raise ConfigurationError(f"{name} ({variable}) is {number!r}; it must be an int of {least} or more.")
+    return number
+
+
+def _sample_rate(value: float | None) -> float:
+    rate: object = value
+    if value is None:
+        rate = os.environ.get("WHYOPS_SAMPLE_RATE", "") or 1.0
+        with contextlib.suppress(ValueError):
+            rate = float(rate)
+    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
+        raise ConfigurationError(
+            f"sample_rate (WHYOPS_SAMPLE_RATE) is {rate!r}; it must be a number from 0 to 1, such as 0.1."
+        )
+    return float(rate)
 
 
 def _text(name: str, value: str | None, variable: str) -> str:

@@ -33,6 +33,8 @@ def capture_events(*, local: bool = False) -> Iterator[list[dict[str, Any]]]:
     """
     Collect the events that are recorded in the block, by whichever client and thread, instead of delivering them.
 
+    Traces that begin in the block are recorded whatever the ``sample_rate``.
+
     Args:
         local: Whether to include the records and members that no WhyOps server sees: how steps and traces ended.
 

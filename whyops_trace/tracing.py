@@ -176,7 +176,7 @@ class Step:
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
         """Say what the step came to: any value, encoded now."""
-        if self._entered:
+        if self._entered and self._entered[-1].scope[0].on:
             block = self._entered[-1]
             block.output = _encode(block.scope[0], value)
 
@@ -198,7 +198,8 @@ class Step:
         outer = SCOPE.get()
         recorder = self._recorder() if outer is None else None
         scope = outer if recorder is None else (recorder.new_trace(), 0, 0)
-        if scope is None or not scope[0].on:
+        # What runs inside a trace of its own that is sampled out must not begin another one.
+        if scope is None or not (scope[0].on or (recorder is not None and recorder.on)):
             return
         block = _StepBlock(scope, outer)
         self.step_id = block.begin(self.name, self._about)
@@ -228,6 +229,9 @@ class _StepBlock:
     def begin(self, name: str, about: Mapping[str, Any]) -> int:
         """Record that the step was entered, and enter its scope; return the step it took."""
         state, within, last = self.scope
+        if not state.on:
+            SCOPE.set(self.scope)
+            return 0
         clock = state.recorder.clock
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
         content = _encode(state, {"type": "thinking", "thinking": name})
@@ -241,6 +245,8 @@ class _StepBlock:
         """Leave the step's scope, and record how it ended."""
         state, within, last = self.scope
         SCOPE.set(self._outer)
+        if not state.on:
+            return
         advance(state, self._step)
         metadata, content = ending(error)
         elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
@@ -306,6 +312,8 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
         made: The span id again if it was made here, which the response gives back.
     """
     if not state.on:
+        if made:
+            state.recorder.close_span(made)
         return 0
     scope = SCOPE.get()
     here = scope is not None and scope[0] is state

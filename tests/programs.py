@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -49,9 +50,19 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**clean, "WHYOPS_HOME": str(home), **more}
 
 
-def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
+class Program(subprocess.Popen[str]):
+    """A program that does not outlive a test that fails, nor do its children."""
+
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
+        if kind is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        super().__exit__(kind, *details)
+
+
+def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: str) -> Program:
     """Start Python with these arguments; its standard streams are pipes of text."""
-    return subprocess.Popen(
+    return Program(
         [sys.executable, "-W", "error", *map(str, arguments)],
         cwd=cwd,
         env=environment(home, **more),
@@ -60,6 +71,7 @@ def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: s
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        start_new_session=True,
     )
 
 
@@ -72,7 +84,7 @@ def run(
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def start_code(code: str, home: Path, **more: str) -> subprocess.Popen[str]:
+def start_code(code: str, home: Path, **more: str) -> Program:
     """Start a program given as its text."""
     return start("-c", textwrap.dedent(code), home=home, **more)
 

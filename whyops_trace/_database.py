@@ -56,7 +56,7 @@ class Database:
         Raises:
             StoreError: if the file cannot be read.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # nor if it may not even be looked at, where Path.exists() raises
             return []
         with self.session() as connection:
             return connection.execute(statement, parameters).fetchall()

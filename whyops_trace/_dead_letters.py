@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,9 @@ from whyops_trace import _json
 from whyops_trace._clock import iso
 from whyops_trace._directory import make_private
 from whyops_trace._guard import attempt, warn_once
+
+if sys.platform != "win32":
+    import fcntl
 
 #: Bytes after which the file is set aside under a second name, in place of the one set aside before.
 MAX_BYTES: Final = 16 << 20
@@ -37,11 +42,21 @@ class DeadLetters:
 
     def _append(self, entry: bytes) -> None:
         make_private(self.path.parent)
-        descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+        descriptor = self._open()
         try:
             os.write(descriptor, entry)
-            full = os.fstat(descriptor).st_size > MAX_BYTES
+            if os.fstat(descriptor).st_size > MAX_BYTES:
+                self.path.replace(self.path.with_name(self.path.name + ".old"))
         finally:
             os.close(descriptor)
-        if full:
-            self.path.replace(self.path.with_name(self.path.name + ".old"))
+
+    def _open(self) -> int:
+        """Open the file and lock it; whoever waited for the lock may find that it was set aside meanwhile."""
+        while True:
+            descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            if sys.platform != "win32":
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return descriptor
+            os.close(descriptor)

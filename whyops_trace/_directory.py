@@ -17,6 +17,7 @@ import re
 import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -363,6 +364,13 @@ def _is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def begun(segment: Segment) -> int:
+    """Return when the first record came to a segment, in nanoseconds; a spare file was made long before that."""
+    if segment.path is None:
+        return int(datetime.fromisoformat(segment.header.created).timestamp() * 1_000_000_000)
+    return _place(segment.path.name)[0]
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -7,7 +7,9 @@ each request, follows redirects and keeps cookies: a server of events needs none
 
 from __future__ import annotations
 
+import codecs
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -27,6 +29,8 @@ ANSWER_TIMEOUT: Final = 60.0
 MAX_ANSWER: Final = 8 << 20
 #: Seconds an idle connection is kept. A Node server closes it after five.
 KEEP_ALIVE: Final = 4.0
+#: Seconds that a fork waits for a worker that is importing.
+FORK_TIMEOUT: Final = 5.0
 
 
 class Answer(NamedTuple):
@@ -119,7 +123,8 @@ class Http:
         body: bytes | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Answer:
-        import httpx
+        with _loading:
+            import httpx
 
         try:
             request = httpx.Request(
@@ -137,7 +142,7 @@ class Http:
                 response.close()
         except httpx.TimeoutException as error:
             raise NoAnswerError(f"{self.base_url} does not answer in time", timed_out=True) from error
-        except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
+        except (httpx.TransportError, httpx.InvalidURL, OSError, ValueError) as error:
             why = str(error) or type(error).__name__
             raise NoAnswerError(f"{self.base_url} cannot be reached: {why}") from error
 
@@ -145,13 +150,17 @@ class Http:
         import httpx
 
         if self._transport is None or self._process != os.getpid():
+            if self._transport is not None:
+                _abandoned.append(self._transport)
             proxies = {} if proxy_bypass(host) else getproxies()
             scheme = self.base_url.partition(":")[0]
             self._process = os.getpid()
-            self._transport = httpx.HTTPTransport(
-                proxy=proxies.get(scheme) or proxies.get("all"),
-                limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
-            )
+            with _loading:
+                codecs.lookup("idna")  # what looking up an address imports
+                self._transport = httpx.HTTPTransport(
+                    proxy=proxies.get(scheme) or proxies.get("all"),
+                    limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
+                )
         return self._transport
 
 
@@ -165,3 +174,32 @@ def _body(response: httpx.Response) -> bytes:
         if len(body) > MAX_ANSWER:
             raise NoAnswerError("The answer is too long for one about events.")
     return bytes(body)
+
+
+#: Connections that a forked child inherited. They are its parent's, and closing them may wait for a lock of a thread
+#: that the child does not have.
+_abandoned: list[httpx.HTTPTransport] = []
+#: Held while a worker imports the HTTP library and what that imports at its first use. A child forked in the middle
+#: would wait for ever for the lock of a module that nobody there goes on importing, in the host program's code too.
+_loading = threading.Lock()
+_paused = False
+
+
+def _before_fork() -> None:
+    global _paused  # noqa: PLW0603 - one fork at a time has it
+    _paused = _loading.acquire(timeout=FORK_TIMEOUT)
+
+
+def _after_fork_in_parent() -> None:
+    if _paused:
+        _loading.release()
+
+
+def _after_fork_in_child() -> None:
+    global _loading  # noqa: PLW0603 - a thread the child does not have may hold it
+    _loading = threading.Lock()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

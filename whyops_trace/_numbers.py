@@ -37,6 +37,9 @@ class Numbers(NamedTuple):
         """
         Return the numbers in a trace whose run has this shift.
 
+        A parent, or a call around it, that would come to stand before the trace's first step is left out: a forked
+        child whose parent's events are lost goes on alone.
+
         Args:
             shift: What the run is shifted by.
             given: Which of ``stepId`` and ``parentStepId`` the user chose.
@@ -47,8 +50,9 @@ class Numbers(NamedTuple):
         if parent:
             parent += 0 if "parentStepId" in given else shift
         elif begins and self.step:
-            parent = shift or None
-        return Numbers(step, parent, self.within + shift if self.within else 0)
+            parent = shift
+        within = self.within + shift if self.within else 0
+        return Numbers(step, parent if parent and parent > 0 else None, max(within, 0))
 
 
 class Head(NamedTuple):

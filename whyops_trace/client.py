@@ -268,7 +268,9 @@ class WhyOps:
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:
-            if not self.recorder.is_writing:  # else this is a signal handler, and the record it interrupted goes on
+            if (
+                not self.recorder.is_writing
+            ):  # else this is a signal handler, and the record it interrupted goes on
                 self._journal.close()
         with _lock:
             if self in _clients[1:]:

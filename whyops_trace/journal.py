@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from whyops_trace._clock import iso
-from whyops_trace._directory import MAPPABLE, create, is_mappable, left_behind, make_private
+from whyops_trace._directory import MAPPABLE, begun, create, is_mappable, left_behind, make_private
 from whyops_trace._guard import warn_once
 from whyops_trace._home import JOURNAL
 from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
@@ -301,7 +301,7 @@ class Journal:
 
         What a forked child recorded follows from what its parent had before, which may still be here.
         """
-        return sum(held.header.created <= segment.header.created for held in tuple(self.segments))
+        return sum(begun(held) <= begun(segment) for held in tuple(self.segments))
 
     def retire(self) -> None:
         """Remove the segments that every destination has passed."""

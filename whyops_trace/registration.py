@@ -8,9 +8,11 @@ a trace that is bound to an older one.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -50,7 +52,7 @@ class Registration:
         name: str,
         key: str,
         metadata: AgentMetadata | None,
-        servers: tuple[tuple[Http, str], ...],
+        servers: Sequence[tuple[Http, str]],
         state: ServerState,
     ) -> None:
         self.info: AgentInfo | None = None
@@ -64,6 +66,7 @@ class Registration:
         self._attempt = 0
         self._due = 0.0
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._random = random.Random()  # noqa: S311 - jitter
 
     def ensure(self, *, backlog: bool = False) -> None:
@@ -79,6 +82,8 @@ class Registration:
         """
         if self._done:
             return
+        if self._process != os.getpid():  # a thread that this forked child does not have may hold the lock
+            self._process, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             if self._done:
                 return
@@ -92,10 +97,6 @@ class Registration:
                 raise DeliveryError("", self._due - time.monotonic())
             self._register(known)
 
-    def renew(self) -> None:
-        """Start over in a forked child."""
-        self._lock = threading.Lock()
-
     def _register(self, known: Agent) -> None:
         said = self._ask()
         info = _info(said)
@@ -104,7 +105,7 @@ class Registration:
             self._state.keep_agent(self._key, Agent(registered=self._fingerprint))
         elif isinstance(said, Answer) and said.status == 400 and _words(said):
             self._go_without(f"it refuses the metadata: {_words(said)}")
-        elif isinstance(said, Answer) and said.status == 500:
+        elif isinstance(said, Answer) and said.status == 500 and _words(said):
             refusals = known.refusals + 1 if known.refused == self._fingerprint else 1
             self._state.keep_agent(self._key, known._replace(refused=self._fingerprint, refusals=refusals))
             if refusals >= TRIES_OF_500:

@@ -9,7 +9,7 @@ no answer in time                          the same, then fewer events at a time
 408, 425, 502, 503, 504 and other 5xx      wait with backoff, at least as long as ``Retry-After`` says
 429                                        wait as long as ``Retry-After`` says, else with backoff
 500                                        wait with backoff; from the fourth time in a row split. A single event is
-                                           given up only if another one of the same split was accepted
+                                           given up only if another one is accepted, and it fails once more after that
 400 and 409 of the shape of WhyOps         give up the events it names, else split; a single event is given up
 413                                        split; a single event is given up
 401, 403                                   wait long: the key is wrong
@@ -24,10 +24,11 @@ failed together do not come back together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, TypeAlias
+from itertools import chain
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -72,12 +73,15 @@ class GiveUp(NamedTuple):
     Never send some of the events again.
 
     Attributes:
-        which: Their places among those sent.
-        why: The server's words.
+        which: Their places among those sent, and the server's words about each.
     """
 
-    which: tuple[int, ...]
-    why: str
+    which: Mapping[int, str]
+
+    @property
+    def why(self) -> str:
+        """The server's words about the first of them."""
+        return next(iter(self.which.values()))
 
 
 Decision: TypeAlias = Wait | Split | GiveUp
@@ -88,12 +92,12 @@ class Refusal(NamedTuple):
     What a WhyOps server says of events it refuses.
 
     Attributes:
-        words: Its words.
-        which: The places of the events it names, which may be none.
+        words: Its words about all of them.
+        which: Its words about each event that it names, by its place; there may be none.
     """
 
     words: str
-    which: tuple[int, ...]
+    which: Mapping[int, str]
 
 
 def decide(
@@ -110,11 +114,12 @@ def decide(
 
     Args:
         said: The server's answer, or why there is none.
-        attempt: How many times in a row the server has not stored anything, this time included.
+        attempt: How many times in a row the server has not stored anything, this time included; the same for all
+            parts of a split.
         events: How many events were sent.
         now: The time, for a ``Retry-After`` that is a date.
         chance: From 0 to 1: how much of the random part of a backoff to leave out.
-        neighbour_accepted: Whether another event of the same split was stored.
+        neighbour_accepted: Whether another event was stored since this one failed alone.
     """
     if isinstance(said, NoAnswerError):
         return Wait(backoff(attempt, chance), f"{said}.", smaller=said.timed_out)
@@ -123,12 +128,13 @@ def decide(
     if refused is not None:
         return _refused(status, refused, events)
     if status == 413:
-        return Split() if events > 1 else GiveUp((0,), "413: the server takes no event of this size")
+        return Split() if events > 1 else GiveUp({0: "413: the server takes no event of this size"})
     if status == 500:
         return _internal_error(said, attempt, events, chance, neighbour_accepted)
     if status == 429:
         asked = retry_after(said, now)
-        return Wait(backoff(attempt, chance) if asked is None else asked, "it asks for fewer requests (429).")
+        seconds = backoff(attempt, chance) if asked is None else max(asked, backoff(1, chance))
+        return Wait(seconds, "it asks for fewer requests (429).")
     if status >= 500 or status in (408, 425):
         why = f"it is not available at present ({status})."
         return Wait(max(backoff(attempt, chance), retry_after(said, now) or 0.0), why)
@@ -141,10 +147,11 @@ def backoff(attempt: int, chance: float) -> float:
 
 
 def _refused(status: int, refused: Refusal, events: int) -> Decision:
-    why = f"{status}: {refused.words}"
     if events == 1:
-        return GiveUp((0,), why)
-    return GiveUp(refused.which, why) if refused.which else Split()
+        return GiveUp({0: f"{status}: {refused.words}"})
+    if not refused.which:
+        return Split()
+    return GiveUp({place: f"{status}: {words}" for place, words in refused.which.items()})
 
 
 def _internal_error(
@@ -153,7 +160,7 @@ def _internal_error(
     if attempt > TRIES_OF_500 and events > 1:
         return Split()
     if events == 1 and neighbour_accepted:
-        return GiveUp((0,), f"500: {_words(said)}")
+        return GiveUp({0: f"500: {_words(said)}"})
     doubtful = events == 1 and attempt > TRIES_OF_500
     return Wait(backoff(attempt, chance), "it fails with an error of its own (500).", doubtful=doubtful)
 
@@ -173,19 +180,26 @@ def refusal(answer: Answer, events: int) -> Refusal | None:
         return None
     found = body.get("details")
     details = [detail for detail in found if isinstance(detail, dict)] if isinstance(found, list) else []
-    words = [body["error"], *(f"{detail.get('field')}: {detail.get('message')}" for detail in details)]
-    return Refusal("; ".join(words)[:EXCERPT], _places(details, events))
-
-
-def _places(details: Sequence[dict[str, Any]], events: int) -> tuple[int, ...]:
-    """Return the places of the events that are named, none if one detail names no event."""
-    places = set()
+    named: dict[int, list[str]] = {}
+    nowhere: list[str] = []
     for detail in details:
-        place = str(detail.get("field")).partition(".")[0]
-        if not (place.isascii() and place.isdigit() and int(place) < events):
-            return ()
-        places.add(int(place))
-    return tuple(sorted(places))
+        place, field = _place(str(detail.get("field")), events)
+        words = nowhere if place is None else named.setdefault(place, [])
+        words.append(f"{field}: {detail.get('message')}")
+    which = {} if nowhere else {place: _joined(body["error"], words) for place, words in named.items()}
+    return Refusal(_joined(body["error"], chain(nowhere, *named.values())), which)
+
+
+def _place(field: str, events: int) -> tuple[int | None, str]:
+    """Return the place of the event that a field belongs to, None if it names none, and the field within it."""
+    place, _, rest = field.partition(".")
+    if place in map(str, range(events)):
+        return int(place), rest or "event"
+    return None, field
+
+
+def _joined(error: str, words: Iterable[str]) -> str:
+    return "; ".join([error, *words])[:EXCERPT]
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
@@ -195,7 +209,7 @@ def retry_after(answer: Answer, now: datetime) -> float | None:
         return min(float(value[:9]), LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections import OrderedDict, deque
@@ -13,29 +12,29 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._checks import MAX_STEP
 from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
-from whyops_trace._http import Answer, Http, NoAnswerError
-from whyops_trace._numbers import Head, read_head, unrun
-from whyops_trace._server_state import RunKey, ServerState
+from whyops_trace._http import READ_TIMEOUT, Answer, Http, NoAnswerError
+from whyops_trace._numbers import Head, Numbers, read_head
+from whyops_trace._server_state import ServerState
 from whyops_trace._summary import LOCAL
 from whyops_trace.exceptions import DeliveryError
+from whyops_trace.exporters._numbering import Event, Numbering
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.registration import Registration
 from whyops_trace.retry import GiveUp, Split, Wait, decide
-from whyops_trace.settings import Settings
+from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
 from whyops_trace.types import AgentMetadata
 
 #: Events, and bytes, of one request. A server stores 200 events in about three seconds, and what stands before it
 #: often takes no body above a megabyte.
 MAX_EVENTS: Final = 200
 MAX_BYTES: Final = 1_000_000
-#: Events in a row that are suspected of a 500, before the server is.
-MAX_SUSPECTS: Final = 3
-#: Seconds a forked child leaves to its parent to find out how the trace they share is numbered.
-PATIENCE: Final = 5.0
+#: Other events that a server is tried with, when it fails with a 500 at one event alone.
+WITNESSES: Final = 3
+#: Seconds until a forked child looks again how the trace it shares with its parent is numbered.
+NUMBERED_SOON: Final = 0.25
 #: Traces remembered whose events a server refuses, because it knows them under another agent.
 MAX_BOUND_ELSEWHERE: Final = 10_000
 
@@ -50,32 +49,12 @@ class _Stored(msgspec.Struct, rename="camel"):
 
 #: How the record that finishes a trace ends: `end` is its last key, so nothing a user wrote can look like it.
 _END: Final = b',"end":true}'
+#: What stands for the start of a line that is no record.
+_NO_HEAD: Final = Head("", b"", "", Numbers(0, None, 0), frozenset(), 0)
+#: What became of events that may be sent: they were not yet, or it does no harm.
+_SENDABLE: Final = (None, Outcome.DELIVERED)
 
 _answers: Final = msgspec.json.Decoder(list[_Stored])
-
-
-class _Event:
-    """
-    A record on its way.
-
-    Attributes:
-        line: The record.
-        head: Its start.
-        key: The run it belongs to, as the process numbers it that recorded it; None if it is never renumbered.
-        sent: What the server gets; empty until its numbers are known.
-        outcome: What became of it; None if it has to come again.
-        step: The step the server gave it; 0 if it said none.
-    """
-
-    __slots__ = ("head", "key", "line", "outcome", "sent", "step")
-
-    def __init__(self, line: bytes, head: Head | None) -> None:
-        self.line = line
-        self.head = head
-        self.key: RunKey | None = None
-        self.sent = b""
-        self.outcome: Outcome | None = None
-        self.step = 0
 
 
 class WhyOpsExporter(Exporter):
@@ -90,22 +69,30 @@ class WhyOpsExporter(Exporter):
     Args:
         settings: Where the server is, the key, the agent's name and the home.
         agent: What :func:`whyops_trace.agent.check_metadata` returned, to be registered; None: nothing.
+        read_timeout: Seconds to wait for each part of an answer.
     """
 
     name = "whyops"
     remote = True
 
-    def __init__(self, settings: Settings, *, agent: AgentMetadata | None = None) -> None:
-        self._http = Http(settings.analyse_url, settings.api_key)
-        self._proxy = Http(settings.proxy_url, settings.api_key)
+    def __init__(
+        self, settings: Settings, *, agent: AgentMetadata | None = None, read_timeout: float = READ_TIMEOUT
+    ) -> None:
+        self._http = Http(settings.analyse_url, settings.api_key, read_timeout=read_timeout)
+        self._proxy = Http(settings.proxy_url, settings.api_key, read_timeout=read_timeout)
+        servers = [(self._http, "/entities/init")]
+        # Nobody who named a server of their own wants the agent told to the hosted one.
+        if (settings.analyse_url == DEFAULT_ANALYSE_URL) is (settings.proxy_url == DEFAULT_PROXY_URL):
+            servers.append((self._proxy, "/v1/agents/init"))
         self._url = settings.analyse_url
         self._state = ServerState(settings.home / SERVER_FILE)
+        self._numbering = Numbering(self._state)
         self._dead_letters = DeadLetters(settings.home / REJECTED_FILE)
         self.registration = Registration(
             settings.agent_name,
             settings.stream(()),
             agent,
-            ((self._http, "/entities/init"), (self._proxy, "/v1/agents/init")),
+            servers,
             self._state,
         )
         #: Events a request may hold at present.
@@ -120,10 +107,8 @@ class WhyOpsExporter(Exporter):
         self._given_up: set[bytes] = set()
         #: Traces whose events are all refused, and why.
         self._bound_elsewhere: OrderedDict[bytes, str] = OrderedDict()
-        #: Until when to wait for a parent's numbering.
-        self._patience: dict[RunKey, float] = {}
-        self._process = os.getpid()
-        self._random = random.Random()  # noqa: S311 - jitter
+        #: Asks the operating system each time, so that forked children do not choose alike.
+        self._random = random.SystemRandom()
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
         """
@@ -132,46 +117,46 @@ class WhyOpsExporter(Exporter):
         Raises:
             DeliveryError: if none was taken; its message says what to check.
         """
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self.registration.renew()
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
-        events = [self._event(line) for line in self._first(batch.lines)]
+        events = [self._event(line) for line in batch.lines[: self._fitting(batch.lines)]]
         try:
             if any(event.outcome is None for event in events):
                 self._wait_until_due()
                 self.registration.ensure(backlog=batch.adopted)
-                self._number(events, batch.token)
+                self._number(events, batch)
                 self._send([event for event in events if event.sent and event.outcome is None])
         except DeliveryError as error:
             failed = error
         taken = list(itertools.takewhile(lambda event: event.outcome is not None, events))
         if not taken:
-            raise failed or DeliveryError("", PATIENCE / 20)  # a parent process numbers these
+            raise failed or DeliveryError("", NUMBERED_SOON)
         self._failed = failed
         self._given_up.difference_update(event.line for event in taken)
         return [event.outcome for event in taken if event.outcome is not None]
 
     def close(self) -> None:
         """Close the connections and the file."""
+        self._failed = None
         self._http.close()
         self._proxy.close()
         self._state.close()
 
-    def _first(self, lines: Iterable[bytes]) -> Iterable[bytes]:
-        """Return the first lines that fit into a request together, at least one."""
-        size = 0
-        for number, line in enumerate(lines):
+    def _fitting(self, lines: Iterable[bytes]) -> int:
+        """Return how many lines fit into a request together, at least one."""
+        size = 1
+        count = 0
+        for line in lines:
             size += len(line) + 1
-            if number and (number >= self._limit or size > MAX_BYTES):
-                return
-            yield line
+            if count and (count >= self._limit or size > MAX_BYTES):
+                break
+            count += 1
+        return count
 
-    def _event(self, line: bytes) -> _Event:
+    def _event(self, line: bytes) -> Event:
         head = read_head(line)
-        event = _Event(line, head)
+        event = Event(line, head or _NO_HEAD)
         if line in self._given_up:
             event.outcome = Outcome.REJECTED
         elif head is None:
@@ -182,128 +167,67 @@ class WhyOpsExporter(Exporter):
             self._give_up(event, self._bound_elsewhere[head.trace])
         return event
 
-    # Numbers
-
-    def _number(self, events: Sequence[_Event], process: str) -> None:
-        """Find out what each event is numbered, as far as that is possible now; events that begin a run are sent."""
-        begun: dict[RunKey, _Event] = {}
-        runs: dict[bytes, str] = {}
-        waiting: list[_Event] = []
-        for event in events:
-            head = event.head
-            if head is None or event.outcome is not None:
-                continue
-            if not head.run:
-                event.sent = unrun(event.line, head, head.numbers) if head.given else event.line
-                continue
-            key, shift = self._shift(head, process)
-            if shift is None and "stepId" in head.given:
-                shift = 0
-                self._state.keep_shifts({key: shift})
-            if shift is None and runs.setdefault(head.trace, head.run) != head.run:
-                break  # it goes on with a trace whose events before it have to be stored first
-            runs[head.trace] = head.run
-            event.key = key
-            if shift is not None:
-                event.sent = _numbered(event.line, head, shift)
-            elif key not in begun and self._may_begin(key, process):
-                begun[key] = event
-                event.sent = unrun(event.line, head, None)
-            else:
-                waiting.append(event)
-        self._begin(begun)
-        self._number_waiting(waiting, begun)
-
-    def _shift(self, head: Head, process: str) -> tuple[RunKey, int | None]:
-        """Return the shift of a record's run, None if it is not known, and what it is known by."""
-        origin = head.run.partition("-")[0]
-        key = (head.run, origin)
-        shift = self._state.shift(key)
-        if shift is None and origin != process:  # a forked child goes on with its parent's trace
-            key = (head.run, process)
-            shift = self._state.shift(key)
-        return key, shift
-
-    def _may_begin(self, key: RunKey, process: str) -> bool:
-        """Tell whether an event may have its run numbered: its parent process's events should come first."""
-        run, owner = key
-        if run.startswith(owner):
-            return True
-        now = time.monotonic()
-        return now >= self._patience.setdefault(key, now + PATIENCE)
-
-    def _begin(self, begun: dict[RunKey, _Event]) -> None:
-        """Have the server number the first event of each run, and keep the shifts."""
-        if not begun:
-            return
-        try:
-            self._send(list(begun.values()))
-        finally:
-            shifts = {
-                key: event.step - event.head.numbers.step
-                for key, event in begun.items()
-                if event.step and event.head is not None
-            }
-            if shifts:
-                self._state.keep_shifts(shifts)
-            for key in shifts:
-                self._patience.pop(key, None)
-
-    def _number_waiting(self, waiting: Iterable[_Event], begun: dict[RunKey, _Event]) -> None:
-        for event in waiting:
-            if event.key is None or event.head is None or event.key not in begun:
-                continue
-            first = begun[event.key]
-            if first.step and first.head is not None:
-                event.sent = _numbered(event.line, event.head, first.step - first.head.numbers.step)
-            elif first.outcome is Outcome.SAMPLED_OUT:  # as will this one be
-                event.sent = _numbered(event.line, event.head, 0)
+    def _number(self, events: Sequence[Event], batch: Batch) -> None:
+        """Find out what each event is numbered, as far as that is possible now; the first ones of runs are sent."""
+        rest = batch.lines[len(events) :]
+        while begins := self._numbering.number(events, batch.token, map(self._event, rest)):
+            begins = begins[: self._fitting(event.sent for event in begins)]
+            try:
+                self._send(begins, _others(events, begins))
+            finally:
+                self._numbering.learn(begins)
 
     # Sending
 
-    def _send(self, events: Sequence[_Event]) -> None:
+    def _send(self, events: Sequence[Event], others: Sequence[Event] = ()) -> None:
         """
         Send events in their order, and note what became of each.
+
+        Args:
+            events: What to send; their numbers are known, or left to the server.
+            others: Further events that may be sent, to see whether the server works.
 
         Raises:
             DeliveryError: if the server takes nothing more; events without an outcome have to come again.
         """
-        left = deque([list(events)] if events else [])
-        suspects: list[_Event] = []
-        accepted = False
+        attempt = self._attempt + 1
+        left = deque([events])
+        suspect: Event | None = None
         while left:
-            chunk = left.popleft()
-            said = self._post(chunk)
+            chunk = [event for event in left.popleft() if event.outcome is None]
+            said = self._post(chunk) if chunk else None
             if said is None:
-                accepted, self._attempt = True, 0
-                left.extend([event] for event in suspects)
-                suspects.clear()
                 continue
             decision = decide(
                 said,
-                attempt=self._attempt + 1,
+                attempt=attempt,
                 events=len(chunk),
                 now=datetime.now(UTC),
                 chance=self._random.random(),
-                neighbour_accepted=accepted,
+                neighbour_accepted=chunk[0] is suspect,
             )
             if isinstance(decision, Split):
                 half = len(chunk) // 2
                 left.extendleft((chunk[half:], chunk[:half]))
             elif isinstance(decision, GiveUp):
-                for place in decision.which:
-                    self._give_up(chunk[place], decision.why)
+                for place, why in decision.which.items():
+                    self._give_up(chunk[place], why)
                     if _status(said) == 409:
-                        self._note_conflict(chunk[place], decision.why)
-                rest = [event for event in chunk if event.outcome is None]
-                if rest:
-                    left.appendleft(rest)
-            elif decision.doubtful and left and len(suspects) < MAX_SUSPECTS:
-                suspects += chunk
+                        self._note_conflict(chunk[place], why, events)
+                left.appendleft(chunk)
+            elif decision.doubtful and self._takes_another((*events, *others), chunk[0]):
+                suspect = chunk[0]
+                left.appendleft(chunk)  # once more, to see whose fault it is
             else:
                 self._wait(said, decision)
 
-    def _post(self, events: Sequence[_Event]) -> Answer | NoAnswerError | None:
+    def _takes_another(self, events: Iterable[Event], than: Event) -> bool:
+        """Tell whether the server stores another event; one that is stored already does as well."""
+        others = [event for event in events if event is not than and event.outcome in _SENDABLE]
+        some = self._random.sample(others, min(WITNESSES, len(others)))
+        return any(self._post([event]) is None for event in some)
+
+    def _post(self, events: Sequence[Event]) -> Answer | NoAnswerError | None:
         """Send events; return None if the server said what became of each, else what it said instead."""
         try:
             answer = self._http.post("/events", _array(event.sent for event in events))
@@ -313,12 +237,15 @@ class WhyOpsExporter(Exporter):
         if found is None or len(found) != len(events):
             return answer
         for event, stored in zip(events, found, strict=True):
-            event.step = stored.step_id or 0
-            event.outcome = Outcome.DELIVERED
             if stored.status == "sampled_out":
-                event.outcome, event.step = Outcome.SAMPLED_OUT, 0
-                self._say_sampled_out(event, stored.message or "")
-        self._limit = min(MAX_EVENTS, self._limit * 2)
+                event.outcome = Outcome.SAMPLED_OUT
+                self._note_sampled_out(event, stored.message or "")
+            else:
+                event.outcome = Outcome.DELIVERED
+                event.shift = stored.step_id - event.head.numbers.step if stored.step_id else None
+        self._attempt = 0
+        if len(events) >= self._limit:
+            self._limit = min(MAX_EVENTS, self._limit * 2)
         return None
 
     def _wait(self, said: Answer | NoAnswerError, decision: Wait) -> None:
@@ -338,13 +265,16 @@ class WhyOpsExporter(Exporter):
 
     # What is not stored
 
-    def _note_conflict(self, event: _Event, why: str) -> None:
-        if event.head is not None:
-            self._bound_elsewhere[event.head.trace] = why
-            if len(self._bound_elsewhere) > MAX_BOUND_ELSEWHERE:
-                self._bound_elsewhere.popitem(last=False)
+    def _note_conflict(self, event: Event, why: str, events: Iterable[Event]) -> None:
+        """Give up the others of a trace as well, those to come included: the server takes none of them."""
+        self._bound_elsewhere[event.head.trace] = why
+        if len(self._bound_elsewhere) > MAX_BOUND_ELSEWHERE:
+            self._bound_elsewhere.popitem(last=False)
+        for other in events:
+            if other.outcome is None and other.head.trace == event.head.trace:
+                self._give_up(other, why)
 
-    def _give_up(self, event: _Event, why: str) -> None:
+    def _give_up(self, event: Event, why: str) -> None:
         event.outcome = Outcome.REJECTED
         self._given_up.add(event.line)
         self._dead_letters.add(event.line, why)
@@ -355,8 +285,10 @@ class WhyOpsExporter(Exporter):
             self._dead_letters.path,
         )
 
-    def _say_sampled_out(self, event: _Event, why: str) -> None:
+    def _note_sampled_out(self, event: Event, why: str) -> None:
         spans = why.startswith("Span")
+        if not spans:
+            event.shift = 0  # nothing is kept of the trace, and so nothing stands before the run
         advice = (
             "it takes no further span ids of this agent: raise the agent's max_spans"
             if spans
@@ -371,9 +303,23 @@ class WhyOpsExporter(Exporter):
         )
 
 
-def _numbered(line: bytes, head: Head, shift: int) -> bytes:
-    numbers = head.numbers.shifted(shift, head.given, begins=head.numbers.parent is None)
-    return unrun(line, head, numbers if numbers.step <= MAX_STEP else None)
+def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
+    """
+    Return what to try a server with that fails at the one event which begins a run.
+
+    These are events whose numbers are known; where there are none, the run may as well begin with its next event.
+    """
+    first = set(begins)
+    left = [event for event in events if event.outcome is None and event not in first]
+    ready = [event for event in left if event.sent]
+    if not ready:
+        keys = {event.key for event in begins}
+        for event in left:
+            if event.key in keys and not event.head.given:
+                second = Event(event.line, event.head)
+                second.leave_to_server()
+                return [second]
+    return ready
 
 
 def _array(records: Iterable[bytes]) -> bytes:

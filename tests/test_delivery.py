@@ -1,0 +1,298 @@
+"""How records are handed to destinations: in part, again, later, and to which first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from journals import names
+
+from whyops_trace import WhyOps, delivery
+from whyops_trace.delivery import Delivery
+from whyops_trace.exceptions import DeliveryError
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.journal import ADOPTED_AT_ONCE
+
+#: Seconds that a test waits for what must happen at all.
+PATIENCE = 30.0
+#: Seconds that no test waits.
+LONG = 3600.0
+
+
+class Remote(Exporter):
+    """
+    A destination on a network, which fails with what is in ``errors`` first, and takes ``at_once`` records of a batch.
+
+    Attributes:
+        batches: The texts of each batch taken, and whether another process recorded them.
+        asked: How often it was handed a batch.
+    """
+
+    name = "remote"
+    remote = True
+
+    def __init__(self, *errors: Exception, at_once: int = 1000, outcome: Outcome = Outcome.DELIVERED) -> None:
+        self.errors = list(errors)
+        self.at_once = at_once
+        self.outcome = outcome
+        self.batches: list[tuple[list[str], bool]] = []
+        self.asked = 0
+        self.closed = 0
+        self._asked = threading.Condition()
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        with self._asked:
+            self.asked += 1
+            self._asked.notify_all()
+        if self.errors:
+            raise self.errors.pop(0)
+        lines = batch.lines[: self.at_once]
+        events = [msgspec.json.decode(line) for line in lines]
+        self.batches.append(([event["content"]["message"] for event in events], batch.adopted))
+        return [self.outcome] * len(lines)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def wait_until_asked(self, times: int) -> None:
+        with self._asked:
+            assert self._asked.wait_for(lambda: self.asked >= times, PATIENCE)
+
+
+def client(home: Path, exporter: Exporter, **options: float) -> WhyOps:
+    """A client with one destination."""
+    return WhyOps(agent_name="shop", home=home, store=False, exporters=[exporter], **options)  # type: ignore[arg-type]
+
+
+def say(sdk: WhyOps, *texts: str) -> None:
+    """Record some events."""
+    for text in texts:
+        sdk.trace("t").error_sync(text)
+
+
+def worker(sdk: WhyOps) -> Delivery:
+    """The only worker of a client."""
+    (delivery,) = sdk._deliveries
+    return delivery
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home that is empty at the end."""
+    yield tmp_path / "home"
+
+    assert names(tmp_path / "home") == []
+
+
+def test_a_destination_may_take_the_first_records_of_a_batch(home: Path) -> None:
+    """The others come again at once, in order, each once."""
+    exporter = Remote(at_once=2)
+    sdk = client(home, exporter)
+    with sdk.recorder.lock:  # one batch
+        say(sdk, *"abcde")
+    ledger = sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert [texts for texts, _ in exporter.batches] == [["a", "b"], ["c", "d"], ["e"]]
+    assert ledger["remote"] == (5, 5, 0, 0, 0, 0, {})
+
+
+def test_what_was_taken_of_a_batch_does_not_come_to_the_next_process(home: Path) -> None:
+    """Its place in the journal was passed."""
+    sdk = client(home, Remote(at_once=2), exit_timeout=0.0)
+    first = sdk._deliveries[0].exporters[0]
+    assert isinstance(first, Remote)
+    original = first.export
+
+    def once(batch: Batch) -> Sequence[Outcome]:
+        if first.batches:
+            raise DeliveryError("enough", LONG)
+        return original(batch)
+
+    first.export = once  # type: ignore[method-assign]
+    with sdk.recorder.lock:
+        say(sdk, *"abcde")
+    sdk.flush_sync(0.5)
+    left = sdk.close_sync()
+    second = Remote()
+    again = client(home, second)
+    say(again, "f")
+    again.flush_sync(PATIENCE)
+    again.close_sync()
+
+    assert (left["remote"].delivered, left["remote"].pending) == (2, 3)
+    assert second.batches == [(["c", "d", "e"], True), (["f"], False)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tally"),
+    [
+        (Outcome.DELIVERED, (2, 2, 0, 0, 0, 0, {})),
+        (Outcome.SAMPLED_OUT, (2, 0, 0, 2, 0, 0, {})),
+        (Outcome.REJECTED, (2, 0, 0, 0, 2, 0, {})),
+        (Outcome.WITHHELD, (0, 0, 0, 0, 0, 0, {})),
+    ],
+)
+def test_every_outcome_is_counted(home: Path, outcome: Outcome, tally: tuple[object, ...]) -> None:
+    """What is not meant for the destination does not count as emitted."""
+    sdk = client(home, Remote(outcome=outcome))
+    say(sdk, "a", "b")
+    ledger = sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert ledger["remote"] == tally
+
+
+def test_a_destination_says_when_it_is_worth_trying_again(home: Path) -> None:
+    """Until then new records do not have it asked; somebody who waits does."""
+    exporter = Remote(*[DeliveryError("the key is wrong", LONG)] * 2)
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    exporter.wait_until_asked(1)
+    say(sdk, *"bcd")
+    asked = [exporter.asked]
+    ledgers = [sdk.flush_sync(0.3)]
+    asked.append(exporter.asked)
+    ledgers.append(sdk.flush_sync(PATIENCE))
+    sdk.close_sync()
+
+    assert asked == [1, 2]
+    assert [ledger["remote"].delivered for ledger in ledgers] == [0, 4]
+    assert exporter.asked == 3
+
+
+def test_a_short_wait_ends_by_itself(home: Path) -> None:
+    """Nobody has to ask for it."""
+    exporter = Remote(DeliveryError("busy", 0.001), DeliveryError("busy"), ConnectionError("busy"))
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    exporter.wait_until_asked(4)
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert exporter.batches == [(["a"], False)]
+
+
+def test_what_is_wrong_is_said_once_and_nothing_if_nothing_is(
+    home: Path, said: Callable[[], list[str]]
+) -> None:
+    """A destination that it is only too early to ask again is not in trouble."""
+    errors = ["", "no route", "", "no route", "no key"]
+    exporter = Remote(*[DeliveryError(text, 0.001) for text in errors])
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    exporter.wait_until_asked(6)
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert [text.rpartition(": ")[2] for text in said()] == ["no route", "no key"]
+
+
+def test_a_flush_while_an_attempt_fails_has_it_tried_again(home: Path) -> None:
+    """What was mended meanwhile is not waited for."""
+    exporter = Remote(at_once=1)
+    sdk = client(home, exporter)
+    flushing, failed = worker(sdk)._hurry, threading.Event()
+    original = exporter.export
+
+    def fail_first(batch: Batch) -> Sequence[Outcome]:
+        if not failed.is_set():
+            exporter.export = original  # type: ignore[method-assign]
+            failed.set()
+            assert flushing.wait(PATIENCE)
+            raise DeliveryError("the key was wrong", LONG)
+        return original(batch)
+
+    exporter.export = fail_first  # type: ignore[method-assign]
+    say(sdk, "a")
+    assert failed.wait(PATIENCE)
+    ledger = sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert ledger["remote"].delivered == 1
+
+
+def test_a_closing_client_waits_for_a_server_that_is_answering(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past its own time: what was sent would be sent again by the next process."""
+    monkeypatch.setattr(delivery, "STOP_GRACE", 0.0)
+    exporter = Remote()
+    sdk = client(home, exporter, exit_timeout=0.0, answer_timeout=PATIENCE)
+    stop, started = worker(sdk), threading.Event()
+    original = exporter.export
+
+    def answer_at_the_end(batch: Batch) -> Sequence[Outcome]:
+        started.set()
+        assert stop._stop.wait(PATIENCE)
+        return original(batch)
+
+    exporter.export = answer_at_the_end  # type: ignore[method-assign]
+    say(sdk, "a")
+    assert started.wait(PATIENCE)
+    say(sdk, "b")
+    ledger = sdk.close_sync()
+    exporter.export = original  # type: ignore[method-assign]
+    again = client(home, Remote())
+    say(again, "c")
+    again.flush_sync(PATIENCE)
+    again.close_sync()
+
+    assert (ledger["remote"].delivered, ledger["remote"].pending) == (1, 1)
+    assert exporter.batches == [(["a"], False)]
+    assert exporter.closed == 1
+    assert worker(again).exporters[0].batches == [(["b"], True), (["c"], False)]  # type: ignore[attr-defined]
+
+
+def test_a_server_that_never_answers_is_left_alone(home: Path, said: Callable[[], list[str]]) -> None:
+    """After the time for answers; what it was sent stays for the next process."""
+    exporter = Remote()
+    sdk = client(home, exporter, exit_timeout=0.0, answer_timeout=0.0)
+    started, release = threading.Event(), threading.Event()
+
+    def hang(batch: Batch) -> Sequence[Outcome]:
+        started.set()
+        assert release.wait(PATIENCE)
+        raise DeliveryError("", LONG)
+
+    exporter.export = hang  # type: ignore[method-assign]
+    say(sdk, "a")
+    assert started.wait(PATIENCE)
+    thread = worker(sdk)._thread
+    ledger = sdk.close_sync()
+    closed = exporter.closed
+    release.set()
+    assert thread is not None
+    thread.join(PATIENCE)
+    again = client(home, second := Remote())
+    say(again, "b")
+    again.flush_sync(PATIENCE)
+    again.close_sync()
+
+    assert ledger["remote"].pending == 1
+    assert closed == 0
+    assert "1 records are not delivered yet" in said()[0]
+    assert second.batches == [(["a"], True), (["b"], False)]
+
+
+@pytest.mark.parametrize("outage", [False, True], ids=["at once", "after an outage"])
+def test_a_server_gets_all_that_others_left_before_what_is_new(home: Path, outage: bool) -> None:
+    """However much it is, and though it cannot be taken over all at once."""
+    left = ADOPTED_AT_ONCE + 6
+    for number in range(left):
+        dead = client(home, Remote(DeliveryError("", LONG), DeliveryError("", LONG)), exit_timeout=0.0)
+        say(dead, str(number))
+        dead.close_sync()
+    exporter = Remote(*[DeliveryError("", 0.001)] * (3 if outage else 0))
+    sdk = client(home, exporter)
+    say(sdk, "new")
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+    texts = [text for texts, _ in exporter.batches for text in texts]
+
+    assert texts[-1] == "new"
+    assert texts[:-1] == [str(number) for number in range(left)]
+    assert [adopted for _, adopted in exporter.batches] == [True] * left + [False]

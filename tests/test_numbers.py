@@ -1,0 +1,164 @@
+"""The numbers at the start of a record, and how they are shifted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from lines import Process
+from strategies import STEADY
+
+from whyops_trace._numbers import Numbers, read_head, renumbered, unrun
+
+#: Ids as users choose them, with everything that JSON escapes.
+ids = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+odd_ids = st.sampled_from(
+    ['"', "\\", '\\"', 'a","run":"b', "\\u0022", "é", "日本", "\n", "{}", "\U0001f600", "\x7f"]
+)
+steps = st.integers(1, 2**31 - 1)
+GIVEN = st.sampled_from([[], ["stepId"], ["parentStepId"], ["stepId", "parentStepId"]])
+
+
+@st.composite
+def records(draw: st.DrawFn) -> dict[str, Any]:
+    """Any record, as the recorder orders it."""
+    process = Process(trace=draw(ids | odd_ids), run=draw(st.none() | st.just("9f2c41aa01be-3")))
+    step, parent = draw(steps), draw(st.none() | steps)
+    return process.event(
+        draw(st.sampled_from(["user_message", "tool_call_request", "llm_response"])),
+        step,
+        parent,
+        given=draw(GIVEN),
+        within=draw(st.integers(0, 2**31)),
+        metadata={"tool": draw(ids), "stepId": 7},
+        content=draw(st.none() | st.dictionaries(ids, ids)),
+        end=draw(st.booleans()),
+    )
+
+
+def line_of(record: dict[str, Any], *, ascii_only: bool = False) -> bytes:
+    """The record as the recorder writes it, or with everything escaped that can be."""
+    return json.dumps(record, separators=(",", ":")).encode() if ascii_only else msgspec.json.encode(record)
+
+
+@STEADY
+@given(records(), st.booleans())
+def test_the_start_of_any_record_is_read(record: dict[str, Any], ascii_only: bool) -> None:
+    """Whatever the trace id holds, and however it is escaped."""
+    line = line_of(record, ascii_only=ascii_only)
+    head = read_head(line)
+
+    assert head is not None
+    assert head.type == record["eventType"]
+    assert json.loads(head.trace) == record["traceId"]
+    assert head.run == record.get("run", "")
+    assert head.numbers == (record["stepId"], record.get("parentStepId"), record["metadata"]["within"])
+    assert head.given == set(record.get("given", []))
+    assert json.loads(b'{"metadata":{"within":0' + line[head.end :])["content"] == record["content"]
+
+
+@STEADY
+@given(records(), steps, st.none() | steps, st.integers(0, 2**31))
+def test_a_line_for_a_server_has_the_numbers_and_all_else(
+    record: dict[str, Any], step: int, parent: int | None, within: int
+) -> None:
+    """It knows nothing of runs, and every other member keeps its place and value."""
+    line = line_of(record)
+    head = read_head(line)
+    assert head is not None
+    sent = json.loads(unrun(line, head, Numbers(step, parent, within)))
+    expected = {name: value for name, value in record.items() if name not in ("run", "given", "parentStepId")}
+    expected["stepId"], expected["metadata"] = step, {**record["metadata"], "within": within}
+
+    assert sent.pop("parentStepId", None) == parent
+    assert sent == expected
+    assert [name for name in sent if name != "stepId"] == [name for name in expected if name != "stepId"]
+
+
+@STEADY
+@given(records())
+def test_a_line_that_a_server_numbers_has_no_numbers(record: dict[str, Any]) -> None:
+    """Only what it is nested in stays, which a server does not read."""
+    line = line_of(record)
+    head = read_head(line)
+    assert head is not None
+    sent = json.loads(unrun(line, head, None))
+    numbered = ("run", "given", "stepId", "parentStepId")
+
+    assert sent == {name: value for name, value in record.items() if name not in numbered}
+
+
+@STEADY
+@given(records(), steps, st.none() | steps, st.integers(0, 2**31))
+def test_a_line_for_the_store_keeps_its_run(
+    record: dict[str, Any], step: int, parent: int | None, within: int
+) -> None:
+    """Only its numbers are others, and it is read again."""
+    line = renumbered(line_of(record), Numbers(step, parent, within))
+    head, before = read_head(line), read_head(line_of(record))
+
+    assert head is not None
+    assert before is not None
+    assert head.numbers == (step, parent, within)
+    assert (head.type, head.trace, head.run, head.given) == (
+        before.type,
+        before.trace,
+        before.run,
+        before.given,
+    )
+    assert line[head.end :] == line_of(record)[before.end :]
+
+
+NO_RECORDS = [
+    b"",
+    b"{}",
+    b"not json",
+    b'{"traceId":"t","eventType":"error","stepId":1,"metadata":{"within":0}}',
+    b'{"eventType":"error","traceId":"t,"stepId":1,"metadata":{"within":0}}',
+    b'{"eventType":"error","traceId":"t","stepId":-1,"metadata":{"within":0}}',
+    b'{"eventType":"error","traceId":"t","stepId":1,"metadata":{"tool":"x","within":0}}',
+]
+
+
+@pytest.mark.parametrize("line", NO_RECORDS)
+def test_what_is_no_record_has_no_start(line: bytes) -> None:
+    """And it cannot be renumbered."""
+    assert read_head(line) is None
+    with pytest.raises(ValueError, match=r"^b"):
+        renumbered(line, Numbers(1, None, 0))
+
+
+@STEADY
+@given(st.binary(max_size=60))
+@example(b'{"eventType":"' + b'\\"' * 20)
+def test_reading_never_fails(line: bytes) -> None:
+    """Whatever stands in a journal."""
+    assert read_head(line) is None or line.startswith(b'{"eventType":"')
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shift", "given", "begins", "shifted"),
+    [
+        (Numbers(3, 2, 1), 10, (), False, Numbers(13, 12, 11)),
+        (Numbers(3, 2, 0), 10, (), False, Numbers(13, 12, 0)),
+        (Numbers(1, None, 0), 10, (), True, Numbers(11, 10, 0)),
+        (Numbers(1, None, 0), 0, (), True, Numbers(1, None, 0)),
+        (Numbers(1, None, 0), 10, (), False, Numbers(11, None, 0)),
+        (Numbers(3, 2, 1), 10, ("stepId",), False, Numbers(3, 12, 11)),
+        (Numbers(3, 2, 1), 10, ("parentStepId",), False, Numbers(13, 2, 11)),
+        (Numbers(3, 2, 1), 10, ("stepId", "parentStepId"), True, Numbers(3, 2, 11)),
+        (Numbers(0, None, 0), 10, (), True, Numbers(0, None, 0)),
+        (Numbers(500_002, 500_001, 500_001), -499_996, (), False, Numbers(6, 5, 5)),
+        (Numbers(500_002, 1, 1), -499_996, (), False, Numbers(6, None, 0)),
+        (Numbers(2, 1, 1), -1, (), False, Numbers(1, None, 0)),
+    ],
+)
+def test_a_shift_moves_the_numbers_of_its_run_only(
+    numbers: Numbers, shift: int, given: tuple[str, ...], begins: bool, shifted: Numbers
+) -> None:
+    """Not those a user chose; the first of a run follows from the step before it; none comes to stand below 1."""
+    assert numbers.shifted(shift, given, begins=begins) == shifted

@@ -1,0 +1,143 @@
+"""How records are numbered on a WhyOps server, which goes on counting where a trace id that comes back has got to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from whyops_trace._checks import MAX_STEP
+from whyops_trace._numbers import Head, unrun
+from whyops_trace._server_state import RunKey, ServerState
+from whyops_trace.exporters.base import Outcome
+
+#: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
+#: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.
+PATIENCE: Final = 45.0
+
+
+class Event:
+    """
+    A record on its way.
+
+    Attributes:
+        line: The record.
+        head: Its start.
+        key: The run it belongs to, as the process numbers it that recorded it; None if it is never renumbered.
+        sent: What the server gets; empty until its numbers are known.
+        outcome: What became of it; None if it has to come again.
+        shift: By what the server's answer shows its run to be shifted; None if it shows nothing.
+    """
+
+    __slots__ = ("head", "key", "line", "outcome", "sent", "shift")
+
+    def __init__(self, line: bytes, head: Head) -> None:
+        self.line = line
+        self.head = head
+        self.key: RunKey | None = None
+        self.sent = b""
+        self.outcome: Outcome | None = None
+        self.shift: int | None = None
+
+    def number(self, shift: int) -> None:
+        """Number it as the shift of its run says."""
+        numbers = self.head.numbers.shifted(shift, self.head.given, begins=self.head.numbers.parent is None)
+        self.sent = unrun(self.line, self.head, numbers if 0 < numbers.step <= MAX_STEP else None)
+
+    def leave_to_server(self) -> None:
+        """Have the server number it, after the last step of its trace."""
+        self.sent = unrun(self.line, self.head, None)
+
+
+class Numbering:
+    """
+    Numbers events.
+
+    The first event of a run goes to the server without a number. What it is given there shifts all others, and is on
+    disk before they leave.
+
+    Args:
+        state: Where shifts are kept.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        #: Until when to wait for a parent's numbering.
+        self._patience: dict[RunKey, float] = {}
+
+    def number(self, events: Iterable[Event], process: str, ahead: Iterable[Event] = ()) -> list[Event]:
+        """
+        Number events as far as is possible now, and return those that the server has to number first.
+
+        These are the first event of each run that is not known yet, ready to be sent. The others of such a run wait,
+        and so do all events after one that cannot go yet.
+
+        Args:
+            events: In the order they were recorded.
+            process: The token of the process that recorded them.
+            ahead: What comes after them, of which the runs begin along: one request is enough for many.
+        """
+        begins: dict[RunKey, Event] = {}
+        #: The run that each trace is in.
+        runs: dict[bytes, str] = {}
+        for event in events:
+            if not self._number_one(event, process, begins, runs):
+                return list(begins.values())
+        for event in ahead if begins else ():
+            if not self._number_one(event, process, begins, runs):
+                break
+        return list(begins.values())
+
+    def _number_one(
+        self, event: Event, process: str, begins: dict[RunKey, Event], runs: dict[bytes, str]
+    ) -> bool:
+        """Number an event, or let it begin its run, or wait; return whether those after it can go on."""
+        head = event.head
+        if event.outcome is not None:
+            return True
+        if not head.run:
+            event.sent = unrun(event.line, head, head.numbers) if head.given else event.line
+            return True
+        key = event.key = (head.run, process)
+        shift = self._shift(key)
+        if shift is None and key not in begins and "stepId" in head.given:
+            shift = 0
+            self._state.keep_shifts({key: shift})
+        run = runs.setdefault(head.trace, head.run)
+        if shift is not None:
+            event.number(shift)
+        elif run != head.run:
+            return False  # it goes on with a trace whose events before it have to be stored first
+        elif key not in begins:
+            if not self._may_begin(head, key):
+                return False
+            begins[key] = event
+            event.leave_to_server()
+        return True
+
+    def learn(self, begun: Iterable[Event]) -> None:
+        """Keep what the server's answers show of runs that were not known; it is on disk when this returns."""
+        shifts = {event.key: event.shift for event in begun if event.key and event.shift is not None}
+        new = {key: shift for key, shift in shifts.items() if self._state.shift(key) is None}
+        if new:
+            self._state.keep_shifts(new)
+        for key in new:
+            self._patience.pop(key, None)
+
+    def _shift(self, key: RunKey) -> int | None:
+        run, process = key
+        shift = self._state.shift(key)
+        origin = run.partition("-")[0]
+        if shift is None and origin != process:  # a forked child goes on with its parent's trace
+            shift = self._state.shift((run, origin))
+            if shift is not None:
+                self._state.keep_shifts({key: shift})
+        return shift
+
+    def _may_begin(self, head: Head, key: RunKey) -> bool:
+        """Tell whether an event may have its run numbered: what a child's events follow from has to come first."""
+        run, process = key
+        if run.startswith(process) or head.numbers.parent is None:
+            return True
+        now = time.monotonic()
+        return now >= self._patience.setdefault(key, now + PATIENCE)

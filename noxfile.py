@@ -27,6 +27,20 @@ def minimums(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0], default=False)
+def soak(session: nox.Session) -> None:
+    """Record a million events in one process, and see that its memory stays as it is; takes some minutes."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "-s", "tests/faults/test_stress.py", env={"WHYOPS_SOAK": "1"})
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def faults(session: nox.Session) -> None:
+    """Measure what becomes of events while a server misbehaves and processes are killed; takes some minutes."""
+    session.install(".[test]")
+    session.run("python", "-m", "faults.measure", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session(python=PYTHONS[0])
 def core_only(session: nox.Session) -> None:
     """Record and import with nothing but the core dependencies."""

@@ -340,7 +340,8 @@ def test_a_process_that_goes_on_delivers_what_its_dead_children_left(tmp_path: P
             os._exit(0)
         os.waitpid(child, 0)
         handle.error_sync("parent again")
-        sdk.flush_sync()
+        while not sdk._journal.totals("local", adopted=True).delivered:
+            sdk.flush_sync()
         os._exit(0)
         """,
         tmp_path,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from collector import Collector, check
+from programs import stored
 
 from whyops_trace import WhyOps, recorder, traced_tool
+from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.testing import ManualClock, capture_events
 
 
@@ -187,3 +192,82 @@ def test_a_capture_within_a_capture_gives_back_what_was_before() -> None:
 
     assert (len(outer), len(inner)) == (4, 2)
     assert sdk.flush_sync()["local"].emitted == 0
+
+
+@pytest.mark.parametrize("store", ["server", "local"])
+def test_two_live_processes_take_turns_on_one_conversation(tmp_path: Path, store: str) -> None:
+    """Each turn goes on where the other process has got to, on a server and in the local store."""
+    clock = ManualClock()
+
+    def turn(sdk: WhyOps) -> None:
+        clock.advance(2)
+        with sdk.trace("conversation"), sdk.step("turn"):
+            f()
+        sdk.flush_sync()
+
+    with Collector() as collector:
+        options: dict[str, Any] = {"agent_name": "shop", "home": tmp_path, "clock": clock}
+        if store == "server":
+            options |= {"api_key": "whyops_test", "analyse_base_url": collector.url}
+        with WhyOps(**options) as one, WhyOps(**options) as two:
+            for sdk in (one, two, one, one, two):
+                turn(sdk)
+        rows = collector.trace("conversation") if store == "server" else stored(tmp_path, "conversation")
+    events = [row for row in rows if row["eventType"] not in ("step_end", "trace_end")]
+
+    check([{"parentStepId": None, **row} for row in events])
+    assert [row["stepId"] for row in events] == list(range(1, 16))
+    assert [row.get("parentStepId") for row in events] == [None, *range(1, 15)]
+
+
+@pytest.mark.parametrize("what", ["block", "call", "step", "tool", "nothing"])
+def test_a_trace_begins_no_new_run_while_something_of_it_is_open(tmp_path: Path, what: str) -> None:
+    """What is open may record on with the numbers it has."""
+    clock, memory = ManualClock(), MemoryExporter()
+    sdk = WhyOps(home=tmp_path, clock=clock, exporters=[memory])
+
+    @traced_tool
+    def call() -> None:
+        open_block.close()
+        come_back()
+
+    def come_back() -> None:
+        clock.advance(2)
+        sdk.trace("t").error_sync("later")
+
+    def record() -> None:
+        handle = open_block.enter_context(sdk.trace("t"))
+        handle.error_sync("first")
+        if what == "block":
+            come_back()
+        elif what == "call":
+            call()
+        elif what == "step":
+            with sdk.step("s"):
+                open_block.close()
+                come_back()
+        elif what == "tool":
+            handle.tool_call_request_sync("x", [])
+
+    with contextlib.ExitStack() as open_block:
+        contextvars.copy_context().run(record)  # what is open may be left in a task of its own
+    if what in ("tool", "nothing"):
+        come_back()
+    sdk.flush_sync()
+    (later,) = [event for event in memory.events if event["content"] == {"message": "later"}]
+
+    assert (later["run"] == memory.events[0]["run"]) is (what != "nothing")
+    assert (later["stepId"] == 1) is (what == "nothing")
+
+
+def test_a_trace_that_comes_back_keeps_its_user(tmp_path: Path) -> None:
+    """What was told of a trace holds for the runs to come."""
+    clock, memory = ManualClock(), MemoryExporter()
+    sdk = WhyOps(home=tmp_path, clock=clock, exporters=[memory])
+    sdk.trace("t", external_user_id="user-1").error_sync("first")
+    clock.advance(2)
+    sdk.trace("t").error_sync("second")
+    sdk.flush_sync()
+
+    assert [event["externalUserId"] for event in memory.events] == ["user-1", "user-1"]
+    assert memory.events[0]["run"] != memory.events[1]["run"]

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from serving import client, dead_letters, tally
 from strategies import STEADY, json_values, python_values, texts
 
-from whyops_trace import InvalidEventError, WhyOps, step, traced_embedding, traced_llm, traced_tool
+from whyops_trace import (
+    ConfigurationError,
+    InvalidEventError,
+    WhyOps,
+    step,
+    traced_embedding,
+    traced_llm,
+    traced_tool,
+)
 from whyops_trace.tracing import Trace
 
 
@@ -349,3 +357,89 @@ def test_any_metadata_is_stored(sdk: WhyOps, collector: Collector) -> None:
     record()
 
     assert rows(sdk, collector)
+
+
+EMOJI = "\U0001f600"
+
+
+def test_ids_are_as_long_as_a_server_counts_them(sdk: WhyOps, collector: Collector) -> None:
+    """It counts an emoji twice: what fits by that is stored, what does not is refused at the call."""
+    mine = sdk.trace(EMOJI * 64)
+    mine.user_message_sync(
+        [], span_id=EMOJI * 64, idempotency_key=EMOJI * 64, external_user_id="a" + EMOJI * 127
+    )
+    for wrong in (
+        {"span_id": EMOJI * 65},
+        {"external_user_id": EMOJI * 128},
+        {"idempotency_key": EMOJI * 65},
+    ):
+        with pytest.raises(InvalidEventError, match="at most"):
+            mine.user_message_sync([], **wrong)
+    with pytest.raises(InvalidEventError, match="trace_id has 130 characters"):
+        sdk.trace(EMOJI * 65)
+    with pytest.raises(ConfigurationError, match="agent_name has 256 characters"):
+        WhyOps(agent_name=EMOJI * 128)
+
+    assert len(rows(sdk, collector)) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "kept"),
+    [
+        ("model", "gpt-4o", "gpt-4o"),
+        ("latencyMs", 12.5, 12),
+        ("systemPrompt", "Help.", "Help."),
+        ("usage", {"promptTokens": 1.6, "totalTokens": None}, {"promptTokens": 2}),
+        ("usage", None, None),
+    ],
+)
+def test_metadata_of_a_name_that_a_server_reads_is_what_it_can_store(
+    sdk: WhyOps, mine: Trace, collector: Collector, key: str, good: object, kept: object
+) -> None:
+    """Whoever gives it, a message, a step or a decorator."""
+
+    @traced_tool(metadata={"team": "x"} if key == "latencyMs" else {key: good})
+    def f() -> int:
+        return 1
+
+    mine.user_message_sync([], metadata={key: good})  # type: ignore[misc]
+    with mine:
+        f()
+        if key != "latencyMs":  # a step writes that itself
+            with step("s", metadata={key: good}):
+                pass
+    stored = [row["metadata"].get(key) for row in rows(sdk, collector)]
+
+    assert stored[0] == kept
+    assert set(map(str, stored[1:])) <= {str(kept), "None", "0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("model", 5),
+        ("model", "x" * 201),
+        ("latencyMs", "12ms"),
+        ("systemPrompt", [{"type": "text", "text": "Help."}]),
+        ("usage", {"promptTokens": "many"}),
+        ("usage", 5),
+    ],
+)
+def test_metadata_that_a_server_would_lose_the_event_for_is_refused_at_the_call(
+    mine: Trace, key: str, bad: Any
+) -> None:
+    """The error names the key."""
+    with pytest.raises(InvalidEventError, match=f"metadata\\['{key}'\\]"):
+        mine.user_message_sync([], metadata={key: bad})  # type: ignore[misc]
+    if key != "latencyMs":
+        with pytest.raises(InvalidEventError, match=key):
+            step("s", metadata={key: bad})
+
+
+def test_times_long_ago_have_four_digits_of_a_year(sdk: WhyOps, mine: Trace, collector: Collector) -> None:
+    """What is no time in UTC is refused at the call."""
+    mine.error_sync("old", timestamp=datetime.datetime(999, 1, 2, tzinfo=datetime.UTC))
+    with pytest.raises(InvalidEventError, match="timestamp"):
+        mine.error_sync("older", timestamp="0001-01-01T00:00:00+10:00")
+
+    assert rows(sdk, collector)[0]["sent"]["timestamp"] == "0999-01-02T00:00:00.000Z"

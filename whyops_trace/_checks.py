@@ -6,7 +6,7 @@ Every refusal is an error at the call that says what the value must be.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -64,10 +64,15 @@ def check_text(name: str, value: object, limit: int) -> None:
     """Raise :class:`InvalidEventError` unless *value* is text of 1 to *limit* characters."""
     if not isinstance(value, str) or not value:
         raise InvalidEventError(f"{name} is {value!r}; it must be text of 1 to {limit} characters.")
-    if len(value) > limit:
+    if size(value) > limit:
         raise InvalidEventError(
-            f"{name} has {len(value)} characters; at most {limit} are stored. Use a shorter one, a hash for example."
+            f"{name} has {size(value)} characters; at most {limit} are stored. Use a shorter one, a hash for example."
         )
+
+
+def size(text: str) -> int:
+    """Return the length of a text as a server counts it, in UTF-16 units: an emoji is two."""
+    return len(text) if text.isascii() else len(text) + sum(character > "\uffff" for character in text)
 
 
 def model_metadata(
@@ -78,17 +83,14 @@ def model_metadata(
     check_text("provider", provider, MAX_NAME)
     metadata: dict[str, Any] = {"model": model, "provider": provider}
     if usage:
-        counts = check_mapping("usage", usage)
-        metadata["usage"] = {
-            key: check_count(f"usage[{key!r}]", n) for key, n in counts.items() if n is not None
-        }
-        _check_usage(counts)
+        metadata["usage"] = _check_counts("usage", usage)
+        _check_usage(usage)
     if latency_ms is not None:
         metadata["latencyMs"] = check_count("latency_ms", latency_ms)
     return metadata
 
 
-def _check_usage(counts: Mapping[str, int]) -> None:
+def _check_usage(counts: Mapping[str, Any]) -> None:
     unread = [str(key) for key in counts if key not in TokenUsage.__annotations__]
     if unread:
         warn_once(
@@ -115,7 +117,26 @@ def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] =
         require(isinstance(key, str), "a metadata key", key, "text")
         if key in _RESERVED or key in written:
             raise InvalidEventError(f"metadata[{key!r}] is written by the library; choose another key.")
+    for key in _TYPED.keys() & checked:
+        value = checked.pop(key)
+        if value is not None:
+            checked[key] = _TYPED[key](f"metadata[{key!r}]", value)
     return checked
+
+
+def _check_model(name: str, value: object) -> object:
+    check_text(name, value, MAX_MODEL)
+    return value
+
+
+def _check_prompt(name: str, value: object) -> object:
+    require(isinstance(value, str), name, value, "text: join its blocks first")
+    return value
+
+
+def _check_counts(name: str, value: Any) -> dict[str, int]:
+    counts = check_mapping(name, value)
+    return {key: check_count(f"{name}[{key!r}]", count) for key, count in counts.items() if count is not None}
 
 
 def tool_metadata(tool: str, latency_ms: float | None) -> dict[str, Any]:
@@ -156,6 +177,15 @@ def check_count(name: str, value: object) -> int:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
         return round(value)
     raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
+
+
+#: Metadata keys that a server keeps in columns of their own, in any event, and refuses the event if they do not fit.
+_TYPED: Final[dict[str, Callable[[str, Any], object]]] = {
+    "latencyMs": check_count,
+    "model": _check_model,
+    "systemPrompt": _check_prompt,
+    "usage": _check_counts,
+}
 
 
 def check_mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -46,10 +46,14 @@ def wire_time(value: str | datetime) -> str:
             or an ISO 8601 string with any UTC offset (one without is UTC).
 
     Raises:
-        ValueError: if the string is not ISO 8601.
+        ValueError: if the string is not ISO 8601, or the time is not in the years 1 to 9999 of UTC.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+    return value.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

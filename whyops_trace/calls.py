@@ -132,7 +132,7 @@ class CallSite:
             return run(self, scope, outer, b"") if outer is None and recorder.on else None
         kind, metadata, content = self.request(named, recorder.hides)
         span = recorder.open_span()
-        step = recorder.record(state, kind, within or last, within, metadata, content, span)
+        step = recorder.record(state, kind, within or last, within, metadata, content, span, opens=1)
         return run(self, (state, step, 0), outer, span)
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
@@ -251,8 +251,9 @@ class Call:
         """Record the last event of the call: it closes the pair, and the trace if the call made it."""
         state, step = self.state, self.step
         last = state.recorder.record(
-            state, kind, step, step, metadata, content, self._span, TRACE_END if self._own else LINE_END
-        )
+            state, kind, step, step, metadata, content, self._span, TRACE_END if self._own else LINE_END,
+            opens=-1,
+        )  # fmt: skip
         state.recorder.close_span(self._span)
         if not self._own:
             advance(state, last)

@@ -42,6 +42,7 @@ class TraceState:
         usual: Whether its next record is like most: not its first, no number chosen, nothing to tell of the trace.
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
+        open: How many decorated calls and steps of the trace are open.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, what that is
@@ -49,7 +50,7 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open_tools",
+        "about", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
         "recorder", "steps", "tail", "token", "usual",
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ class TraceState:
         self.token = recorder.token
         self.about = b""
         self.blocks = 0
+        self.open = 0
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, int, bytes]] = {}
 

@@ -88,10 +88,7 @@ def user_message(
         UnknownOptionError: if an option does not exist.
     """
     require(is_list(messages), "messages", messages, 'a list such as [{"role": "user", "content": "Hello"}]')
-    meta = check_metadata(metadata)
-    prompt = meta.get("systemPrompt", "")
-    require(isinstance(prompt, str), "metadata['systemPrompt']", prompt, "text: join its blocks first")
-    return Event("user_message", {"messages": messages}, meta, options)
+    return Event("user_message", {"messages": messages}, check_metadata(metadata), options)
 
 
 def llm_response(

@@ -30,6 +30,9 @@ SPANS: Final = 400
 NO_SPAN: Final = b"span_0"
 #: Traces whose numbering is remembered; an older one that comes back starts a new run.
 REMEMBERED_TRACES: Final = 10_000
+#: Milliseconds without a record after which a trace that comes back starts a new run as well: another process may
+#: have gone on with it. Who comes back sooner, as a loop does, need not have its numbering resolved anew each time.
+IDLE_MS: Final = 1_000
 #: Open manual tool calls remembered for each trace.
 OPEN_TOOLS: Final = 1_000
 #: Steps of a forked child's share of a trace it inherits: children of one parent have neighbouring process ids.
@@ -157,19 +160,33 @@ class Recorder:
         Return the state of a trace: the one known by that id, or a new one.
 
         An id the user chose may come back in another process, so its numbering is named: whoever stores the records
-        continues where the trace stopped.
+        continues where the trace stopped. The same holds where it comes back in this one after a while in which
+        nothing of it was open.
         """
         with self.lock:
             if trace_id is None:
                 state = self.new_trace()
             else:
-                known = self.traces.pop(trace_id, None)
-                state = known or TraceState(self, trace_id, f"{self.token}-{next(self._runs)}")
+                state = self._known(trace_id) or self._begin_run(trace_id)
                 state.on = self.keeps(trace_id)
-            self.traces[state.id] = state  # the latest is the last to be forgotten
+            self.traces[state.id] = state
+            self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
             if len(self.traces) > REMEMBERED_TRACES:
                 self.traces.popitem(last=False)
             return state
+
+    def _known(self, trace_id: str) -> TraceState | None:
+        known = self.traces.get(trace_id)
+        if known is None or known.blocks or known.open or known.open_tools or not known.first:
+            return known
+        return known if self._time_ns() // 1_000_000 - known.last_ms < IDLE_MS else None
+
+    def _begin_run(self, trace_id: str) -> TraceState:
+        state = TraceState(self, trace_id, f"{self.token}-{next(self._runs)}")
+        before = self.traces.pop(trace_id, None)
+        if before is not None:
+            state.tail, state.last_ms = before.tail, before.last_ms
+        return state
 
     def keeps(self, trace_id: str) -> bool:
         """Tell whether a trace is recorded: while lines go elsewhere, sampling is ignored."""
@@ -210,6 +227,7 @@ class Recorder:
         end: bytes = LINE_END,
         given: EventOptions | None = None,
         at: int = 0,
+        opens: int = 0,
     ) -> int:
         """
         Write one event and return its step.
@@ -225,9 +243,11 @@ class Recorder:
             end: :data:`LINE_END`, or :data:`TRACE_END` on the record that finishes its trace.
             given: Checked options of the user's; a chosen step moves the numbering up to it.
             at: The step that a local record repeats, which takes none of its own.
+            opens: 1 if a call or step begins with it, -1 if one ends.
         """
         metadata, content = self._clean(metadata, content)
         with self.lock:
+            state.open += opens
             if state.token is not self.token:
                 self._continue_in_child(state)
             if at:

@@ -12,7 +12,7 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
-from whyops_trace._checks import MAX_NAME
+from whyops_trace._checks import MAX_NAME, size
 from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
 from whyops_trace.exceptions import ConfigurationError
@@ -140,8 +140,8 @@ def _key(value: str | None) -> str:
 
 def _agent_name(value: str | None) -> str:
     name = _text("agent_name", value, "WHYOPS_AGENT_NAME")
-    if len(name) > MAX_NAME:
-        raise ConfigurationError(f"agent_name has {len(name)} characters; at most {MAX_NAME} are possible.")
+    if size(name) > MAX_NAME:
+        raise ConfigurationError(f"agent_name has {size(name)} characters; at most {MAX_NAME} are possible.")
     return name or Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"
 
 

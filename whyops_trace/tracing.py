@@ -236,7 +236,7 @@ class _StepBlock:
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
         content = _encode(state, {"type": "thinking", "thinking": name})
         self._step = state.recorder.record(
-            state, b"llm_thinking", within or last, within, _members(state, about), content
+            state, b"llm_thinking", within or last, within, _members(state, about), content, opens=1
         )
         SCOPE.set((state, self._step, 0))
         return self._step
@@ -256,7 +256,7 @@ class _StepBlock:
             body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
         state.recorder.record(
             state, b"step_end", within or last, within, _members(state, metadata), body,
-            end=LINE_END if self._outer else TRACE_END, at=self._step,
+            end=LINE_END if self._outer else TRACE_END, at=self._step, opens=-1,
         )  # fmt: skip
 
 

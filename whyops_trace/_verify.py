@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -154,16 +153,17 @@ def _ask(http: Http, trace_id: str, offset: int, limit: int) -> _Page:
         "offset": offset,
         "include": "metadata",
     }
-    for attempt in itertools.count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         answer = http.get("/events", params)
         if answer.status == 200:
-            break
+            return _decoded(http, answer)
         decision = decide(answer, attempt=attempt, events=1, now=datetime.now(UTC), chance=0.0)
         if attempt == _TRIES or not isinstance(decision, Wait) or decision.seconds > _LONGEST_WAIT:
             why = misconfiguration(answer) if isinstance(decision, Split) else decision.why
             raise _failed(f"{http.base_url}: {why}")
         time.sleep(decision.seconds)
-    return _decoded(http, answer)
 
 
 def _decoded(http: Http, answer: Answer) -> _Page:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from collector import Collector
 from programs import NOWHERE
 from recorded import Recorded
 
@@ -63,6 +64,13 @@ def hygiene(
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Run each asynchronous test on both event loops."""
     return request.param
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Run a WhyOps server for the test, as strict as the real one."""
+    with Collector() as collector:
+        yield collector
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ SKIPPED = "Event already exists (idempotency check)"
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A collector as it is by default."""
-    with Collector() as collector:
-        yield collector
-
-
-@pytest.fixture
 def http(collector: Collector) -> Iterator[httpx.Client]:
     """A client of the collector, with its key."""
     with httpx.Client(base_url=collector.proxy_url, headers=AUTH) as http:

@@ -19,13 +19,6 @@ EVENT = b'[{"eventType":"error","traceId":"t","agentName":"shop","content":{"mes
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server."""
-    with Collector() as collector:
-        yield collector
-
-
-@pytest.fixture
 def http(collector: Collector) -> Iterator[Http]:
     """Requests to it."""
     http = Http(collector.url, "whyops_test")

@@ -46,13 +46,6 @@ def double(n: int) -> int:
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server."""
-    with Collector() as collector:
-        yield collector
-
-
-@pytest.fixture
 def to(collector: Collector, tmp_path: Path) -> Iterator[WhyOpsExporter]:
     """An exporter to it."""
     exported = exporter(collector, tmp_path)

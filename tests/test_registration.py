@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,6 @@ FAILED = Answer(500, {"success": False, "error": "Failed to initialize agent"})
 @traced_tool
 def double(n: int) -> int:
     return 2 * n
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server."""
-    with Collector() as collector:
-        yield collector
 
 
 def inits(collector: Collector) -> list[Request]:

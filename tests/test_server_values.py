@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,13 +23,6 @@ from whyops_trace import (
     traced_tool,
 )
 from whyops_trace.tracing import Trace
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server as strict as the real one."""
-    with Collector() as collector:
-        yield collector
 
 
 @pytest.fixture

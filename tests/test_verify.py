@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,6 @@ TRACE = "checkout-8841"
 def home(tmp_path: Path) -> Path:
     """A home of its own."""
     return tmp_path / "home"
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server."""
-    with Collector() as collector:
-        yield collector
 
 
 @pytest.fixture

@@ -292,7 +292,8 @@ class WhyOps:
                     self.settings.home,
                 )
             if tally.dropped:
-                say(logging.WARNING, "%s: %d records were dropped.", name, tally.dropped)
+                reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
+                say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)
 
     @guarded("closing a client at exit")
     def exit(self, started: float) -> None:

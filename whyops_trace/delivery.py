@@ -21,24 +21,17 @@ from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.journal import Counts, Journal, Segment
 from whyops_trace.recorder import Recorder
+from whyops_trace.retry import LAST_BACKOFF, backoff
 from whyops_trace.types import Ledger, Tally
 
 #: Seconds a worker waits after the first record, so that a burst becomes one batch.
 LINGER: Final = 0.05
-#: Seconds between tries of an exporter that fails: the first wait, doubled each time up to the last.
-FIRST_BACKOFF: Final = 0.25
-LAST_BACKOFF: Final = 30.0
 #: Seconds between looks at what processes left that died meanwhile, such as the workers of a pool.
 ADOPT_EVERY: Final = 10.0
 #: Seconds a destination waits for another one, which has to pass what is held before more can be taken over.
 PATIENCE: Final = 1.0
 #: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
 STOP_GRACE: Final = 0.2
-
-
-def backoff(failures: int) -> float:
-    """Return the seconds to wait after that many failures in a row."""
-    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16))
 
 
 class Delivery:
@@ -229,7 +222,7 @@ class Delivery:
                 error,
             )
         wait = error.wait if isinstance(error, DeliveryError) else None
-        return backoff(self._failures[exporter.name]) if wait is None else wait
+        return backoff(self._failures[exporter.name], chance=0.0) if wait is None else wait
 
     def _unread(self) -> bool:
         return any(

@@ -15,13 +15,6 @@ from faults.outages import OUTAGES, Agent, Outage, live_through, on_all, on_even
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    """A server on a socket of its own."""
-    with Collector() as collector:
-        yield collector
-
-
-@pytest.fixture
 def begin(collector: Collector, tmp_path: Path) -> Iterator[Any]:
     """Start agents that do not outlive the test."""
     agents: list[Agent] = []

@@ -249,3 +249,21 @@ def test_the_checkout_reports_to_a_server_where_there_is_a_key(tmp_path: Path) -
         check(trace)
         assert [row["stepId"] for row in trace] == [1, 2, 3, 4]
     assert not (tmp_path / "traces.db").exists()
+
+
+def test_a_conversation_is_reported_to_a_server_or_stays_here(tmp_path: Path, collector: Collector) -> None:
+    """The same program, run three times: on the server twice, one turn after the other, and without a key."""
+    server = {"WHYOPS_API_KEY": "whyops_test", "WHYOPS_ANALYSE_URL": collector.url}
+    example = EXAMPLES / "06_report_to_a_server.py"
+    reported = [run(example, home=tmp_path / "a", **server) for _ in range(2)]
+    local = run(example, home=tmp_path / "b")
+    rows = collector.trace("conversation-17")
+
+    assert [done.stderr for done in (*reported, local)] == ["", "", ""]
+    assert [done.stdout.splitlines()[-1] for done in reported] == [
+        "whyops: 8 of 8 events delivered, 0 on their way"
+    ] * 2
+    assert local.stdout.splitlines()[-1] == "local: 10 of 10 events delivered, 0 on their way"
+    check(rows)
+    assert [row["stepId"] for row in rows] == list(range(1, 17))
+    assert len(collector.inits) == 2

@@ -296,3 +296,31 @@ def test_a_server_gets_all_that_others_left_before_what_is_new(home: Path, outag
     assert texts[-1] == "new"
     assert texts[:-1] == [str(number) for number in range(left)]
     assert [adopted for _, adopted in exporter.batches] == [True] * left + [False]
+
+
+class Preparing(Remote):
+    """Notes in which threads it is told to prepare, and fails at that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[str] = []
+
+    def prepare(self) -> None:
+        self.prepared.append(threading.current_thread().name)
+        raise OSError("not now")
+
+
+def test_a_worker_prepares_its_destinations_once_and_delivers_whatever_comes_of_it(tmp_path: Path) -> None:
+    """In its own thread, before it hands over anything, and again after it was closed."""
+    exporter = Preparing()
+    sdk = client(tmp_path, exporter)
+    before = list(exporter.prepared)
+    for _ in range(2):
+        say(sdk, "one")
+        sdk.flush_sync()
+        say(sdk, "two")
+        sdk.close_sync()
+
+    assert before == []
+    assert exporter.prepared == ["whyops-remote"] * 2
+    assert sum(len(texts) for texts, _ in exporter.batches) == 4

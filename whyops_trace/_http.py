@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from whyops_trace._version import __version__
@@ -91,6 +92,12 @@ class Http:
         self._transport: httpx.HTTPTransport | None = None
         self._process = 0
 
+    def prepare(self) -> None:
+        """Load the HTTP library, and the certificates that are trusted; what fails here fails at a request too."""
+        with _loading:
+            import httpx  # noqa: F401
+        self._connections()
+
     def post(self, path: str, body: bytes) -> Answer:
         """
         Send JSON.
@@ -135,7 +142,7 @@ class Http:
                 content=body,
                 extensions={"timeout": self._timeout},
             )
-            response = self._connections(request.url.host).handle_request(request)
+            response = self._connections().handle_request(request)
             try:
                 return Answer(response.status_code, response.headers, _body(response))
             finally:
@@ -146,19 +153,19 @@ class Http:
             why = str(error) or type(error).__name__
             raise NoAnswerError(f"{self.base_url} cannot be reached: {why}") from error
 
-    def _connections(self, host: str) -> httpx.HTTPTransport:
+    def _connections(self) -> httpx.HTTPTransport:
         import httpx
 
         if self._transport is None or self._process != os.getpid():
             if self._transport is not None:
                 _abandoned.append(self._transport)
-            proxies = {} if proxy_bypass(host) else getproxies()
-            scheme = self.base_url.partition(":")[0]
+            url = urlsplit(self.base_url)
+            proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
             self._process = os.getpid()
             with _loading:
                 codecs.lookup("idna")  # what looking up an address imports
                 self._transport = httpx.HTTPTransport(
-                    proxy=proxies.get(scheme) or proxies.get("all"),
+                    proxy=proxies.get(url.scheme) or proxies.get("all"),
                     limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
                 )
         return self._transport

@@ -107,10 +107,14 @@ class Delivery:
                 self._thread = None
 
     def _run(self, stop: threading.Event) -> None:
+        unprepared = list(self.exporters)
         while not stop.is_set():
             self._wake.wait()
             self._wake.clear()
-            self._hurry.wait(self._linger)
+            gathered = time.monotonic() + self._linger
+            while unprepared:
+                attempt(unprepared.pop().prepare)  # what fails here is said when it fails where it is needed
+            self._hurry.wait(max(0.0, gathered - time.monotonic()))
             self._hurry.clear()  # before the work: whoever waits from now on has it tried again
             wait, error = attempt(self.deliver, stop)
             if error is not None:

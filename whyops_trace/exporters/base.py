@@ -50,6 +50,9 @@ class Exporter:
     remote: bool = False
     ephemeral: bool = False
 
+    def prepare(self) -> None:
+        """Load what exporting needs, while a first burst gathers; nothing has to be ready after it."""
+
     def export(self, batch: Batch) -> Sequence[Outcome]:
         """
         Take a batch.

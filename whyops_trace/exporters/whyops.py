@@ -110,6 +110,10 @@ class WhyOpsExporter(Exporter):
         #: Asks the operating system each time, so that forked children do not choose alike.
         self._random = random.SystemRandom()
 
+    def prepare(self) -> None:
+        """Load the HTTP library, and the certificates that are trusted."""
+        self._http.prepare()
+
     def export(self, batch: Batch) -> Sequence[Outcome]:
         """
         Send the first records of a batch, as many as fit into a request.

@@ -899,3 +899,20 @@ def test_a_fork_does_not_wait_for_a_transaction_for_ever(store: Store, tmp_path:
 
     assert (result.stdout.strip(), result.stderr) == ("0", "")
     assert store.ended_processes() == {"aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"}
+
+
+def test_a_store_that_nobody_closed_goes_without_a_warning(tmp_path: Path) -> None:
+    """Python warns of the connection from 3.13 on."""
+    done = run_code(
+        """
+        import os
+        from whyops_trace.store import Store
+
+        store = Store(os.environ["WHYOPS_HOME"] + "/traces.db")
+        store.ingest(("9f2c41aa01be", []))
+        del store
+        """,
+        tmp_path,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

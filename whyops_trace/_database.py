@@ -40,14 +40,17 @@ class Database:
     """
 
     def __init__(self, path: str | os.PathLike[str], schema: str) -> None:
+        self._connection: sqlite3.Connection | None = None
         self.path = Path(path)
         self._schema = schema
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
         #: What tells the file that is open from another one of that name.
         self._file: tuple[int, int] | None = None
         self._paused = False
         _databases.add(self)
+
+    def __del__(self) -> None:
+        self._drop()  # nobody can close it any more, and sqlite3 warns of that
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """

@@ -425,3 +425,12 @@ def test_a_child_forked_while_the_agent_is_being_registered_registers_it_itself(
 
     assert (child, process.returncode, err) == ("0\n", 0, "")
     assert len(collector.stored) == 2
+
+
+def test_a_token_in_a_prompt_is_not_told_to_the_server(collector: Collector) -> None:
+    """As in any text that is recorded."""
+    prompt = "Use the key ghp_" + "a1B2" * 9 + " for GitHub."
+    sdk = client(collector, agent_metadata={"systemPrompt": prompt})
+
+    assert sdk.init_agent_sync() is not None
+    assert collector.inits[0]["metadata"]["systemPrompt"] == "Use the key [redacted] for GitHub."

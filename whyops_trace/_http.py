@@ -164,8 +164,11 @@ class Http:
             self._process = os.getpid()
             with _loading:
                 codecs.lookup("idna")  # what looking up an address imports
+                proxy = proxies.get(url.scheme) or proxies.get("all")
                 self._transport = httpx.HTTPTransport(
-                    proxy=proxies.get(url.scheme) or proxies.get("all"),
+                    # Loading the certificates takes longer than all else, and plain HTTP shows none.
+                    verify=url.scheme == "https" or proxy is not None,
+                    proxy=proxy,
                     limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
                 )
         return self._transport

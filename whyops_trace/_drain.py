@@ -13,7 +13,7 @@ from whyops_trace._home import STORE_FILE
 from whyops_trace._segment import Counts, Segment
 from whyops_trace._streams import SERVER, Stream, as_agent, why_not
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
-from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.exporters.base import Exporter, hand_over
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
 from whyops_trace.journal import segments_in
@@ -92,33 +92,20 @@ class _Drain:
 
     def take(self, segment: Segment) -> None:
         """Deliver the records of a segment, as far as the destination takes them."""
-        token = segment.header.token
         while not self.problem:
-            lines, cursor = segment.read(self.exporter.name)
             try:
-                if not lines:
-                    self.exporter.process_ended(token)
-                    return
                 self._patience.asked()
-                outcomes = self.exporter.export(Batch(token, lines, adopted=True))
+                counts = hand_over(self.exporter, segment, adopted=True)
+                self._patience.rewarded()
+                if counts is None:
+                    self.exporter.process_ended(segment.header.token)
+                    return
             except WhyOpsError as error:
                 self._failed(error)
                 continue
-            left = lines[len(outcomes) :]
-            self._commit(segment, cursor - sum(map(len, left)) - len(left), outcomes)
-
-    def _commit(self, segment: Segment, cursor: int, outcomes: Sequence[Outcome]) -> None:
-        counts = Counts(
-            delivered=outcomes.count(Outcome.DELIVERED),
-            sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
-            rejected=outcomes.count(Outcome.REJECTED),
-            withheld=outcomes.count(Outcome.WITHHELD),
-        )
-        segment.commit(self.exporter.name, cursor, counts)
-        self.counts = self.counts.plus(counts)
-        self._failures = 0
-        self._patience.rewarded()
-        self._passed(len(outcomes))
+            self._failures = 0
+            self.counts = self.counts.plus(counts)
+            self._passed(sum(counts))
 
     def _failed(self, error: WhyOpsError) -> None:
         self._failures += 1

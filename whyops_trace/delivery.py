@@ -18,8 +18,8 @@ from typing import Final
 
 from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters.base import Batch, Exporter, Outcome
-from whyops_trace.journal import Counts, Journal, Segment
+from whyops_trace.exporters.base import Exporter, hand_over
+from whyops_trace.journal import Journal
 from whyops_trace.recorder import Recorder
 from whyops_trace.retry import LAST_BACKOFF, backoff
 from whyops_trace.types import Ledger, Tally
@@ -186,14 +186,17 @@ class Delivery:
         for segment in tuple(self._journal.segments):
             if adopted_only and not segment.adopted:
                 continue
+            adopted = segment.header.token != self._journal.token
             while not stop.is_set():
-                lines, cursor = segment.read(exporter.name)
-                if not lines:
-                    break
-                error = self._export(exporter, segment, lines, cursor)
+                counts, error = attempt(hand_over, exporter, segment, adopted=adopted)
                 if error is not None:
                     return self._failed(exporter, error)
-            if segment.header.token != self._journal.token and segment.passed(exporter.name):
+                if counts is None:
+                    break
+                self._failures[exporter.name] = 0
+                with self._progress:
+                    self._progress.notify_all()
+            if adopted and segment.passed(exporter.name):
                 self._tell_end(exporter, segment.header.token)
         return 0.0
 
@@ -201,19 +204,6 @@ class Delivery:
         """Tell an exporter once that a process is gone: its segments may stay for a long time for another one."""
         if (exporter.name, token) not in self._told and attempt(exporter.process_ended, token)[1] is None:
             self._told.add((exporter.name, token))
-
-    def _export(
-        self, exporter: Exporter, segment: Segment, lines: list[bytes], cursor: int
-    ) -> Exception | None:
-        token = segment.header.token
-        counts, error = attempt(_counts, exporter, Batch(token, lines, adopted=token != self._journal.token))
-        if counts is not None:
-            left = lines[sum(counts) :]
-            segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
-            self._failures[exporter.name] = 0
-        with self._progress:
-            self._progress.notify_all()
-        return error
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         self._failures[exporter.name] += 1
@@ -303,16 +293,3 @@ class Delivery:
                 _, error = attempt(exporter.close)
                 if error is not None:
                     say(logging.ERROR, "Closing the exporter %s failed.", exporter.name, error=error)
-
-
-def _counts(exporter: Exporter, batch: Batch) -> Counts:
-    """Hand over a batch, and return how the records fared that were taken."""
-    outcomes = exporter.export(batch)
-    if not 0 < len(outcomes) <= len(batch.lines):
-        raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(batch.lines)} records")
-    return Counts(
-        delivered=outcomes.count(Outcome.DELIVERED),
-        sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
-        rejected=outcomes.count(Outcome.REJECTED),
-        withheld=outcomes.count(Outcome.WITHHELD),
-    )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from whyops_trace._segment import Counts, Segment
+
 
 class Batch(NamedTuple):
     """
@@ -72,3 +74,36 @@ class Exporter:
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts | None:
+    """
+    Hand the next records of a segment to a destination, and move its cursor behind those that were taken.
+
+    Args:
+        exporter: The destination.
+        segment: Where the records are.
+        adopted: Whether another process recorded them.
+
+    Returns:
+        How the records fared that were taken; None if there are none to hand over.
+
+    Raises:
+        ValueError: if the exporter does not say what became of at least one record, and at most of all.
+        Exception: what the exporter raises; the same records come again then.
+    """
+    lines, cursor = segment.read(exporter.name)
+    if not lines:
+        return None
+    outcomes = exporter.export(Batch(segment.header.token, lines, adopted=adopted))
+    if not 0 < len(outcomes) <= len(lines):
+        raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(lines)} records")
+    counts = Counts(
+        delivered=outcomes.count(Outcome.DELIVERED),
+        sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
+        rejected=outcomes.count(Outcome.REJECTED),
+        withheld=outcomes.count(Outcome.WITHHELD),
+    )
+    left = lines[len(outcomes) :]
+    segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
+    return counts

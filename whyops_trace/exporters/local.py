@@ -13,8 +13,8 @@ import msgspec
 
 from whyops_trace._excerpt import clean
 from whyops_trace._home import STORE_FILE, command_line
-from whyops_trace.exporters.base import Batch, Exporter, Outcome
-from whyops_trace.journal import Counts, Segment, segments_in
+from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
+from whyops_trace.journal import Segment, segments_in
 from whyops_trace.store import Store
 
 #: The store is pruned after that many batches, or bytes, whichever comes first.
@@ -120,12 +120,7 @@ def take_in(home: Path) -> int:
 
 def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
     stored = 0
-    while True:
-        lines, cursor = segment.read(exporter.name)
-        if not lines:
-            exporter.process_ended(segment.header.token)
-            return stored
-        outcomes = exporter.export(Batch(segment.header.token, lines))
-        delivered = outcomes.count(Outcome.DELIVERED)
-        segment.commit(exporter.name, cursor, Counts(delivered=delivered, rejected=len(lines) - delivered))
-        stored += delivered
+    while (counts := hand_over(exporter, segment, adopted=True)) is not None:
+        stored += counts.delivered
+    exporter.process_ended(segment.header.token)
+    return stored

@@ -522,7 +522,7 @@ ENDS = {
     "end": "pass",
     "SystemExit": "raise SystemExit(3)",
     "exception": "1 / 0",
-    "SIGINT": "sdk.flush_sync(); os.kill(os.getpid(), signal.SIGINT); signal.pause()",
+    "SIGINT": "sdk.flush_sync(); signal.raise_signal(signal.SIGINT)",
     "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
     "SIGTERM, exiting": """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))

@@ -16,11 +16,10 @@ from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace.client import default_recorder
 from whyops_trace.context import SCOPE, Scope, advance
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 from whyops_trace.processors import REDACTED
-from whyops_trace.recorder import LINE_END, TRACE_END
+from whyops_trace.recorder import LINE_END, TRACE_END, Recorder
 
 C = TypeVar("C", bound="Call")
 
@@ -35,6 +34,7 @@ class CallSite:
     Args:
         function: The bare callable.
         options: The decorator's options, checked by :meth:`check`.
+        recorder: Returns what records a call outside any trace; None if nothing does.
     """
 
     #: The options the decorator takes, and what each must be.
@@ -50,7 +50,13 @@ class CallSite:
     #: Metadata keys this kind of call writes itself.
     written: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
+        recorder: Callable[[], Recorder | None],
+    ) -> None:
+        self._recorder = recorder
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
         members = _json.encode(about, lambda _: False)[1:-1]
@@ -125,15 +131,15 @@ class CallSite:
         scope = outer or self._trace_of_its_own()
         if scope is None:
             return None
-        state, within, last = scope
+        state, within, last, turn = scope
         recorder = state.recorder
         if not state.on:
             # What runs inside a trace of its own that is sampled out must not begin another one.
             return run(self, scope, outer, b"") if outer is None and recorder.on else None
         kind, metadata, content = self.request(named, recorder.hides)
         span = recorder.open_span()
-        step = recorder.record(state, kind, within or last, within, metadata, content, span, opens=1)
-        return run(self, (state, step, 0), outer, span)
+        step = recorder.record(state, kind, last or within, within, metadata, content, span, opens=1)
+        return run(self, (state, step, 0, turn), outer, span)
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
@@ -166,7 +172,7 @@ class CallSite:
         return value
 
     def _trace_of_its_own(self) -> Scope | None:
-        recorder = default_recorder()
+        recorder = self._recorder()
         if recorder is None:
             return None
         thread = threading.current_thread().name
@@ -178,7 +184,7 @@ class CallSite:
                 self.name,
                 thread,
             )
-        return recorder.new_trace(), 0, 0
+        return recorder.new_trace(), 0, 0, None
 
 
 class Items:
@@ -213,7 +219,7 @@ class Call:
     __slots__ = ("_outer", "_own", "_site", "_span", "_started", "asked", "items", "state", "step")
 
     def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
-        self.state, self.step, _ = inner
+        self.state, self.step, _, _ = inner
         self.items: Items | None = None
         self.asked = ""
         self._site = site

@@ -96,9 +96,26 @@ class TraceState:
                 self.about, self.usual = about, False
 
 
-#: ``(trace, within, last)``: the step of the enclosing call (0 at the top of the trace) and, at the top, the event
-#: before in this flow (0 if there is none yet).
-Scope: TypeAlias = "tuple[TraceState, int, int]"
+class OpenTurn:
+    """
+    A call of a model, by a traced function or a provider's client, that is not over.
+
+    Attributes:
+        outer: The one it is made in, if any.
+        wraps: Whether a client's request is made in it, which is a turn with a report of its own.
+    """
+
+    __slots__ = ("outer", "wraps")
+
+    def __init__(self, outer: OpenTurn | None) -> None:
+        self.outer = outer
+        self.wraps = False
+
+
+#: ``(trace, within, last, turn)``: the step of the enclosing call (0 at the top of the trace); the event that the next
+#: one follows from: at the top the one before in this flow (0 if there is none yet), inside a call 0, which means the
+#: call's own request; and the innermost turn around.
+Scope: TypeAlias = "tuple[TraceState, int, int, OpenTurn | None]"
 
 SCOPE: ContextVar[Scope | None] = ContextVar("whyops_trace_scope", default=None)
 
@@ -107,7 +124,7 @@ def advance(state: TraceState, step: int) -> None:
     """Chain the next event at the top of *state*'s trace to *step*, if this flow is there."""
     scope = SCOPE.get()
     if scope is not None and scope[0] is state and not scope[1]:
-        SCOPE.set((state, 0, step))
+        SCOPE.set((state, 0, step, scope[3]))
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:

@@ -20,6 +20,7 @@ import wrapt
 
 from whyops_trace._failure import traceback_of
 from whyops_trace.calls import Call, CallSite, GeneratorCall, Untraced
+from whyops_trace.client import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
 
@@ -182,7 +183,7 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
             f"A decorator was given {function!r:.80}; it takes a function or another callable."
         )
     if type(function) is FunctionType and _driver(function)[0] is None:
-        return _wrap(kind(function, options), function)
+        return _wrap(kind(function, options, default_recorder), function)
     return TracedCallable(function, kind, options)
 
 
@@ -221,7 +222,7 @@ class TracedCallable(_Proxy):
     def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any]) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (kind, options)
-        self._self_site = kind(wrapped, options)
+        self._self_site = kind(wrapped, options, default_recorder)
         self._self_drive, self._self_body = _driver(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

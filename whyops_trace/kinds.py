@@ -10,6 +10,7 @@ from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace.calls import C, Call, CallSite, Items, error_content
 from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
+from whyops_trace.recorder import Recorder
 
 #: How much of what a generator yields is recorded: the first items, up to so many bytes of JSON.
 MAX_ITEMS: Final = 100
@@ -21,8 +22,13 @@ class Tool(CallSite):
 
     written: ClassVar[frozenset[str]] = frozenset({"tool", "latencyMs", "outcome"})
 
-    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        super().__init__(function, options)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
+        recorder: Callable[[], Recorder | None],
+    ) -> None:
+        super().__init__(function, options, recorder)
         name = _json.string(self.name)
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
@@ -80,8 +86,13 @@ class Llm(CallSite):
         {"function", "latencyMs", "model", "outcome", "params", "provider", "systemPrompt", "tools", "usage"}
     )
 
-    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-        super().__init__(function, options)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
+        recorder: Callable[[], Recorder | None],
+    ) -> None:
+        super().__init__(function, options, recorder)
         self._model: str = options.get("model") or ""
         self._provider: str = options.get("provider") or ""
         self._extract: Callable[[Any], Any] | None = options.get("extract")

@@ -197,7 +197,7 @@ class Step:
     def _enter(self) -> None:
         outer = SCOPE.get()
         recorder = self._recorder() if outer is None else None
-        scope = outer if recorder is None else (recorder.new_trace(), 0, 0)
+        scope = outer if recorder is None else (recorder.new_trace(), 0, 0, None)
         # What runs inside a trace of its own that is sampled out must not begin another one.
         if scope is None or not (scope[0].on or (recorder is not None and recorder.on)):
             return
@@ -228,7 +228,7 @@ class _StepBlock:
 
     def begin(self, name: str, about: Mapping[str, Any]) -> int:
         """Record that the step was entered, and enter its scope; return the step it took."""
-        state, within, last = self.scope
+        state, within, last, turn = self.scope
         if not state.on:
             SCOPE.set(self.scope)
             return 0
@@ -236,14 +236,14 @@ class _StepBlock:
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
         content = _encode(state, {"type": "thinking", "thinking": name})
         self._step = state.recorder.record(
-            state, b"llm_thinking", within or last, within, _members(state, about), content, opens=1
+            state, b"llm_thinking", last or within, within, _members(state, about), content, opens=1
         )
-        SCOPE.set((state, self._step, 0))
+        SCOPE.set((state, self._step, 0, turn))
         return self._step
 
     def end(self, name: str, error: BaseException | None) -> None:
         """Leave the step's scope, and record how it ended."""
-        state, within, last = self.scope
+        state, within, last, _ = self.scope
         SCOPE.set(self._outer)
         if not state.on:
             return
@@ -255,7 +255,7 @@ class _StepBlock:
         if self.output:
             body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
         state.recorder.record(
-            state, b"step_end", within or last, within, _members(state, metadata), body,
+            state, b"step_end", last or within, within, _members(state, metadata), body,
             end=LINE_END if self._outer else TRACE_END, at=self._step, opens=-1,
         )  # fmt: skip
 
@@ -277,7 +277,7 @@ class _TraceBlock:
             if self._outer is not None and not self._outer[1]:
                 # Where that trace goes on, should it be opened again in here.
                 self._outer[0].last = self._outer[2]
-            SCOPE.set((state, 0, state.last))
+            SCOPE.set((state, 0, state.last, self._outer[3] if self._outer else None))
             state.recorder.count_block(state, 1)
 
     @guarded("leaving a trace")
@@ -317,7 +317,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
         return 0
     scope = SCOPE.get()
     here = scope is not None and scope[0] is state
-    within, parent = (scope[1], scope[1] or scope[2]) if scope is not None and here else (0, state.last)
+    within, parent = (scope[1], scope[2] or scope[1]) if scope is not None and here else (0, state.last)
     if event.type == "tool_call_response":
         request, nested = _close_tool(state, event, span)
         parent, within = (request, nested) if request else (parent, within)

@@ -33,10 +33,14 @@ class TraceState:
         id: The trace id, 1 to 128 characters.
         recorder: Where its records go.
         on: Whether anything is recorded at all: tracing is on, and the trace is not sampled out.
+        run: The name of its numbering, where the user chose the id.
         head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``.
         tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
-        steps: The next step numbers; taken under the recorder's lock.
+        steps: The next step numbers, *stride* apart; taken under the recorder's lock.
+        stride: How far apart they are.
         first: The step of its first event.
+        root: The step of the first one that a server has as well: what an event follows from that follows from nothing
+            else.
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ms: The latest timestamp given out, in milliseconds since the epoch.
         usual: Whether its next record is like most: not its first, no number chosen, nothing to tell of the trace.
@@ -51,7 +55,7 @@ class TraceState:
 
     __slots__ = (
         "about", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
-        "recorder", "steps", "tail", "token", "usual",
+        "recorder", "root", "run", "steps", "stride", "tail", "token", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -68,8 +72,11 @@ class TraceState:
             self.head += b',"run":' + _json.string(run)
         self.head += b',"stepId":'
         self.tail = recorder.tail
-        self.steps: Iterator[int] = count(1)
+        self.run = run
+        self.stride = recorder.stride
+        self.steps: Iterator[int] = count(1, self.stride)
         self.first = 0
+        self.root = 0
         self.last = 0
         self.last_ms = 0
         self.usual = False

@@ -41,6 +41,14 @@ CHILD_BANDS: Final = 20_000
 
 LINE_END: Final = b"}\n"
 TRACE_END: Final = b',"end":true}\n'
+#: Before the end of a record: that it is for every destination but the WhyOps server, or for that alone.
+FOR_LOCAL: Final = b',"for":"local"'
+FOR_SERVER: Final = b',"for":"server"'
+
+#: The parent of an event that follows from one which a server may never have, and from nothing before that.
+NO_PARENT: Final = -1
+#: Steps from one event to the next where a proxy adds events of its own to the trace, after the last step it knows.
+ROOM: Final = 1_000
 
 _USUAL: Final = (
     b'{"eventType":"%b",%b%d,"parentStepId":%d,"metadata":{"within":%d%b},"spanId":"%b",'
@@ -110,6 +118,12 @@ class Recorder:
         self.perf_counter_ns = clock.perf_counter_ns
         self.on = on
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
+        #: Whether records go to a WhyOps server, and whether clients of providers are traced beside decorated calls:
+        #: then a call of a model may turn out to be a turn of theirs, which they report.
+        self.serves = False
+        self.traces_clients = False
+        #: Steps from one event of a trace to the next.
+        self.stride = 1
         #: With-blocks of traces that are open.
         self.open_blocks = 0
         #: Workers that sleep until there is something to deliver; called, and emptied, by the next record.
@@ -188,6 +202,14 @@ class Recorder:
             state.tail, state.last_ms = before.tail, before.last_ms
         return state
 
+    def make_room(self, state: TraceState) -> None:
+        """Leave room for a proxy's events between the next steps of a trace, if it was begun without."""
+        with self.lock:
+            if state.stride == 1:
+                following = next(state.steps)
+                state.stride = ROOM
+                state.steps = count((following + ROOM - 2) // ROOM * ROOM + 1, ROOM)
+
     def keeps(self, trace_id: str) -> bool:
         """Tell whether a trace is recorded: while lines go elsewhere, sampling is ignored."""
         return self.on and (self._captured or not self.processor.samples or self.processor.keeps(trace_id))
@@ -240,9 +262,10 @@ class Recorder:
             metadata: JSON members that follow ``within``, each led by a comma.
             content: JSON of the content.
             span: The span id, JSON text without its quotes.
-            end: :data:`LINE_END`, or :data:`TRACE_END` on the record that finishes its trace.
+            end: :data:`LINE_END`, or :data:`TRACE_END` on the record that finishes its trace; either may follow
+                :data:`FOR_LOCAL` or :data:`FOR_SERVER`.
             given: Checked options of the user's; a chosen step moves the numbering up to it.
-            at: The step that a local record repeats, which takes none of its own.
+            at: The step that a record repeats, which takes none of its own.
             opens: 1 if a call or step begins with it, -1 if one ends.
         """
         metadata, content = self._clean(metadata, content)
@@ -251,7 +274,7 @@ class Recorder:
             if state.token is not self.token:
                 self._continue_in_child(state)
             if at:
-                step, given = at, EventOptions()
+                step, given = at, given or EventOptions()
             else:
                 step = next(state.steps) if given is None else _take_step(state, given)
             if self._writing:
@@ -293,22 +316,27 @@ class Recorder:
         key = next(self._keys)
         if state.usual and given is None:
             line = _USUAL % (
-                kind, state.head, step, parent or state.first, within, metadata, span, self._now_text,
+                kind, state.head, step, parent if parent > 0 else state.root, within, metadata, span, self._now_text,
                 self._token_bytes, key, state.tail, content, end,
             )  # fmt: skip
         else:
             given = given or {}
             user = given.get("external_user_id")
-            about, state.about = state.about, b""
             line = _ANY % (
-                kind, state.head, step, *_relations(state, step, parent, given), within, about, metadata,
+                kind, state.head, step, *_relations(state, step, parent, given), within, state.about, metadata,
                 _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span,
                 _json.string(str(given.get("timestamp") or self._now_text.decode())),
                 _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
                 b',"externalUserId":' + _json.string(user) if user else b"", content, end,
             )  # fmt: skip
             state.first = state.first or step
-            state.usual = state.given is None
+            # What a server does not get tells it nothing, and begins a run for it only where it begins the trace.
+            is_local = end.startswith(FOR_LOCAL)
+            if not is_local:
+                state.about = b""
+            if not (is_local and state.run):
+                state.root = state.root or step
+                state.usual = state.given is None and not state.about
         self._append(line)
 
     def _tick(self, now: int) -> None:
@@ -319,7 +347,8 @@ class Recorder:
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in a trace it inherited: both go on with it at the same time."""
-        state.steps = count((os.getpid() % CHILD_BANDS + 1) * CHILD_BAND)
+        wide = 1 if state.stride == 1 else 10
+        state.steps = count((os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide, state.stride)
         state.token = self.token
 
     def _wake(self) -> None:
@@ -344,7 +373,7 @@ def _take_step(state: TraceState, given: EventOptions) -> int:
     chosen = given.get("step_id")
     if chosen is None:
         return step
-    state.steps = count(max(step, chosen + 1))
+    state.steps = count(max(step, chosen + 1), state.stride)
     state.given = (state.given or set()) | {chosen}
     return chosen
 
@@ -357,7 +386,8 @@ def _relations(state: TraceState, step: int, parent: int, given: EventOptions) -
     chose, and a parent that is such a step or one this process never issued.
     """
     chosen = state.given or ()
-    parent = given.get("parent_step_id") or parent or (state.first if state.first != step else 0)
+    parent = parent if parent > 0 else state.root if state.root != step else 0
+    parent = given.get("parent_step_id") or parent
     foreign = []
     if step in chosen:
         foreign.append(b'"stepId"')

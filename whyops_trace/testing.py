@@ -25,7 +25,7 @@ from whyops_trace.recorder import capture
 #: Records that stay on the machine.
 LOCAL_TYPES: Final = frozenset({"step_end", "trace_end"})
 #: Members of a record that a WhyOps server does not read.
-LOCAL_MEMBERS: Final = frozenset({"run", "given", "end"})
+LOCAL_MEMBERS: Final = frozenset({"run", "given", "for", "end"})
 
 
 @contextmanager
@@ -45,6 +45,8 @@ def capture_events(*, local: bool = False) -> Iterator[list[dict[str, Any]]]:
 
     def collect(line: bytes) -> None:
         event: dict[str, Any] = msgspec.json.decode(line)
+        if event.get("for") == ("server" if local else "local"):
+            return
         if local:
             events.append(event)
         elif event["eventType"] not in LOCAL_TYPES:

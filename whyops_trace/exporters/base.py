@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from whyops_trace._segment import Counts, Segment
+
+#: How records end that are not for every destination: for all but the WhyOps server, or for that alone. These are
+#: the last keys of a record, so nothing a user wrote can look like them.
+FOR_LOCAL: Final = (b',"for":"local"}', b',"for":"local","end":true}')
+FOR_SERVER: Final = (b',"for":"server"}', b',"for":"server","end":true}')
 
 
 class Batch(NamedTuple):
@@ -45,11 +50,13 @@ class Exporter:
     Attributes:
         name: What the destination is called in the journal and the ledger.
         remote: Whether it waits on a network, and so gets a thread of its own.
+        passed_over: How the records end that are not for it.
         ephemeral: Whether it is for this process only: nobody delivers to it what another process left behind.
     """
 
     name: str
     remote: bool = False
+    passed_over: tuple[bytes, ...] = FOR_SERVER
     ephemeral: bool = False
 
     def prepare(self) -> None:
@@ -95,15 +102,22 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
     lines, cursor = segment.read(exporter.name)
     if not lines:
         return None
-    outcomes = exporter.export(Batch(segment.header.token, lines, adopted=adopted))
-    if not 0 < len(outcomes) <= len(lines):
-        raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(lines)} records")
+    meant = [place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over)]
+    taken = len(lines)
+    outcomes: Sequence[Outcome] = ()
+    if meant:
+        batch = Batch(segment.header.token, [lines[place] for place in meant], adopted=adopted)
+        outcomes = exporter.export(batch)
+        if not 0 < len(outcomes) <= len(meant):
+            raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(meant)} records")
+        if len(outcomes) < len(meant):
+            taken = meant[len(outcomes)]
     counts = Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
         rejected=outcomes.count(Outcome.REJECTED),
-        withheld=outcomes.count(Outcome.WITHHELD),
+        withheld=outcomes.count(Outcome.WITHHELD) + taken - len(outcomes),
     )
-    left = lines[len(outcomes) :]
+    left = lines[taken:]
     segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
     return counts

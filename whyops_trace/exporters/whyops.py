@@ -21,7 +21,7 @@ from whyops_trace._server_state import ServerState
 from whyops_trace._summary import LOCAL
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters._numbering import Event, Numbering
-from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.exporters.base import FOR_LOCAL, FOR_SERVER, Batch, Exporter, Outcome
 from whyops_trace.registration import Registration
 from whyops_trace.retry import GiveUp, Split, Wait, decide
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
@@ -47,8 +47,8 @@ class _Stored(msgspec.Struct, rename="camel"):
     message: str | None = None
 
 
-#: How the record that finishes a trace ends: `end` is its last key, so nothing a user wrote can look like it.
-_END: Final = b',"end":true}'
+#: How records end that say whom they are for, or finish a trace, and how without saying it.
+_ENDS: Final = (*FOR_SERVER[::-1], b',"end":true}')
 #: What stands for the start of a line that is no record.
 _NO_HEAD: Final = Head("", b"", "", Numbers(0, None, 0), frozenset(), 0)
 #: What became of events that may be sent: they were not yet, or it does no harm.
@@ -74,6 +74,7 @@ class WhyOpsExporter(Exporter):
 
     name = "whyops"
     remote = True
+    passed_over = FOR_LOCAL
 
     def __init__(
         self, settings: Settings, *, agent: AgentMetadata | None = None, read_timeout: float = READ_TIMEOUT
@@ -327,12 +328,15 @@ def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
 
 
 def _array(records: Iterable[bytes]) -> bytes:
-    """Return records as one JSON array, without what says to local destinations that a trace has ended."""
-    return (
-        b"["
-        + b",".join(record.removesuffix(_END) + b"}" * record.endswith(_END) for record in records)
-        + b"]"
-    )
+    """Return records as one JSON array, without what is only said to this side."""
+    return b"[" + b",".join(map(_bare, records)) + b"]"
+
+
+def _bare(record: bytes) -> bytes:
+    if record.endswith(_ENDS):
+        end = next(end for end in _ENDS if record.endswith(end))
+        return record.removesuffix(end) + b"}"
+    return record
 
 
 def _read(answer: Answer) -> list[_Stored] | None:

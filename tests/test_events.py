@@ -153,5 +153,5 @@ def test_token_counts_under_names_that_nothing_reads_are_said_once(caplog: pytes
     assert built.metadata["usage"] == {"prompt_tokens": 3}
     assert [record.getMessage() for record in caplog.records] == [
         "usage has prompt_tokens, which nothing reads; its names are promptTokens, completionTokens, totalTokens, "
-        "cacheReadTokens, cacheCreationTokens."
+        "cacheReadTokens, cacheCreationTokens, cacheWrite1hTokens, reasoningTokens."
     ]

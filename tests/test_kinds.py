@@ -226,7 +226,7 @@ def test_a_streamed_answer_is_the_text_of_its_pieces(events: Recorded) -> None:
         yield from ("Hel", "lo", "")
 
     assert "".join(ask("x")) == "Hello"
-    assert events.rows[1] == ("llm_response", 2, 1, 1, "ask", {"content": "Hello"}, about("m", "unknown"))
+    assert events.rows[1] == ("llm_response", 2, 1, 1, "ask", {"content": "Hello"}, about("m", "unknown", timeToFirstTokenMs=0))
 
 
 @pytest.mark.anyio
@@ -243,7 +243,7 @@ async def test_a_stream_left_early_keeps_what_came(events: Recorded) -> None:
     await it.aclose()  # type: ignore[attr-defined]
     assert events.rows[1] == (
         "llm_response", 2, 1, 1, "ask", {"content": "Hel", "finishReason": "cancelled"},
-        about("m", "unknown", outcome="cancelled"),
+        about("m", "unknown", timeToFirstTokenMs=0, outcome="cancelled"),
     )  # fmt: skip
 
 

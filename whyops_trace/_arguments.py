@@ -49,6 +49,10 @@ class Arguments:
             Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
         )
 
+    def names(self, name: str) -> bool:
+        """Tell whether there is a parameter of that name."""
+        return name in self._defaults
+
     def accepts(self, name: str) -> bool:
         """Tell whether a call can have an argument of that name."""
         return (

@@ -57,6 +57,7 @@ class _Record(msgspec.Struct, rename="camel"):
     span_id: str = ""
     timestamp: str = ""
     metadata: dict[str, Any] = {}
+    audience: str = msgspec.field(default="", name="for")
 
     def known(self) -> Known:
         """Return what is kept of it."""
@@ -108,7 +109,7 @@ def known_events(home: Path, trace_id: str) -> dict[str, Known]:
 
 def _add(known: dict[str, Known], trace_id: str, record: _Record) -> Known | None:
     """Return what is known of a record, which now includes that it exists; None if it is not looked for."""
-    if record.trace_id != trace_id or record.event_type in LOCAL:
+    if record.trace_id != trace_id or record.event_type in LOCAL or record.audience == "local":
         return None
     return known.setdefault(record.idempotency_key, record.known())
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, cast
 
 from whyops_trace import _json
+from whyops_trace._links import AskedTools, ReportedTurns
 
 if TYPE_CHECKING:
     from whyops_trace.recorder import Recorder
@@ -33,7 +34,7 @@ class TraceState:
         id: The trace id, 1 to 128 characters.
         recorder: Where its records go.
         on: Whether anything is recorded at all: tracing is on, and the trace is not sampled out.
-        run: The name of its numbering, where the user chose the id.
+        run: The name of its numbering, where the user chose the id or a proxy reports to the same trace; else None.
         head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``.
         tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
         steps: The next step numbers, *stride* apart; taken under the recorder's lock.
@@ -47,6 +48,9 @@ class TraceState:
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
         open: How many decorated calls and steps of the trace are open.
+        asked_tools: The tool calls that models asked for in it; None if there were none.
+        reported: The turns of it that clients of providers made, and so report; None if there were none.
+        user: The user it acts for, if that was told.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, what that is
@@ -54,8 +58,8 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
-        "recorder", "root", "run", "steps", "stride", "tail", "token", "usual",
+        "about", "asked_tools", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
+        "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "user", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -67,12 +71,8 @@ class TraceState:
         self.id = trace_id
         self.recorder = recorder
         self.on = recorder.keeps(trace_id) if recorder.processor.samples else recorder.on
-        self.head = b'"traceId":' + _json.string(trace_id)
-        if run:
-            self.head += b',"run":' + _json.string(run)
-        self.head += b',"stepId":'
+        self.name_run(run)
         self.tail = recorder.tail
-        self.run = run
         self.stride = recorder.stride
         self.steps: Iterator[int] = count(1, self.stride)
         self.first = 0
@@ -82,10 +82,31 @@ class TraceState:
         self.usual = False
         self.token = recorder.token
         self.about = b""
+        self.user = ""
+        self.asked_tools: AskedTools | None = None
+        self.reported: ReportedTurns | None = None
         self.blocks = 0
         self.open = 0
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, int, bytes]] = {}
+
+    def name_run(self, run: str | None) -> None:
+        """Name the numbering, before the first record: whoever stores that has to find out where it begins."""
+        self.run = run
+        member = b',"run":' + _json.string(run) if run else b""
+        self.head = b'"traceId":%b%b,"stepId":' % (_json.string(self.id), member)
+
+    def note_asked(self, step: int, tool_calls: Any) -> None:
+        """Remember the tool calls, plain data, that the answer of that step asks for."""
+        if self.asked_tools is None:
+            self.asked_tools = AskedTools()
+        self.asked_tools.note(step, tool_calls)
+
+    def note_turn(self, step: int, models: Iterable[str], text: str | None) -> None:
+        """Remember that the turn which the answer of that step ends is reported: whoever made it need not do so."""
+        if self.reported is None:
+            self.reported = ReportedTurns()
+        self.reported.note(step, models, text)
 
     def tell(self, external_user_id: str | None, about: bytes) -> None:
         """
@@ -98,6 +119,7 @@ class TraceState:
         about = self.recorder.processor.told(about) if about else about
         with self.recorder.lock:
             if external_user_id is not None:
+                self.user = external_user_id
                 self.tail = b'%b,"externalUserId":%b' % (self.recorder.tail, _json.string(external_user_id))
             if about:
                 self.about, self.usual = about, False

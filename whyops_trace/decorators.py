@@ -3,26 +3,25 @@
 
 A function is wrapped by a function of its own kind (plain, coroutine, generator, asynchronous generator), so that
 whatever looks at it sees what it saw before; any other callable by a proxy of it. What is recorded is the business of
-:mod:`whyops_trace.calls`; here is only how a call is driven.
+:mod:`whyops_trace.calls`, how a call that goes on is driven that of :mod:`whyops_trace._drivers`.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import wrapt
 
-from whyops_trace._failure import traceback_of
-from whyops_trace.calls import Call, CallSite, GeneratorCall, Untraced
+from whyops_trace._drivers import driver_of, follow
+from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace.client import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
+from whyops_trace.sites import CallSite
 
 if TYPE_CHECKING:
     _Proxy = wrapt.BaseObjectProxy[Any]
@@ -44,6 +43,7 @@ def traced_tool(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    tool_call_id: str | None = None,
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_tool(function: Any = None, /, **options: Any) -> Any:
@@ -62,6 +62,8 @@ def traced_tool(function: Any = None, /, **options: Any) -> Any:
         metadata: More about the tool; recorded with each call.
         accumulate: For generators: makes the recorded result of the list of items, which is kept for it until the end.
             Without, the first items are recorded as they come.
+        tool_call_id: The parameter that holds the id a model gave to the call, by which the turn that asked for it is
+            found; default: ``tool_call_id``, if there is one. Without an id it is found by name and arguments.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 
@@ -98,7 +100,8 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
     Record every call of a function that asks a model: the messages, the thinking, the answer, the tokens.
 
     The messages are read from the parameter ``messages`` (or ``input``, ``prompt``, ..., else the first one), the
-    answer from what the function returns: text, or data in the shape of OpenAI's or Anthropic's answers.
+    answer from what the function returns: text, an object of OpenAI's or Anthropic's package or data of that shape, or
+    a stream of either, whose turn ends when it is read, closed or dropped.
 
     Args:
         function: The function, where the decorator is used bare.
@@ -182,17 +185,19 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
         raise ConfigurationError(
             f"A decorator was given {function!r:.80}; it takes a function or another callable."
         )
-    if type(function) is FunctionType and _driver(function)[0] is None:
+    if type(function) is FunctionType and driver_of(function)[0] is None:
         return _wrap(kind(function, options, default_recorder), function)
     return TracedCallable(function, kind, options)
 
 
 def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a plain function that traces the calls of a plain function."""
-    begin = site.begin
+    begin, follows, strips = site.begin, site.follows, site.strips
 
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
+        if kwargs and strips:
+            kwargs.pop(TRACE_ID_ARGUMENT, None)
         call = begin(args, kwargs)
         if call is None:
             return function(*args, **kwargs)
@@ -201,6 +206,8 @@ def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             call.fail(error)
             raise
+        if follows:
+            return follow(call, result)
         call.end(result)
         return result
 
@@ -223,11 +230,13 @@ class TracedCallable(_Proxy):
         super().__init__(wrapped)
         self._self_rebuild = (kind, options)
         self._self_site = kind(wrapped, options, default_recorder)
-        self._self_drive, self._self_body = _driver(wrapped)
+        self._self_drive, self._self_body = driver_of(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the callable and trace that."""
         function, site, drive = self.__wrapped__, self._self_site, self._self_drive
+        if kwargs and site.strips:
+            kwargs.pop(TRACE_ID_ARGUMENT, None)
         if drive is not None:
             named = site.look(args, kwargs)
             if named is None:  # a TypeError is raised now, not when it is awaited or iterated
@@ -243,6 +252,8 @@ class TracedCallable(_Proxy):
         except BaseException as error:
             call.fail(error)
             raise
+        if site.follows:
+            return follow(call, result)
         call.end(result)
         return result
 
@@ -277,122 +288,3 @@ class TracedCallable(_Proxy):
     def _self_copied(self, wrapped: Any) -> Any:
         kind, options = self._self_rebuild
         return self if wrapped is self.__wrapped__ else _trace(kind, wrapped, options)
-
-
-#: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
-Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
-
-
-def _driver(function: Any) -> tuple[Driver | None, Any]:
-    """
-    Return what drives a callable that does not run when it is called, and the function whose body then runs.
-
-    The driver is None for a callable that runs when it is called.
-    """
-    while isinstance(function, functools.partial):
-        function = function.func
-    for body in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
-        if inspect.iscoroutinefunction(body):
-            return _await, body
-        if inspect.isasyncgenfunction(body):
-            return _iterate_async, body
-        if inspect.isgeneratorfunction(body):
-            return _iterate, body
-    return None, function
-
-
-async def _await(
-    site: CallSite,
-    named: dict[str, Any],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    call = site.open(named, Call)
-    try:
-        awaitable = function(*args, **kwargs)
-        del named, args, kwargs  # what the body lets go of must not live on here
-        result = await awaitable
-    except BaseException as error:
-        if call is not None:
-            call.fail(error)
-        raise
-    if call is not None:
-        call.end(result)
-    return result
-
-
-def _iterate(
-    site: CallSite,
-    named: dict[str, Any],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Generator[Any, Any, Any]:
-    items = function(*args, **kwargs)
-    call = site.open(named, GeneratorCall) or Untraced()
-    del named, args, kwargs
-    # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
-    # by this frame while it is suspended.
-    sent: list[Any] = [None]
-    step, thrown = items.send, None
-    while True:
-        try:
-            sent.append((yield call.suspend(step(sent.pop()))))
-            step, thrown = items.send, None
-        except BaseException as error:
-            if not call.running:  # thrown in by the consumer, or closed
-                step, thrown = items.throw, type(error)
-                sent.append(_without_frame(error))
-            elif type(error) is StopIteration:  # isinstance might run code of the exception
-                call.finish(error.value, abandoned=thrown is GeneratorExit)
-                return error.value
-            else:
-                call.fail(error)
-                raise
-        call.resume()
-
-
-async def _iterate_async(
-    site: CallSite,
-    named: dict[str, Any],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> AsyncGenerator[Any, Any]:
-    items = function(*args, **kwargs)
-    call = site.open(named, GeneratorCall) or Untraced()
-    del named, args, kwargs
-    sent: list[Any] = [None]
-    step, thrown = functools.partial(_start, items), None
-    while True:
-        try:
-            sent.append((yield call.suspend(await step(sent.pop()))))
-            step, thrown = items.asend, None
-        except BaseException as error:
-            if not call.running:
-                step, thrown = items.athrow, type(error)
-                sent.append(_without_frame(error))
-            elif type(error) is StopAsyncIteration:
-                call.finish(None, abandoned=thrown is GeneratorExit)
-                return
-            else:
-                call.fail(error)
-                raise
-        call.resume()
-
-
-def _start(items: AsyncGenerator[Any, Any], sent: None) -> Coroutine[Any, Any, Any]:
-    """Start an asynchronous generator unseen by the event loop, which at its end would close it beside its driver."""
-    hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
-    try:
-        return items.asend(sent)
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
-
-
-def _without_frame(error: BaseException) -> BaseException:
-    """Return what was thrown into a driver without the driver's frame, which it gets when it leaves."""
-    traceback = traceback_of(error)
-    return error if traceback is None else BaseException.with_traceback(error, traceback.tb_next)

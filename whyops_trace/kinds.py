@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from whyops_trace import _json
+from whyops_trace._assembly import assemble, first_token
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
-from whyops_trace.calls import C, Call, CallSite, Items, error_content
+from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace.calls import Asked, Call, Items, error_content
+from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
 from whyops_trace.recorder import Recorder
+from whyops_trace.sites import C, CallSite
 
 #: How much of what a generator yields is recorded: the first items, up to so many bytes of JSON.
 MAX_ITEMS: Final = 100
@@ -20,7 +24,8 @@ MAX_ITEMS_BYTES: Final = 65_536
 class Tool(CallSite):
     """``tool_call_request``, then ``tool_call_response``; an ``error`` between the two if the tool raised."""
 
-    written: ClassVar[frozenset[str]] = frozenset({"tool", "latencyMs", "outcome"})
+    options: ClassVar[Mapping[str, str]] = {**CallSite.options, "tool_call_id": "text"}
+    written: ClassVar[frozenset[str]] = frozenset({"tool", "latencyMs", "outcome", "requestedBy"})
 
     def __init__(
         self,
@@ -29,6 +34,11 @@ class Tool(CallSite):
         recorder: Callable[[], Recorder | None],
     ) -> None:
         super().__init__(function, options, recorder)
+        #: The parameter that holds the id of the model's tool call.
+        self._id_parameter: str = options.get("tool_call_id") or "tool_call_id"
+        if "tool_call_id" in options:
+            self.require(self._id_parameter)
+        self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
         name = _json.string(self.name)
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
@@ -37,6 +47,14 @@ class Tool(CallSite):
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
         return b"tool_call_request", self._metadata, self._request + _json.encode(named, hides) + b"}]}"
+
+    def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
+        """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
+        asked = state.asked_tools
+        step = (
+            asked.find(self.name, named, named.get(self._id_parameter), state.recorder.hides) if asked else 0
+        )
+        return b',"requestedBy":%d' % step if step else b""
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record what the tool returned: what is no object under ``result``, a generator's items under ``items``."""
@@ -57,7 +75,7 @@ class Tool(CallSite):
             items = b"," + _items(call.items) if call.items is not None and self.capture_output else b""
             self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b',"outcome":"cancelled"')
         else:
-            call.record(b"error", self._metadata, error_content(error, hides))
+            call.record(b"error", self._metadata, _json.encode(error_content(error), hides))
             results = b'{"error":%b}' % _json.encode(describe(error), hides)
             self._close(call, results, elapsed_ms, b',"outcome":"error"')
 
@@ -65,10 +83,10 @@ class Tool(CallSite):
         metadata = b'%b,"latencyMs":%d%b' % (self._metadata, elapsed_ms, ending)
         call.close(b"tool_call_response", metadata, self._response + results + b"}")
 
-    def keep(self, items: Items, item: Any, hides: Callable[[str], bool]) -> None:
+    def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep the first items as JSON."""
         if self.capture_output and len(items.kept) < MAX_ITEMS and items.size < MAX_ITEMS_BYTES:
-            encoded = _json.encode(item, hides)
+            encoded = _json.encode(item, call.state.recorder.hides)
             items.kept.append(encoded)
             items.size += len(encoded)
 
@@ -83,8 +101,11 @@ class Llm(CallSite):
         "extract": "a function",
     }
     written: ClassVar[frozenset[str]] = frozenset(
-        {"function", "latencyMs", "model", "outcome", "params", "provider", "systemPrompt", "tools", "usage"}
-    )
+        {"function", "latencyMs", "model", "outcome", "params", "provider", "systemPrompt", "timeToFirstTokenMs",
+         "tools", "usage", "wraps"}
+    )  # fmt: skip
+    holds = True
+    follows = True
 
     def __init__(
         self,
@@ -100,9 +121,10 @@ class Llm(CallSite):
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         call = super()._open(named, run)
-        model = named.get("model")
-        if call is not None and type(model) is str:
-            call.asked = model
+        if call is not None:
+            asked = call.asked = call.asked or Asked()
+            asked.model = _text(named.get("model"))
+            asked.provider = _text(named.get("provider"))
         return call
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
@@ -118,29 +140,47 @@ class Llm(CallSite):
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record the model's thinking and its answer."""
-        turn = self._read(call, result)
+        answer = assemble(call.items.kept) if call.items is not None else result
+        error = answer.get("error") if call.items is not None and isinstance(answer, dict) else None
+        turn = self._read(call, answer)
+        ending = self._settled(call, turn)
         hides = call.state.recorder.hides
+        if error:  # told in the stream
+            self._fail(call, turn, elapsed_ms, ending, error)
+            return
         for thought in turn.thinking if self.capture_output else ():
             call.record(b"llm_thinking", self._function, _json.encode(thought, hides))
-        self._close(call, turn, elapsed_ms, b"")
+        self._close(call, turn, elapsed_ms, ending)
+
+    def _settled(self, call: Call, turn: Turn) -> bytes:
+        """Decide who reports the turn; return what its answer's metadata tell of that, led by a comma."""
+        if call.settle():
+            turn.usage = {}  # the turns inside have it
+            return b',"wraps":true'
+        return b""
 
     def _read(self, call: Call, result: Any) -> Turn:
-        if call.items is not None:
-            texts = [item for item in call.items.kept if isinstance(item, str)]
-            result = "".join(texts) if len(texts) == len(call.items.kept) else call.items.kept
         if self._extract is not None:
             result = self.made_by("extract", self._extract, result)
         return read_response(_json.plain(result, call.state.recorder.hides))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
+        came = call.items is not None and self._extract is None
+        turn = self._read(call, assemble(call.items.kept)) if came and call.items else Turn()
+        ending = self._settled(call, turn)
         if outcome(error) == "cancelled":
-            turn = self._read(call, None) if call.items is not None and self._extract is None else Turn()
             turn.finish_reason = "cancelled"
-            self._close(call, turn, elapsed_ms, b',"outcome":"cancelled"')
+            self._close(call, turn, elapsed_ms, ending + b',"outcome":"cancelled"')
         else:
-            hides = call.state.recorder.hides
-            call.close(b"error", self._named(call, Turn(), elapsed_ms, b""), error_content(error, hides))
+            self._fail(call, turn, elapsed_ms, ending, error_content(error))
+
+    def _fail(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, error: Mapping[str, Any]) -> None:
+        content = {"message": "The stream broke off.", **error}
+        if turn.content and self.capture_output:
+            content["partial"] = turn.content
+        body = _json.encode(content, call.state.recorder.hides)
+        call.close(b"error", self._named(call, turn, elapsed_ms, ending), body)
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
         hides = call.state.recorder.hides
@@ -150,23 +190,41 @@ class Llm(CallSite):
                 content["content"] = turn.content
             if turn.tool_calls:
                 content["toolCalls"] = turn.tool_calls
+            if turn.refusal:
+                content["refusal"] = turn.refusal
         if turn.finish_reason:
             content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
         if turn.usage:
             ending = b',"usage":%b%b' % (_json.encode(turn.usage, hides), ending)
-        call.close(b"llm_response", self._named(call, turn, elapsed_ms, ending), _json.encode(content, hides))
+        step = call.close(
+            b"llm_response", self._named(call, turn, elapsed_ms, ending), _json.encode(content, hides)
+        )
+        if turn.tool_calls:
+            call.state.note_asked(step, turn.tool_calls)
+        if call.asked and call.asked.by_client:
+            call.state.note_turn(step, (call.asked.model, turn.model), turn.content)
 
     def _named(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
         """Return the metadata members of an answer: its model, else the one asked for, else the decorator's."""
-        model = (turn.model or call.asked or self._model or "unknown")[:MAX_MODEL]
-        provider = self._provider or turn.provider or (model.split("/")[0] if "/" in model else "unknown")
+        asked = call.asked
+        model = (turn.model or (asked.model if asked else "") or self._model or "unknown")[:MAX_MODEL]
+        named = turn.provider or (asked.provider if asked else "") or self._provider
+        # Many speak as OpenAI does, so that an answer does it says less than whoever wrote the code.
+        if turn.provider == "openai":
+            named = (asked.provider if asked else "") or self._provider or named
+        provider = named or (model.split("/")[0] if "/" in model else "unknown")
+        if asked and asked.first_token_ms is not None:
+            ending = b',"timeToFirstTokenMs":%d%b' % (asked.first_token_ms, ending)
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
             self._function, _json.string(model), _json.string(provider), elapsed_ms, ending,
         )  # fmt: skip
 
-    def keep(self, items: Items, item: Any, hides: Callable[[str], bool]) -> None:
+    def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep every piece of text, and other items as plain data."""
-        items.kept.append(item if type(item) is str else _json.plain(item, hides))
+        kept = item if type(item) is str else _json.plain(item, call.state.recorder.hides)
+        items.kept.append(kept)
+        if call.asked and call.asked.first_token_ms is None and first_token([kept]) is not None:
+            call.asked.first_token_ms = call.elapsed_ms()
 
 
 class Embedding(Llm):
@@ -190,23 +248,26 @@ class Embedding(Llm):
         if self._extract is not None:
             result = self.made_by("extract", self._extract, result)
         answer = _json.plain(result, call.state.recorder.hides, shapes=True)
-        count, dimensions = read_embedding(answer)
+        vectors = read_embedding(answer)
         described = answer if isinstance(answer, dict) else {}
         model = described.get("model")
         turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(described.get("usage")))
-        ending = b',"usage":%b' % _json.encode(turn.usage, call.state.recorder.hides) if turn.usage else b""
+        ending = self._settled(call, turn)
+        if turn.usage:
+            ending += b',"usage":%b' % _json.encode(turn.usage, call.state.recorder.hides)
         content = {
             "object": "list",
-            "embeddingCount": count,
-            "firstEmbeddingDimensions": dimensions,
-            "encodingFormat": "float",
+            "embeddingCount": vectors.count,
+            "firstEmbeddingDimensions": vectors.dimensions,
+            "encodingFormat": vectors.encoding,
         }
         self._answer(call, turn, elapsed_ms, ending, content)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer without vectors that says it was cancelled."""
         if outcome(error) == "cancelled":
-            self._answer(call, Turn(), elapsed_ms, b',"outcome":"cancelled"', {"embeddingCount": 0})
+            ending = self._settled(call, Turn()) + b',"outcome":"cancelled"'
+            self._answer(call, Turn(), elapsed_ms, ending, {"embeddingCount": 0})
         else:
             super().fail(call, error, elapsed_ms)
 
@@ -215,6 +276,10 @@ class Embedding(Llm):
     ) -> None:
         body = _json.encode(content, call.state.recorder.hides)
         call.close(b"embedding_response", self._named(call, turn, elapsed_ms, ending), body)
+
+
+def _text(value: Any) -> str:
+    return value if type(value) is str else ""
 
 
 def _items(items: Items) -> bytes:

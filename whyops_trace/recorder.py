@@ -321,6 +321,10 @@ class Recorder:
             )  # fmt: skip
         else:
             given = given or {}
+            is_local = end.startswith(FOR_LOCAL)
+            if is_local and not state.first and not state.run:
+                # The server gets this trace's first event from the proxy, so that it has to number what comes after.
+                state.name_run(f"{self.token}-{next(self._runs)}")
             user = given.get("external_user_id")
             line = _ANY % (
                 kind, state.head, step, *_relations(state, step, parent, given), within, state.about, metadata,
@@ -330,13 +334,9 @@ class Recorder:
                 b',"externalUserId":' + _json.string(user) if user else b"", content, end,
             )  # fmt: skip
             state.first = state.first or step
-            # What a server does not get tells it nothing, and begins a run for it only where it begins the trace.
-            is_local = end.startswith(FOR_LOCAL)
             if not is_local:
-                state.about = b""
-            if not (is_local and state.run):
-                state.root = state.root or step
-                state.usual = state.given is None and not state.about
+                state.root, state.about = state.root or step, b""
+                state.usual = state.given is None
         self._append(line)
 
     def _tick(self, now: int) -> None:

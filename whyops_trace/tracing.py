@@ -17,10 +17,12 @@ from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
 from whyops_trace._failure import ending
 from whyops_trace._guard import guarded, warn_once
+from whyops_trace._links import AskedTools, ReportedTurns
+from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.recorder import LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
+from whyops_trace.recorder import FOR_LOCAL, LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
 from whyops_trace.types import SpanId
 
 P = ParamSpec("P")
@@ -321,17 +323,53 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
     if event.type == "tool_call_response":
         request, nested = _close_tool(state, event, span)
         parent, within = (request, nested) if request else (parent, within)
+    metadata, end = _members(state, event.metadata), LINE_END
+    if event.type == "llm_response" and state.reported is not None:
+        doubled = _claim_turn(state, state.reported, event)
+        if doubled:
+            metadata, end = doubled, FOR_LOCAL + LINE_END
+    elif event.type == "tool_call_request" and state.asked_tools is not None:
+        metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
     step = state.recorder.record(
-        state, event.type.encode(), parent, within, _members(state, event.metadata), _encode(state, event.content),
-        made or NO_SPAN, given=event.options or None,
+        state, event.type.encode(), parent, within, metadata, _encode(state, event.content), made or NO_SPAN, end,
+        event.options or None,
     )  # fmt: skip
     if event.type == "tool_call_request":
         _open_tool(state, span, step, within, made)
+    elif event.type == "llm_response" and event.content.get("toolCalls"):
+        state.note_asked(step, _json.plain(event.content["toolCalls"], state.recorder.hides))
+    if end is not LINE_END:
+        return step
     if here:
         advance(state, step)
     else:
         state.last = step
     return step
+
+
+def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> bytes:
+    """Return the metadata of a turn reported by hand that a client has reported already; nothing if none has."""
+    turn = reported.claim(event.metadata["model"], event.content.get("content"))
+    if not turn:
+        return b""
+    warn_once(
+        f"turn reported twice: {event.metadata['model']}",
+        "llm_response(model=%r) in trace %r reports a turn that the traced client has reported itself (step %d). It "
+        "is kept on this machine only; leave it out: a client from openai() or anthropic() reports its own turns.",
+        event.metadata["model"],
+        state.id,
+        turn,
+    )
+    metadata = {name: value for name, value in event.metadata.items() if name != "usage"}
+    return b',"doubles":%d%b' % (turn, _members(state, metadata))
+
+
+def _requested_by(state: TraceState, asked: AskedTools, tool_calls: Any) -> bytes:
+    """Return the metadata member that names the turn which asked for a tool call, led by a comma, or nothing."""
+    hides = state.recorder.hides
+    call = next(iter(dicts_of(_json.plain(tool_calls, hides))), {})
+    step = asked.find(text_of(call.get("name")), dict_of(call.get("arguments")), call.get("id"), hides)
+    return b',"requestedBy":%d' % step if step else b""
 
 
 def _open_tool(state: TraceState, span: str, step: int, within: int, made: bytes) -> None:

@@ -60,6 +60,8 @@ class TokenUsage(TypedDict, total=False):
 
     ``promptTokens`` excludes the cached ones, which ``cacheReadTokens`` and ``cacheCreationTokens`` count:
     WhyOps adds the cost of the three. ``totalTokens`` is what the provider billed in all.
+    ``cacheWrite1hTokens`` is the part of ``cacheCreationTokens`` that is kept for an hour and not for minutes,
+    ``reasoningTokens`` the part of ``completionTokens`` that the model thought with.
     """
 
     promptTokens: int
@@ -67,6 +69,8 @@ class TokenUsage(TypedDict, total=False):
     totalTokens: int
     cacheReadTokens: int
     cacheCreationTokens: int
+    cacheWrite1hTokens: int
+    reasoningTokens: int
 
 
 class UserMessageMetadata(TypedDict, total=False):

@@ -1,0 +1,352 @@
+"""
+Makes one answer of the items of a stream.
+
+Everything here works on plain data, in the shapes that OpenAI and Anthropic stream and in those of the events that
+their packages make of them. Each item is looked at once, none is modified, and no shape makes it fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
+
+#: The id of the chunk that the WhyOps proxy adds to a stream.
+_SIGNATURE: Final = "gen-signature"
+#: Members whose text comes in pieces; any other member comes whole.
+_GROWING: Final = (
+    "content", "text", "refusal", "reasoning_content", "reasoning", "thinking", "arguments", "input",
+    "partial_json", "transcript", "data",
+)  # fmt: skip
+#: Members of a chat message, or of its tool calls, that are objects with texts in pieces.
+_NESTED: Final = ("function", "custom", "function_call", "audio")
+_MESSAGE_EVENTS: Final = frozenset(
+    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
+     "message_stop", "ping"}
+)  # fmt: skip
+#: What grows in an item of a response: a text of its own, or that of a part in a list. By the type of the event: the
+#: list, the name of the index in it, the type of the part, and the member that grows.
+_DELTAS: Final = {
+    "response.custom_tool_call_input.delta": ("", "", "", "input"),
+    "response.function_call_arguments.delta": ("", "", "", "arguments"),
+    "response.output_text.delta": ("content", "content_index", "output_text", "text"),
+    "response.reasoning_summary_text.delta": ("summary", "summary_index", "summary_text", "text"),
+    "response.reasoning_text.delta": ("content", "content_index", "reasoning_text", "text"),
+    "response.refusal.delta": ("content", "content_index", "refusal", "refusal"),
+}
+
+
+def assemble(items: Sequence[Any]) -> Any:
+    """
+    Return the answer that the same call would have given without streaming, as far as ``read_response`` reads it.
+
+    Texts are joined. Of the chunks and events of OpenAI and Anthropic an answer is built, as far as the stream came;
+    what a package's own events repeat of them is not counted again. Of items of any other kind a list is returned.
+
+    If the stream told of an error, the answer has a dict that is not empty under ``error``, in which ``message``,
+    ``type`` and ``code`` are what the provider said; and nothing else if the error is all that came.
+    """
+    if items and all(isinstance(item, str) for item in items):
+        return "".join(items)
+    for item in items:
+        build = _builder(item)
+        if build is not None:
+            return build(items)
+    errors = [_error(item) for item in items]
+    return {"error": errors[0]} if errors and all(errors) else list(items)
+
+
+def first_token(items: Sequence[Any]) -> int | None:
+    """Return the index of the first item that brings text, thinking or a tool call; None if none does."""
+    return next((index for index, item in enumerate(items) if _brings_output(item)), None)
+
+
+def is_complete(items: Sequence[Any]) -> bool:
+    """Tell whether the stream said that the answer is whole; of several choices, each of them."""
+    choices: dict[int, bool] = {}
+    for item in items:
+        kind = _kind(item)
+        if kind in ("message_stop", "response.completed", "response.incomplete"):
+            return True
+        if kind == "message_delta" and dict_of(item.get("delta")).get("stop_reason"):
+            return True
+        for choice in dicts_of(_chunk(item).get("choices")):
+            index = _index(choice)
+            choices[index] = choices.get(index, False) or bool(choice.get("finish_reason"))
+    return bool(choices) and all(choices.values())
+
+
+def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
+    """Return what builds the answer of a stream with such an item; None if the item does not tell."""
+    kind = _kind(item)
+    if isinstance(_chunk(item).get("choices"), list):
+        return _build_chat
+    if kind.startswith("response."):
+        return _build_response
+    return _build_message if kind in _MESSAGE_EVENTS else None
+
+
+def _brings_output(item: Any) -> bool:
+    if isinstance(item, str):
+        return bool(item)
+    kind = _kind(item)
+    if kind in _DELTAS:
+        return bool(text_of(item.get("delta")))
+    if kind == "response.output_item.added":
+        return _kind(item.get("item")).endswith("_call")
+    if kind == "content_block_start":
+        block = dict_of(item.get("content_block"))
+        return _says(block) or _kind(block) not in ("text", "thinking", "")
+    if kind == "content_block_delta":
+        return _says(dict_of(item.get("delta")))
+    chunk = _chunk(item)
+    return _says(chunk) or any(_says(_delta(choice)) for choice in dicts_of(chunk.get("choices")))
+
+
+def _says(fields: dict[str, Any]) -> bool:
+    """Tell whether an object holds a piece of text, or of a tool call."""
+    nested = [dict_of(fields.get(name)) for name in _NESTED]
+    return (
+        any(text_of(part.get(name)) for part in (fields, *nested) for name in _GROWING)
+        or any(text_of(part.get("name")) for part in nested)
+        or bool(dicts_of(fields.get("tool_calls")))
+    )
+
+
+def _kind(item: Any) -> str:
+    return text_of(dict_of(item).get("type"))
+
+
+def _index(item: dict[str, Any], name: str = "index") -> int:
+    index = item.get(name)
+    return index if isinstance(index, int) else 0
+
+
+def _error(item: Any) -> dict[str, Any]:
+    """Return what an item says of an error, nothing if it tells of none."""
+    error = dict_of(item).get("error")
+    if isinstance(error, str) and error:
+        return {"message": error}
+    if _kind(item) == "error" and not dict_of(error):
+        return {"message": text_of(item.get("message")), "code": item.get("code")}
+    return dict_of(error)
+
+
+def _said(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the members that say something, as another chunk or event may leave them empty."""
+    return ((name, value) for name, value in fields.items() if value is not None and value != "")
+
+
+class _Draft:
+    """An object while it grows: texts by their pieces, anything else as it came last."""
+
+    __slots__ = ("fields", "pieces")
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields = dict(fields)
+        self.pieces: dict[str, list[str]] = {}
+
+    def grow(self, name: str, piece: Any) -> None:
+        """Add a piece to a text."""
+        self.pieces.setdefault(name, []).append(text_of(piece))
+
+    def add(self, delta: Mapping[str, Any]) -> None:
+        """Add what a delta brings."""
+        for name, value in delta.items():
+            if value is not None:
+                self.put(name, value)
+
+    def put(self, name: str, value: Any) -> None:
+        """Add what one member of a delta brings."""
+        if name in _GROWING and isinstance(value, str):
+            self.grow(name, value)
+        elif value != "":
+            self.fields[name] = value
+
+    def done(self) -> dict[str, Any]:
+        """Return the object as it is now."""
+        texts = {name: text_of(self.fields.get(name)) + "".join(some) for name, some in self.pieces.items()}
+        return self.fields | texts
+
+
+class _Nest(_Draft):
+    """A draft some of whose members are drafts."""
+
+    __slots__ = ("nested",)
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.nested: dict[str, _Draft] = {}
+
+    def put(self, name: str, value: Any) -> None:
+        """Add what one member of a delta brings, to a draft within if it is an object."""
+        if name in _NESTED and isinstance(value, dict):
+            self.nested.setdefault(name, _Draft({})).add(value)
+        else:
+            super().put(name, value)
+
+    def done(self) -> dict[str, Any]:
+        """Return the object as it is now."""
+        return super().done() | {name: draft.done() for name, draft in self.nested.items()}
+
+
+def _chunk(item: Any) -> dict[str, Any]:
+    """Return the chat chunk that an item is, or that an event of the package brings; nothing for other items."""
+    chunk = dict_of(item.get("chunk")) if _kind(item) == "chunk" else dict_of(item)
+    return {} if chunk.get("id") == _SIGNATURE else chunk
+
+
+def _delta(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return what a choice of a chunk brings, the message of an answer that came whole, or a text completion's text."""
+    return dict_of(choice.get("delta")) or dict_of(choice.get("message")) or {"text": choice.get("text")}
+
+
+class _Choice:
+    """One choice of a chat completion."""
+
+    def __init__(self) -> None:
+        self.finish_reason: Any = None
+        self.message = _Nest()
+        self.calls: list[_Nest] = []
+        self.open: dict[int, _Nest] = {}
+
+    def add(self, choice: dict[str, Any]) -> None:
+        """Add what a chunk brings."""
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        delta = _delta(choice)
+        self.message.add(delta)
+        for call in dicts_of(delta.get("tool_calls")):
+            self._call(call).add(call)
+
+    def _call(self, piece: dict[str, Any]) -> _Nest:
+        """Return the tool call that a piece belongs to. Some servers give all the same index, others none."""
+        index = _index(piece)
+        call = self.open.get(index)
+        named = any(text_of(dict_of(piece.get(part)).get("name")) for part in ("function", "custom"))
+        if call is None or (named and piece.get("id") not in (None, "", call.fields.get("id"))):
+            call = self.open[index] = _Nest()
+            self.calls.append(call)
+        return call
+
+    def done(self, index: int) -> dict[str, Any]:
+        """Return the choice as it is now."""
+        message = self.message.done()
+        if self.calls:
+            message["tool_calls"] = [call.done() for call in self.calls]
+        return {"index": index, "message": message, "finish_reason": self.finish_reason}
+
+
+def _build_chat(items: Sequence[Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    choices: dict[int, _Choice] = {}
+    for item in items:
+        chunk = _chunk(item)
+        if error := _error(chunk):
+            answer["error"] = error
+        if "type" not in chunk:
+            answer.update((name, value) for name, value in _said(chunk) if name not in ("choices", "error"))
+            for choice in dicts_of(chunk.get("choices")):
+                choices.setdefault(_index(choice), _Choice()).add(choice)
+    answer["object"] = text_of(answer.get("object")).removesuffix(".chunk")
+    answer["choices"] = [choices[index].done(index) for index in sorted(choices)]
+    return answer
+
+
+class _Block(_Draft):
+    """One block of a message's content."""
+
+    __slots__ = ("citations",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self.citations: list[Any] = []
+
+    def put(self, name: str, value: Any) -> None:
+        """Add what one member of a delta brings, but its type, which is not the block's."""
+        if name == "citation":
+            self.citations.append(value)
+        elif name != "type":
+            super().put(name, value)
+
+    def done(self) -> dict[str, Any]:
+        """Return the block as it is now, its input as data unless the JSON is cut or wrong."""
+        block = super().done()
+        if written := block.pop("partial_json", ""):
+            try:
+                block["input"] = msgspec.json.decode(written)
+            except (ValueError, RecursionError):
+                block["input"] = written
+        if self.citations:
+            block["citations"] = [*list_of(block.get("citations")), *self.citations]
+        return block
+
+
+class _Item:
+    """One item of a response's output."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.draft = _Draft(fields)
+        self.parts: dict[tuple[str, int], _Draft] = {}
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Add what a delta brings."""
+        member, index, kind, text = _DELTAS[_kind(event)]
+        draft = self.draft
+        if member:
+            draft = self.parts.setdefault((member, _index(event, index)), _Draft({"type": kind}))
+        draft.grow(text, event.get("delta"))
+
+    def done(self) -> dict[str, Any]:
+        """Return the item as it is now."""
+        lists: dict[str, list[Any]] = {}
+        for (member, _), part in self.parts.items():
+            lists.setdefault(member, []).append(part.done())
+        return self.draft.done() | lists
+
+
+def _build_response(items: Sequence[Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    output: dict[int, _Item] = {}
+    for item in items:
+        kind, index = _kind(item), _index(dict_of(item), "output_index")
+        if kind in ("response.output_item.added", "response.output_item.done"):
+            output[index] = _Item(dict_of(item.get("item")))
+        elif kind in _DELTAS:
+            output.setdefault(index, _Item({})).add(item)
+        elif error := _error(item):
+            answer["error"] = error
+        elif kind.startswith("response."):
+            answer.update(_said(dict_of(item.get("response"))))
+    if answer.get("status") == "failed" and not _error(answer):
+        answer["error"] = {"message": "The response failed, and the provider does not say why."}
+    # A response that has ended lists its output itself, but some servers leave the list empty.
+    if not answer.get("output"):
+        answer["output"] = [output[index].done() for index in sorted(output)]
+    return answer
+
+
+def _build_message(items: Sequence[Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    usage: dict[str, Any] = {}
+    blocks: dict[int, _Block] = {}
+    for item in items:
+        kind = _kind(item)
+        if kind == "message_start":
+            answer.update(dict_of(item.get("message")))
+            usage.update(dict_of(answer.get("usage")))
+        elif kind == "content_block_start":
+            blocks[_index(item)] = _Block(dict_of(item.get("content_block")))
+        elif kind == "content_block_delta":
+            blocks.setdefault(_index(item), _Block({})).add(dict_of(item.get("delta")))
+        elif kind == "message_delta":
+            answer.update(_said(dict_of(item.get("delta"))))
+            # Its counts are those of the whole message so far; what it leaves out stays as it was at the start.
+            usage.update(_said(dict_of(item.get("usage"))))
+        elif error := _error(item):
+            answer["error"] = error
+    answer["usage"] = usage
+    answer["content"] = [blocks[index].done() for index in sorted(blocks)]
+    return answer

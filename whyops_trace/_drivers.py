@@ -1,0 +1,237 @@
+"""
+Drives calls that go on after the callable was called: coroutines, generators, and the streams that functions return.
+
+Whoever awaits or iterates sees what they would without: values, exceptions, what is sent and thrown in.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from whyops_trace._failure import traceback_of
+from whyops_trace._guard import guarded
+from whyops_trace.calls import Call, Followed, GeneratorCall, Untraced
+from whyops_trace.providers._watch import is_read, is_response, watch
+from whyops_trace.sites import CallSite
+
+if TYPE_CHECKING:
+    _Proxy = wrapt.BaseObjectProxy[Any]
+else:
+    # The proxy that is no iterable; wrapt 1, which other packages may hold back, has only the one that is.
+    _Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
+
+#: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
+Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
+
+
+def driver_of(function: Any) -> tuple[Driver | None, Any]:
+    """
+    Return what drives a callable that does not run when it is called, and the function whose body then runs.
+
+    The driver is None for a callable that runs when it is called.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    for body in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
+        if inspect.iscoroutinefunction(body):
+            return _await, body
+        if inspect.isasyncgenfunction(body):
+            return _iterate_async, body
+        if inspect.isgeneratorfunction(body):
+            return _iterate, body
+    return None, function
+
+
+async def _await(
+    site: CallSite,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    call = site.open(named, Call)
+    try:
+        awaitable = function(*args, **kwargs)
+        del named, args, kwargs  # what the body lets go of must not live on here
+        result = await awaitable
+    except BaseException as error:
+        if call is not None:
+            call.fail(error)
+        raise
+    if call is None:
+        return result
+    if site.follows:
+        return follow(call, result)
+    call.end(result)
+    return result
+
+
+def _iterate(
+    site: CallSite | Followed,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Generator[Any, Any, Any]:
+    items = function(*args, **kwargs)
+    call = site.open(named, GeneratorCall) or Untraced()
+    del named, args, kwargs
+    # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
+    # by this frame while it is suspended.
+    sent: list[Any] = [None]
+    step, thrown = items.send, None
+    while True:
+        try:
+            sent.append((yield call.suspend(step(sent.pop()))))
+            step, thrown = items.send, None
+        except BaseException as error:
+            if not call.running:  # thrown in by the consumer, or closed
+                step, thrown = items.throw, type(error)
+                sent.append(_without_frame(error))
+            elif type(error) is StopIteration:  # isinstance might run code of the exception
+                call.finish(error.value, abandoned=thrown is GeneratorExit)
+                return error.value
+            else:
+                call.fail(error)
+                raise
+        call.resume()
+
+
+async def _iterate_async(
+    site: CallSite | Followed,
+    named: dict[str, Any],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> AsyncGenerator[Any, Any]:
+    items = function(*args, **kwargs)
+    call = site.open(named, GeneratorCall) or Untraced()
+    del named, args, kwargs
+    sent: list[Any] = [None]
+    step, thrown = functools.partial(_start, items), None
+    while True:
+        try:
+            sent.append((yield call.suspend(await step(sent.pop()))))
+            step, thrown = items.asend, None
+        except BaseException as error:
+            if not call.running:
+                step, thrown = items.athrow, type(error)
+                sent.append(_without_frame(error))
+            elif type(error) is StopAsyncIteration:
+                call.finish(None, abandoned=thrown is GeneratorExit)
+                return
+            else:
+                call.fail(error)
+                raise
+        call.resume()
+
+
+def _start(items: AsyncGenerator[Any, Any], sent: None) -> Coroutine[Any, Any, Any]:
+    """Start an asynchronous generator unseen by the event loop, which at its end would close it beside its driver."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return items.asend(sent)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _without_frame(error: BaseException) -> BaseException:
+    """Return what was thrown into a driver without the driver's frame, which it gets when it leaves."""
+    traceback = traceback_of(error)
+    return error if traceback is None else BaseException.with_traceback(error, traceback.tb_next)
+
+
+def follow(call: Call, result: Any) -> Any:
+    """
+    End a call with what it returned, or when that has ended if it is a stream.
+
+    A provider's stream stays the object it is, and is watched as its response is read. A generator is driven by
+    another one; any other iterator stands behind a proxy.
+
+    Returns:
+        What is to be returned in place of the result.
+    """
+    kind = type(result)
+    if kind is GeneratorType:
+        return _iterate(Followed(call), {}, lambda: result, (), {})
+    if kind is AsyncGeneratorType:
+        return _iterate_async(Followed(call), {}, lambda: result, (), {})
+    # Looked up as they are, since a mock makes what it is asked for. What has both faces, as that has, is whatever its
+    # owner takes it for, and is left alone.
+    found = {name for base in kind.__mro__ for name in ("__next__", "__anext__", "close") if name in vars(base)}
+    faces = found - {"close"}
+    if len(faces) == 1 and "close" in found and _is_watched(call, result):
+        return result
+    if faces == {"__next__"}:
+        return FollowedIterator(result, Followed(call))
+    if faces == {"__anext__"}:
+        return FollowedAsyncIterator(result, Followed(call))
+    call.end(result)
+    return result
+
+
+@guarded("looking at a stream")
+def _is_watched(call: Call, result: Any) -> bool:
+    """Watch the response of a provider's stream, if the result is one that nobody has read; tell whether it is."""
+    response = getattr(result, "response", None)
+    if call.accumulates or not is_response(response) or is_read(response):
+        return False
+    watch(response, call)
+    call.detach()
+    return True
+
+
+class FollowedIterator(_Proxy):
+    """
+    Stands for an iterator, and ends the call that returned it when it ends, or is dropped.
+
+    Args:
+        wrapped: The iterator.
+        followed: The call.
+    """
+
+    def __init__(self, wrapped: Any, followed: Followed) -> None:
+        super().__init__(wrapped)
+        self._self_followed = followed
+
+    def __iter__(self) -> FollowedIterator:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._self_followed.suspend(next(self.__wrapped__))
+        except StopIteration:
+            self._self_followed.finish(None, abandoned=False)
+            raise
+        except BaseException as error:
+            self._self_followed.fail(error)
+            raise
+
+
+class FollowedAsyncIterator(_Proxy):
+    """Stands for an asynchronous iterator as :class:`FollowedIterator` does for a plain one."""
+
+    def __init__(self, wrapped: Any, followed: Followed) -> None:
+        super().__init__(wrapped)
+        self._self_followed = followed
+
+    def __aiter__(self) -> FollowedAsyncIterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return self._self_followed.suspend(await anext(self.__wrapped__))
+        except StopAsyncIteration:
+            self._self_followed.finish(None, abandoned=False)
+            raise
+        except BaseException as error:
+            self._self_followed.fail(error)
+            raise

@@ -1,0 +1,25 @@
+"""What a member of plain data holds if it has the type one expects, and nothing of that type if it has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def dict_of(value: Any) -> dict[str, Any]:
+    """Return a dict as it is, an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(value: Any) -> list[Any]:
+    """Return a list as it is, an empty one for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def dicts_of(value: Any) -> list[dict[str, Any]]:
+    """Return the dicts among the items of a list."""
+    return [item for item in list_of(value) if isinstance(item, dict)]
+
+
+def text_of(value: Any) -> str:
+    """Return a text as it is, an empty one for anything else."""
+    return value if isinstance(value, str) else ""

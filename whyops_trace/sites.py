@@ -1,0 +1,261 @@
+"""
+What decorating a callable fixed (:class:`CallSite`): its name and options, and how its calls begin and end.
+
+The three kinds of call, in :mod:`whyops_trace.kinds`, differ in the events they make of a request, a result and a
+failure, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final, TypeVar
+
+from whyops_trace import _json
+from whyops_trace._arguments import Arguments
+from whyops_trace._checks import MAX_NAME, check_metadata
+from whyops_trace._clock import iso
+from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace.calls import Asked, Call, Held, Items
+from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState
+from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
+from whyops_trace.processors import REDACTED
+from whyops_trace.recorder import FOR_LOCAL, LINE_END, NO_PARENT, Recorder
+
+C = TypeVar("C", bound="Call")
+
+#: How threads of pools are named, those of asyncio's ``run_in_executor(None, ...)`` too.
+_POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
+
+
+class CallSite:
+    """
+    What is known of a decorated callable before it is called.
+
+    Args:
+        function: The bare callable.
+        options: The decorator's options, checked by :meth:`check`.
+        recorder: Returns what records a call outside any trace; None if nothing does.
+    """
+
+    #: The options the decorator takes, and what each must be.
+    options: ClassVar[Mapping[str, str]] = {
+        "name": "text",
+        "capture_input": "True, False or a list of parameter names",
+        "capture_output": "True or False",
+        "redact": "a list of parameter names",
+        "metadata": "a dict",
+        "accumulate": "a function",
+        "enabled": "True or False",
+    }
+    #: Metadata keys this kind of call writes itself.
+    written: ClassVar[frozenset[str]] = frozenset()
+    #: Whether a call may turn out to be reported by somebody else, see :meth:`_hold`.
+    holds: bool = False
+    #: Whether what a call returns may go on, and is followed to its end.
+    follows: bool = False
+    #: Whether an argument that the WhyOps proxy adds is left out of the calls.
+    strips: bool = False
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, Any],
+        recorder: Callable[[], Recorder | None],
+    ) -> None:
+        self._recorder = recorder
+        self.name: str = options.get("name") or _name_of(function)
+        about = check_metadata(options.get("metadata"), self.written)
+        members = _json.encode(about, lambda _: False)[1:-1]
+        #: JSON members of the user's metadata, led by a comma, or nothing.
+        self.metadata = b"," + members if members else b""
+        capture = options.get("capture_input", True)
+        self._captured = None if capture is True else frozenset(capture or ())
+        self._redacted = frozenset(options.get("redact") or ())
+        self._plain = self._captured is None and not self._redacted
+        self.capture_output: bool = options.get("capture_output", True)
+        self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
+        self._arguments = Arguments(function)
+        self._names = self._arguments.positional
+        #: How many arguments a call has that needs no further look.
+        self._usual = self._arguments.usual if self._plain else -1
+        for name in (*(self._captured or ()), *self._redacted):
+            self.require(name)
+
+    def require(self, name: str) -> None:
+        """
+        See to it that calls can have an argument of that name.
+
+        Raises:
+            ConfigurationError: if they cannot.
+        """
+        if not self._arguments.accepts(name):
+            raise ConfigurationError(
+                f"{self.name} has no parameter {name!r}; capture_input, redact and tool_call_id take names of its "
+                "parameters."
+            )
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return a decorator's options checked.
+
+        Raises:
+            UnknownOptionError: if there is no such option.
+            ConfigurationError: if one has the wrong type.
+        """
+        checked = dict(options)
+        for option, value in options.items():
+            expected = cls.options.get(option)
+            if expected is None:
+                known = ", ".join(sorted(cls.options))
+                raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {known}.")
+            if "names" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+                checked[option] = tuple(value)  # an iterator would serve one function only
+            if not _fits(expected, checked[option]):
+                raise ConfigurationError(f"{option} is {value!r:.80}; it must be {expected}.")
+        return checked
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
+        if len(args) == self._usual and not kwargs:
+            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
+        named = self._arguments.named(args, kwargs)
+        if self._plain or named is None:
+            return named
+        if self._captured is not None:
+            named = {name: value for name, value in named.items() if name in self._captured}
+        return {name: REDACTED if name in self._redacted else value for name, value in named.items()}
+
+    @guarded("recording a call")
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
+        named = self.named(args, kwargs)
+        return None if named is None else self._open(named, Call)
+
+    @guarded("looking at the arguments of a call")
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
+        return self.named(args, kwargs)
+
+    @guarded("recording a call")
+    def open(self, named: dict[str, Any], run: type[C]) -> C | None:
+        """Record the request of a call whose body runs now, and enter its scope; None if nothing is recorded."""
+        return self._open(named, run)
+
+    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
+        outer = SCOPE.get()
+        scope = outer or self._trace_of_its_own()
+        if scope is None:
+            return None
+        state, within, last, turn = scope
+        recorder = state.recorder
+        if not state.on:
+            # What runs inside a trace of its own that is sampled out must not begin another one.
+            return run(self, scope, outer, b"") if outer is None and recorder.on else None
+        kind, metadata, content = self.request(named, recorder.hides)
+        if state.asked_tools is not None:
+            metadata = self.requested_by(state, named) + metadata
+        span = recorder.open_span()
+        if self.holds and recorder.traces_clients:
+            return self._hold((kind, metadata, content), run, scope, outer, span)
+        step = recorder.record(state, kind, last or within, within, metadata, content, span, opens=1)
+        return run(self, (state, step, 0, turn), outer, span)
+
+    def _hold(
+        self,
+        request: tuple[bytes, bytes, bytes],
+        run: type[C],
+        scope: Scope,
+        outer: Scope | None,
+        span: bytes,
+    ) -> C:
+        """
+        Record a request that the server gets when the call ends, unless somebody else reports the turn to it.
+
+        Until then it is the parent of nothing that the server gets: what follows has the parent that it has itself.
+        """
+        state, within, last, around = scope
+        recorder, parent = state.recorder, last or within
+        turn = OpenTurn(around)
+        kind, metadata, content = request
+        end = FOR_LOCAL + LINE_END if recorder.serves else LINE_END
+        step = recorder.record(state, kind, parent, within, metadata, content, span, end, opens=1)
+        call = run(self, (state, step, (parent or NO_PARENT) if recorder.serves else 0, turn), outer, span)
+        asked = call.asked = Asked()
+        asked.turn = turn
+        if recorder.serves:
+            asked.held = Held(kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000))
+        return call
+
+    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+        """Return the event type, metadata members and content of a request."""
+        raise NotImplementedError
+
+    def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
+        """Record what a call returned, or what is kept of the items it yielded."""
+        raise NotImplementedError
+
+    def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
+        """Record that a call raised, was cancelled, or was abandoned as a generator."""
+        raise NotImplementedError
+
+    def keep(self, call: Call, items: Items, item: Any) -> None:
+        """Keep what is recorded of one item of a generator or stream."""
+        raise NotImplementedError
+
+    def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
+        """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
+        return b""
+
+    def made_by(self, option: str, function: Callable[[Any], Any], value: Any) -> Any:
+        """Return what the function of an option makes of a value; if it raises, the value, and say so once."""
+        made, error = attempt(function, value)
+        if error is None:
+            return made
+        warn_once(
+            f"{option} of {self.name}",
+            "%s of %r raised %s; what it was given is recorded instead.",
+            option,
+            self.name,
+            type(error).__name__,
+        )
+        return value
+
+    def _trace_of_its_own(self) -> Scope | None:
+        recorder = self._recorder()
+        if recorder is None:
+            return None
+        thread = threading.current_thread().name
+        if recorder.open_blocks and thread.startswith(_POOL_THREADS):
+            warn_once(
+                "lost scope",
+                "%s was called in thread %r, which does not know the trace that is open, and makes a trace of its own. "
+                "Submit whyops_trace.propagate(function), or call whyops_trace.propagate_threads() once.",
+                self.name,
+                thread,
+            )
+        return recorder.new_trace(), 0, 0, None
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function, of what a partial calls, or of a callable object's class."""
+    for candidate in (function, getattr(function, "func", None), type(function)):
+        name = getattr(candidate, "__name__", None)
+        if isinstance(name, str) and name:
+            return name[:MAX_NAME]
+    return "call"
+
+
+def _fits(expected: str, value: object) -> bool:
+    if value is None:
+        return expected != "True or False"
+    if expected == "text":
+        return isinstance(value, str) and 0 < len(value) <= MAX_NAME
+    if expected == "a function":
+        return callable(value)
+    if expected == "a dict":
+        return isinstance(value, Mapping)
+    if isinstance(value, bool):
+        return expected.startswith("True")
+    return "names" in expected and isinstance(value, tuple) and all(isinstance(name, str) for name in value)

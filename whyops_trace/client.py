@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import attempt, guarded, say, warn_once
@@ -34,6 +34,9 @@ from whyops_trace.types import AgentInfo, AgentMetadata, Ledger
 
 if TYPE_CHECKING:
     from whyops_trace.exporters.whyops import WhyOpsExporter
+    from whyops_trace.providers.clients import Family
+
+T = TypeVar("T")
 
 #: Seconds ``flush`` waits unless told otherwise.
 FLUSH_TIMEOUT: Final = 10.0
@@ -152,6 +155,7 @@ class WhyOps:
             clock=clock or SystemClock(),
             on=bool(destinations),
         )
+        self.recorder.serves = self._server is not None and bool(destinations)
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
         self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
@@ -199,6 +203,50 @@ class WhyOps:
         It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
         """
         return Step(name, input=input, metadata=metadata, recorder=lambda: self.recorder)
+
+    def openai(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:
+        """
+        Return a client of the openai package like *client*, whose calls of models are turns of the trace.
+
+        With a key its requests go through the WhyOps proxy, which reports the turns; with none they go to the provider
+        and are recorded from here. Synchronous and asynchronous clients are taken alike, and the copies that
+        ``with_options()`` and ``copy()`` make of the one returned are traced as well.
+
+        Args:
+            client: The client; it stays as it is.
+            proxy: Whether requests go through the WhyOps proxy; default: if there is a key.
+            fallback: Whether a request goes to the provider, with the client's own key, where the proxy is down or
+                refuses it. Without, the error is raised.
+
+        Raises:
+            ConfigurationError: if it is no such client, or *proxy* is True and there is no key.
+
+        Example::
+
+            client = sdk.openai(openai.OpenAI())
+            with trace("checkout-8841"):
+                client.chat.completions.create(model="gpt-4o", messages=messages)
+        """
+        return self._traced(client, "openai", proxy, fallback)
+
+    def anthropic(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:
+        """Return a client of the anthropic package like *client*, traced as :meth:`openai` says."""
+        return self._traced(client, "anthropic", proxy, fallback)
+
+    def _traced(self, client: T, family: Family, proxy: bool | None, fallback: bool) -> T:
+        from whyops_trace.providers._link import Proxy
+        from whyops_trace.providers.clients import trace_client
+
+        if proxy and not self.settings.server:
+            raise ConfigurationError("proxy=True needs an api_key (WHYOPS_API_KEY) and tracing that is on.")
+        through = None
+        if self._server is not None and proxy is not False:
+            delivery = next(each for each in self._deliveries if self._server in each.exporters)
+            self._server.introduces = True
+            delivery.start(0.0)
+            through = Proxy(self.settings.proxy_url, self.settings.api_key, delivery)
+        traced: T = trace_client(client, family, self.recorder, proxy=through, fallback=fallback)
+        return traced
 
     def init_agent_sync(self) -> AgentInfo | None:
         """

@@ -13,7 +13,9 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from statistics import median
 from typing import Final
 
 from whyops_trace._guard import attempt, report, say, warn_once
@@ -30,6 +32,8 @@ LINGER: Final = 0.05
 ADOPT_EVERY: Final = 10.0
 #: Seconds a destination waits for another one, which has to pass what is held before more can be taken over.
 PATIENCE: Final = 1.0
+#: How many of the latest batches tell how long one takes.
+RECENT: Final = 9
 #: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
 STOP_GRACE: Final = 0.2
 
@@ -64,6 +68,12 @@ class Delivery:
         self._wake = threading.Event()
         #: Set while somebody waits for the worker: no lingering, no backoff.
         self._hurry = threading.Event()
+        #: How many wait for something that what is recorded has to come before.
+        self._hurried = 0
+        #: Seconds that the latest batches took.
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        #: Set when the worker has done its first work, and the exporters have introduced themselves.
+        self._introduced = threading.Event()
         #: Held while records are handed over, by the worker or by whoever drains without one.
         self._delivering = threading.Lock()
         self._progress = threading.Condition()
@@ -114,12 +124,17 @@ class Delivery:
             gathered = time.monotonic() + self._linger
             while unprepared:
                 attempt(unprepared.pop().prepare)  # what fails here is said when it fails where it is needed
-            self._hurry.wait(max(0.0, gathered - time.monotonic()))
+            if not self._hurried:
+                self._hurry.wait(max(0.0, gathered - time.monotonic()))
             self._hurry.clear()  # before the work: whoever waits from now on has it tried again
             wait, error = attempt(self.deliver, stop)
             if error is not None:
                 report("delivering records", error)
                 wait = LAST_BACKOFF
+            if not self._introduced.is_set():
+                for exporter in self.exporters if not wait else ():
+                    attempt(exporter.introduce)
+                self._introduced.set()
             if wait and not stop.is_set():
                 self._hurry.wait(wait)
                 self._wake.set()
@@ -188,11 +203,14 @@ class Delivery:
                 continue
             adopted = segment.header.token != self._journal.token
             while not stop.is_set():
+                started = time.monotonic()
                 counts, error = attempt(hand_over, exporter, segment, adopted=adopted)
                 if error is not None:
                     return self._failed(exporter, error)
                 if counts is None:
                     break
+                if counts.delivered:
+                    self._recent.append(time.monotonic() - started)
                 self._failures[exporter.name] = 0
                 with self._progress:
                     self._progress.notify_all()
@@ -241,6 +259,51 @@ class Delivery:
             self.deliver()
         with self._progress:
             self._progress.wait_for(lambda: self._reached(targets), max(0.0, deadline - time.monotonic()))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that this process recorded is not delivered yet."""
+        return not self._reached({exporter.name: self._journal.emitted for exporter in self.exporters})
+
+    def catch_up(self, timeout: float) -> None:
+        """
+        Wait a moment until what was recorded so far is delivered.
+
+        It is not waited for what fails at present, nor where a batch lately took longer than the wait would be.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        if self._recent and median(self._recent) > timeout:
+            self._hurry.set()
+        elif self.is_behind and not any(self._failures.values()):
+            self.flush(time.monotonic() + timeout)
+
+    def hurry(self) -> None:
+        """Let no burst gather, until :meth:`calm` is called as often."""
+        with self._progress:
+            self._hurried += 1
+
+    def calm(self) -> None:
+        """Let bursts gather again."""
+        with self._progress:
+            self._hurried = max(0, self._hurried - 1)
+
+    def start(self, timeout: float) -> None:
+        """
+        Let the worker begin, before there is anything to deliver.
+
+        Args:
+            timeout: Seconds to wait at most until the exporters have introduced themselves.
+        """
+        if not self._introduced.is_set():
+            self.wake()
+            self._introduced.wait(timeout)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the exporters have introduced themselves, or tried to."""
+        return self._introduced.is_set()
 
     def _reached(self, targets: dict[str, int]) -> bool:
         return all(sum(self._journal.totals(name)) >= target for name, target in targets.items())

@@ -70,6 +70,11 @@ class Registration:
         self._process = os.getpid()
         self._random = random.Random()  # noqa: S311 - jitter
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is nothing to register, or the server was told the same before, by whichever process."""
+        return self._done or self._state.agent(self._key).registered == self._fingerprint
+
     def ensure(self, *, backlog: bool = False) -> None:
         """
         Register the agent, unless that is done.

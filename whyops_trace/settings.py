@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         api_key: ``WHYOPS_API_KEY``; "" records to the local store.
         agent_name: ``WHYOPS_AGENT_NAME``, else the name of the program; 1 to 255 characters.
-        proxy_url: ``WHYOPS_PROXY_URL``, without a slash at its end.
+        proxy_url: ``WHYOPS_PROXY_URL``, without ``/v1`` or a slash at its end.
         analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
         home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
         tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
@@ -106,7 +106,9 @@ def resolve(
     return Settings(
         api_key=key,
         agent_name=_agent_name(agent_name),
-        proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL),
+        proxy_url=_url("proxy_base_url", proxy_base_url, "WHYOPS_PROXY_URL", DEFAULT_PROXY_URL).removesuffix(
+            "/v1"
+        ),
         analyse_url=_url("analyse_base_url", analyse_base_url, "WHYOPS_ANALYSE_URL", DEFAULT_ANALYSE_URL),
         home=home_directory(home),
         tracing=mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,8 @@ from whyops_trace.exporters.base import Outcome
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
 #: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.
 PATIENCE: Final = 45.0
+#: Answers of models that are remembered, so that tool calls may name them.
+REMEMBERED_ANSWERS: Final = 10_000
 
 
 class Event:
@@ -39,14 +42,21 @@ class Event:
         self.outcome: Outcome | None = None
         self.shift: int | None = None
 
-    def number(self, shift: int) -> None:
-        """Number it as the shift of its run says."""
+    def number(self, shift: int, *, requested: bool) -> None:
+        """
+        Number it as the shift of its run says.
+
+        Args:
+            shift: The shift.
+            requested: Whether the server has the answer that asked for it.
+        """
         numbers = self.head.numbers.shifted(shift, self.head.given, begins=self.head.numbers.parent is None)
-        self.sent = unrun(self.line, self.head, numbers if 0 < numbers.step <= MAX_STEP else None)
+        known = numbers if 0 < numbers.step <= MAX_STEP else None
+        self.sent = unrun(self.line, self.head, known, requested=requested)
 
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
-        self.sent = unrun(self.line, self.head, None)
+        self.sent = unrun(self.line, self.head, None, requested=False)
 
 
 class Numbering:
@@ -62,6 +72,8 @@ class Numbering:
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
+        #: The answers of models that the server gets from here: those that the proxy reports have other numbers there.
+        self._answers: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
         #: Until when to wait for a parent's numbering.
         self._patience: dict[RunKey, float] = {}
 
@@ -93,10 +105,12 @@ class Numbering:
     ) -> bool:
         """Number an event, or let it begin its run, or wait; return whether those after it can go on."""
         head = event.head
+        requested = self._note_answer(head)
         if event.outcome is not None:
             return True
         if not head.run:
-            event.sent = unrun(event.line, head, head.numbers) if head.given else event.line
+            changed = head.given or not requested
+            event.sent = unrun(event.line, head, head.numbers, requested=requested) if changed else event.line
             return True
         key = event.key = (head.run, process)
         shift = self._shift(key)
@@ -105,7 +119,7 @@ class Numbering:
             self._state.keep_shifts({key: shift})
         run = runs.setdefault(head.trace, head.run)
         if shift is not None:
-            event.number(shift)
+            event.number(shift, requested=requested)
         elif run != head.run:
             return False  # it goes on with a trace whose events before it have to be stored first
         elif key not in begins:
@@ -114,6 +128,15 @@ class Numbering:
             begins[key] = event
             event.leave_to_server()
         return True
+
+    def _note_answer(self, head: Head) -> bool:
+        """Remember an answer of a model; tell whether an event names none that the server does not get from here."""
+        if head.type == "llm_response":
+            self._answers[head.trace, head.run, head.numbers.step] = None
+            if len(self._answers) > REMEMBERED_ANSWERS:
+                self._answers.popitem(last=False)
+        asked = head.numbers.requested_by
+        return not asked or (head.trace, head.run, asked) in self._answers
 
     def learn(self, begun: Iterable[Event]) -> None:
         """Keep what the server's answers show of runs that were not known; it is on disk when this returns."""

@@ -62,6 +62,9 @@ class Exporter:
     def prepare(self) -> None:
         """Load what exporting needs, while a first burst gathers; nothing has to be ready after it."""
 
+    def introduce(self) -> None:
+        """Do what has to be done once before anybody else tells the destination of what is recorded here."""
+
     def export(self, batch: Batch) -> Sequence[Outcome]:
         """
         Take a batch.

@@ -96,6 +96,8 @@ class WhyOpsExporter(Exporter):
             servers,
             self._state,
         )
+        #: Whether a proxy tells the server of what is recorded here as well.
+        self.introduces = False
         #: Events a request may hold at present.
         self._limit = MAX_EVENTS
         #: Times in a row that nothing was stored.
@@ -114,6 +116,18 @@ class WhyOpsExporter(Exporter):
     def prepare(self) -> None:
         """Load the HTTP library, and the certificates that are trusted."""
         self._http.prepare()
+
+    def introduce(self) -> None:
+        """
+        Register the agent before the proxy's events do, which would make another version of it.
+
+        Where the server knows this version already, as far as is known here, that may wait for the first event.
+
+        Raises:
+            DeliveryError: if that failed.
+        """
+        if self.introduces and not self.registration.is_known:
+            self.registration.ensure()
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
         """

@@ -1,0 +1,201 @@
+"""One request of a client that calls a model, from before it is built to the end of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from whyops_trace._checks import MAX_ID, size
+from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace.calls import Call
+from whyops_trace.context import SCOPE, Scope
+from whyops_trace.providers._undo import Undo, undo
+from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, watch
+
+if TYPE_CHECKING:
+    from whyops_trace.providers._link import Link
+
+TRACE_ID: Final = "X-Trace-ID"
+THREAD_ID: Final = "X-Thread-ID"
+USER_ID: Final = "X-External-User-Id"
+AGENT_NAME: Final = "X-Agent-Name"
+
+
+class Request:
+    """
+    One request, whose turn is recorded while it is made.
+
+    Attributes:
+        call: Its turn, once the request is built; None if nothing is recorded.
+        proxied: Whether it goes through the WhyOps proxy, which reports the turn.
+
+    Args:
+        link: How the client is connected.
+        headers: The client's own headers, which every request has.
+    """
+
+    def __init__(self, link: Link, headers: Mapping[str, Any]) -> None:
+        self._link = link
+        self._headers = headers
+        self.call: Call | None = None
+        self.proxied = link.proxy is not None
+        self._begun = False
+        self._watched = False
+        self._answer: Any = None
+        #: Where the caller stands, if the request names another trace than that.
+        self._elsewhere: tuple[Scope | None] | None = None
+        self._outer: Request | None = None
+
+    def __enter__(self) -> Request:
+        self._outer = CURRENT.get()
+        CURRENT.set(self)
+        self._link.hurry(self.proxied)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        """Record how the request failed; an error that another try follows, without the proxy, is not raised."""
+        CURRENT.set(self._outer)
+        self._link.calm(self.proxied)
+        if error is None:
+            return False
+        if self.proxied and self._link.falls_back(error):
+            self.proxied = False
+            if self.call is not None and self.call.asked is not None:
+                self.call.asked.proxied = False  # so the turn is reported from here
+            return True
+        self._failed(error)
+        return False
+
+    @guarded("recording a request to a model")
+    def begin(self, options: Any) -> None:
+        """Record what the model is asked, before the request is built; a further try is the same request."""
+        if self._begun:
+            return
+        self._begun = True
+        site = self._link.endpoints.site(options)
+        if site is None:
+            return
+        before = SCOPE.get()
+        scope = self._scope(before, {**_texts(self._headers), **_texts(options.headers)})
+        if scope is not before:
+            self._elsewhere = (before,)
+            SCOPE.set(scope)
+        if self.proxied and scope is not None:
+            self._link.recorder.make_room(scope[0])
+        call = self.call = site.open(_body(options), Call)
+        if call is None:
+            self._return()
+            return
+        if call.asked is not None:
+            call.asked.by_client = True
+            call.asked.proxied = self.proxied
+        turn = None if before is None else before[3]
+        while turn is not None:
+            turn.wraps, turn = True, turn.outer
+
+    def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
+        """Return where the request stands: in the trace its headers name, else in this client's that is open."""
+        recorder, named = self._link.recorder, _named(headers, TRACE_ID) or ""
+        scope = open_here if open_here is not None and open_here[0].recorder is recorder else None
+        if not 0 < size(named) <= MAX_ID or (scope is not None and scope[0].id == named):
+            return scope
+        if scope is not None:
+            warn_once(
+                f"trace ids: {named}",
+                "A request has the header %s: %r, while trace %r is open: the events of one workflow end up in two "
+                "traces. Leave the header out; requests get the id of the trace that is open.",
+                TRACE_ID,
+                named,
+                scope[0].id,
+            )
+        state = recorder.trace(named)
+        return state, 0, state.last, None
+
+    def _return(self) -> None:
+        """Go back to where the caller stands; the trace that the request named goes on after it."""
+        if self._elsewhere is not None:
+            scope = SCOPE.get()
+            if scope is not None and not scope[1]:
+                scope[0].last = scope[2]
+            SCOPE.set(*self._elsewhere)
+
+    @guarded("naming the trace to the proxy")
+    def name_trace(self, options: Any) -> None:
+        """Give the request the headers that tell the proxy what it belongs to, where nobody else has."""
+        scope = SCOPE.get()
+        if scope is None or not self.proxied:
+            return
+        given = {**_texts(self._headers), **_texts(options.headers)}
+        state = scope[0]
+        names = {TRACE_ID: state.id, THREAD_ID: state.id, AGENT_NAME: self._link.recorder.agent_name}
+        if is_header(state.user):
+            names[USER_ID] = state.user
+        missing = {name: value for name, value in names.items() if value and not _named(given, name)}
+        options.headers = {**missing, **(options.headers if isinstance(options.headers, Mapping) else {})}
+
+    @guarded("looking at the answer of a model")
+    def receive(self, response: Any) -> None:
+        """Look at an answer: now if it is there, else while it is read."""
+        call = self.call
+        if call is None or response is None or not response.is_success:
+            return
+        undoes = self.proxied and self._link.endpoints.family == "openai"
+        if is_read(response):
+            body: bytes = response.content
+            if undoes and (cleaned := undo(body)) is not body:
+                response._content = body = cleaned
+            self._answer, _ = attempt(msgspec.json.decode, body)
+        else:
+            streams = media_type(response) == EVENT_STREAM
+            watch(response, call, Undo(streams=streams) if undoes else None)
+            self._watched = True
+
+    def answered(self, result: Any) -> Any:
+        """Record the answer, that of a stream when it ends; return it."""
+        self._answered(result)
+        return result
+
+    @guarded("recording the answer of a model")
+    def _answered(self, result: Any) -> None:
+        call = self.call
+        if call is None:
+            return
+        if self._watched:
+            call.detach()
+        else:
+            call.end(result if self._answer is None else self._answer)
+        self._return()
+
+    @guarded("recording that a request failed")
+    def _failed(self, error: BaseException) -> None:
+        if self.call is not None:
+            self.call.fail(error)
+            self._return()
+
+
+#: The request that is being made here.
+CURRENT: ContextVar[Request | None] = ContextVar("whyops_trace_request", default=None)
+
+
+def is_header(value: str) -> bool:
+    """Tell whether a text can be the value of an HTTP header as it is."""
+    return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
+
+
+def _body(options: Any) -> dict[str, Any]:
+    body = options.json_data
+    extra = getattr(options, "extra_json", None)
+    return {**(body if isinstance(body, Mapping) else {}), **(extra if isinstance(extra, Mapping) else {})}
+
+
+def _texts(headers: Any) -> dict[str, str]:
+    """Return the headers that have a value; some only say that there is none."""
+    given = headers if isinstance(headers, Mapping) else {}
+    return {name: value for name, value in given.items() if isinstance(value, str)}
+
+
+def _named(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for given, value in headers.items() if given.lower() == name.lower()), None)

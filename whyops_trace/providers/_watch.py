@@ -1,0 +1,201 @@
+"""
+Looks on while the body of an HTTP response is read by whoever made the request, and ends the traced call with it.
+
+A response is watched by making it an instance of a subclass of its own class: every way to read it (by events, lines
+or bytes, in one piece, with a provider's helper) goes through ``iter_bytes`` or ``aiter_bytes``, every end through
+``close``, ``aclose`` or the garbage collector. Nothing is read ahead or held back, and what is kept is parsed when the
+call ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from whyops_trace._assembly import first_token, is_complete
+from whyops_trace._guard import attempt, guarded
+from whyops_trace._sse import read_sse
+from whyops_trace.calls import Call, Items
+from whyops_trace.providers._undo import Undo
+
+#: The media type of a stream of events.
+EVENT_STREAM: Final = "text/event-stream"
+
+
+def is_response(thing: Any) -> bool:
+    """Tell whether something is an HTTP response as httpx has them, by what it can do."""
+    needed = ("headers", "iter_bytes", "aiter_bytes", "close", "aclose", "is_closed", "is_stream_consumed")
+    return all(hasattr(type(thing), name) or hasattr(thing, name) for name in needed)
+
+
+def is_read(response: Any) -> bool:
+    """Tell whether the body of a response has been read, or cannot be any more."""
+    return bool(response.is_closed or response.is_stream_consumed)
+
+
+def media_type(response: Any) -> str:
+    """Return the media type of a response, "" if it has none."""
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+
+def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
+    """
+    Watch a response that has not been read.
+
+    Args:
+        response: The response.
+        call: Ends as the reading does.
+        undo: Takes out of the body what does not belong to it, before anybody sees it.
+
+    Raises:
+        TypeError: if objects of its class cannot be given another one.
+    """
+    response._whyops = Watch(call, streams=media_type(response) == EVENT_STREAM, undo=undo)
+    response.__class__ = _watched(type(response))
+
+
+class Watch:
+    """
+    What was seen of a body so far.
+
+    Args:
+        call: The call it answers.
+        streams: Whether it is a stream of events.
+        undo: See :func:`watch`.
+    """
+
+    def __init__(self, call: Call, *, streams: bool, undo: Undo | None) -> None:
+        self._call = call
+        self._streams = streams
+        self._undo = undo
+        self._chunks: list[bytes] = []
+        #: When each came, as the recorder's clock tells it.
+        self._moments: list[int] = []
+        #: Whether the next piece is being waited for: what closes the response meanwhile is that it has ended.
+        self._reading = False
+        self._ended = False
+
+    def see(self, chunk: bytes) -> bytes:
+        """Keep a piece of the body; return what is passed on of it."""
+        self._reading = False
+        self._chunks.append(chunk)
+        self._moments.append(self._call.state.recorder.perf_counter_ns())
+        return chunk if self._undo is None else self._undo.feed(chunk)
+
+    def read(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass on the pieces of a body, and end with it."""
+        with closing(chunks):  # type: ignore[type-var]
+            self._reading = True
+            try:
+                for chunk in chunks:
+                    if passed := self.see(chunk):
+                        yield passed
+                    self._reading = True
+            except BaseException as error:
+                if self._reading:
+                    self._end(error=error)
+                raise
+        if rest := self._rest():
+            yield rest
+
+    async def aread(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass on the pieces of a body as :meth:`read` does."""
+        async with aclosing(chunks):  # type: ignore[type-var]
+            self._reading = True
+            try:
+                async for chunk in chunks:
+                    if passed := self.see(chunk):
+                        yield passed
+                    self._reading = True
+            except BaseException as error:
+                if self._reading:
+                    self._end(error=error)
+                raise
+        if rest := self._rest():
+            yield rest
+
+    def _rest(self) -> bytes:
+        self._reading = False
+        self._end(whole=True)
+        return b"" if self._undo is None else self._undo.rest()
+
+    def closed(self) -> None:
+        """Note that the response was closed, or is gone: it ends here, unless it is closed because it was read."""
+        if not self._reading:
+            self._end()
+
+    @guarded("recording the end of a stream")
+    def _end(self, *, whole: bool = False, error: BaseException | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        call, body = self._call, b"".join(self._chunks)
+        if self._streams:
+            items = self._take_events(body)
+            whole = whole or is_complete(items)
+            answer = None
+        else:
+            answer, undecoded = attempt(msgspec.json.decode, body)
+            whole = whole or undecoded is None
+        self._chunks.clear()
+        if error is None and not whole:
+            error = GeneratorExit()  # as a generator that nobody reads to its end
+        if error is None:
+            call.end(answer)
+        else:
+            call.fail(error)
+
+    def _take_events(self, body: bytes) -> list[Any]:
+        """Hand the events of a stream to the call, and when the first one with output came."""
+        events = read_sse(body)
+        items = [item for _, item in events]
+        self._call.items = Items(items)
+        first = first_token(items)
+        if first is not None and self._call.asked is not None:
+            end = 0
+            for chunk, moment in zip(self._chunks, self._moments, strict=True):
+                end += len(chunk)
+                if end >= events[first][0]:
+                    self._call.asked.first_token_ms = self._call.elapsed_ms(moment)
+                    break
+        return items
+
+
+#: The subclasses made so far.
+_classes: WeakKeyDictionary[type[Any], type[Any]] = WeakKeyDictionary()
+
+
+def _watched(response_class: type[Any]) -> type[Any]:
+    """Return a subclass of a class of responses whose instances are watched."""
+    if response_class in _classes:
+        return _classes[response_class]
+
+    class Watched(response_class):  # type: ignore[misc]
+        def iter_bytes(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+            return self._whyops.read(super().iter_bytes(*args, **kwargs))  # type: ignore[no-any-return]
+
+        def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+            return self._whyops.aread(super().aiter_bytes(*args, **kwargs))  # type: ignore[no-any-return]
+
+        def close(self) -> None:
+            try:
+                super().close()
+            finally:
+                self._whyops.closed()
+
+        async def aclose(self) -> None:
+            try:
+                await super().aclose()
+            finally:
+                self._whyops.closed()
+
+        def __del__(self) -> None:
+            self._whyops.closed()
+
+    for name in ("__module__", "__qualname__", "__name__", "__doc__"):
+        setattr(Watched, name, getattr(response_class, name))
+    return _classes.setdefault(response_class, Watched)

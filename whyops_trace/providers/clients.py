@@ -1,0 +1,81 @@
+"""Traces a client of the openai or the anthropic package."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from whyops_trace._guard import warn_once
+from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.providers._endpoints import Endpoints, provider_of, variant
+from whyops_trace.providers._link import Link, Proxy
+from whyops_trace.providers._request import is_header
+from whyops_trace.providers._traced import bare, connect, is_client
+from whyops_trace.recorder import ROOM, Recorder
+
+Family = Literal["openai", "anthropic"]
+
+_EXAMPLES: Final = {"openai": "openai.OpenAI()", "anthropic": "anthropic.Anthropic()"}
+
+
+def trace_client(
+    client: Any, family: Family, recorder: Recorder, *, proxy: Proxy | None = None, fallback: bool = False
+) -> Any:
+    """
+    Return a copy of a client whose calls of models are recorded as turns.
+
+    Args:
+        client: Any client of the package; it stays as it is.
+        family: The package.
+        recorder: Records its turns.
+        proxy: The WhyOps proxy that its requests go through; None: to the provider itself.
+        fallback: Whether they go there where the proxy fails.
+
+    Raises:
+        ConfigurationError: if it is no client of that package.
+    """
+    _check(client, family)
+    recorder.traces_clients = True
+    original = bare(client)
+
+    def link(proxied: bool) -> Endpoints:
+        return Endpoints(family, provider_of(original, family), lambda: recorder, proxied=proxied)
+
+    direct = connect(original.copy(), Link(recorder, link(False)))
+    if proxy is None or not _can_be_proxied(original, family, recorder):
+        return direct
+    recorder.stride = ROOM
+    url = f"{proxy.url}/v1" if family == "openai" else proxy.url
+    copied = original.copy(api_key=proxy.key, base_url=url)
+    if getattr(copied, "auth_token", None) is not None:
+        copied.auth_token = None  # it would be sent in place of the key
+    return connect(copied, Link(recorder, link(True), proxy=proxy, direct=direct, fallback=fallback))
+
+
+def _check(client: Any, family: Family) -> None:
+    other: Family = "anthropic" if family == "openai" else "openai"
+    packages = {base.__module__.partition(".")[0] for base in type(client).__mro__}
+    if not is_client(client) or (other in packages and family not in packages):
+        hint = f" Use {other}(...) for it." if other in packages else ""
+        raise ConfigurationError(
+            f"{family}() was given {client!r:.80}; it takes a client of the {family} package, such as "
+            f"{_EXAMPLES[family]}.{hint}"
+        )
+
+
+def _can_be_proxied(client: Any, family: Family, recorder: Recorder) -> bool:
+    """Tell whether the proxy serves what a client asks; if not, say why and what happens instead."""
+    packages = {base.__module__.partition(".")[0] for base in type(client).__mro__}
+    why = ""
+    if variant(client) or family not in packages:
+        why = f"it serves no {type(client).__name__}"
+    elif getattr(client, "_provider_runtime", None) is not None:
+        why = "its provider signs requests in its own way"
+    elif not is_header(recorder.agent_name):
+        why = f"the agent's name {recorder.agent_name!r} is no HTTP header; use ASCII characters"
+    if why:
+        warn_once(
+            f"not proxied: {why}",
+            "A client does not go through the WhyOps proxy (%s); its turns are reported from here.",
+            why,
+        )
+    return not why

@@ -19,6 +19,8 @@ from lines import Process, encoded, tool_request, tool_response
 from programs import environment, start_code
 
 from whyops_trace import __version__
+from whyops_trace._excerpt import dollars
+from whyops_trace._prices import cost
 from whyops_trace.cli import main
 from whyops_trace.journal import Journal
 from whyops_trace.store import Store
@@ -137,6 +139,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "failed": False,
         "ended": True,
         "running": False,
+        "cost": None,
     }
     assert result.stdout.isascii()
     assert result.stdout.count("\n") == 2
@@ -280,6 +283,83 @@ def test_calls_of_a_process_that_lives_are_running(cli: Callable[..., Result], h
     assert "◌ wait()  running" in shown
     assert "running" in listed
     assert "1 tool, no errors" in finished
+
+
+# Costs
+
+
+def paid(trace: str, model: str = "gpt-4o", at: float = 0) -> list[dict[str, Any]]:
+    """Return a trace of one turn of a model, and one around it that costs nothing."""
+    process = Process(trace=trace)
+    usage = {"promptTokens": 1_000_000, "completionTokens": 0}
+    about = {"model": model, "provider": "openai", "latencyMs": 640}
+    return [
+        process.event("llm_response", 1, metadata={**about, "usage": usage}, at=at),
+        process.event("llm_response", 2, metadata={**about, "wraps": True}, at=at),
+    ]
+
+
+def price() -> float:
+    """Return what a million tokens of a prompt cost, by the price data."""
+    usage = {"promptTokens": 1_000_000, "completionTokens": 0}
+    amount = cost("gpt-4o", "openai", usage, "2026-11-21T22:30:00.000Z")
+    assert amount is not None
+    return float(amount)
+
+
+def test_ls_shows_what_traces_cost(cli: Callable[..., Result], home: Path) -> None:
+    """Before the time; one whose cost is not known has none."""
+    record(home, paid("known", at=1), paid("unknown", model="tomorrow"))
+    header, *lines = (line.split() for line in cli("ls", "--home", home).stdout.splitlines())
+    listed = json.loads(cli("ls", "--json", "--home", home).stdout)
+
+    assert header[-3:] == ["tokens", "cost", "time"]
+    assert [line[-4:] for line in lines] == [
+        ["1,000k", dollars(price()), "<1", "ms"],
+        ["0", "1,000k", "<1", "ms"],
+    ]
+    assert {trace["traceId"]: trace["cost"] for trace in listed} == {"known": price(), "unknown": None}
+
+
+def test_ls_has_no_column_for_costs_that_are_not_known(cli: Callable[..., Result], home: Path) -> None:
+    """It would be empty."""
+    record(home, paid("unknown", model="tomorrow"))
+
+    assert "cost" not in cli("ls", "--home", home).stdout
+
+
+def test_show_prints_what_a_trace_cost(cli: Callable[..., Result], home: Path) -> None:
+    """Each turn and the whole; as JSON the turn has a member that it was recorded without."""
+    events = paid("known")
+    record(home, events)
+    header, turn, around = cli("show", "known", "--home", home).stdout.splitlines()
+    shown = json.loads(cli("show", "known", "--json", "--home", home).stdout)
+
+    assert f", no errors · {dollars(price())} · 1,000,000 tokens" in header
+    assert turn.endswith(f"  1,000,000 in / 0 out   {dollars(price())}   640 ms")
+    assert "$" not in around
+    assert shown == [{**events[0], "cost": price()}, events[1]]
+
+
+def test_without_the_prices_nothing_is_said_of_costs(home: Path) -> None:
+    """Help says how to get them."""
+    record(home, paid("known"))
+    program = """
+        import sys
+        sys.modules["genai_prices"] = None
+        sys.argv[1:] = {command!r}
+        from whyops_trace.__main__ import main
+        main()
+    """
+    said = []
+    for command in (["ls"], ["show", "known"], ["show", "known", "--json"], ["ls", "--help"]):
+        with start_code(program.format(command=command), home) as process:
+            out, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        said.append(out)
+
+    assert not any("cost" in out or "$" in out for out in said[:3])
+    assert "pip install 'whyops-trace[prices]'" in " ".join(said[3].split())
 
 
 # Hostile texts

@@ -20,6 +20,8 @@ odd_ids = st.sampled_from(
     ['"', "\\", '\\"', 'a","run":"b', "\\u0022", "é", "日本", "\n", "{}", "\U0001f600", "\x7f"]
 )
 steps = st.integers(1, 2**31 - 1)
+ASKED = st.fixed_dictionaries({"requestedBy": steps})
+NUMBERS = st.builds(Numbers, steps, st.none() | steps, st.integers(0, 2**31), st.just(0) | steps)
 GIVEN = st.sampled_from([[], ["stepId"], ["parentStepId"], ["stepId", "parentStepId"]])
 
 
@@ -34,10 +36,19 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         parent,
         given=draw(GIVEN),
         within=draw(st.integers(0, 2**31)),
-        metadata={"tool": draw(ids), "stepId": 7},
+        metadata={**draw(st.just({}) | ASKED), "tool": draw(ids), "stepId": 7},
         content=draw(st.none() | st.dictionaries(ids, ids)),
         end=draw(st.booleans()),
     )
+
+
+def with_numbers(record: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
+    """Return the metadata of a record with other numbers."""
+    asked = {"requestedBy": numbers.requested_by} if numbers.requested_by else {}
+    rest = {
+        name: value for name, value in record["metadata"].items() if name not in ("within", "requestedBy")
+    }
+    return {"within": numbers.within, **asked, **rest}
 
 
 def line_of(record: dict[str, Any], *, ascii_only: bool = False) -> bytes:
@@ -56,54 +67,62 @@ def test_the_start_of_any_record_is_read(record: dict[str, Any], ascii_only: boo
     assert head.type == record["eventType"]
     assert json.loads(head.trace) == record["traceId"]
     assert head.run == record.get("run", "")
-    assert head.numbers == (record["stepId"], record.get("parentStepId"), record["metadata"]["within"])
+    assert head.numbers == (
+        record["stepId"],
+        record.get("parentStepId"),
+        record["metadata"]["within"],
+        record["metadata"].get("requestedBy", 0),
+    )
     assert head.given == set(record.get("given", []))
     assert json.loads(b'{"metadata":{"within":0' + line[head.end :])["content"] == record["content"]
 
 
 @STEADY
-@given(records(), steps, st.none() | steps, st.integers(0, 2**31))
+@given(records(), NUMBERS, st.booleans())
 def test_a_line_for_a_server_has_the_numbers_and_all_else(
-    record: dict[str, Any], step: int, parent: int | None, within: int
+    record: dict[str, Any], numbers: Numbers, requested: bool
 ) -> None:
     """It knows nothing of runs, and every other member keeps its place and value."""
     line = line_of(record)
     head = read_head(line)
     assert head is not None
-    sent = json.loads(unrun(line, head, Numbers(step, parent, within)))
+    sent = json.loads(unrun(line, head, numbers, requested=requested))
     expected = {name: value for name, value in record.items() if name not in ("run", "given", "parentStepId")}
-    expected["stepId"], expected["metadata"] = step, {**record["metadata"], "within": within}
+    expected["stepId"] = numbers.step
+    expected["metadata"] = with_numbers(record, numbers if requested else numbers._replace(requested_by=0))
 
-    assert sent.pop("parentStepId", None) == parent
+    assert sent.pop("parentStepId", None) == numbers.parent
     assert sent == expected
     assert [name for name in sent if name != "stepId"] == [name for name in expected if name != "stepId"]
 
 
 @STEADY
-@given(records())
-def test_a_line_that_a_server_numbers_has_no_numbers(record: dict[str, Any]) -> None:
-    """Only what it is nested in stays, which a server does not read."""
+@given(records(), st.booleans())
+def test_a_line_that_a_server_numbers_has_no_numbers(record: dict[str, Any], requested: bool) -> None:
+    """Only what it is nested in, and what asked for it, stay if they are wanted; a server does not read them."""
     line = line_of(record)
     head = read_head(line)
     assert head is not None
-    sent = json.loads(unrun(line, head, None))
+    sent = json.loads(unrun(line, head, None, requested=requested))
     numbered = ("run", "given", "stepId", "parentStepId")
+    expected = {name: value for name, value in record.items() if name not in numbered}
+    if not requested:
+        expected["metadata"] = with_numbers(record, head.numbers._replace(requested_by=0))
 
-    assert sent == {name: value for name, value in record.items() if name not in numbered}
+    assert sent == expected
 
 
 @STEADY
-@given(records(), steps, st.none() | steps, st.integers(0, 2**31))
-def test_a_line_for_the_store_keeps_its_run(
-    record: dict[str, Any], step: int, parent: int | None, within: int
-) -> None:
+@given(records(), NUMBERS)
+def test_a_line_for_the_store_keeps_its_run(record: dict[str, Any], numbers: Numbers) -> None:
     """Only its numbers are others, and it is read again."""
-    line = renumbered(line_of(record), Numbers(step, parent, within))
+    line = renumbered(line_of(record), numbers)
     head, before = read_head(line), read_head(line_of(record))
 
     assert head is not None
     assert before is not None
-    assert head.numbers == (step, parent, within)
+    assert head.numbers == numbers
+    assert json.loads(line)["metadata"] == with_numbers(record, numbers)
     assert (head.type, head.trace, head.run, head.given) == (
         before.type,
         before.trace,
@@ -111,6 +130,18 @@ def test_a_line_for_the_store_keeps_its_run(
         before.given,
     )
     assert line[head.end :] == line_of(record)[before.end :]
+
+
+@pytest.mark.parametrize("odd", ["7", 7.5, [7], None, -7])
+def test_what_is_no_step_is_not_shifted(odd: Any) -> None:
+    """Whoever writes something else under the name of a number finds it as it was."""
+    line = line_of(Process().event("tool_call_request", 3, 2, within=1, metadata={"requestedBy": odd}))
+    head = read_head(line)
+    assert head is not None
+    shifted = head.numbers.shifted(10, (), begins=False)
+
+    assert head.numbers == Numbers(3, 2, 1)
+    assert json.loads(renumbered(line, shifted))["metadata"] == {"within": 11, "requestedBy": odd}
 
 
 NO_RECORDS = [
@@ -155,6 +186,9 @@ def test_reading_never_fails(line: bytes) -> None:
         (Numbers(500_002, 500_001, 500_001), -499_996, (), False, Numbers(6, 5, 5)),
         (Numbers(500_002, 1, 1), -499_996, (), False, Numbers(6, None, 0)),
         (Numbers(2, 1, 1), -1, (), False, Numbers(1, None, 0)),
+        (Numbers(5, 4, 1, 3), 10, (), False, Numbers(15, 14, 11, 13)),
+        (Numbers(5, 4, 1, 3), 10, ("stepId", "parentStepId"), False, Numbers(5, 4, 11, 13)),
+        (Numbers(5, 4, 0, 2), -3, (), False, Numbers(2, 1, 0, 0)),
     ],
 )
 def test_a_shift_moves_the_numbers_of_its_run_only(

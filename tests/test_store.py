@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from programs import run_code, start_code
 
 from whyops_trace import _database
 from whyops_trace._intake import SLICE
+from whyops_trace._prices import cost
 from whyops_trace._summary import SUMMARY_COLUMNS
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
-from whyops_trace.store import Store, TraceSummary
+from whyops_trace.store import _TURNS_OF_TRACE, Store, TraceSummary
 from whyops_trace.testing import ManualClock
 
 TOKEN = "9f2c41aa01be"
 OTHER = "77aa00bb11cc"
+#: Tokens of a turn of a model, and when the first one was.
+USAGE = {"promptTokens": 1_234, "completionTokens": 56, "cacheReadTokens": 789}
+START = "2026-11-21T22:30:00.000Z"
+EMBEDDING = {"model": "text-embedding-3-small", "provider": "openai"}
 
 
 @pytest.fixture
@@ -63,7 +69,10 @@ def content_of(path: Path) -> list[Any]:
         traces = connection.execute(
             f"SELECT id, last_step, process, {SUMMARY_COLUMNS} FROM traces"
         ).fetchall()
-        rest = [connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("events", "runs")]
+        rest = [
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("events", "runs", "processes")
+        ]
     connection.close()
     return [traces, *rest]
 
@@ -350,6 +359,32 @@ def test_a_record_in_another_order_that_would_have_to_be_renumbered_is_left_out(
     assert said()[0].startswith("Left out a record of unknown form")
 
 
+def test_the_turn_that_asked_for_a_call_is_shifted_with_its_run(store: Store) -> None:
+    """It is the step of an answer, and counts on with all others; before the first step there is none."""
+    asked = {"requestedBy": 2, "tool": "charge_card"}
+    for token in (TOKEN, OTHER):
+        process = Process(token, run=f"{token}-1")
+        lines = [process.line("user_message", 1), process.line("llm_response", 2, 1)]
+        store.ingest((token, [*lines, process.line("tool_call_request", 3, 2, metadata=asked)]))
+
+    assert [event["metadata"].get("requestedBy") for event in store.events("checkout-8841")] == [
+        *(None, None, 2),
+        *(None, None, 5),
+    ]
+
+
+def test_a_record_for_this_machine_alone_is_stored_like_any_other(store: Store) -> None:
+    """Also the one that ends its trace."""
+    process = Process()
+    lines = [process.line("error", 1), process.line("trace_end", 1, 1, end=True)]
+    lines[0] = lines[0].removesuffix(b"}") + b',"for":"local"}'
+    lines[1] = lines[1].replace(b',"end":true}', b',"for":"local","end":true}')
+
+    assert store.ingest((TOKEN, lines)) == [True, True]
+    assert [line.encode() for line in store.lines("checkout-8841")] == lines
+    assert store.trace("checkout-8841").ended
+
+
 # Summaries
 
 
@@ -415,6 +450,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "failed": False,
         "ended": True,
         "running": False,
+        "cost": None,
     }
     assert store.traces() == [summary]
 
@@ -479,7 +515,97 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert columns[5:] == list(TraceSummary.__struct_fields__[:-1])
+    assert columns[5:] == list(TraceSummary.__struct_fields__[:-2])
+
+
+# Costs
+
+
+def answer(process: Process, step: int, usage: Any = USAGE, model: Any = "gpt-4o", **about: Any) -> bytes:
+    """Return the answer of a model."""
+    metadata = {"model": model, "provider": "openai", "usage": usage, **about}
+    return process.line("llm_response", step, metadata=metadata)
+
+
+def price(usage: dict[str, int], model: str = "gpt-4o") -> Decimal:
+    """Return what a turn costs, which has a figure."""
+    amount = cost(model, "openai", usage, START)
+    assert amount is not None
+    return amount
+
+
+def test_a_trace_costs_what_its_turns_cost(store: Store) -> None:
+    """Each by its own model and tokens; what is no turn costs nothing."""
+    process = Process()
+    embedding = {**EMBEDDING, "usage": {"totalTokens": 700}}
+    store.ingest((TOKEN, [answer(process, 1), answer(process, 2, model="o3"), *tool_call(process, 3)]))
+    store.ingest((TOKEN, [process.line("embedding_response", 5, metadata=embedding)]))
+    parts = [price(USAGE), price(USAGE, "o3"), price({"totalTokens": 700}, "text-embedding-3-small")]
+    summary = store.trace("checkout-8841")
+
+    assert all(parts)
+    assert summary.cost == float(sum(parts))
+    assert store.traces() == [summary]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "gpt-4o-of-tomorrow"},
+        {"usage": None},
+        {"usage": {}},
+        {"usage": {"promptTokens": "7", "completionTokens": 7}},
+        {"usage": {"promptTokens": 2**70, "completionTokens": 7}},
+        {"provider": "unknown"},
+    ],
+)
+def test_a_turn_without_a_price_leaves_its_trace_without(store: Store, other: dict[str, Any]) -> None:
+    """What is left out of a sum does not show; another trace has its own."""
+    process, cheap = Process(), Process(trace="cheap")
+    store.ingest((TOKEN, [answer(process, 1), answer(process, 2, **other), answer(cheap, 1)]))
+
+    assert {summary.trace_id: summary.cost for summary in store.traces()} == {
+        "checkout-8841": None,
+        "cheap": float(price(USAGE)),
+    }
+
+
+def test_a_turn_around_another_costs_nothing(store: Store) -> None:
+    """It has no tokens of its own: the one in it has them."""
+    process = Process()
+    store.ingest((TOKEN, [answer(process, 1), answer(process, 2, None, wraps=True)]))
+
+    assert store.trace("checkout-8841").cost == float(price(USAGE))
+
+
+def test_a_trace_without_turns_has_no_cost(store: Store) -> None:
+    """Not one of nothing either: it would fill a column."""
+    store.ingest((TOKEN, tool_call(Process())))
+
+    assert store.trace("checkout-8841").cost is None
+
+
+def test_a_turn_that_comes_twice_is_paid_once(store: Store) -> None:
+    """And one that is deleted is forgotten."""
+    lines = [answer(Process(), 1)]
+    store.ingest((TOKEN, lines))
+    store.ingest((TOKEN, [*lines, *lines]))
+    once = store.trace("checkout-8841").cost
+    store.delete("checkout-8841")
+    store.ingest((TOKEN, tool_call(Process())))
+
+    assert once == float(price(USAGE))
+    assert store.trace("checkout-8841").cost is None
+
+
+def test_the_turns_of_a_trace_are_found_without_its_records(store: Store) -> None:
+    """They are priced each time, so a page of long traces has to be read from an index alone."""
+    store.ingest((TOKEN, [answer(Process(), 1)]))
+    with sqlite3.connect(store.path) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT ({_TURNS_OF_TRACE}) FROM traces").fetchall()
+    connection.close()
+
+    assert "SEARCH events USING COVERING INDEX turns (trace=? AND turn>?)" in [row[3] for row in plan]
 
 
 # Finding traces
@@ -659,7 +785,7 @@ def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 2", r"traces\.db is a store of format 2 .*: upgrade it with pip install -U"),
+        ("PRAGMA user_version = 3", r"traces\.db is a store of format 3 .*: upgrade it with pip install -U"),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -675,6 +801,139 @@ def test_a_store_of_somebody_else_is_left_alone(store: Store, statement: str, me
         with pytest.raises(StoreError, match=message):
             call()
     assert store.path.read_bytes() == content
+
+
+FORMAT_1 = """
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY, last_step INTEGER NOT NULL, process TEXT NOT NULL, made_at INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL, trace_id TEXT NOT NULL UNIQUE, tags TEXT NOT NULL, metadata TEXT NOT NULL,
+    agent_name TEXT NOT NULL, external_user_id TEXT, started_at TEXT NOT NULL, last_at TEXT NOT NULL,
+    event_count INTEGER NOT NULL, tool_calls INTEGER NOT NULL, llm_responses INTEGER NOT NULL,
+    errors INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL, cache_creation_tokens INTEGER NOT NULL, asked TEXT NOT NULL,
+    ended_with TEXT NOT NULL, failed INTEGER NOT NULL, ended INTEGER NOT NULL
+);
+CREATE INDEX traces_by_time ON traces (last_at);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, trace INTEGER NOT NULL, step INTEGER NOT NULL, parent INTEGER,
+    within INTEGER NOT NULL, type TEXT NOT NULL, span TEXT, timestamp TEXT NOT NULL, key TEXT NOT NULL,
+    payload TEXT NOT NULL
+);
+CREATE UNIQUE INDEX events_by_key ON events (trace, key);
+CREATE TABLE runs (
+    run TEXT NOT NULL, trace INTEGER NOT NULL, shift INTEGER NOT NULL, PRIMARY KEY (run, trace)
+) WITHOUT ROWID;
+CREATE INDEX runs_by_trace ON runs (trace);
+CREATE TABLE processes (token TEXT PRIMARY KEY, ended_at INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO traces SELECT * FROM new.traces;
+INSERT INTO events SELECT id, trace, step, parent, within, type, span, timestamp, key, payload FROM new.events;
+INSERT INTO runs SELECT * FROM new.runs;
+INSERT INTO processes SELECT * FROM new.processes;
+PRAGMA user_version = 1;
+"""
+
+
+def to_format_1(store: Store) -> list[Any]:
+    """Put a store of the first format in its place, and return what is in it."""
+    store.close()
+    before = content_of(store.path)
+    new = store.path.rename(store.path.with_name("new.db"))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("ATTACH ? AS new", (str(new),))
+        connection.executescript(FORMAT_1)
+    connection.close()
+    return before
+
+
+def old_store(store: Store, turns: int = 5) -> list[Any]:
+    """Make a store of the first format, with turns of a model and a tool call; return what is in it."""
+    process = Process(run=f"{TOKEN}-1")
+    odd = Process(trace="odd")
+    lines = [answer(process, step) for step in range(1, turns + 1)]
+    tokens = {**EMBEDDING, "usage": {"totalTokens": 7}}
+    embedding = process.line("embedding_response", 60, metadata=tokens)
+    store.ingest((TOKEN, [*lines, *tool_call(process, 50), embedding]))
+    store.ingest(
+        (TOKEN, [answer(odd, 1), answer(odd, 2, usage="many", model=[1]), odd.line("llm_response", 3)])
+    )
+    store.process_ended(OTHER)
+    return to_format_1(store)
+
+
+def test_a_store_of_the_first_format_is_brought_up_to_date(store: Store) -> None:
+    """Nothing of it changes, and what its turns cost is known of those that were there and of new ones."""
+    before = old_store(store)
+    costs = {summary.trace_id: summary.cost for summary in store.traces()}
+    store.ingest((OTHER, [answer(Process(OTHER, run=f"{OTHER}-1"), 1)]))
+    after = store.trace("checkout-8841").cost
+    store.delete("checkout-8841")
+    amount = 5 * price(USAGE) + price({"totalTokens": 7}, EMBEDDING["model"])
+
+    assert content_of(store.path.with_name("new.db")) == before
+    assert costs == {"checkout-8841": float(amount), "odd": None}
+    assert after == float(amount + price(USAGE))
+    assert store.trace("odd").event_count == 3
+
+
+def test_what_the_first_format_held_is_all_there(store: Store) -> None:
+    """Row by row, in the tables of a store made today."""
+    before = old_store(store)
+    store.traces()
+    store.close()
+
+    assert content_of(store.path) == before
+
+
+def test_a_payload_that_is_no_json_is_brought_along(store: Store) -> None:
+    """It has no price, and neither has its trace."""
+    old_store(store)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE events SET payload = '{' WHERE id = 2")
+    connection.close()
+    before = content_of(store.path)
+
+    assert store.trace("checkout-8841").cost is None
+    assert [row[:10] for row in content_of(store.path)[1]] == before[1]
+
+
+UPGRADER = """
+    import sys
+    from whyops_trace.store import Store
+
+    store = Store({path!r})
+    sys.stdin.readline()
+    print(store.trace("checkout-8841").cost)
+    store.close()
+"""
+
+
+def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_path: Path) -> None:
+    """One of them does it, and the others see that it is done."""
+    before = old_store(store, turns=45)
+    program = UPGRADER.format(path=str(store.path))
+    processes = [start_code(program, tmp_path / "home") for _ in range(4)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in processes]
+
+    amount = 45 * price(USAGE) + price({"totalTokens": 7}, EMBEDDING["model"])
+
+    assert said == [(f"{float(amount)}\n", "")] * 4
+    assert content_of(store.path) == before
+
+
+def test_a_process_of_the_first_format_writes_nothing_more_once_the_store_is_newer(store: Store) -> None:
+    """Its turns would have no price; it is told at its first write, and keeps them in its journal."""
+    old_store(store)
+    older = sqlite3.connect(store.path)
+    older.execute("SELECT * FROM events").fetchall()
+    store.traces()
+
+    with pytest.raises(sqlite3.OperationalError, match="has 11 columns but 10 values"):
+        older.execute("INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')")
+    older.close()
 
 
 def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Store) -> None:

@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lines import Process, tool_request, tool_response
 
-from whyops_trace._excerpt import Tokens, cells, clean, duration, elapsed, excerpt, number, shorten, value
+from whyops_trace._excerpt import (
+    Tokens,
+    cells,
+    clean,
+    dollars,
+    duration,
+    elapsed,
+    excerpt,
+    number,
+    shorten,
+    value,
+)
+from whyops_trace._prices import cost
 from whyops_trace.tree import TraceTree, build, fits, render, write_tree
 
 ESCAPES = re.compile("\x1b\\[[0-9;]*m")
@@ -280,6 +292,166 @@ checkout-8841 · shop · <1 ms · 2 tools, 4 errors
     )
 
 
+# What turns cost
+
+
+def turn(
+    process: Process, step: int, prompt: int, model: str = "gpt-4o", **about: Any
+) -> list[dict[str, Any]]:
+    """Return the question to a model and its answer, which took so many tokens."""
+    usage = {"usage": {"promptTokens": prompt, "completionTokens": 60, "cacheReadTokens": 800}}
+    named = {"function": "ask", "model": model, "provider": "openai", "latencyMs": 640}
+    return [
+        process.event("user_message", step, metadata={"function": "ask"}),
+        process.event("llm_response", step + 1, step, metadata={**named, **usage, **about}),
+    ]
+
+
+def price(prompt: int) -> float:
+    """Return what such a turn costs, by the price data."""
+    usage = {"promptTokens": prompt, "completionTokens": 60, "cacheReadTokens": 800}
+    amount = cost("gpt-4o", "openai", usage, "2026-11-21T22:30:00.000Z")
+    assert amount is not None
+    return float(amount)
+
+
+def test_turns_and_their_trace_have_a_cost() -> None:
+    """At the right of the tokens, and in the header their sum."""
+    process = Process()
+    events = [*turn(process, 1, 40), *turn(process, 3, 4_000), *turn(process, 5, 0, usage=None, wraps=True)]
+    tree = build(events, priced=True)
+    header, *lines = render(tree, width=100).split("\n")
+
+    assert [node.cost for node in tree.nodes] == [price(40), price(4_000), None]
+    assert tree.cost == pytest.approx(price(40) + price(4_000), rel=1e-12)
+    assert header.endswith(f", no errors · {dollars(tree.cost)} · 5,760 tokens (28 % cached)")
+    assert lines[0].endswith(f"  840 in (800 cached) / 60 out   {dollars(price(40))}   640 ms")
+    assert lines[2].endswith("  640 ms")
+    assert "$" not in lines[2]
+
+
+def test_a_turn_whose_price_nobody_knows_leaves_the_trace_without_a_figure() -> None:
+    """The other turns keep theirs: a part is never passed off as the whole."""
+    process = Process()
+    tree = build([*turn(process, 1, 40), *turn(process, 3, 40, model="tomorrow")], priced=True)
+    header, *lines = render(tree, width=100).split("\n")
+
+    assert (tree.cost, [node.cost for node in tree.nodes]) == (None, [price(40), None])
+    assert "$" not in header
+    assert [line.count("$") for line in lines] == [1, 0]
+
+
+def test_an_embedding_has_a_cost() -> None:
+    """Of all its tokens."""
+    about = {"model": "text-embedding-3-small", "provider": "openai", "usage": {"totalTokens": 3_000_000}}
+    tree = build([Process().event("embedding_response", 1, metadata=about)], priced=True)
+
+    assert tree.cost == tree.nodes[0].cost
+    assert tree.cost is not None
+    assert tree.cost > 0
+
+
+def test_nothing_is_priced_unless_it_is_asked_for() -> None:
+    """A program that prints its traces would have to load the price data."""
+    tree = build(turn(Process(), 1, 40))
+
+    assert (tree.cost, tree.nodes[0].cost) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (79, "840 in (800 cached) / 60 out   {}   640 ms"),
+        (60, "─ ✦ ask gpt-4o                             {}   640 ms"),
+        (20, "└─ ✦ ask gp…  640 ms"),
+    ],
+)
+def test_where_there_is_no_room_the_tokens_go_first_and_then_the_dollars(width: int, shown: str) -> None:
+    """The time is always there."""
+    line = render(build(turn(Process(), 1, 40), priced=True), width=width).split("\n")[1]
+
+    assert line.endswith(shown.format(dollars(price(40))))
+
+
+# Which turn asked for a call
+
+
+def asked(
+    process: Process, step: int, by: int, within: int = 0, tool: str = "look_up"
+) -> list[dict[str, Any]]:
+    """Return a tool call that the answer with the step *by* asked for."""
+    request = tool_request(process, step, step - 1, within=within, tool=tool)
+    request["metadata"]["requestedBy"] = by
+    return [request, tool_response(process, step + 1, step, tool=tool)]
+
+
+def test_a_tool_names_the_turn_that_asked_for_it_where_another_came_between() -> None:
+    """Both have the step of the answer; a tool directly below its turn, or nested in it, needs no number."""
+    process = Process()
+    events = [
+        process.event("llm_thinking", 1, metadata={"step": "think"}),
+        *turn(process, 2, 40, content={}),
+        process.event("llm_thinking", 4, metadata={"step": "act"}),
+        *asked(process, 5, by=3, within=4, tool="plain"),
+        *asked(process, 7, by=3, within=4, tool="research"),
+        *turn(process, 9, 40),
+        *asked(process, 11, by=10),
+        *asked(process, 13, by=3, tool="refund"),
+    ]
+    events[7]["metadata"]["within"] = events[8]["metadata"]["within"] = 0
+
+    assert (
+        drawn(events, width=60)
+        == """
+checkout-8841 · shop · <1 ms · 4 tools, 2 llm, 2 running, n…
+├─ ◌ think  running
+├─ ✦ ask gpt-4o #3                                    640 ms
+├─ ◌ act  running
+│  ├─ ⚒ plain(amount=4999) → {"id": "ch_1"}            <1 ms
+│  └─ ⚒ research(amount=4999) → {"id": "ch_1"}         <1 ms
+├─ ✦ ask gpt-4o                                       640 ms
+├─ ⚒ look_up(amount=4999) → {"id": "ch_1"}             <1 ms
+└─ ⚒ refund(amount=4999) ← #3 → {"id": "ch_1"}         <1 ms
+"""
+    )
+
+
+def test_the_number_of_a_turn_is_kept_where_a_line_is_short_and_in_ascii() -> None:
+    """What it was given is shortened first."""
+    process = Process()
+    events = [*turn(process, 1, 40), *turn(process, 3, 40), *asked(process, 5, by=2)]
+    lines = render(build(events), width=40, ascii_only=True).split("\n")
+
+    assert lines[1].startswith("|- @ ask gpt-4o #2 ")
+    assert lines[3].startswith("`- * look_up(")
+    assert ") < #2 > " in lines[3]
+
+
+@pytest.mark.parametrize("by", [1, 3, 99, 0, -2, "2", None, [2]])
+def test_what_names_no_answer_marks_nothing(by: Any) -> None:
+    """A question is no answer, and a number that is in no trace says nothing."""
+    process = Process()
+    events = [*turn(process, 1, 40), *turn(process, 3, 40), *asked(process, 5, by=by)]
+    tree = build(events)
+
+    assert tree.nodes[2].asked_by is None
+    assert "#" not in render(tree)
+
+
+def test_an_answer_recorded_by_hand_asks_for_calls_too() -> None:
+    """It is its own line then."""
+    process = Process()
+    events = [
+        process.event("llm_response", 1, metadata={"model": "gpt-4o"}),
+        process.event("llm_response", 2, 1, metadata={"model": "gpt-4o"}),
+        *asked(process, 3, by=1),
+    ]
+    tree = build(events)
+
+    assert tree.nodes[2].asked_by is tree.nodes[0]
+    assert [node.answer for node in tree.nodes] == [1, 2, 0]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -307,7 +479,8 @@ MEMBERS = {
         optional={
             name: st.sampled_from(["error", "a"]) | JSON
             for name in ("tool", "function", "step", "outcome", "latencyMs", "usage", "model", "input")
-        },
+        }
+        | {"requestedBy": st.integers(0, 6) | JSON, "provider": JSON, "wraps": JSON},
     ),
     "content": JSON
     | st.fixed_dictionaries(
@@ -335,7 +508,7 @@ MEMBERS = {
 def test_records_of_any_shape_make_a_tree(events: list[dict[str, Any]], width: int) -> None:
     """Whatever the records hold: no error, one line for each node, none too long, nothing unprintable."""
     for options in ({}, {"ascii_only": True}):
-        lines = render(build(events), width=width, **options).split("\n")
+        lines = render(build(events, priced=True), width=width, **options).split("\n")
 
         assert len(lines) <= len(events) + 1
         assert all(cells(line) <= width and line.isprintable() for line in lines)
@@ -548,6 +721,26 @@ def test_a_stream_without_encoding_takes_everything(monkeypatch: pytest.MonkeyPa
 def test_durations_are_readable(ms: float, text: str) -> None:
     """Never more than three digits, and no rounding up to a unit that is full."""
     assert duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "$0"),
+        (1234.5, "$1,234.50"),
+        (1, "$1.00"),
+        (0.5, "$0.5000"),
+        (0.0123, "$0.0123"),
+        (0.01, "$0.0100"),
+        (0.00999, "$0.0100"),
+        (0.00123, "$0.0012"),
+        (0.000123, "$0.00012"),
+        (0.0000001, "$0.00000010"),
+    ],
+)
+def test_amounts_are_readable(amount: float, text: str) -> None:
+    """Cents from a dollar on, four decimals below, and below a cent always two digits that say something."""
+    assert dollars(amount) == text
 
 
 @pytest.mark.parametrize(

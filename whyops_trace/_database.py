@@ -11,15 +11,13 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from whyops_trace._directory import make_private
 from whyops_trace.exceptions import StoreError
 
-#: The format of the file; a file of a higher one is left alone.
-VERSION: Final = 1
 #: Seconds to wait for another process that writes.
 BUSY_TIMEOUT: Final = 5.0
 #: Seconds to wait for another thread of this process, which may itself wait for another process.
@@ -37,12 +35,15 @@ class Database:
     Args:
         path: The file; made, with its directory, by the first transaction.
         schema: The statements that make its tables, separated by semicolons.
+        upgrades: The statements that bring a file of format 1 to format 2, those from there to format 3, and so on.
+            The format of *schema* is the last of them; a file of a higher one is left alone.
     """
 
-    def __init__(self, path: str | os.PathLike[str], schema: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], schema: str, upgrades: Sequence[str] = ()) -> None:
         self._connection: sqlite3.Connection | None = None
         self.path = Path(path)
         self._schema = schema
+        self._upgrades = upgrades
         self._lock = threading.Lock()
         #: What tells the file that is open from another one of that name.
         self._file: tuple[int, int] | None = None
@@ -121,7 +122,7 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            _prepare(self._connection, self.path, self._schema)
+            _prepare(self._connection, self.path, self._schema, self._upgrades)
         return self._connection
 
     def _drop(self) -> None:
@@ -165,45 +166,45 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: str) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: Sequence[str]) -> None:
     """
-    Make the tables of a new file; refuse one that is not ours.
+    Make the tables of a new file; bring those of an earlier format up to date; refuse what is not ours.
 
     Raises:
         StoreError: if the file belongs to another program or a newer version.
     """
-    if not _is_ours(connection, path):
+    newest = 1 + len(upgrades)
+    if not _format(connection, path, newest):
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     # In WAL mode this never damages the file; a power cut may take the last batches back out of it.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-    if _is_ours(connection, path):
+    if _format(connection, path, newest) == newest:
         return
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_ours(connection, path):  # another process may have been faster
-        for statement in schema.split(";"):
+    found = _format(connection, path, newest)  # another process may have been faster
+    for script in upgrades[found - 1 :] if found else [schema]:
+        for statement in script.split(";"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute(f"PRAGMA user_version = {newest}")
     connection.execute("COMMIT")
 
 
-def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the file is a store of this version, False if it is empty."""
+def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Return the format of the file, 0 if it is empty."""
     # One statement, one state of the file: another process may be making the tables just now.
     ((version, filled),) = connection.execute(
         "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
     )
-    if version == VERSION:
-        return True
-    if version > VERSION:
+    if version > newest:
         raise StoreError(
-            f"{path} is a store of format {version} and this whyops-trace reads format {VERSION}: "
+            f"{path} is a store of format {version} and this whyops-trace reads format {newest}: "
             "upgrade it with pip install -U whyops-trace, or move the file away."
         )
-    if filled:
+    if filled and not version:
         raise StoreError(f"{path} is the database of another program: move it away, or choose another home.")
-    return False
+    return int(version)
 
 
 def _explained(path: Path, error: sqlite3.Error | OSError) -> str:

@@ -8,13 +8,14 @@ colour or turn the direction of a line, so every text passes :func:`clean` befor
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
-_MAX_TOKENS: Final = 2**40
+MAX_TOKENS: Final = 2**40
 
 
 def clean(text: str) -> str:
@@ -142,6 +143,14 @@ def duration(ms: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} m"
 
 
+def dollars(amount: float) -> str:
+    """Return an amount of US dollars as one reads it: ``$12.30``, ``$0.0123``, ``$0.00012``, ``$0``."""
+    if amount >= 1 or not amount:
+        return f"${amount:,.2f}" if amount else "$0"
+    decimals = max(4, 1 - math.floor(math.log10(amount)))  # below a cent two digits that say something
+    return f"${amount:.{decimals}f}"
+
+
 class Tokens(NamedTuple):
     """
     Tokens of one or more calls of a model.
@@ -187,4 +196,4 @@ class Tokens(NamedTuple):
 
 
 def _tokens(count: object) -> int:
-    return count if type(count) is int and 0 <= count <= _MAX_TOKENS else 0
+    return count if type(count) is int and 0 <= count <= MAX_TOKENS else 0

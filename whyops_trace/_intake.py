@@ -16,13 +16,14 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._numbers import Numbers, renumbered
+from whyops_trace._numbers import read_head, renumbered
+from whyops_trace._prices import is_billed
 from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, columns, from_columns
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
 #: keeps it for 5 ms: a step for each record would store 500 a second beside such a thread. Many more than
-#: this would hold the GIL for a millisecond while they are decoded.
-SLICE: Final = 96
+#: this would hold the GIL for a millisecond while they are decoded, or have more values than a statement takes.
+SLICE: Final = 90
 #: Parameters of a statement that every build of SQLite takes.
 _MAX_PARAMETERS: Final = 999
 
@@ -53,6 +54,14 @@ def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[
         places = ",".join([marks(len(part[0]))] * len(part))
         taken += connection.execute(f"{statement} VALUES {places}", list(chain.from_iterable(part))).rowcount
     return taken
+
+
+def _turn(record: Record) -> str | None:
+    """Return what a turn of a model is priced by, as JSON; None for what is not billed."""
+    metadata = record.metadata
+    if not is_billed(record.event_type, metadata.wraps):
+        return None
+    return msgspec.json.encode((metadata.model, metadata.provider, metadata.usage, record.timestamp)).decode()
 
 
 class StoredTrace:
@@ -166,8 +175,8 @@ class Intake:
 
     def _row(self, number: int, trace: StoredTrace, record: Record, line: bytes) -> tuple[Any, ...]:
         """Return the row of a record, numbered as the trace wants it."""
-        if record.run is not None and self._renumber(trace, record, record.run):
-            line = renumbered(line, Numbers(record.step_id, record.parent_step_id, record.metadata.within))
+        if record.run is not None:
+            line = self._renumber(trace, record, record.run, line)
         trace.last_step = max(trace.last_step, record.step_id)
         # The end of a trace repeats the step of its beginning, and stands behind everything before it.
         step = trace.last_step if record.event_type == "trace_end" else record.step_id
@@ -182,20 +191,28 @@ class Intake:
             record.timestamp,
             record.idempotency_key,
             line.decode(),
+            _turn(record),
         )
 
-    def _renumber(self, trace: StoredTrace, record: Record, run: str) -> int:
-        """Add its run's shift to the numbers of *record*; return the shift."""
+    def _renumber(self, trace: StoredTrace, record: Record, run: str, line: bytes) -> bytes:
+        """
+        Add its run's shift to the numbers of *record*, and return its line with them.
+
+        Raises:
+            ValueError: if the line does not start as the recorder writes it.
+        """
         shift = self._shifts.get((trace.number, run))
         begins = shift is None
         if shift is None:
             shift = self._begin_run(trace, record, run)
         if not shift:
-            return 0
-        numbers = Numbers(record.step_id, record.parent_step_id, record.metadata.within)
-        numbers = numbers.shifted(shift, record.given, begins=begins)
-        record.step_id, record.parent_step_id, record.metadata.within = numbers
-        return shift
+            return line
+        head = read_head(line)
+        if head is None:
+            raise ValueError(line[:200])
+        numbers = head.numbers.shifted(shift, head.given, begins=begins)
+        record.step_id, record.parent_step_id, record.metadata.within, _ = numbers
+        return renumbered(line, numbers)
 
     def _begin_run(self, trace: StoredTrace, record: Record, run: str) -> int:
         shift = 0 if "stepId" in record.given else trace.last_step

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
 from whyops_trace._excerpt import (
@@ -25,6 +26,7 @@ from whyops_trace._excerpt import (
     text,
     value,
 )
+from whyops_trace._prices import cost_of, is_billed, total
 
 Kind = Literal["tool", "llm", "step", "embedding", "event"]
 Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
@@ -54,7 +56,10 @@ class Node:
         result: What it returned.
         calls: The tools a model wants called.
         error: Why it failed.
-        tokens: What it cost, for calls of models.
+        tokens: What it took, for calls of models.
+        cost: What it cost, in US dollars; None if that is not known.
+        answer: The step of a model's answer, 0 while there is none.
+        asked_by: The call of a model that asked for this one, if that is known.
         children: What ran inside it.
     """
 
@@ -72,6 +77,9 @@ class Node:
     calls: str = ""
     error: str = ""
     tokens: Tokens | None = None
+    cost: float | None = None
+    answer: int = 0
+    asked_by: Node | None = field(default=None, repr=False, compare=False)
     children: list[Node] = field(default_factory=list)
 
 
@@ -89,7 +97,8 @@ class TraceTree:
         errors: How many errors; at least 1 if anything failed.
         running: Calls that go on.
         unfinished: Calls that will never end, as their process has.
-        tokens: What all calls of models cost.
+        tokens: What all calls of models took.
+        cost: What they cost, in US dollars; None if that is not known of each of them.
         nodes: What is at the top.
     """
 
@@ -102,18 +111,25 @@ class TraceTree:
     running: int = 0
     unfinished: int = 0
     tokens: Tokens = field(default_factory=Tokens)
+    cost: float | None = None
     nodes: list[Node] = field(default_factory=list)
 
 
-def build(events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool] = lambda _: False) -> TraceTree:
+def build(
+    events: Iterable[Mapping[str, Any]],
+    ended: Callable[[str], bool] = lambda _: False,
+    *,
+    priced: bool = False,
+) -> TraceTree:
     """
     Return the tree of one trace.
 
     Args:
         events: Its records, decoded, in the order of their steps.
         ended: Says of the token of a process whether it is gone.
+        priced: Whether to tell what calls of models cost; for the first of them the price data is loaded.
     """
-    builder = _Builder()
+    builder = _Builder(priced)
     for event in events:
         builder.add(_Event.of(event, builder.process))
     return builder.finish(ended)
@@ -159,8 +175,10 @@ class _Event(NamedTuple):
 class _Builder:
     """Makes nodes of records one by one. A node hangs below one that was made before it, so there are no loops."""
 
-    def __init__(self) -> None:
+    def __init__(self, priced: bool) -> None:
         self.process = ""
+        self._priced = priced
+        self._costs: list[Decimal | None] = []
         self._tree = TraceTree()
         self._first = self._last = ""
         self._latency: float | None = None
@@ -189,6 +207,7 @@ class _Builder:
                 tree.unfinished += node.status == "unfinished"
                 tree.running += node.status == "running"
         tree.errors = tree.errors or int(self._failed or any(node.status == "error" for node in self._nodes))
+        tree.cost = _amount(total(self._costs))
         tree.duration_ms = elapsed(self._first, self._last)
         if self._latency is not None:  # the block began before the first event in it
             tree.duration_ms = max(tree.duration_ms or 0.0, self._latency)
@@ -208,9 +227,13 @@ class _Builder:
         parent = self._enclosing(event)
         (parent.children if parent else self._tree.nodes).append(node)
         self._nodes.append(node)
+        self._number(node, event)
+        return node
+
+    def _number(self, node: Node, event: _Event) -> None:
+        """Let the step of an event lead to a node."""
         if event.step:
             self._by_run[event.run, event.step] = self._by_step[event.step] = node
-        return node
 
     def _awaiting(self, event: _Event) -> Node | None:
         """Return the request that a response closes, None if it is not there or closed already."""
@@ -237,7 +260,10 @@ class _Builder:
         calls = _list(get(event.content, "toolCalls"))
         name = text(event.metadata.get("tool")) or ", ".join(text(get(call, "name")) for call in calls)
         arguments = ", ".join(_arguments(get(call, "arguments")) for call in calls)
-        self._place(event, "tool", name, "tool_call_response", arguments=arguments)
+        node = self._place(event, "tool", name, "tool_call_response", arguments=arguments)
+        step = _step(event.metadata.get("requestedBy"))
+        asked_by = self._find(event, step) if step else None
+        node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
 
     def _tool_response(self, event: _Event) -> None:
         node = self._awaiting(event) or self._place(event, "tool", text(event.metadata.get("tool")))
@@ -269,6 +295,8 @@ class _Builder:
         calls = _list(get(event.content, "toolCalls"))
         node.calls = _line(", ".join(text(get(get(call, "function"), "name")) for call in calls))
         node.result = _line(message_text(get(event.content, "content")))
+        node.answer = event.step
+        self._number(node, event)
         self._add_tokens(node, event)
         self._close(node, event)
 
@@ -329,6 +357,10 @@ class _Builder:
     def _add_tokens(self, node: Node, event: _Event) -> None:
         node.tokens = Tokens.of(event.metadata.get("usage"))
         self._tree.tokens = self._tree.tokens.plus(node.tokens)
+        if self._priced and is_billed(event.kind, event.metadata.get("wraps")):
+            amount = cost_of(event.metadata, event.timestamp)
+            node.cost = _amount(amount)
+            self._costs.append(amount)
 
 
 _HANDLERS: Final[dict[str, Callable[[_Builder, _Event], None]]] = {
@@ -348,6 +380,10 @@ _HANDLERS: Final[dict[str, Callable[[_Builder, _Event], None]]] = {
 
 def _step(thing: object) -> int:
     return thing if type(thing) is int and thing > 0 else 0
+
+
+def _amount(amount: Decimal | None) -> float | None:
+    return None if amount is None else float(amount)
 
 
 def _list(thing: object) -> list[Any]:

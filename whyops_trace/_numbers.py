@@ -1,5 +1,5 @@
 """
-The numbers of a record: its step, its parent's, the enclosing call's, and what becomes of them in a trace that goes on.
+The numbers of a record: its own step and those it names, and what becomes of them in a trace that goes on.
 
 A trace id that the user chose may come back: in the next turn of a conversation, in another process, on another day.
 Each such *run* counts its steps from 1. Whoever stores its records adds the run's **shift** to them, the step that
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 _HEAD: Final = re.compile(
     rb'\{"eventType":"([^"]*)","traceId":("[^"\\]*(?:\\.[^"\\]*)*")(?:,"run":"([^"]*)")?,"stepId":(\d+)'
     rb'(?:,"parentStepId":(\d+))?(?:,"given":\[([^\]]*)\])?,"metadata":\{"within":(\d+)'
+    rb'(?:,"requestedBy":(\d+)(?=[,}]))?'
 )
 
 
@@ -27,17 +28,19 @@ class Numbers(NamedTuple):
         step: Its own; 0 if it takes none.
         parent: The step it follows from; None if it is the first of its trace.
         within: The step of the enclosing call; 0 at the top.
+        requested_by: The step of the model's answer that asked for the call; 0 if none is known.
     """
 
     step: int
     parent: int | None
     within: int
+    requested_by: int = 0
 
     def shifted(self, shift: int, given: Container[str], *, begins: bool) -> Numbers:
         """
         Return the numbers in a trace whose run has this shift.
 
-        A parent, or a call around it, that would come to stand before the trace's first step is left out: a forked
+        What would come to stand before the trace's first step, a parent or a call around it, is left out: a forked
         child whose parent's events are lost goes on alone.
 
         Args:
@@ -52,7 +55,8 @@ class Numbers(NamedTuple):
         elif begins and self.step:
             parent = shift
         within = self.within + shift if self.within else 0
-        return Numbers(step, parent if parent and parent > 0 else None, max(within, 0))
+        requested_by = self.requested_by + shift if self.requested_by else 0
+        return Numbers(step, parent if parent and parent > 0 else None, max(within, 0), max(requested_by, 0))
 
 
 class Head(NamedTuple):
@@ -81,12 +85,12 @@ def read_head(line: bytes) -> Head | None:
     match = _HEAD.match(line)
     if match is None:
         return None
-    kind, trace, run, step, parent, given, within = match.groups()
+    kind, trace, run, step, parent, given, within, requested_by = match.groups()
     return Head(
         type=kind.decode(),
         trace=trace,
         run=run.decode() if run else "",
-        numbers=Numbers(int(step), int(parent) if parent else None, int(within)),
+        numbers=Numbers(int(step), int(parent) if parent else None, int(within), int(requested_by or 0)),
         given=frozenset(given.decode().replace('"', "").split(",")) if given else frozenset(),
         end=match.end(),
     )
@@ -105,12 +109,12 @@ def renumbered(line: bytes, numbers: Numbers) -> bytes:
     parent = b"" if numbers.parent is None else b',"parentStepId":%d' % numbers.parent
     # What stands before the step, and between the parent and `within`.
     middle = line[max(match.end(4), match.end(5)) : match.start(7)]
-    return b"%b%d%b%b%d%b" % (
-        line[: match.start(4)], numbers.step, parent, middle, numbers.within, line[match.end() :],
+    return b"%b%d%b%b%b%b" % (
+        line[: match.start(4)], numbers.step, parent, middle, _from_within(numbers), line[match.end() :],
     )  # fmt: skip
 
 
-def unrun(line: bytes, head: Head, numbers: Numbers | None) -> bytes:
+def unrun(line: bytes, head: Head, numbers: Numbers | None, *, requested: bool = True) -> bytes:
     """
     Return a line for a server, which knows nothing of runs.
 
@@ -118,11 +122,20 @@ def unrun(line: bytes, head: Head, numbers: Numbers | None) -> bytes:
         line: The record.
         head: Its start.
         numbers: The numbers it goes with; None to have the server number it, after the last step of the trace.
+        requested: Whether it says which answer asked for it; False if the server does not know that answer.
     """
     number = b"" if numbers is None else b',"stepId":%d' % numbers.step
     if numbers is not None and numbers.parent:
         number += b',"parentStepId":%d' % numbers.parent
-    within = head.numbers.within if numbers is None else numbers.within
-    return b'{"eventType":"%b","traceId":%b%b,"metadata":{"within":%d%b' % (
-        head.type.encode(), head.trace, number, within, line[head.end :],
+    named = head.numbers if numbers is None else numbers
+    if not requested:
+        named = named._replace(requested_by=0)
+    return b'{"eventType":"%b","traceId":%b%b,"metadata":{"within":%b%b' % (
+        head.type.encode(), head.trace, number, _from_within(named), line[head.end :],
     )  # fmt: skip
+
+
+def _from_within(numbers: Numbers) -> bytes:
+    """Return what stands behind ``"within":``, the step and the answer that asked for the call."""
+    asked = b',"requestedBy":%d' % numbers.requested_by if numbers.requested_by else b""
+    return b"%d%b" % (numbers.within, asked)

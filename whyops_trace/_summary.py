@@ -34,7 +34,10 @@ class Metadata(msgspec.Struct, rename="camel", gc=False):
 
     within: _Step = 0
     outcome: Any = None
+    model: Any = None
+    provider: Any = None
     usage: Any = None
+    wraps: Any = None
     latency_ms: Any = None
     trace: Any = None
 
@@ -88,6 +91,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         failed: Whether that is an error, and the trace did not end well after it.
         ended: Whether its block was left; a trace recorded on by hand never ends.
         running: Whether more may come: it has not ended, and no one saw its process end.
+        cost: What all calls of models cost, in US dollars; None if that is not known of each of them.
     """
 
     trace_id: str
@@ -110,6 +114,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     failed: bool = False
     ended: bool = False
     running: bool = False
+    cost: float | None = None
 
     @property
     def tokens(self) -> Tokens:
@@ -191,12 +196,12 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
 
 #: The columns that :func:`columns` fills, for a statement.
-SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-1])
+SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
 
 
 def columns(summary: TraceSummary) -> list[Any]:
-    """Return a summary as the columns of its row; whether it is running depends on other rows."""
-    trace_id, tags, metadata, *rest, _ = msgspec.structs.astuple(summary)
+    """Return a summary as the columns of its row; whether it is running, and its cost, depend on other rows."""
+    trace_id, tags, metadata, *rest, _, _ = msgspec.structs.astuple(summary)
     return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from whyops_trace._command import Commands, console, home_option, when
-from whyops_trace._excerpt import Tokens, clean, duration, elapsed
+from whyops_trace._excerpt import Tokens, clean, dollars, duration, elapsed
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal_commands import journal
+from whyops_trace._prices import cost_of, is_billed
 from whyops_trace._verify import verify
 from whyops_trace._version import __version__
 from whyops_trace.demo import demo
@@ -72,7 +73,12 @@ main.add_command(verify)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, a trace a line.")
 @home_option
 def list_traces(limit: int, as_json: bool, home: Path) -> None:
-    """List the traces, the one recorded on last first."""
+    """
+    List the traces, the one recorded on last first.
+
+    What they cost is shown where the price data is installed:
+    pip install 'whyops-trace[prices]'
+    """
     with _store(home) as store:
         traces = store.traces(limit)
     if as_json:
@@ -98,9 +104,9 @@ def show_trace(trace: str, as_json: bool, home: Path) -> None:
         events = store.events(store.resolve(trace))
         ended = store.ended_processes()
     if as_json:
-        click.echo(_json_lines(events))
+        click.echo(_json_lines(map(_with_cost, events)))
     else:
-        write_tree(build(events, ended.__contains__), sys.stdout)
+        write_tree(build(events, ended.__contains__, priced=True), sys.stdout)
 
 
 @contextlib.contextmanager
@@ -116,14 +122,24 @@ def _json_lines(items: Iterable[Mapping[str, Any]]) -> str:
     return "[" + ",\n".join(map(json.dumps, items)) + "]"
 
 
-def _table(traces: Iterable[TraceSummary], width: int) -> Table:
+def _with_cost(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a record; that of a turn of a model with what it cost, in US dollars, if that is known."""
+    metadata = event.get("metadata", {})
+    if is_billed(event["eventType"], metadata.get("wraps")):
+        amount = cost_of(metadata, event.get("timestamp"))
+        return event if amount is None else {**event, "cost": float(amount)}
+    return event
+
+
+def _table(traces: Sequence[TraceSummary], width: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0) if width >= _WIDE else (0, 1, 0, 0), pad_edge=False)
     table.add_column("when", no_wrap=True, style="dim")
     table.add_column("trace", style="bold")
     if width >= _WIDE:
         table.add_column("agent")
     table.add_column("asked → ended")
-    for name in ("tools", "llm", "errors", "tokens", "time"):
+    priced = any(trace.cost is not None for trace in traces)
+    for name in ("tools", "llm", "errors", "tokens", *(["cost"] if priced else []), "time"):
         table.add_column(name, no_wrap=True, justify="right")
     for trace in traces:
         table.add_row(
@@ -135,6 +151,7 @@ def _table(traces: Iterable[TraceSummary], width: int) -> Table:
             f"{trace.llm_responses:,}",
             Text(f"{trace.errors:,}", "red" if trace.errors else ""),
             _tokens(trace.tokens),
+            *(["" if trace.cost is None else dollars(trace.cost)] if priced else []),
             duration(elapsed(trace.started_at, trace.last_at) or 0.0),
         )
     return table

@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._database import Database
 from whyops_trace._intake import SLICE, Intake, marks
+from whyops_trace._prices import cost, total
 from whyops_trace._summary import SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
 
@@ -32,6 +35,10 @@ MAX_BYTES: Final = 512 << 20
 _DELETED_AT_ONCE: Final = 100
 
 # The columns of `traces` after the first five are the fields of TraceSummary, in their order.
+#
+# What a turn of a model is priced by stands in `turn`, and the index `turns` holds all of it, so that pricing a trace
+# reads no payloads. A process that opened the file when it had format 1 can no longer insert into `events`: what it
+# records waits in its journal for one of a newer version.
 _SCHEMA: Final = """
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY,
@@ -70,9 +77,11 @@ CREATE TABLE events (
     span TEXT,
     timestamp TEXT NOT NULL,
     key TEXT NOT NULL,
-    payload TEXT NOT NULL
+    payload TEXT NOT NULL,
+    turn TEXT
 );
 CREATE UNIQUE INDEX events_by_key ON events (trace, key);
+CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
 CREATE TABLE runs (
     run TEXT NOT NULL,
     trace INTEGER NOT NULL,
@@ -85,6 +94,23 @@ CREATE TABLE processes (
     ended_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+# In SQL alone: a Python function would take the GIL for each record, which a busy thread gives away slowly.
+_ADD_TURNS: Final = """
+ALTER TABLE events ADD COLUMN turn TEXT;
+UPDATE events SET turn = CASE WHEN json_valid(payload) THEN json_array(
+    json_extract(payload, '$.metadata.model'),
+    json_extract(payload, '$.metadata.provider'),
+    json_extract(payload, '$.metadata.usage'),
+    timestamp
+) ELSE '[null,null,null,null]' END WHERE type IN ('llm_response', 'embedding_response');
+CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
+"""
+
+# As a JSON array, so that they are decoded at once.
+_TURNS_OF_TRACE: Final = (
+    "SELECT '[' || group_concat(turn) || ']' FROM events WHERE trace = traces.id AND turn IS NOT NULL"
+)
 
 
 class Store:
@@ -100,7 +126,7 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
-        self._database = Database(path, _SCHEMA)
+        self._database = Database(path, _SCHEMA, [_ADD_TURNS])
         self._clock: Clock = clock or SystemClock()
 
     def __repr__(self) -> str:
@@ -278,8 +304,20 @@ class Store:
 
     def _summaries(self, rest: str, *parameters: object) -> list[TraceSummary]:
         running = "NOT ended AND process NOT IN (SELECT token FROM processes)"
-        rows = self._database.rows(f"SELECT {SUMMARY_COLUMNS}, {running} FROM traces {rest}", *parameters)  # noqa: S608
-        return [from_columns(row) for row in rows]
+        rows = self._database.rows(
+            f"SELECT ({_TURNS_OF_TRACE}), {SUMMARY_COLUMNS}, {running} FROM traces {rest}",  # noqa: S608 - no values in it
+            *parameters,
+        )
+        return [_summary(*row) for row in rows]
+
+
+def _summary(turns: str | None, *columns: Any) -> TraceSummary:
+    """Return a trace's summary, with what its *turns*, a JSON array, cost together."""
+    summary = from_columns(columns)
+    costs = (cost(*turn) for turn in msgspec.json.decode(turns or "[]", type=list[tuple[Any, Any, Any, Any]]))
+    amount = total(costs)
+    summary.cost = None if amount is None else float(amount)
+    return summary
 
 
 def _not_found(name: str, ids: list[str], begins: list[str]) -> str:

@@ -3,27 +3,31 @@ One trace as a tree on a terminal: what called what, what failed, how long it to
 
 ::
 
-    checkout-8841 · shop · 1.2 s · 2 tools, 1 llm, 1 error · 900 tokens (95 % cached)
-    ├─ ● plan                                                                      12 ms
-    │  ├─ ⚒ charge_card(amount=4999, currency="usd") → {"id": "ch_1"}               8 ms
-    │  └─ ✗ ship(order=8841)  ValueError: no such order                             1 ms
-    └─ ✦ ask gpt-4o  "I will char…" → charge_card  840 in (800 cached) / 60 out   640 ms
+    checkout-8841 · shop · 1.2 s · 2 tools, 1 llm, 1 error · $0.0017 · 900 tokens (95 % cached)
+    ├─ ● plan                                                                             12 ms
+    │  ├─ ⚒ charge_card(amount=4999, currency="usd") → {"id": "ch_1"}                      8 ms
+    │  └─ ✗ ship(order=8841)  ValueError: no such order                                    1 ms
+    └─ ✦ ask gpt-4o  "I will…" → charge_card  840 in (800 cached) / 60 out   $0.0017   640 ms
+
+A tool stands below the call of a model that asked for it. Where another one comes between them, ``← #9`` at the tool
+names the step of that answer, and the call of the model has the same ``#9``.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from typing import Final, TextIO
 
-from whyops_trace._excerpt import Tokens, cells, duration, shorten
+from whyops_trace._excerpt import Tokens, cells, dollars, duration, shorten
 from whyops_trace._nodes import Kind, Node, Status, TraceTree, build
 
 __all__ = ["Kind", "Node", "Status", "TraceTree", "build", "fits", "render", "write_tree"]
 
 #: Every sign a tree is drawn with, and what stands for it where it cannot be encoded: one character each,
 #: so that the columns stay where they are.
-_ASCII: Final = str.maketrans("├└│─⋯●⚒✦≡·✗⊘◌→…", "|`|-~o*@#-x/.>~")
+_ASCII: Final = str.maketrans("├└│─⋯●⚒✦≡·✗⊘◌→←…", "|`|-~o*@#-x/.><~")
 
 _SIGNS: Final[dict[str, str]] = {
     "tool": "⚒", "step": "●", "llm": "✦", "embedding": "≡", "event": "·",
@@ -47,18 +51,10 @@ def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only:
         color: Whether to colour it with ANSI escapes.
         ascii_only: Whether to draw without characters beyond ASCII, see :func:`fits`.
     """
+    rows = list(_rows(tree, width))
+    marks = _marks(node for _, node in rows)
     lines = [_header(tree, width)]
-    # Deep trees show their last levels: the guides take up to half of the width.
-    levels = max(3, width // 6)
-    stack = [(node, "", node is tree.nodes[-1]) for node in reversed(tree.nodes)]
-    while stack:
-        node, guides, last = stack.pop()
-        shown = (
-            guides if len(guides) < 3 * levels else "⋯  " + guides[-3 * (levels - 2) :] if levels > 2 else ""
-        )
-        lines.append(_line(node, shown + ("└─ " if last else "├─ "), width, color))
-        below = (guides + ("   " if last else "│  "))[-3 * levels :]
-        stack += [(child, below, child is node.children[-1]) for child in reversed(node.children)]
+    lines += [_line(node, guides, marks.get(id(node), ""), width, color) for guides, node in rows]
     drawn = "\n".join(lines)
     return drawn.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else drawn
 
@@ -86,6 +82,42 @@ def write_tree(tree: TraceTree, stream: TextIO) -> None:
     stream.write(drawn.encode(encoding, "replace").decode(encoding) + "\n")
 
 
+def _rows(tree: TraceTree, width: int) -> Iterator[tuple[str, Node]]:
+    """Yield each node in the order they are drawn, with the guides that lead to it."""
+    # Deep trees show their last levels: the guides take up to half of the width.
+    levels = max(3, width // 6)
+    stack = [(node, "", node is tree.nodes[-1]) for node in reversed(tree.nodes)]
+    while stack:
+        node, guides, last = stack.pop()
+        shown = (
+            guides if len(guides) < 3 * levels else "⋯  " + guides[-3 * (levels - 2) :] if levels > 2 else ""
+        )
+        yield shown + ("└─ " if last else "├─ "), node
+        below = (guides + ("   " if last else "│  "))[-3 * levels :]
+        stack += [(child, below, child is node.children[-1]) for child in reversed(node.children)]
+
+
+def _marks(nodes: Iterable[Node]) -> dict[int, str]:
+    """
+    Return what tells which tool was asked for by which turn of a model, where their places do not.
+
+    Args:
+        nodes: In the order they are drawn.
+
+    Returns:
+        Marks of tools and of turns, by the :func:`id` of the node.
+    """
+    marks: dict[int, str] = {}
+    latest = None
+    for node in nodes:
+        if node.kind == "llm":
+            latest = node
+        if node.asked_by is not None and node.asked_by is not latest:
+            marks[id(node)] = f" ← #{node.asked_by.answer}"
+            marks[id(node.asked_by)] = f" #{node.asked_by.answer}"
+    return marks
+
+
 def _header(tree: TraceTree, width: int) -> str:
     counts = [(tree.tool_calls, "tools"), (tree.llm_responses, "llm"), (tree.errors, "errors")]
     counts += [(tree.running, "running"), (tree.unfinished, "unfinished")]
@@ -96,6 +128,7 @@ def _header(tree: TraceTree, width: int) -> str:
         tree.agent_name,
         "" if tree.duration_ms is None else duration(tree.duration_ms),
         ", ".join(counted),
+        "" if tree.cost is None else dollars(tree.cost),
     ]
     if tree.tokens.total:
         share = tree.tokens.cached_share
@@ -105,14 +138,12 @@ def _header(tree: TraceTree, width: int) -> str:
     return shorten(shorten(tree.trace_id, max(16, width - cells(rest))) + rest, width)
 
 
-def _line(node: Node, guides: str, width: int, color: bool) -> str:
+def _line(node: Node, guides: str, mark: str, width: int, color: bool) -> str:
     """Return one line: guides, sign, what it is, and at the right what it cost."""
     state = node.kind if node.status == "ok" else node.status
-    cost = _cost(node)
-    if cells(cost) > width // 2:
-        cost = _latency(node)
+    cost = _cost(node, width * 3 // 5)
     room = width - cells(guides) - 2 - (cells(cost) + 2 if cost else 0)
-    name, rest = _fitted(node, room)
+    name, rest = _fitted(node, mark, room)
     gap = " " * (room - cells(name) - cells(rest) + 2) if cost else ""
     if not color:
         return f"{guides}{_SIGNS[state]} {name}{rest}{gap}{cost}"
@@ -121,10 +152,15 @@ def _line(node: Node, guides: str, width: int, color: bool) -> str:
     return f"{_coloured(guides, _DIM)}{said}{rest}{gap}{_coloured(cost, _DIM)}"
 
 
-def _fitted(node: Node, room: int) -> tuple[str, str]:
+def _fitted(node: Node, mark: str, room: int) -> tuple[str, str]:
     """Return a node's name and what follows it, shortened to *room* columns together."""
-    name = shorten(f"{node.name} {node.model}".rstrip(), room)
     before, given, after = _given(node)
+    name = f"{node.name} {node.model}".rstrip()
+    if node.kind == "llm":
+        name += mark
+    else:
+        after += mark
+    name = shorten(name, room)
     outcome = _outcome(node)
     room -= cells(name) + len(before) + len(after)
     if room < 0:
@@ -152,8 +188,13 @@ def _outcome(node: Node) -> str:
     return f" → {came_out}" if came_out else ""
 
 
-def _cost(node: Node) -> str:
-    return "   ".join(part for part in (_tokens(node.tokens), _latency(node)) if part)
+def _cost(node: Node, room: int) -> str:
+    """Return the tokens, dollars and time that a node cost; the first of them go if all do not fit into *room*."""
+    parts = [_tokens(node.tokens), "" if node.cost is None else dollars(node.cost), _latency(node)]
+    parts = [part for part in parts if part]
+    while cells("   ".join(parts)) > room:
+        del parts[0]
+    return "   ".join(parts)
 
 
 def _tokens(tokens: Tokens | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from programs import DEMO, ROOT, run
+from provider import Provider
 
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._checks import check_options
@@ -51,8 +52,9 @@ def settled(tree: str) -> list[str]:
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
 )
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    """All its blocks, one after the other, as one program."""
-    done = run(program(page, tmp_path), home=tmp_path / "home")
+    """All its blocks, one after the other, as one program; the providers that it asks are on this machine."""
+    with Provider() as provider:
+        done = run(program(page, tmp_path), home=tmp_path / "home", **provider.environment)
 
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -141,7 +141,10 @@ def test_the_manual_events_are_all_nine_types(tmp_path: Path) -> None:
                 "usage": {"promptTokens": 40, "completionTokens": 9, "totalTokens": 49},
             },
         ),
-        ("tool_call_request", 6, 5, {"toolCalls": [{"name": "stock", "arguments": {"item": 7}}]}, {"tool": "stock"}),
+        (
+            "tool_call_request", 6, 5, {"toolCalls": [{"name": "stock", "arguments": {"item": 7}}]},
+            {"requestedBy": 5, "tool": "stock"},
+        ),
         ("error", 7, 6, {"message": "the first warehouse did not answer", "status": 503}, {}),
         (
             "tool_call_response", 8, 6,

@@ -46,9 +46,7 @@ def checkout(trace_id: str, question: str) -> str:
             for call in message.tool_calls:
                 if call.type == "function":
                     result = charge_card(**json.loads(call.function.arguments))
-                    messages.append(
-                        {"role": "tool", "tool_call_id": call.id, "content": json.dumps(result)}
-                    )
+                    messages.append({"role": "tool", "tool_call_id": call.id, "content": json.dumps(result)})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import anthropic
 from whyops_trace import WhyOps, step, traced_tool
 
 sdk = WhyOps(agent_name="tea-shop")
-client = sdk.anthropic(anthropic.AsyncAnthropic(), fallback=True)
 
 
 @traced_tool
@@ -23,11 +22,11 @@ async def find_order(number: int) -> str:
     return f"Order {number}: one teapot, shipped on Monday."
 
 
-async def answer(question: str, facts: str) -> str:
+async def answer(client: anthropic.AsyncAnthropic, question: str, facts: str) -> str:
     """Stream an answer."""
     said = ""
     async with client.messages.stream(
-        model="claude-sonnet-4-5",
+        model="claude-sonnet-5",
         max_tokens=300,
         system="You help customers of a tea shop.",
         messages=[{"role": "user", "content": f"{question}\n\n{facts}"}],
@@ -41,10 +40,11 @@ async def answer(question: str, facts: str) -> str:
 
 async def main() -> None:
     """Take one turn of a conversation."""
-    async with sdk.trace("conversation-17", external_user_id="customer-9"):
-        async with step("look things up"):
-            facts = await find_order(8841)
-        await answer("Where is my teapot?", facts)
+    async with sdk.anthropic(anthropic.AsyncAnthropic(), fallback=True) as client:
+        async with sdk.trace("conversation-17", external_user_id="customer-9"):
+            async with step("look things up"):
+                facts = await find_order(8841)
+            await answer(client, "Where is my teapot?", facts)
     await sdk.flush()
 
 

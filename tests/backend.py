@@ -135,7 +135,7 @@ class Backend:
         route = f"{request.method} {request.path}"
         if route == "GET /api/health":
             about = {"status": "healthy", "service": "whyops-analyse", "version": "1.0.0"}
-            return Answer(200, {**about, "database": "connected", "timestamp": _now()})
+            return Answer(200, {**about, "database": "connected", "timestamp": now()})
         if not request.path.startswith("/api/") and request.path != "/v1/agents/init":
             return NOT_FOUND
         tenant = self._tenant(request)
@@ -291,10 +291,10 @@ class Backend:
             "stepId": int(step),
             "parentStepId": parent if parent is None else int(parent),
             "eventType": event["eventType"],
-            "timestamp": _milliseconds(event["timestamp"]) if "timestamp" in event else _now(),
+            "timestamp": _milliseconds(event["timestamp"]) if "timestamp" in event else now(),
             "userId": tenant,
             "providerId": None,
-            "createdAt": _now(),
+            "createdAt": now(),
             "content": event.get("content"),
             "metadata": {**event.get("metadata", {}), **({"idempotencyKey": key} if key else {})},
             "sent": event,
@@ -310,7 +310,7 @@ class Backend:
             **both,
             "eventType": "tool_call_request",
             "parentStepId": row["parentStepId"] or step - 1,
-            "timestamp": before["timestamp"] if before else _now(),
+            "timestamp": before["timestamp"] if before else now(),
             "metadata": {**metadata, "idempotencyKey": f"{key}_request"},
         }
         response = {
@@ -401,7 +401,7 @@ def _uuid(serial: int) -> str:
     return f"{serial:08x}-0000-4000-8000-000000000000"
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

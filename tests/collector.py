@@ -2,25 +2,20 @@
 A WhyOps server for tests, on a real socket, that can misbehave by script.
 
 It answers as the real server was seen to answer, traps included, and keeps all that it was sent.
-Not done: the rewriting of contents, the proxy's own events, and every endpoint that no client of ours calls.
+Not done: the rewriting of the contents that clients send, and every endpoint that no client of ours calls.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from backend import Backend
-from wire import Answer, Request, Row
-
-#: How long a test waits for what must happen at all, in seconds.
-PATIENCE = 30.0
+from proxy import Proxy
+from wire import Answer, Request, Row, Stream
 
 
 @dataclass(frozen=True)
@@ -72,76 +67,23 @@ Fault = Answer | Hang | Reset | Drip | Close | Stored
 Script = Callable[["Request"], Fault | None]
 
 
-class Collector(Backend):
+class Collector(Proxy):
     """
-    A WhyOps server on a socket of this machine, its threads in this process; it takes ``Backend``'s options.
+    A WhyOps server, its proxy included, on a socket of this machine; it takes ``Backend``'s options.
 
-    Use it in a with-block. ``stop()`` and ``start()`` within it are a restart: what is stored stays, and
-    while it is stopped connections are refused.
+    Use it in a with-block. ``stop()`` and ``start()`` within it are a restart: what is stored stays.
 
     Attributes:
-        requests: Every request received, in order.
         script: Decides for each request, in its connection's thread, what goes wrong with it.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.requests: list[Request] = []
         self.script: Script | None = None
         self._faults: deque[Fault | None] = deque()
-        self._changed = threading.Condition(threading.RLock())
-        self._stopping = threading.Event()
         self._releases = 0
-        self._connections: dict[socket.socket, threading.Thread] = {}
-        self._listener: socket.socket | None = None
-        # Bound and never listening: the port stays ours, and refuses, while the collector is stopped.
-        self._reserved = self._bind(0)
-        self.port: int = self._reserved.getsockname()[1]
-        self.proxy_url = f"http://127.0.0.1:{self.port}"
-        self.url = f"{self.proxy_url}/api"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-        self._reserved.close()
-
-    @staticmethod
-    def _bind(port: int) -> socket.socket:
-        bound = socket.socket()
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("127.0.0.1", port))
-        return bound
-
-    def start(self) -> None:
-        """Listen."""
-        self._stopping.clear()
-        self._listener = self._bind(self.port)
-        self._listener.listen(128)
-        self._acceptor = threading.Thread(target=self._accept, args=[self._listener], daemon=True)
-        self._acceptor.start()
-
-    def stop(self) -> None:
-        """Cut every connection, end every thread, and refuse new connections."""
-        if self._listener is None:
-            return
-        listener, self._listener = self._listener, None
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
-        listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join(PATIENCE)
-        listener.close()
-        with self._changed:
-            connections = list(self._connections.items())
-        for connection, _ in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for _, thread in connections:
-            if thread is not threading.current_thread():
-                thread.join(PATIENCE)
+        self.proxy_url = self.root
+        self.url = f"{self.root}/api"
 
     def fail(self, *faults: Fault | None) -> None:
         """Let the next requests of ``POST /events`` meet these faults, one each; None is a good answer."""
@@ -153,35 +95,11 @@ class Collector(Backend):
             self._releases += 1
             self._changed.notify_all()
 
-    def wait_for(self, predicate: Callable[[], object], timeout: float = PATIENCE) -> None:
-        """Wait until something holds, looking again after every request; fail after *timeout* seconds."""
-        with self._changed:
-            held = self._changed.wait_for(predicate, timeout)
-            seen = f"{len(self.requests)} requests came, {len(self.stored)} events are stored"
+    def seen(self) -> str:
+        """Return how far things got, for a test that fails."""
+        return f"{len(self.requests)} requests came, {len(self.stored)} events are stored"
 
-        assert held, f"It did not happen within {timeout} s: {seen}."
-
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the listener was shut down
-            while True:
-                connection, _ = listener.accept()
-                thread = threading.Thread(target=self._serve, args=[connection], daemon=True)
-                with self._changed:
-                    self._connections[connection] = thread
-                thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        """Answer the requests of one connection until either side ends it."""
-        try:
-            with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                while (request := Request.read(reader)) and self._exchange(connection, request):
-                    pass
-        finally:
-            with self._changed:
-                del self._connections[connection]
-
-    def _exchange(self, connection: socket.socket, request: Request) -> bool:
+    def exchange(self, connection: socket.socket, request: Request) -> bool:
         """Treat one request as the script says, and return whether the connection goes on."""
         fault = self._fault(request)
         if fault == Reset("request"):
@@ -189,23 +107,26 @@ class Collector(Backend):
         else:
             _ = request.body
         with self._changed:
-            self.requests.append(request)
+            self.receive(request)
             releases = self._releases  # from here on a test may see that the request hangs, and release it
-            self._changed.notify_all()
         answer = self._treat(connection, request, fault, releases)
         if answer is None:
             return False
-        head, body = answer.encoded()
-        size = fault.size if isinstance(fault, Drip) else len(head) + len(body)
-        for piece in _pieces(head + body, size):
-            connection.sendall(piece)
-            if isinstance(fault, Drip) and self._stopping.wait(0.001):
+        if isinstance(fault, Drip):
+            return self._drip(connection, b"".join(answer.encoded()), fault.size) and request.lasting
+        return answer.send(connection) and request.lasting
+
+    def _drip(self, connection: socket.socket, data: bytes, size: int) -> bool:
+        """Send some data slowly, and return whether the collector still runs at its end."""
+        for start in range(0, len(data), size):
+            connection.sendall(data[start : start + size])
+            if self._stopping.wait(0.001):
                 return False
-        return request.lasting
+        return True
 
     def _treat(
         self, connection: socket.socket, request: Request, fault: Fault | None, releases: int
-    ) -> Answer | None:
+    ) -> Answer | Stream | None:
         """Return the answer to send, None where the connection is to end without one."""
         match fault:
             case None | Drip():
@@ -226,14 +147,6 @@ class Collector(Backend):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return None
 
-    def act(self, request: Request) -> Answer:
-        """Do what a request asks for, alone, and tell those who wait."""
-        with self._changed:
-            try:
-                return super().act(request)
-            finally:
-                self._changed.notify_all()
-
     def _fault(self, request: Request) -> Fault | None:
         fault = self.script(request) if self.script else None
         if fault is None and self._faults and (request.method, request.path) == ("POST", "/api/events"):
@@ -245,11 +158,6 @@ class Collector(Backend):
         with self._changed:
             self._changed.wait_for(lambda: self._releases > releases or self._stopping.is_set())
             return self._releases > releases
-
-
-def _pieces(data: bytes, size: int) -> Iterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
 
 
 def check(rows: list[Row]) -> None:

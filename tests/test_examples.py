@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from collector import Collector, check
+from findings import findings
 from programs import ROOT, outline, run, stored
+from provider import Provider
+from replies import Reply
 
 from whyops_trace.testing import capture_events
 
@@ -270,3 +273,84 @@ def test_a_conversation_is_reported_to_a_server_or_stays_here(tmp_path: Path, co
     check(rows)
     assert [row["stepId"] for row in rows] == list(range(1, 17))
     assert len(collector.inits) == 2
+
+
+#: What the trace of each example with a client of a provider looks like, and the model's replies it is run with.
+CLIENTS = {
+    "07_openai_agent": (
+        "checkout-8841",
+        [
+            (0, "llm", "chat.completions", "ok"),
+            (0, "tool", "charge_card", "ok"),
+            (0, "llm", "chat.completions", "ok"),
+        ],
+    ),
+    "08_anthropic_streams": (
+        "conversation-17",
+        [
+            (0, "step", "look things up", "ok"),
+            (1, "tool", "find_order", "ok"),
+            (0, "llm", "messages", "ok"),
+        ],
+    ),
+    "09_hybrid_checkout": (
+        "checkout-8842",
+        [
+            (0, "llm", "chat.completions", "ok"),
+            (0, "tool", "charge_card", "ok"),
+            (0, "llm", "chat.completions", "ok"),
+        ],
+    ),
+}
+
+
+def prepare(provider: Provider, name: str) -> None:
+    """Give the model its replies to an example."""
+    if name.startswith("07"):
+        provider.call_tool("charge_card", {"amount": 4999})
+    elif name.startswith("09"):
+        provider.say("I charge it.")
+        provider.reply(Reply("Done: 49.99 USD."))
+        provider.say("I shall charge it.")
+    provider.default = Reply("Done: 49.99 USD.")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_an_example_with_a_providers_client_needs_no_account(name: str, tmp_path: Path) -> None:
+    """The provider is asked directly, and the turns stand in the local trace."""
+    trace_id, expected = CLIENTS[name]
+    with Provider() as provider:
+        prepare(provider, name)
+        done = run(EXAMPLES / f"{name}.py", home=tmp_path, **provider.environment)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Done: 49.99 USD." in done.stdout
+    assert outline(stored(tmp_path, trace_id)) == expected
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_an_example_with_a_providers_client_reports_through_the_proxy(name: str, tmp_path: Path) -> None:
+    """Every event is in its place on the server, each turn once, and its analysis finds nothing."""
+    trace_id, expected = CLIENTS[name]
+    with Provider() as provider, Collector() as collector:
+        collector.upstream = provider
+        prepare(provider, name)
+        done = run(
+            EXAMPLES / f"{name}.py",
+            home=tmp_path,
+            **provider.environment,
+            WHYOPS_API_KEY="whyops_test",
+            WHYOPS_ANALYSE_URL=collector.url,
+            WHYOPS_PROXY_URL=collector.proxy_url,
+            WHYOPS_STORE="on",
+        )
+        traces = {trace: collector.trace(trace) for trace in collector.traces}
+    types = [row["eventType"] for row in traces[trace_id]]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Done: 49.99 USD.\n" in done.stdout
+    assert outline(stored(tmp_path, trace_id)) == expected
+    assert [findings(rows) for rows in traces.values()] == [[]] * len(traces)
+    assert types.count("llm_response") == sum(kind == "llm" for _, kind, _, _ in expected)
+    assert types.count("tool_call_request") == types.count("tool_call_response") == 1
+    assert collector.dead_letters == []

@@ -18,7 +18,6 @@ import wrapt
 from whyops_trace._failure import traceback_of
 from whyops_trace._guard import guarded
 from whyops_trace.calls import Call, Followed, GeneratorCall, Untraced
-from whyops_trace.providers._watch import is_read, is_response, watch
 from whyops_trace.sites import CallSite
 
 if TYPE_CHECKING:
@@ -166,7 +165,9 @@ def follow(call: Call, result: Any) -> Any:
         return _iterate_async(Followed(call), {}, lambda: result, (), {})
     # Looked up as they are, since a mock makes what it is asked for. What has both faces, as that has, is whatever its
     # owner takes it for, and is left alone.
-    found = {name for base in kind.__mro__ for name in ("__next__", "__anext__", "close") if name in vars(base)}
+    found = {
+        name for base in kind.__mro__ for name in ("__next__", "__anext__", "close") if name in vars(base)
+    }
     faces = found - {"close"}
     if len(faces) == 1 and "close" in found and _is_watched(call, result):
         return result
@@ -181,6 +182,8 @@ def follow(call: Call, result: Any) -> Any:
 @guarded("looking at a stream")
 def _is_watched(call: Call, result: Any) -> bool:
     """Watch the response of a provider's stream, if the result is one that nobody has read; tell whether it is."""
+    from whyops_trace.providers._watch import is_read, is_response, watch
+
     response = getattr(result, "response", None)
     if call.accumulates or not is_response(response) or is_read(response):
         return False

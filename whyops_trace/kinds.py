@@ -221,7 +221,7 @@ class Llm(CallSite):
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep every piece of text, and other items as plain data."""
-        kept = item if type(item) is str else _json.plain(item, call.state.recorder.hides)
+        kept = item if type(item) is str else _json.plain(_news(item), call.state.recorder.hides)
         items.kept.append(kept)
         if call.asked and call.asked.first_token_ms is None and first_token([kept]) is not None:
             call.asked.first_token_ms = call.elapsed_ms()
@@ -276,6 +276,14 @@ class Embedding(Llm):
     ) -> None:
         body = _json.encode(content, call.state.recorder.hides)
         call.close(b"embedding_response", self._named(call, turn, elapsed_ms, ending), body)
+
+
+def _news(item: Any) -> Any:
+    """Return an event of a stream without what it repeats of the events before: that grows with each of them."""
+    fields = getattr(item, "__dict__", None)
+    if type(fields) is not dict or "snapshot" not in fields:
+        return item
+    return {name: value for name, value in fields.items() if name != "snapshot"}
 
 
 def _text(value: Any) -> str:

@@ -15,8 +15,12 @@ from whyops_trace._guard import attempt
 from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace._shapes import dict_of, dicts_of
 
-#: A trace id in characters without width; a text has not as many of them at its end by itself.
-_SIGNATURE: Final = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff]{16,}$")
+#: A trace id in characters without width: its bits between two joiners, so that what a text ends in by itself stays;
+#: else as many of any kind as no text has at its end.
+_SIGNATURES: Final = (
+    re.compile("\u200d[\u200b\u200c]{16,}\u200d\\Z"),
+    re.compile("[\u200b-\u200f\u2060-\u2064\ufeff]{16,}\\Z"),
+)
 #: What an answer has in it that was changed, as bytes: such a character, plain or escaped, or the name.
 _TRACES: Final = re.compile(
     rb"\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\\u20[06]|\\u[fF][eE]|_whyops"
@@ -88,7 +92,12 @@ def _undo_in_tools(message: dict[str, Any]) -> bool:
 
 def _unsign(part: dict[str, Any], key: str) -> bool:
     text = part.get(key)
-    if not isinstance(text, str) or not (found := _SIGNATURE.search(text)):
+    found = (
+        next(filter(None, (each.search(text) for each in _SIGNATURES)), None)
+        if isinstance(text, str)
+        else None
+    )
+    if found is None:
         return False
     part[key] = text[: found.start()]
     return True

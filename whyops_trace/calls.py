@@ -67,11 +67,12 @@ class Asked:
         turn: Where the call may turn out to be reported by somebody else: whether turns of theirs were made in it.
         held: The request, as the server gets it if nobody else reports it.
         proxied: Whether somebody else does report it.
+        audience: Whom its records are for, as they say it at their end; nothing for everybody.
         by_client: Whether a provider's client made it: then a report by hand of the same turn is one too many.
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
     """
 
-    __slots__ = ("by_client", "first_token_ms", "held", "model", "provider", "proxied", "turn")
+    __slots__ = ("audience", "by_client", "first_token_ms", "held", "model", "provider", "proxied", "turn")
 
     def __init__(self) -> None:
         self.model = ""
@@ -80,6 +81,7 @@ class Asked:
         self.held: Held | None = None
         self.proxied = False
         self.by_client = False
+        self.audience = b""
         self.first_token_ms: int | None = None
 
 
@@ -95,14 +97,13 @@ class Call:
     """
 
     __slots__ = (
-        "_audience", "_outer", "_own", "_site", "_span", "_started", "asked", "items", "state", "step",
+        "_outer", "_own", "_site", "_span", "_started", "asked", "items", "state", "step",
     )  # fmt: skip
 
     def __init__(self, site: CallSite, inner: Scope, outer: Scope | None, span: bytes) -> None:
         self.state, self.step, _, _ = inner
         self.items: Items | None = None
         self.asked: Asked | None = None
-        self._audience = b""
         self._site = site
         self._span = span
         self._outer: Scope | Detached | None = outer
@@ -185,7 +186,7 @@ class Call:
         wraps = asked.turn is not None and asked.turn.wraps
         held, asked.held = asked.held, None
         if held is not None and (wraps or asked.proxied):
-            self._audience = FOR_LOCAL
+            asked.audience = FOR_LOCAL
         elif held is not None:
             self.state.recorder.record(
                 self.state, held.kind, held.parent, held.within, held.metadata, held.content, self._span,
@@ -195,18 +196,18 @@ class Call:
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""
-        end = self._audience + LINE_END
+        end = self.asked.audience + LINE_END if self.asked else LINE_END
         self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, end=end)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step; the trace ends with it if the call made it."""
-        state, step = self.state, self.step
-        last = state.recorder.record(
-            state, kind, step, step, metadata, content, self._span,
-            self._audience + (TRACE_END if self._own else LINE_END), opens=-1,
-        )  # fmt: skip
+        state, step, end = self.state, self.step, TRACE_END if self._own else LINE_END
+        is_local = self.asked is not None and self.asked.audience == FOR_LOCAL
+        if is_local:
+            end = FOR_LOCAL + end
+        last = state.recorder.record(state, kind, step, step, metadata, content, self._span, end, opens=-1)
         state.recorder.close_span(self._span)
-        if not self._own and not self._audience:
+        if not self._own and not is_local:
             advance(state, last)
         return last
 

@@ -93,7 +93,7 @@ class TraceTree:
         agent_name: The agent that recorded it, safe to print.
         duration_ms: From its beginning to its latest record, if known.
         tool_calls: How many tool calls there were.
-        llm_responses: How many answers of models.
+        llm_responses: How many answers of models, without what only repeats those of clients.
         errors: How many errors; at least 1 if anything failed.
         running: Calls that go on.
         unfinished: Calls that will never end, as their process has.
@@ -287,7 +287,7 @@ class _Builder:
         self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
 
     def _llm_response(self, event: _Event) -> None:
-        self._tree.llm_responses += 1
+        self._tree.llm_responses += event.metadata.get("wraps") is not True
         model = text(event.metadata.get("model"))
         node = self._awaiting(event) or self._place(event, "llm", model)
         if node.kind == "event":  # recorded by hand

@@ -80,7 +80,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         last_at: When the latest record of it was made, ISO 8601.
         event_count: Its events, as a WhyOps server counts them.
         tool_calls: Tool calls among them.
-        llm_responses: Answers of models among them.
+        llm_responses: Answers of models among them, without what only repeats those of clients.
         errors: Errors among them; at least 1 if a step or the trace itself failed.
         prompt_tokens: Tokens of prompts that were not cached.
         completion_tokens: Tokens of answers.
@@ -171,7 +171,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         self.cache_read_tokens += counts.cache_read
         self.cache_creation_tokens += counts.cache_creation
         if kind == "llm_response":
-            self.llm_responses += 1
+            self.llm_responses += record.metadata.wraps is not True
             answer = excerpt(message_text(get(_decoded(record.content), "content")), EXCERPT)
             if answer:
                 self.ended_with, self.failed = answer, False

@@ -361,7 +361,7 @@ def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> 
         turn,
     )
     metadata = {name: value for name, value in event.metadata.items() if name != "usage"}
-    return b',"doubles":%d%b' % (turn, _members(state, metadata))
+    return b',"wraps":true,"doubles":%d%b' % (turn, _members(state, metadata))
 
 
 def _requested_by(state: TraceState, asked: AskedTools, tool_calls: Any) -> bytes:

@@ -116,7 +116,12 @@ class Chat(Form):
             for call in self.reply.tool_calls
         ]
         content = None if self.reply.refusal is not None else text
-        message = {"role": "assistant", "content": content, "refusal": self.reply.refusal, "annotations": []}
+        message: Json = {
+            "role": "assistant",
+            "content": content,
+            "refusal": self.reply.refusal,
+            "annotations": [],
+        }
         return message | ({"tool_calls": calls} if calls else {})
 
     def _deltas(self, text: str | None) -> Iterator[Json]:
@@ -230,7 +235,7 @@ class Responses(Form):
         for index, part in enumerate(item["content"]):
             place = where | {"content_index": index}
             name = "text" if part["type"] == "output_text" else "refusal"
-            logprobs = {"logprobs": []} if name == "text" else {}
+            logprobs: Json = {"logprobs": []} if name == "text" else {}
             yield Frame({**place, "part": part | {name: ""}}, "response.content_part.added")
             for word in _words(part[name]):
                 yield Frame(
@@ -246,7 +251,7 @@ class Responses(Form):
         yield Frame({**where, "name": item["name"], "arguments": item["arguments"]}, f"{event}done")
 
     def _response(self, status: str, output: list[Json], **about: Any) -> Json:
-        echoed = {
+        echoed: Json = {
             "instructions": None,
             "max_output_tokens": None,
             "metadata": {},

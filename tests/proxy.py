@@ -198,7 +198,7 @@ class Proxy(Server, Backend):
 
     def _limited(self, request: Request, act: Callable[[Request], Answer | Stream]) -> Answer | Stream:
         """Act on a request if its key has not had its share of them."""
-        key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
+        key = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
         if self.rate_limit is None or self._tenant(request) is None:
             return act(request)
         with self._changed:

@@ -385,8 +385,8 @@ def asked(
     return [request, tool_response(process, step + 1, step, tool=tool)]
 
 
-def test_a_tool_names_the_turn_that_asked_for_it_where_another_came_between() -> None:
-    """Both have the step of the answer; a tool directly below its turn, or nested in it, needs no number."""
+def test_a_tool_names_the_turn_that_asked_for_it() -> None:
+    """Both have the step of the answer."""
     process = Process()
     events = [
         process.event("llm_thinking", 1, metadata={"step": "think"}),
@@ -407,10 +407,10 @@ checkout-8841 · shop · <1 ms · 4 tools, 2 llm, 2 running, n…
 ├─ ◌ think  running
 ├─ ✦ ask gpt-4o #3                                    640 ms
 ├─ ◌ act  running
-│  ├─ ⚒ plain(amount=4999) → {"id": "ch_1"}            <1 ms
-│  └─ ⚒ research(amount=4999) → {"id": "ch_1"}         <1 ms
-├─ ✦ ask gpt-4o                                       640 ms
-├─ ⚒ look_up(amount=4999) → {"id": "ch_1"}             <1 ms
+│  ├─ ⚒ plain(amount=4999) ← #3 → {"id": "ch_1"}       <1 ms
+│  └─ ⚒ research(amount=4999) ← #3 → {"id": "ch_1"}    <1 ms
+├─ ✦ ask gpt-4o #10                                   640 ms
+├─ ⚒ look_up(amount=4999) ← #10 → {"id": "ch_1"}       <1 ms
 └─ ⚒ refund(amount=4999) ← #3 → {"id": "ch_1"}         <1 ms
 """
     )

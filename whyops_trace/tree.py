@@ -99,7 +99,7 @@ def _rows(tree: TraceTree, width: int) -> Iterator[tuple[str, Node]]:
 
 def _marks(nodes: Iterable[Node]) -> dict[int, str]:
     """
-    Return what tells which tool was asked for by which turn of a model, where their places do not.
+    Return what tells which tool was asked for by which turn of a model.
 
     Args:
         nodes: In the order they are drawn.
@@ -108,11 +108,8 @@ def _marks(nodes: Iterable[Node]) -> dict[int, str]:
         Marks of tools and of turns, by the :func:`id` of the node.
     """
     marks: dict[int, str] = {}
-    latest = None
     for node in nodes:
-        if node.kind == "llm":
-            latest = node
-        if node.asked_by is not None and node.asked_by is not latest:
+        if node.asked_by is not None:
             marks[id(node)] = f" ← #{node.asked_by.answer}"
             marks[id(node.asked_by)] = f" #{node.asked_by.answer}"
     return marks

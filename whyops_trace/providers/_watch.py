@@ -9,6 +9,7 @@ call ends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from typing import Any, Final
@@ -24,6 +25,8 @@ from whyops_trace.providers._undo import Undo
 
 #: The media type of a stream of events.
 EVENT_STREAM: Final = "text/event-stream"
+#: The last line of a stream of OpenAI's. Some readers, openai before 1.3 among them, stop there and leave it open.
+_DONE: Final = re.compile(rb"^data: ?\[DONE\]\r?\n", re.MULTILINE)
 
 
 def is_response(thing: Any) -> bool:
@@ -84,6 +87,8 @@ class Watch:
         self._reading = False
         self._chunks.append(chunk)
         self._moments.append(self._call.state.recorder.perf_counter_ns())
+        if self._streams and _DONE.search(chunk):
+            self._end(whole=True)
         return chunk if self._undo is None else self._undo.feed(chunk)
 
     def read(self, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from datetime import UTC, datetime
 from typing import Any, assert_type
 
+import anthropic
+import openai
+
 from whyops_trace import (
     Ledger,
     SpanId,
@@ -174,6 +177,19 @@ def original_constructor() -> WhyOps:
     WhyOps(tracing="loud")  # type: ignore[arg-type]
     WhyOps("key", "agent", {"description": "x"})  # type: ignore[arg-type]
     return sdk
+
+
+def clients_of_providers(sdk: WhyOps) -> None:
+    assert_type(sdk.openai(openai.OpenAI()), openai.OpenAI)
+    assert_type(sdk.openai(openai.AsyncOpenAI(), proxy=False), openai.AsyncOpenAI)
+    assert_type(sdk.anthropic(anthropic.Anthropic(), fallback=True), anthropic.Anthropic)
+    assert_type(sdk.anthropic(anthropic.AsyncAnthropic()), anthropic.AsyncAnthropic)
+    sdk.openai(openai.OpenAI(), fallback="yes")  # type: ignore[arg-type]
+
+
+@traced_tool(tool_call_id="call_id")
+def linked(a: int, call_id: str) -> int:
+    return a
 
 
 def testing_kit() -> None:

@@ -8,8 +8,8 @@ from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.providers._endpoints import Endpoints, provider_of, variant
 from whyops_trace.providers._link import Link, Proxy
-from whyops_trace.providers._request import is_header
-from whyops_trace.providers._traced import bare, connect, is_client
+from whyops_trace.providers._request import AGENT_NAME, is_header
+from whyops_trace.providers._traced import bare, connect, duplicate, is_client
 from whyops_trace.recorder import ROOM, Recorder
 
 Family = Literal["openai", "anthropic"]
@@ -40,12 +40,12 @@ def trace_client(
     def link(proxied: bool) -> Endpoints:
         return Endpoints(family, provider_of(original, family), lambda: recorder, proxied=proxied)
 
-    direct = connect(original.copy(), Link(recorder, link(False)))
+    direct = connect(duplicate(original), Link(recorder, link(False)))
     if proxy is None or not _can_be_proxied(original, family, recorder):
         return direct
     recorder.stride = ROOM
     url = f"{proxy.url}/v1" if family == "openai" else proxy.url
-    copied = original.copy(api_key=proxy.key, base_url=url)
+    copied = original.copy(api_key=proxy.key, base_url=url, default_headers={AGENT_NAME: recorder.agent_name})
     if getattr(copied, "auth_token", None) is not None:
         copied.auth_token = None  # it would be sent in place of the key
     return connect(copied, Link(recorder, link(True), proxy=proxy, direct=direct, fallback=fallback))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._guard import warn_once
+from whyops_trace._guard import guarded, warn_once
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
@@ -36,6 +36,18 @@ class Proxy(NamedTuple):
     delivery: Delivery
 
 
+class Pause:
+    """
+    Leaves a proxy that failed alone: a client's and its copies', which may be made for each request.
+
+    Attributes:
+        until: Until when, as :func:`time.monotonic` tells it.
+    """
+
+    def __init__(self) -> None:
+        self.until = 0.0
+
+
 class Link:
     """
     What a traced client knows beside what its own class does.
@@ -62,12 +74,12 @@ class Link:
         self.proxy = proxy
         self.direct = direct
         self.fallback = fallback
-        self._avoided_until = 0.0
+        self._pause = Pause()
 
     def with_direct(self, direct: Any) -> Link:
         """Return the link of a copy of the client, whose direct one is *direct*."""
         copied = Link(self.recorder, self.endpoints, proxy=self.proxy, direct=direct, fallback=self.fallback)
-        copied._avoided_until = self._avoided_until
+        copied._pause = self._pause
         return copied
 
     def goes_direct(self, options: Any) -> bool:
@@ -76,7 +88,7 @@ class Link:
             return False
         if self.endpoints.site(options) is None:
             return not is_served_by_proxy(options)
-        if self._avoided_until and time.monotonic() < self._avoided_until:
+        if time.monotonic() < self._pause.until:
             return True
         scope = SCOPE.get()
         if scope is None or is_header(scope[0].id):
@@ -93,7 +105,7 @@ class Link:
         """Tell whether a failed request is to be made again without the proxy, which is then left alone for a while."""
         if not self.fallback or self.proxy is None or not _is_the_proxys(error):
             return False
-        self._avoided_until = time.monotonic() + COOL_DOWN
+        self._pause.until = time.monotonic() + COOL_DOWN
         warn_once(
             "proxy fallback",
             "The WhyOps proxy failed (%s: %s); for %d seconds requests go to the provider directly, and are reported "
@@ -114,6 +126,7 @@ class Link:
         if proxied and self.proxy is not None:
             self.proxy.delivery.calm()
 
+    @guarded("waiting for what was recorded before a request")
     def settle(self, request: Request) -> None:
         """Wait until what was recorded before a request is stored, so that the proxy's events come after it."""
         if self.proxy is not None and request.proxied:

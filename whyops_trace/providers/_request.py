@@ -61,7 +61,7 @@ class Request:
         self._link.calm(self.proxied)
         if error is None:
             return False
-        if self.proxied and self._link.falls_back(error):
+        if self.proxied and attempt(self._link.falls_back, error)[0]:
             self.proxied = False
             if self.call is not None and self.call.asked is not None:
                 self.call.asked.proxied = False  # so the turn is reported from here

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from whyops_trace._guard import warn_once
+from whyops_trace._guard import attempt, warn_once
 from whyops_trace.providers._link import Link
 from whyops_trace.providers._request import CURRENT, Request
 
@@ -37,9 +37,16 @@ def bare(client: Any) -> Any:
     """Return a client that asks the provider itself and is not traced: a copy, if it was."""
     if not isinstance(client, _Traced):
         return client
-    copied = (client._whyops.direct or client).copy()
+    copied = duplicate(client._whyops.direct or client)
     copied.__class__ = type(copied).__bases__[0]
     del copied._whyops
+    return copied
+
+
+def duplicate(client: Any, **changes: Any) -> Any:
+    """Return a copy of a client that is as strict with answers, which the packages' own ``copy`` forgets."""
+    copied = client.copy(**changes)
+    copied._strict_response_validation = client._strict_response_validation
     return copied
 
 
@@ -71,6 +78,8 @@ class _Traced:
         own = {name: value for name, value in client._custom_headers.items() if name in headers}
         changed = {name: value for name, value in headers.items() if name not in now or now[name] != value}
         client._custom_headers = {**own, **changed}
+        if self._whyops.direct is not None:
+            self._whyops.direct.default_headers = {**self._whyops.direct.default_headers, **changed}
 
     def copy(self, **changes: Any) -> Any:
         """Return a copy that is traced as well, as the packages' ``copy`` and ``with_options`` do."""
@@ -101,7 +110,8 @@ class _Traced:
         """Return the client that makes a request, this one or the one without the proxy, and what is recorded of it."""
         link = self._whyops
         options = kwargs["options"] if "options" in kwargs else args[1]
-        client = link.direct if link.goes_direct(options) else self
+        goes_direct, _ = attempt(link.goes_direct, options)
+        client = link.direct if goes_direct else self
         return client, Request(client._whyops, client._custom_headers)
 
 

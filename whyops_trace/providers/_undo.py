@@ -92,15 +92,13 @@ def _undo_in_tools(message: dict[str, Any]) -> bool:
 
 def _unsign(part: dict[str, Any], key: str) -> bool:
     text = part.get(key)
-    found = (
-        next(filter(None, (each.search(text) for each in _SIGNATURES)), None)
-        if isinstance(text, str)
-        else None
-    )
-    if found is None:
+    if not isinstance(text, str):
         return False
-    part[key] = text[: found.start()]
-    return True
+    for signature in _SIGNATURES:
+        if found := signature.search(text):
+            part[key] = text[: found.start()]
+            return True
+    return False
 
 
 def _unname(function: dict[str, Any]) -> bool:

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whyops_trace._version import __version__
-    from whyops_trace.client import WhyOps, current_trace, flush, flush_sync, step, trace
+    from whyops_trace.client import WhyOps
     from whyops_trace.context import propagate, propagate_threads
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
+    from whyops_trace.default import current_trace, flush, flush_sync, step, trace
     from whyops_trace.exceptions import (
         ConfigurationError,
         InvalidEventError,
@@ -62,7 +63,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_version": ("__version__",),
-    "client": ("WhyOps", "current_trace", "flush", "flush_sync", "step", "trace"),
+    "client": ("WhyOps",),
+    "default": ("current_trace", "flush", "flush_sync", "step", "trace"),
     "context": ("propagate", "propagate_threads"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (

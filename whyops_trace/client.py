@@ -21,7 +21,6 @@ from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._guard import attempt, guarded, say, warn_once
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace.agent import check_metadata
-from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
@@ -376,69 +375,9 @@ def default_client() -> WhyOps:
     return _clients[0]
 
 
-def default_recorder() -> Recorder | None:
-    """Return the default client's recorder; None, said once, if the environment asks for what cannot be obeyed."""
-    client, error = attempt(default_client)
-    if client is None:
-        warn_once("no default client", "Nothing is traced: %s", error)
-        return None
-    return client.recorder
-
-
-def trace(
-    trace_id: str | None = None,
-    *,
-    external_user_id: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    tags: Iterable[str] = (),
-) -> Trace:
-    """
-    Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
-
-    Example::
-
-        with trace("checkout-8841"):
-            charge_card(4999, currency="usd")
-    """
-    scope = SCOPE.get()
-    recorder = default_client().recorder if scope is None else scope[0].recorder
-    return trace_on(recorder, trace_id, external_user_id, metadata, tags)
-
-
-def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
-    """
-    Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
-
-    Args:
-        name: What the part is called; 1 to 255 characters.
-        input: What it starts from; any value, encoded when it is entered.
-        metadata: More about it.
-
-    Example::
-
-        with step("plan", input=question) as plan:
-            plan.set_output(choose(question))
-
-    Raises:
-        InvalidEventError: if the name or the metadata are of the wrong type or size.
-    """
-    return Step(name, input=input, metadata=metadata, recorder=default_recorder)
-
-
-def current_trace() -> Trace | None:
-    """Return the trace that is open here, or None."""
-    scope = SCOPE.get()
-    return None if scope is None else Trace(scope[0])
-
-
-def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:
-    """Wait until what the default client recorded is delivered; see :meth:`WhyOps.flush_sync`."""
-    return _clients[0].flush_sync(timeout) if _clients else {}
-
-
-async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - as WhyOps.flush
-    """Wait, without blocking the event loop, until what the default client recorded is delivered."""
-    return await _clients[0].flush(timeout) if _clients else {}
+def first_client() -> WhyOps | None:
+    """Return the first client made in this process, None if there is none."""
+    return _clients[0] if _clients else None
 
 
 _lock = threading.RLock()

@@ -18,7 +18,7 @@ import wrapt
 
 from whyops_trace._drivers import driver_of, follow
 from whyops_trace._links import TRACE_ID_ARGUMENT
-from whyops_trace.client import default_recorder
+from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
 from whyops_trace.sites import CallSite

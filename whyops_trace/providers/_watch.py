@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
+from itertools import accumulate
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from whyops_trace._assembly import first_token, is_complete
+from whyops_trace._assembly import assemble, first_token, is_complete
 from whyops_trace._guard import attempt, guarded
 from whyops_trace._sse import read_sse
 from whyops_trace.calls import Call, Items
@@ -47,7 +48,7 @@ def media_type(response: Any) -> str:
 
 def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
     """
-    Watch a response that has not been read.
+    Watch a response that has not been read. One that is watched already is so for both calls: the inner one ends first.
 
     Args:
         response: The response.
@@ -57,6 +58,10 @@ def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
     Raises:
         TypeError: if objects of its class cannot be given another one.
     """
+    watching = getattr(response, "_whyops", None)
+    if watching is not None:
+        watching.calls.append(call)
+        return
     response._whyops = Watch(call, streams=media_type(response) == EVENT_STREAM, undo=undo)
     response.__class__ = _watched(type(response))
 
@@ -65,14 +70,17 @@ class Watch:
     """
     What was seen of a body so far.
 
+    Attributes:
+        calls: The calls it answers, from the inside out: of a client, and of a function around it.
+
     Args:
-        call: The call it answers.
+        call: The first of them.
         streams: Whether it is a stream of events.
         undo: See :func:`watch`.
     """
 
     def __init__(self, call: Call, *, streams: bool, undo: Undo | None) -> None:
-        self._call = call
+        self.calls = [call]
         self._streams = streams
         self._undo = undo
         self._chunks: list[bytes] = []
@@ -86,7 +94,7 @@ class Watch:
         """Keep a piece of the body; return what is passed on of it."""
         self._reading = False
         self._chunks.append(chunk)
-        self._moments.append(self._call.state.recorder.perf_counter_ns())
+        self._moments.append(self.calls[0].state.recorder.perf_counter_ns())
         if self._streams and _DONE.search(chunk):
             self._end(whole=True)
         return chunk if self._undo is None else self._undo.feed(chunk)
@@ -138,36 +146,44 @@ class Watch:
         if self._ended:
             return
         self._ended = True
-        call, body = self._call, b"".join(self._chunks)
+        body, answer = b"".join(self._chunks), None
         if self._streams:
             items = self._take_events(body)
-            whole = whole or is_complete(items)
-            answer = None
+            whole = whole or is_complete(items) or _tells_error(items)
         else:
             answer, undecoded = attempt(msgspec.json.decode, body)
             whole = whole or undecoded is None
         self._chunks.clear()
         if error is None and not whole:
             error = GeneratorExit()  # as a generator that nobody reads to its end
-        if error is None:
-            call.end(answer)
-        else:
-            call.fail(error)
+        for call in self.calls:
+            if error is None:
+                call.end(answer)
+            else:
+                call.fail(error)
 
     def _take_events(self, body: bytes) -> list[Any]:
-        """Hand the events of a stream to the call, and when the first one with output came."""
+        """Hand the events of a stream to the calls, and when the first one with output came."""
         events = read_sse(body)
         items = [item for _, item in events]
-        self._call.items = Items(items)
         first = first_token(items)
-        if first is not None and self._call.asked is not None:
-            end = 0
-            for chunk, moment in zip(self._chunks, self._moments, strict=True):
-                end += len(chunk)
-                if end >= events[first][0]:
-                    self._call.asked.first_token_ms = self._call.elapsed_ms(moment)
-                    break
+        moment = None if first is None else self._moment(events[first][0])
+        for call in self.calls:
+            call.items = Items(items) if items else None
+            if moment is not None and call.asked is not None:
+                call.asked.first_token_ms = call.elapsed_ms(moment)
         return items
+
+    def _moment(self, offset: int) -> int | None:
+        """Return when the body had come up to there."""
+        ends = accumulate(map(len, self._chunks))
+        return next((moment for moment, end in zip(self._moments, ends, strict=True) if end >= offset), None)
+
+
+def _tells_error(items: list[Any]) -> bool:
+    """Tell whether a stream says that it failed; then it has ended, whoever closes it."""
+    answer = assemble(items)
+    return isinstance(answer, dict) and bool(answer.get("error"))
 
 
 #: The subclasses made so far.

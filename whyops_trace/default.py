@@ -1,0 +1,80 @@
+"""What works without naming a client: on the trace that is open, else with the default client, the first one made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from whyops_trace._guard import attempt, warn_once
+from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
+from whyops_trace.context import SCOPE
+from whyops_trace.recorder import Recorder
+from whyops_trace.tracing import Step, Trace, trace_on
+from whyops_trace.types import Ledger
+
+
+def default_recorder() -> Recorder | None:
+    """Return the default client's recorder; None, said once, if the environment asks for what cannot be obeyed."""
+    client, error = attempt(default_client)
+    if client is None:
+        warn_once("no default client", "Nothing is traced: %s", error)
+        return None
+    return client.recorder
+
+
+def trace(
+    trace_id: str | None = None,
+    *,
+    external_user_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+) -> Trace:
+    """
+    Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
+
+    Example::
+
+        with trace("checkout-8841"):
+            charge_card(4999, currency="usd")
+    """
+    scope = SCOPE.get()
+    recorder = default_client().recorder if scope is None else scope[0].recorder
+    return trace_on(recorder, trace_id, external_user_id, metadata, tags)
+
+
+def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+    """
+    Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
+
+    Args:
+        name: What the part is called; 1 to 255 characters.
+        input: What it starts from; any value, encoded when it is entered.
+        metadata: More about it.
+
+    Example::
+
+        with step("plan", input=question) as plan:
+            plan.set_output(choose(question))
+
+    Raises:
+        InvalidEventError: if the name or the metadata are of the wrong type or size.
+    """
+    return Step(name, input=input, metadata=metadata, recorder=default_recorder)
+
+
+def current_trace() -> Trace | None:
+    """Return the trace that is open here, or None."""
+    scope = SCOPE.get()
+    return None if scope is None else Trace(scope[0])
+
+
+def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:
+    """Wait until what the default client recorded is delivered; see :meth:`WhyOps.flush_sync`."""
+    client = first_client()
+    return {} if client is None else client.flush_sync(timeout)
+
+
+async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - as WhyOps.flush
+    """Wait, without blocking the event loop, until what the default client recorded is delivered."""
+    client = first_client()
+    return {} if client is None else await client.flush(timeout)

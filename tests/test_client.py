@@ -73,6 +73,12 @@ def test_the_positions_of_the_arguments_are_those_of_the_original() -> None:
     assert sdk.settings.analyse_url == "http://server/api"
 
 
+@pytest.mark.parametrize("url", ["http://proxy", "http://proxy/", "http://proxy/v1", "http://proxy/v1/"])
+def test_a_proxy_url_may_end_as_it_stands_in_a_base_url(url: str) -> None:
+    """What clients of OpenAI and Anthropic need after it is added for each."""
+    assert WhyOps(proxy_base_url=url).settings.proxy_url == "http://proxy"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -133,6 +133,23 @@ def test_a_batch_of_many_slices_and_traces(store: Store) -> None:
     assert store.traces(limit=1000) == [store.trace(f"t{n}") for n in reversed(range(60))]
 
 
+def test_what_wraps_a_clients_turn_is_no_answer_of_its_own(store: Store) -> None:
+    """It is stored, and not counted."""
+    process = Process()
+    store.ingest(
+        (
+            TOKEN,
+            [
+                process.line("llm_response", 1, metadata={"model": "m", "wraps": True}),
+                process.line("llm_response", 2, 1, metadata={"model": "m"}),
+            ],
+        )
+    )
+    summary = store.trace("checkout-8841")
+
+    assert (summary.llm_responses, summary.event_count) == (1, 2)
+
+
 def test_the_end_of_a_step_comes_after_its_beginning_and_that_of_a_trace_last(store: Store) -> None:
     """Local records repeat the step of what they end, and follow it."""
     process = Process()

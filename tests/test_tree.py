@@ -385,6 +385,15 @@ def asked(
     return [request, tool_response(process, step + 1, step, tool=tool)]
 
 
+def test_what_wraps_a_clients_turn_is_no_answer_of_its_own() -> None:
+    """It is drawn, and not counted."""
+    process = Process()
+    events = [*turn(process, 1, 40), process.event("llm_response", 3, metadata={"model": "m", "wraps": True})]
+
+    assert build(events).llm_responses == 1
+    assert [node.name for node in build(events).nodes] == ["ask", "m"]
+
+
 def test_a_tool_names_the_turn_that_asked_for_it() -> None:
     """Both have the step of the answer."""
     process = Process()

@@ -184,15 +184,21 @@ class Call:
         if asked is None:
             return False
         wraps = asked.turn is not None and asked.turn.wraps
-        held, asked.held = asked.held, None
-        if held is not None and (wraps or asked.proxied):
-            asked.audience = FOR_LOCAL
-        elif held is not None:
+        if wraps or asked.proxied:
+            asked.audience = FOR_LOCAL if self.state.recorder.serves else b""
+        else:
+            self.tell_server()
+        return wraps
+
+    def tell_server(self) -> None:
+        """Record the request for the server, if it is held back from it."""
+        held, asked = self.asked and self.asked.held, self.asked
+        if held and asked:
+            asked.held = None
             self.state.recorder.record(
                 self.state, held.kind, held.parent, held.within, held.metadata, held.content, self._span,
                 FOR_SERVER + LINE_END, EventOptions(timestamp=held.timestamp), at=self.step,
             )  # fmt: skip
-        return wraps
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""

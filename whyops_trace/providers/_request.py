@@ -31,6 +31,7 @@ class Request:
     Attributes:
         call: Its turn, once the request is built; None if nothing is recorded.
         proxied: Whether it goes through the WhyOps proxy, which reports the turn.
+        is_told: Whether something has been recorded that the server needs before the proxy's report.
 
     Args:
         link: How the client is connected.
@@ -42,6 +43,7 @@ class Request:
         self._headers = headers
         self.call: Call | None = None
         self.proxied = link.proxy is not None
+        self.is_told = False
         self._begun = False
         self._watched = False
         self._answer: Any = None
@@ -85,7 +87,8 @@ class Request:
             SCOPE.set(scope)
         if self.proxied and scope is not None:
             self._link.recorder.make_room(scope[0])
-        call = self.call = site.open(_body(options), Call)
+        body = _body(options)
+        call = self.call = site.open(body, Call)
         if call is None:
             self._return()
             return
@@ -95,6 +98,10 @@ class Request:
         turn = None if before is None else before[3]
         while turn is not None:
             turn.wraps, turn = True, turn.outer
+        if self.proxied and not call.state.root and not isinstance(body.get("system", ""), str):
+            # A trace that begins with a system prompt in blocks, as the proxy reports it, is not stored.
+            call.tell_server()
+            self.is_told = True
 
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
         """Return where the request stands: in the trace its headers name, else in this client's that is open."""
@@ -111,7 +118,8 @@ class Request:
                 named,
                 scope[0].id,
             )
-        state = recorder.trace(named)
+        # Whoever names a trace to the proxy has a handle on it, which goes on with the same numbers.
+        state = recorder.traces.get(named) or recorder.trace(named)
         return state, 0, state.last, None
 
     def _return(self) -> None:

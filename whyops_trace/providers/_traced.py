@@ -131,6 +131,8 @@ class _Sync(_Traced):
         if request is not None:
             self._whyops.settle(request)
             request.begin(options)
+            if request.is_told:
+                self._whyops.settle(request)
         prepared = super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)
@@ -153,6 +155,8 @@ class _Async(_Traced):
         if request is not None:
             await self._whyops.asettle(request)
             request.begin(options)
+            if request.is_told:
+                await self._whyops.asettle(request)
         prepared = await super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)

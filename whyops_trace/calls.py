@@ -120,9 +120,9 @@ class Call:
         """
         elapsed = self._leave()
         if self.state.on:
-            accumulate, items = self._site.accumulate, self.items
-            if items is not None and accumulate is not None:
-                result, self.items = self._site.made_by("accumulate", accumulate, items.kept), None
+            if self.items is not None and self._site.accumulate is not None:
+                kept, self.items = self.items.kept, None
+                result = self._site.made_by("accumulate", self._site.accumulate, kept)
             self._site.respond(self, result, elapsed)
 
     @guarded("recording the failure of a call")

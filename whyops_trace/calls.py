@@ -84,6 +84,11 @@ class Asked:
         self.audience = b""
         self.first_token_ms: int | None = None
 
+    @property
+    def wraps(self) -> bool:
+        """Whether turns that are reported by themselves were made in it."""
+        return self.turn is not None and self.turn.wraps
+
 
 class Call:
     """
@@ -183,16 +188,17 @@ class Call:
         asked = self.asked
         if asked is None:
             return False
-        wraps = asked.turn is not None and asked.turn.wraps
-        if wraps or asked.proxied:
+        if asked.wraps or asked.proxied:
+            asked.held = None
             asked.audience = FOR_LOCAL if self.state.recorder.serves else b""
         else:
             self.tell_server()
-        return wraps
+        return asked.wraps
 
-    def tell_server(self) -> None:
-        """Record the request for the server, if it is held back from it."""
-        held, asked = self.asked and self.asked.held, self.asked
+    def tell_server(self, *, anyhow: bool = False) -> None:
+        """Record the request that is held back from the server, unless somebody else reports it, or *anyhow*."""
+        asked = self.asked
+        held = asked and (anyhow or not (asked.wraps or asked.proxied)) and asked.held
         if held and asked:
             asked.held = None
             self.state.recorder.record(

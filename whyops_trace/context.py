@@ -48,6 +48,8 @@ class TraceState:
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
         open: How many decorated calls and steps of the trace are open.
+        untold: While a server has nothing of it: what records the requests held back from it, should something that is
+            not held back come after them.
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
         user: The user it acts for, if that was told.
@@ -59,7 +61,7 @@ class TraceState:
 
     __slots__ = (
         "about", "asked_tools", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
-        "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "user", "usual",
+        "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "untold", "user", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,7 @@ class TraceState:
         self.last_ms = 0
         self.usual = False
         self.token = recorder.token
+        self.untold: list[Callable[[], None]] = []
         self.about = b""
         self.user = ""
         self.asked_tools: AskedTools | None = None

@@ -70,6 +70,8 @@ class Delivery:
         self._hurry = threading.Event()
         #: How many wait for something that what is recorded has to come before.
         self._hurried = 0
+        #: How many records had been passed when it was waited in vain for more; None if it was not.
+        self._stuck_at: int | None = None
         #: Seconds that the latest batches took.
         self._recent: deque[float] = deque(maxlen=RECENT)
         #: Set when the worker has done its first work, and the exporters have introduced themselves.
@@ -269,15 +271,20 @@ class Delivery:
         """
         Wait a moment until what was recorded so far is delivered.
 
-        It is not waited for what fails at present, nor where a batch lately took longer than the wait would be.
+        It is not waited for what fails at present, nor where a batch lately took longer than the wait would be, nor
+        again where a wait was in vain and nothing has been delivered since.
 
         Args:
             timeout: Seconds to wait at most.
         """
         if self._recent and median(self._recent) > timeout:
             self._hurry.set()
-        elif self.is_behind and not any(self._failures.values()):
+        elif self.is_behind and not any(self._failures.values()) and self._passed() != self._stuck_at:
             self.flush(time.monotonic() + timeout)
+            self._stuck_at = self._passed() if self.is_behind else None
+
+    def _passed(self) -> int:
+        return sum(sum(self._journal.totals(exporter.name)) for exporter in self.exporters)
 
     def hurry(self) -> None:
         """Let no burst gather, until :meth:`calm` is called as often."""

@@ -268,6 +268,10 @@ class Recorder:
             at: The step that a record repeats, which takes none of its own.
             opens: 1 if a call or step begins with it, -1 if one ends.
         """
+        if state.untold and not end.startswith(FOR_LOCAL):
+            untold, state.untold = state.untold, []
+            for tell in untold:
+                tell()
         metadata, content = self._clean(metadata, content)
         with self.lock:
             state.open += opens

@@ -186,6 +186,8 @@ class CallSite:
         asked.turn = turn
         if recorder.serves:
             asked.held = Held(kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000))
+            if not state.root:
+                state.untold.append(call.tell_server)
         return call
 
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:

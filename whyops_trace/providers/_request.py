@@ -100,7 +100,7 @@ class Request:
             turn.wraps, turn = True, turn.outer
         if self.proxied and not call.state.root and not isinstance(body.get("system", ""), str):
             # A trace that begins with a system prompt in blocks, as the proxy reports it, is not stored.
-            call.tell_server()
+            call.tell_server(anyhow=True)
             self.is_told = True
 
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:

@@ -184,7 +184,7 @@ def _is_watched(call: Call, result: Any) -> bool:
     """Watch the response of a provider's stream, if the result is one that nobody has read; tell whether it is."""
     from whyops_trace.providers._watch import is_read, is_response, watch
 
-    response = getattr(result, "response", None)
+    response = getattr(result, "response", None) or getattr(result, "_response", None)
     if call.accumulates or not is_response(response) or is_read(response):
         return False
     watch(response, call)

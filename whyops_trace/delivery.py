@@ -76,6 +76,8 @@ class Delivery:
         self._recent: deque[float] = deque(maxlen=RECENT)
         #: Set when the worker has done its first work, and the exporters have introduced themselves.
         self._introduced = threading.Event()
+        #: Whether that is so, or was waited for in vain.
+        self.is_started = False
         #: Held while records are handed over, by the worker or by whoever drains without one.
         self._delivering = threading.Lock()
         self._progress = threading.Condition()
@@ -303,14 +305,9 @@ class Delivery:
         Args:
             timeout: Seconds to wait at most until the exporters have introduced themselves.
         """
-        if not self._introduced.is_set():
+        if not self.is_started:
             self.wake()
-            self._introduced.wait(timeout)
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the exporters have introduced themselves, or tried to."""
-        return self._introduced.is_set()
+            self.is_started = self._introduced.wait(timeout) or timeout > 0  # nobody waits again
 
     def _reached(self, targets: dict[str, int]) -> bool:
         return all(sum(self._journal.totals(name)) >= target for name, target in targets.items())

@@ -11,6 +11,16 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 
+#: Versions of the packages of OpenAI and Anthropic that are tested with each other, and what they stand on.
+PROVIDERS = {
+    "oldest": ["openai==1.0.0", "anthropic==0.40.0", "httpx==0.27.2"],
+    "on-httpx": ["openai==1.109.1", "anthropic==0.75.0"],
+    "on-both": ["openai==2.0.0", "anthropic==1.0.0"],
+    "newest": ["openai", "anthropic"],
+}
+#: The tests that use them.
+WITH_PROVIDERS = ["doubles", "direct_clients", "streams", "proxied_clients", "hybrid", "links"]
+
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
@@ -25,6 +35,17 @@ def minimums(session: nox.Session) -> None:
     oldest = ["anyio==4.4", "httpx==0.27", "msgspec==0.19", "typing-extensions==4.12.2", "wrapt==1.16.0"]
     session.install(".[test]", *oldest)
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("packages", list(PROVIDERS.values()), ids=list(PROVIDERS))
+def providers(session: nox.Session, packages: list[str]) -> None:
+    """Run the tests of clients with the oldest, the newest and some other packages of the providers."""
+    session.install(".[test]")
+    session.install("--upgrade", *packages)
+    session.install("anyio>=4.4")  # openai before 1.3.9 asks for an older one, but works with this as well
+    tests = [f"tests/test_{name}.py" for name in WITH_PROVIDERS]
+    session.run("python", "-m", "pytest", *tests, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from collector import Collector
 from programs import NOWHERE
+from provider import Provider
 from recorded import Recorded
 
 from whyops_trace import _guard
@@ -71,6 +72,13 @@ def collector() -> Iterator[Collector]:
     """Run a WhyOps server for the test, as strict as the real one."""
     with Collector() as collector:
         yield collector
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    """Run OpenAI and Anthropic for the test."""
+    with Provider() as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from recorded import Recorded
 
-from whyops_trace import traced_embedding, traced_llm, traced_tool
+from whyops_trace import trace, traced_embedding, traced_llm, traced_tool
 
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
 
@@ -226,7 +226,15 @@ def test_a_streamed_answer_is_the_text_of_its_pieces(events: Recorded) -> None:
         yield from ("Hel", "lo", "")
 
     assert "".join(ask("x")) == "Hello"
-    assert events.rows[1] == ("llm_response", 2, 1, 1, "ask", {"content": "Hello"}, about("m", "unknown", timeToFirstTokenMs=0))
+    assert events.rows[1] == (
+        "llm_response",
+        2,
+        1,
+        1,
+        "ask",
+        {"content": "Hello"},
+        about("m", "unknown", timeToFirstTokenMs=0),
+    )
 
 
 @pytest.mark.anyio
@@ -382,3 +390,39 @@ def test_a_tools_cancelled_accumulating_generator_has_its_response(events: Recor
     it.close()  # type: ignore[attr-defined]
 
     assert events.rows[1][5:] == ({"cancelled": True}, {"outcome": "cancelled"})
+
+
+ARGUMENTS = '{"user":"ada","password":"hunter2"}'
+CALL = {"id": "call_1", "type": "function", "function": {"name": "log_in", "arguments": ARGUMENTS}}
+
+
+def test_secrets_in_the_arguments_of_tool_calls_are_hidden(events: Recorded) -> None:
+    """They are JSON text, in answers, in what is said before, and in events by hand; the caller's are untouched."""
+    answer = {"model": "m", "choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}]}
+    said = [{"role": "assistant", "tool_calls": [CALL]}, {"type": "function_call", "arguments": ARGUMENTS}]
+
+    @traced_llm
+    def ask(messages: list[Any]) -> Any:
+        return answer
+
+    with trace() as handle:
+        assert ask(said) is answer
+        handle.llm_response_sync("m", "p", tool_calls=[{"function": CALL["function"]}])  # type: ignore[typeddict-item]
+    recorded = str(events.records)
+
+    assert CALL["function"] == {"name": "log_in", "arguments": ARGUMENTS}
+    assert "hunter2" not in recorded
+    assert recorded.count('{"user":"ada","password":"[redacted]"}') == 4
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "", '{"a":' * 5_000, "free text", '{"b": 1e999}'])
+def test_arguments_that_are_no_object_stay_as_they_are(events: Recorded, text: str) -> None:
+    """A custom tool takes any text."""
+
+    @traced_llm
+    def ask() -> Any:
+        return {"tool_calls": [{"function": {"name": "run", "arguments": text}}]}
+
+    ask()
+
+    assert events.records[1]["content"]["toolCalls"][0]["function"]["arguments"] == text

@@ -175,8 +175,28 @@ def follow(call: Call, result: Any) -> Any:
         return FollowedIterator(result, Followed(call))
     if faces == {"__anext__"}:
         return FollowedAsyncIterator(result, Followed(call))
-    call.end(result)
+    if not _is_raw(call, result):
+        call.end(result)
     return result
+
+
+@guarded("looking at an answer")
+def _is_raw(call: Call, result: Any) -> bool:
+    """End a call with the answer in a provider's raw response, now or when it is read; tell whether it is one."""
+    response = getattr(result, "__dict__", {}).get("http_response")
+    if response is None:
+        return False
+
+    from whyops_trace.providers._watch import is_read, is_response, read_answer, watch
+
+    if not is_response(response):
+        return False
+    if is_read(response):
+        call.end(read_answer(response))
+    else:
+        watch(response, call)
+        call.detach()
+    return True
 
 
 @guarded("looking at a stream")

@@ -12,7 +12,7 @@ from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
-from whyops_trace.llm import Turn, read_embedding, read_request, read_response, read_usage
+from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
 from whyops_trace.recorder import Recorder
 from whyops_trace.sites import C, CallSite
 
@@ -130,6 +130,7 @@ class Llm(CallSite):
     def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
         asked = read_request(_json.plain(named, hides))
+        hide_in_arguments(asked.messages, hides)
         metadata = self._function
         if asked.metadata:
             metadata += b"," + _json.encode(asked.metadata, hides)[1:-1]
@@ -189,6 +190,7 @@ class Llm(CallSite):
             if turn.content is not None:
                 content["content"] = turn.content
             if turn.tool_calls:
+                hide_in_arguments(turn.tool_calls, hides)
                 content["toolCalls"] = turn.tool_calls
             if turn.refusal:
                 content["refusal"] = turn.refusal
@@ -209,8 +211,9 @@ class Llm(CallSite):
         asked = call.asked
         model = (turn.model or (asked.model if asked else "") or self._model or "unknown")[:MAX_MODEL]
         named = turn.provider or (asked.provider if asked else "") or self._provider
-        # Many speak as OpenAI does, so that an answer does it says less than whoever wrote the code.
-        if turn.provider == "openai":
+        # Many speak as OpenAI does, and some serve Anthropic's models: the form of an answer says less than whoever wrote
+        # the code, or the client that asked.
+        if turn.provider == "openai" or (asked and asked.by_client):
             named = (asked.provider if asked else "") or self._provider or named
         provider = named or (model.split("/")[0] if "/" in model else "unknown")
         if asked and asked.first_token_ms is not None:

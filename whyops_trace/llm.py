@@ -8,11 +8,13 @@ are touched, and on whatever subset of a shape is there: what is missing stays e
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
+from whyops_trace import _json
 from whyops_trace._checks import MAX_COUNT
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace.types import TokenUsage, ToolCallItem
@@ -391,3 +393,26 @@ def _int(value: Any) -> int | None:
     """Return a count a server can store, None for anything else."""
     counts = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
     return round(value) if counts else None
+
+
+def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
+    """
+    Replace the values of secrets in the arguments of tool calls, which are JSON text, wherever they stand.
+
+    Args:
+        value: Plain data, which is changed.
+        hides: Which names stand for secrets.
+    """
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            text = value.get("arguments")
+            if isinstance(text, str) and text.startswith("{"):
+                with suppress(ValueError, RecursionError):
+                    arguments = msgspec.json.decode(text)
+                    shown = _json.plain(arguments, hides)
+                    value["arguments"] = text if shown == arguments else _compact(shown)
+            waiting += value.values()

@@ -22,6 +22,7 @@ from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace.context import SCOPE, Scope, TraceState, advance
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
+from whyops_trace.llm import hide_in_arguments
 from whyops_trace.recorder import FOR_LOCAL, LINE_END, NO_SPAN, OPEN_TOOLS, TRACE_END, Recorder
 from whyops_trace.types import SpanId
 
@@ -323,7 +324,10 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
     if event.type == "tool_call_response":
         request, nested = _close_tool(state, event, span)
         parent, within = (request, nested) if request else (parent, within)
-    metadata, end = _members(state, event.metadata), LINE_END
+    metadata, content, end = _members(state, event.metadata), event.content, LINE_END
+    if event.type == "llm_response" and content.get("toolCalls"):
+        content = _json.plain(content, state.recorder.hides)
+        hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
         if doubled:
@@ -331,13 +335,13 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
     elif event.type == "tool_call_request" and state.asked_tools is not None:
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
     step = state.recorder.record(
-        state, event.type.encode(), parent, within, metadata, _encode(state, event.content), made or NO_SPAN, end,
+        state, event.type.encode(), parent, within, metadata, _encode(state, content), made or NO_SPAN, end,
         event.options or None,
     )  # fmt: skip
     if event.type == "tool_call_request":
         _open_tool(state, span, step, within, made)
-    elif event.type == "llm_response" and event.content.get("toolCalls"):
-        state.note_asked(step, _json.plain(event.content["toolCalls"], state.recorder.hides))
+    elif event.type == "llm_response" and content.get("toolCalls"):
+        state.note_asked(step, content["toolCalls"])
     if end is not LINE_END:
         return step
     if here:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._guard import guarded, warn_once
+from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
@@ -150,10 +150,10 @@ def _is_the_proxys(error: BaseException) -> bool:
     What the proxy says itself has a text under ``error``, or is no JSON; what it passes on from the provider has an
     object there. A request that had no answer in time may have been taken, and so is not made again.
     """
-    if getattr(error, "status_code", None) is not None:
-        body = getattr(error, "body", None)
-        told = body.get("error", body) if isinstance(body, dict) else body
-        return not isinstance(told, dict)
+    response = getattr(error, "response", None)
+    if response is not None:
+        body, _ = attempt(response.json)  # the error has it too, but not in every version
+        return not isinstance(body.get("error", body) if isinstance(body, dict) else body, dict)
     names = [base.__name__ for base in type(error).__mro__]
     if "APITimeoutError" in names:
         return type(error.__cause__).__name__ == "ConnectTimeout"

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.calls import Call
 from whyops_trace.context import SCOPE, Scope
 from whyops_trace.providers._undo import Undo, undo
-from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, watch
+from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, read_answer, watch
 
 if TYPE_CHECKING:
     from whyops_trace.providers._link import Link
@@ -47,6 +45,8 @@ class Request:
         self._begun = False
         self._watched = False
         self._answer: Any = None
+        #: The headers that were added for the proxy.
+        self._added: set[str] = set()
         #: Where the caller stands, if the request names another trace than that.
         self._elsewhere: tuple[Scope | None] | None = None
         self._outer: Request | None = None
@@ -133,16 +133,21 @@ class Request:
     @guarded("naming the trace to the proxy")
     def name_trace(self, options: Any) -> None:
         """Give the request the headers that tell the proxy what it belongs to, where nobody else has."""
+        headers = options.headers if isinstance(options.headers, Mapping) else {}
+        if not self.proxied and self._added:
+            # An older package makes the request again with the headers that it had for the proxy.
+            options.headers = {name: value for name, value in headers.items() if name not in self._added}
         scope = SCOPE.get()
         if scope is None or not self.proxied:
             return
-        given = {**_texts(self._headers), **_texts(options.headers)}
+        given = {**_texts(self._headers), **_texts(headers)}
         state = scope[0]
         names = {TRACE_ID: state.id, THREAD_ID: state.id, AGENT_NAME: self._link.recorder.agent_name}
         if is_header(state.user):
             names[USER_ID] = state.user
         missing = {name: value for name, value in names.items() if value and not _named(given, name)}
-        options.headers = {**missing, **(options.headers if isinstance(options.headers, Mapping) else {})}
+        self._added.update(missing)
+        options.headers = {**missing, **headers}
 
     @guarded("looking at the answer of a model")
     def receive(self, response: Any) -> None:
@@ -152,10 +157,9 @@ class Request:
             return
         undoes = self.proxied and self._link.endpoints.family == "openai"
         if is_read(response):
-            body: bytes = response.content
-            if undoes and (cleaned := undo(body)) is not body:
-                response._content = body = cleaned
-            self._answer, _ = attempt(msgspec.json.decode, body)
+            if undoes:
+                response._content = undo(response.content)
+            self._answer = read_answer(response)
         else:
             streams = media_type(response) == EVENT_STREAM
             watch(response, call, Undo(streams=streams) if undoes else None)

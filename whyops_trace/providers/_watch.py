@@ -41,6 +41,13 @@ def is_read(response: Any) -> bool:
     return bool(response.is_closed or response.is_stream_consumed)
 
 
+def read_answer(response: Any) -> Any:
+    """Return the JSON of a body that has been read; None if it is none, or was never read."""
+    body, _ = attempt(getattr, response, "content")
+    answer, _ = attempt(msgspec.json.decode, body or b"null")
+    return answer
+
+
 def media_type(response: Any) -> str:
     """Return the media type of a response, "" if it has none."""
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()

@@ -32,7 +32,14 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml allows."""
-    oldest = ["anyio==4.4", "httpx==0.27", "msgspec==0.19", "typing-extensions==4.12.2", "wrapt==1.16.0"]
+    oldest = [
+        "anyio==4.4",
+        "httpx==0.27",
+        "msgspec==0.19",
+        "typing-extensions==4.12.2",
+        "wrapt==1.16.0",
+        "genai-prices==0.2",
+    ]
     session.install(".[test]", *oldest)
     session.run("python", "-m", "pytest", *session.posargs)
 

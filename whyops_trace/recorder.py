@@ -377,7 +377,7 @@ def _take_step(state: TraceState, given: EventOptions) -> int:
     chosen = given.get("step_id")
     if chosen is None:
         return step
-    state.steps = count(max(step, chosen + 1), state.stride)
+    state.steps = count(max(step, chosen + state.stride), state.stride)
     state.given = (state.given or set()) | {chosen}
     return chosen
 

@@ -324,3 +324,192 @@ def test_a_worker_prepares_its_destinations_once_and_delivers_whatever_comes_of_
     assert before == []
     assert exporter.prepared == ["whyops-remote"] * 2
     assert sum(len(texts) for texts, _ in exporter.batches) == 4
+
+
+# What waits for what was recorded
+
+
+def test_it_can_be_waited_for_what_was_recorded(home: Path) -> None:
+    """Without lingering: what waits has it delivered at once."""
+    exporter = Remote()
+    sdk = client(home, exporter)
+    worker(sdk)._linger = LONG
+    say(sdk, "a")
+    behind = worker(sdk).is_behind
+    worker(sdk).catch_up(PATIENCE)
+    delivered = list(exporter.batches)
+    worker(sdk).catch_up(LONG)  # there is nothing left to wait for
+    sdk.close_sync()
+
+    assert behind
+    assert delivered == [(["a"], False)]
+    assert not worker(sdk).is_behind
+
+
+class Hanging(Remote):
+    """A destination that answers only when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        with self._asked:
+            self.asked += 1
+            self._asked.notify_all()
+        assert self.release.wait(PATIENCE)
+        return super().export(batch)
+
+
+def test_a_wait_for_what_hangs_ends_and_is_not_repeated(home: Path) -> None:
+    """It is waited for again when something was delivered in the meantime."""
+    exporter = Hanging()
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    worker(sdk).catch_up(0.01)
+    say(sdk, "b")
+    worker(sdk).catch_up(LONG)
+    taken = list(exporter.batches)
+    exporter.release.set()
+    sdk.flush_sync(PATIENCE)
+    worker(sdk)._linger = LONG
+    say(sdk, "c")
+    worker(sdk).catch_up(PATIENCE)
+    texts = [text for texts, _ in exporter.batches for text in texts]
+    sdk.close_sync()
+
+    assert taken == []
+    assert texts == ["a", "b", "c"]
+
+
+def test_what_fails_is_not_waited_for(home: Path) -> None:
+    """Nor is it tried any sooner for that."""
+    exporter = Remote(DeliveryError("", 0.001), *[DeliveryError("", LONG)] * 3)
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    exporter.wait_until_asked(2)  # so the first failure is known
+    worker(sdk).catch_up(LONG)
+    asked = exporter.asked
+    exporter.errors.clear()
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert asked == 2
+    assert exporter.batches == [(["a"], False)]
+
+
+def test_what_lately_took_longer_than_a_wait_is_not_waited_for(home: Path) -> None:
+    """It is only delivered without lingering; a longer wait is worth it."""
+    exporter = Hanging()
+    sdk = client(home, exporter)
+    worker(sdk)._recent.extend([9.0, 1.0, 9.0])
+    say(sdk, "a")
+    worker(sdk).catch_up(8.0)
+    exporter.wait_until_asked(1)
+    taken = list(exporter.batches)
+    exporter.release.set()
+    worker(sdk).catch_up(LONG)
+    given = list(exporter.batches)
+    sdk.close_sync()
+
+    assert taken == []
+    assert given == [(["a"], False)]
+
+
+def test_nothing_lingers_while_somebody_is_in_a_hurry(home: Path) -> None:
+    """Bursts gather again when all who were are calm."""
+    exporter = Remote()
+    sdk = client(home, exporter)
+    delivery = worker(sdk)
+    delivery._linger = LONG
+    delivery.hurry()
+    delivery.hurry()
+    say(sdk, "a")
+    exporter.wait_until_asked(1)
+    delivery.calm()
+    sdk.flush_sync(PATIENCE)
+    say(sdk, "b")
+    exporter.wait_until_asked(2)
+    delivery.calm()
+    delivery.calm()  # once too often
+    sdk.flush_sync(PATIENCE)
+    say(sdk, "c")
+    say(sdk, "d")
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert [texts for texts, _ in exporter.batches] == [["a"], ["b"], ["c", "d"]]
+
+
+# What a destination has to be told before anything is recorded
+
+
+class Introducing(Remote):
+    """A destination that introduces itself, once it is released; it fails at that if it has an error."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self.introduced: list[tuple[str, int]] = []
+        self.release = threading.Event()
+        self.failures = list(errors)
+
+    def introduce(self) -> None:
+        assert self.release.wait(PATIENCE)
+        self.introduced.append((threading.current_thread().name, len(self.batches)))
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+@pytest.mark.parametrize("errors", [[], [DeliveryError("not now")]], ids=["taken", "refused"])
+def test_a_worker_that_starts_before_anything_is_recorded_introduces_its_destinations(
+    home: Path, errors: list[Exception]
+) -> None:
+    """Once, in its own thread, whatever comes of it; nothing is handed over."""
+    exporter = Introducing(*errors)
+    sdk = client(home, exporter)
+    delivery = worker(sdk)
+    delivery.start(0.0)
+    started = delivery.is_started
+    exporter.release.set()
+    delivery.start(PATIENCE)
+    introduced = (delivery.is_started, exporter.asked)
+    delivery.start(LONG)
+    say(sdk, "a")
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert not started
+    assert introduced == (True, 0)
+    assert exporter.introduced == [("whyops-remote", 0)]
+
+
+def test_an_introduction_that_hangs_is_not_waited_for_again(home: Path) -> None:
+    """The first wait ends after its time."""
+    exporter = Introducing()
+    sdk = client(home, exporter)
+    worker(sdk).start(0.0)
+    worker(sdk).start(0.01)
+    worker(sdk).start(LONG)
+    introduced = list(exporter.introduced)
+    exporter.release.set()
+    say(sdk, "a")
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert introduced == []
+    assert exporter.batches == [(["a"], False)]
+
+
+def test_a_worker_that_nobody_started_introduces_its_destinations_after_its_first_delivery(
+    home: Path,
+) -> None:
+    """Delivering did all that had to be done."""
+    exporter = Introducing()
+    exporter.release.set()
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    sdk.flush_sync(PATIENCE)
+    worker(sdk).start(PATIENCE)
+    sdk.close_sync()
+
+    assert exporter.introduced == [("whyops-remote", 1)]

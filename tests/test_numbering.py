@@ -461,3 +461,72 @@ def test_parent_and_child_of_a_fork_record_on_one_trace(collector: Collector, tm
         assert by_time[4]["stepId"] >= 100_000
         assert numbers(by_time)[4][1] == 2
         assert numbers(by_time)[5] == (by_time[4]["stepId"] + 1, by_time[4]["stepId"])
+
+
+# Traces that a proxy reports to as well
+
+
+def charge(process: Process, first: int, *, asked_by: int = 0) -> list[bytes]:
+    """A tool call with room for a proxy's events in it, which an answer may have asked for."""
+    about = {"within": 0, **({"requestedBy": asked_by} if asked_by else {}), "tool": "charge_card"}
+    request = tool_request(process, first, None, spanId="span_1") | {"metadata": about}
+    response = tool_response(process, first + 1000, first, spanId="span_1")
+    return [encoded({**event, "timestamp": later()}) for event in (request, response)]
+
+
+def answer(process: Process, step: int) -> bytes:
+    """A model's answer."""
+    about = {"model": "gpt-4o", "provider": "openai"}
+    return process.line("llm_response", step, metadata=about, content={"content": process.trace})
+
+
+def asked_by(collector: Collector) -> list[int | None]:
+    """The answers that asked for the tools that are stored."""
+    requests = [row for row in collector.stored if row["eventType"] == "tool_call_request"]
+    return [row["metadata"].get("requestedBy") for row in requests]
+
+
+@pytest.mark.parametrize("first", [1, 1001, 7001])
+def test_a_run_goes_on_after_the_proxy_s_events(to: WhyOpsExporter, collector: Collector, first: int) -> None:
+    """Whichever of its own steps is the first that the server gets: it is numbered there, and the room stays."""
+    deliver(to, messages(2, "conversation"))  # as if the proxy had reported them
+    outcomes = deliver(to, charge(conversation(CHILD), first), CHILD)
+
+    assert outcomes == [DELIVERED] * 2
+    assert numbers(collector.stored) == [(1, None), (2, 1), (3, 2), (1003, 3)]
+    assert to._state.shift((f"{CHILD}-1", CHILD)) == 3 - first
+
+
+def test_which_answer_asked_for_a_tool_is_told_only_if_that_came_from_here(
+    to: WhyOpsExporter, collector: Collector
+) -> None:
+    """The answers that a proxy reports have other numbers on the server, which nobody knows here."""
+    process = conversation(TOKEN)
+    deliver(
+        to, [answer(process, 1), *charge(process, 1001, asked_by=1), *charge(process, 4001, asked_by=3001)]
+    )
+
+    assert asked_by(collector) == [1, None]
+
+
+def test_which_answer_asked_is_renumbered_with_its_run(to: WhyOpsExporter, collector: Collector) -> None:
+    """As parents are."""
+    process = conversation(TOKEN)
+    deliver(to, turn(conversation(CHILD)), CHILD)
+    deliver(to, [answer(process, 1), *charge(process, 1001, asked_by=1)])
+
+    assert [row["stepId"] for row in collector.stored] == [1, 2, 3, 4, 5, 6, 7, 1007, 2007]
+    assert asked_by(collector) == [None, None, 7]
+
+
+def test_a_bounded_number_of_answers_is_remembered(
+    to: WhyOpsExporter, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool that an older one asked for is delivered without saying so."""
+    monkeypatch.setattr(_numbering, "REMEMBERED_ANSWERS", 1)
+    processes = [conversation(TOKEN, 1, "a"), conversation(TOKEN, 2, "b")]
+    processes[1]._keys = itertools.count(100)
+    deliver(to, [answer(process, 1) for process in processes])
+    deliver(to, [line for process in processes for line in charge(process, 1001, asked_by=1)])
+
+    assert asked_by(collector) == [None, 1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -271,3 +273,111 @@ def test_a_trace_that_comes_back_keeps_its_user(tmp_path: Path) -> None:
 
     assert [event["externalUserId"] for event in memory.events] == ["user-1", "user-1"]
     assert memory.events[0]["run"] != memory.events[1]["run"]
+
+
+# Room for a proxy's events
+
+
+def steps(events: list[dict[str, Any]], trace_id: str) -> list[int]:
+    """The steps of a trace."""
+    return [event["stepId"] for event in events if event["traceId"] == trace_id]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(0, [1, 1001, 2001]), (1, [1001, 2001, 3001]), (3, [1001, 2001, 3001]), (1001, [2001, 3001, 4001])],
+)
+def test_room_is_made_in_a_trace(before: int, after: list[int]) -> None:
+    """From the next number that leaves some below it, wherever the trace has got to; once is enough."""
+    sdk = WhyOps()
+    with capture_events() as events:
+        handle = sdk.trace("t")
+        for _ in range(before):
+            handle.error_sync("before")
+        for _ in after:
+            sdk.recorder.make_room(handle._state)
+            handle.error_sync("after")
+
+    assert steps(events, "t") == [*range(1, before + 1), *after]
+    assert events[-1]["parentStepId"] == after[-2]
+
+
+def test_a_recorder_beside_a_proxy_leaves_room_in_every_trace() -> None:
+    """In those that begin from now on; a step that a user chooses is followed by the same room."""
+    sdk = WhyOps()
+    with capture_events() as events:
+        early = sdk.trace("early")
+        early.error_sync("a")
+        sdk.recorder.stride = recorder.ROOM
+        early.error_sync("b")
+        with sdk.trace("late") as late:
+            f()
+            late.error_sync("c", step_id=5_500)
+            late.error_sync("d")
+
+    assert steps(events, "early") == [1, 2]
+    assert steps(events, "late") == [1, 1001, 5500, 6500]
+
+
+def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
+    """Its share of a trace is wide enough for that, and what a server can store."""
+    sdk = WhyOps(home=tmp_path)
+    sdk.recorder.stride = recorder.ROOM
+    reading, writing = os.pipe()
+    with capture_events() as events, sdk.trace("t"):
+        f()
+        child = os.fork()
+        if not child:
+            f()
+            os.write(writing, json.dumps(steps(events, "t")).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading, "rb") as answer:
+        first, second, third, fourth = json.load(answer)
+
+    assert (first, second) == (1, 1001)
+    assert third % recorder.CHILD_BAND == 0
+    assert fourth == third + recorder.ROOM
+    assert third > 10 * recorder.CHILD_BAND - 1
+    assert fourth < 2**31
+
+
+@pytest.mark.parametrize(
+    ("ends", "named"),
+    [
+        ([recorder.FOR_LOCAL, b""], True),
+        ([b"", recorder.FOR_LOCAL], False),
+        ([recorder.FOR_SERVER, b""], False),
+        ([b"", b""], False),
+    ],
+)
+def test_a_trace_that_begins_with_what_the_server_gets_from_elsewhere_names_its_run(
+    ends: list[bytes], named: bool
+) -> None:
+    """Though its id was made up: the server has to say how the rest is numbered."""
+    sdk = WhyOps()
+    with capture_events(local=True) as events:
+        handle = sdk.trace()
+        for end in ends:
+            sdk.recorder.record(handle._state, b"error", 0, 0, b"", b"{}", end=end + recorder.LINE_END)
+        handle.error_sync("later")
+    runs = {event.get("run") for event in events}
+
+    assert (runs == {None}) is not named
+    assert len(runs) == 1
+
+
+def test_what_a_server_never_has_is_nobody_s_parent_there() -> None:
+    """An event that follows from nothing else than that follows from the first one the server has."""
+    sdk = WhyOps()
+    with capture_events(local=True) as events:
+        state = sdk.recorder.new_trace()
+        record = sdk.recorder.record
+        local = recorder.FOR_LOCAL + recorder.LINE_END
+        record(state, b"user_message", recorder.NO_PARENT, 0, b"", b"{}", end=local)
+        record(state, b"tool_call_request", recorder.NO_PARENT, 1, b"", b"{}")
+        record(state, b"tool_call_response", 2, 2, b"", b"{}")
+        record(state, b"llm_thinking", recorder.NO_PARENT, 1, b"", b"{}")
+
+    assert [event.get("parentStepId") for event in events] == [None, None, 2, 2]

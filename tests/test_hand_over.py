@@ -1,0 +1,202 @@
+"""Whom a record is for: all destinations, all but the server, or the server alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from collector import Collector
+from hypothesis import given
+from hypothesis import strategies as st
+from journals import make
+from lines import Process, encoded
+from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
+
+from whyops_trace.exceptions import DeliveryError
+from whyops_trace.exporters.base import FOR_LOCAL, FOR_SERVER, Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.console import ConsoleExporter
+from whyops_trace.exporters.local import LocalExporter
+from whyops_trace.exporters.memory import MemoryExporter
+from whyops_trace.exporters.whyops import WhyOpsExporter
+from whyops_trace.journal import Counts, Journal
+
+#: How records end, by whom they are for.
+ENDS = {"all": (b"}", b',"end":true}'), "local": FOR_LOCAL, "server": FOR_SERVER}
+
+
+class Taking(Exporter):
+    """
+    A destination that takes so many records of each batch, the last number again and again.
+
+    Attributes:
+        taken: The numbers of the records, in order.
+        asked: How often it was handed a batch.
+    """
+
+    def __init__(self, name: str, counts: Sequence[int] = (1000,), outcome: Outcome = DELIVERED) -> None:
+        self.name = name
+        self.passed_over = FOR_LOCAL if name == "whyops" else FOR_SERVER
+        self.taken: list[int] = []
+        self.asked = 0
+        self._counts = list(counts)
+        self._outcome = outcome
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        self.asked += 1
+        count = self._counts.pop(0) if len(self._counts) > 1 else self._counts[0]
+        lines = batch.lines[:count]
+        self.taken += [json.loads(line)["n"] for line in lines]
+        return [self._outcome] * len(lines)
+
+
+def line(number: int, audience: str, *, ends: bool = False) -> bytes:
+    """A record for some destinations."""
+    return b'{"n":%d%b' % (number, ENDS[audience][ends])
+
+
+def journal(home: Path | None, audiences: Sequence[tuple[str, bool]]) -> Journal:
+    """A journal of records for these."""
+    made = make(home)
+    for number, (audience, ends) in enumerate(audiences):
+        made.append(line(number, audience, ends=ends) + b"\n")
+    return made
+
+
+def hand_over_all(to: Exporter, of: Journal) -> Counts:
+    """Hand everything over, as a worker does; return what came of it."""
+    for segment in of.segments:
+        while hand_over(to, segment, adopted=False) is not None:
+            pass
+    return of.totals(to.name)
+
+
+@given(
+    audiences=st.lists(st.tuples(st.sampled_from(sorted(ENDS)), st.booleans())),
+    counts=st.lists(st.integers(1, 3), min_size=1),
+    name=st.sampled_from(["local", "whyops"]),
+)
+def test_each_destination_gets_what_is_for_it(
+    audiences: list[tuple[str, bool]], counts: list[int], name: str
+) -> None:
+    """In order, each record once, however many it takes at a time; the others do not count as emitted for it."""
+    made = journal(None, audiences)
+    to = Taking(name, counts)
+    other = "server" if name == "local" else "local"
+    meant = [number for number, (audience, _) in enumerate(audiences) if audience != other]
+    totals = hand_over_all(to, made)
+
+    assert to.taken == meant
+    assert totals == Counts(delivered=len(meant), withheld=len(audiences) - len(meant))
+    assert all(segment.cursor(name) == segment.end for segment in made.segments)
+
+
+def test_a_destination_is_not_asked_for_what_is_not_for_it() -> None:
+    """Such records are passed all the same."""
+    made = journal(None, [("local", False)] * 3)
+    to = Taking("whyops")
+
+    assert hand_over(to, made.segments[0], adopted=False) == Counts(withheld=3)
+    assert to.asked == 0
+
+
+def test_what_is_passed_over_goes_along_with_what_was_taken() -> None:
+    """Up to the first record that was not: that one comes again, and nothing before it."""
+    made = journal(
+        None, [(audience, False) for audience in ("local", "all", "local", "server", "all", "local")]
+    )
+    to = Taking("whyops", [2, 1])
+
+    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=2, withheld=2)
+    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
+    assert hand_over(to, made.segments[0], adopted=False) is None
+    assert to.taken == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "counts"),
+    [
+        (SAMPLED_OUT, Counts(sampled_out=2, withheld=1)),
+        (REJECTED, Counts(rejected=2, withheld=1)),
+        (WITHHELD, Counts(withheld=3)),
+    ],
+)
+def test_what_a_destination_withholds_is_counted_with_what_is_passed_over(
+    outcome: Outcome, counts: Counts
+) -> None:
+    """Neither is emitted for it."""
+    made = journal(None, [("all", False), ("local", False), ("all", True)])
+
+    assert hand_over_all(Taking("whyops", outcome=outcome), made) == counts
+
+
+def test_a_destination_that_fails_gets_the_same_records_again() -> None:
+    """Those that are passed over as well are not passed before."""
+    made = journal(None, [("local", False), ("all", False)])
+    to = Taking("whyops")
+    to.export = lambda batch: (_ for _ in ()).throw(DeliveryError("not now"))  # type: ignore[method-assign]
+    with pytest.raises(DeliveryError):
+        hand_over(to, made.segments[0], adopted=False)
+    del to.export  # type: ignore[method-assign]
+
+    assert made.totals("whyops") == Counts()
+    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_destination_has_to_say_what_became_of_records(count: int) -> None:
+    """Of one at least, and of no more than it was handed; what is passed over is none of its business."""
+    made = journal(None, [("all", False), ("local", False), ("all", False)])
+    to = Taking("whyops")
+    to.export = lambda batch: [DELIVERED] * count  # type: ignore[method-assign]
+
+    with pytest.raises(ValueError, match=f"{count} outcomes for 2 records"):
+        hand_over(to, made.segments[0], adopted=False)
+    assert made.totals("whyops") == Counts()
+
+
+@pytest.mark.parametrize("name", ["local", "whyops"])
+def test_what_a_user_wrote_looks_like_no_audience(name: str) -> None:
+    """Content ends in a brace more, whatever is in it."""
+    made = make(None)
+    contents = [
+        {"for": "local"},
+        {"for": "server"},
+        {"x": 1, "for": "local", "end": True},
+        ',"for":"server"}',
+    ]
+    for number, content in enumerate(contents):
+        event = {"n": number, **Process().event("user_message", 1), "content": {"a": 1, "given": content}}
+        made.append(encoded(event) + b"\n")
+
+    assert hand_over_all(to := Taking(name), made) == Counts(delivered=4)
+    assert to.taken == [0, 1, 2, 3]
+
+
+def test_only_the_server_is_passed_over_by_what_stays_here(collector: Collector, tmp_path: Path) -> None:
+    """Every other destination sees the whole trace, and nothing twice."""
+    server = exporter(collector, tmp_path)
+    others = [LocalExporter(tmp_path / "traces.db"), ConsoleExporter(), MemoryExporter()]
+
+    assert isinstance(server, WhyOpsExporter)
+    assert server.passed_over == FOR_LOCAL
+    assert {each.passed_over for each in others} == {FOR_SERVER}
+    for each in (server, *others):
+        each.close()
+
+
+def test_the_server_does_not_see_whom_a_record_is_for(collector: Collector, tmp_path: Path) -> None:
+    """That is said to this side only, as is that a trace ends."""
+    process = Process()
+    to = exporter(collector, tmp_path)
+    lines = []
+    for number, end in enumerate([*ENDS["all"], *FOR_SERVER], 1):
+        record = process.line("user_message", number, number - 1 or None, at=number, content={"n": number})
+        lines.append(record.removesuffix(b"}") + end)
+    outcomes = deliver(to, lines)
+    to.close()
+
+    assert outcomes == [DELIVERED] * 4
+    assert [event["content"] for event in sent(collector)] == [{"n": number} for number in range(1, 5)]
+    assert [event.keys() & {"for", "end"} for event in sent(collector)] == [set()] * 4

@@ -40,11 +40,13 @@ async def answer(client: anthropic.AsyncAnthropic, question: str, facts: str) ->
 
 async def main() -> None:
     """Take one turn of a conversation."""
-    async with sdk.anthropic(anthropic.AsyncAnthropic(), fallback=True) as client:
-        async with sdk.trace("conversation-17", external_user_id="customer-9"):
-            async with step("look things up"):
-                facts = await find_order(8841)
-            await answer(client, "Where is my teapot?", facts)
+    async with (
+        sdk.anthropic(anthropic.AsyncAnthropic(), fallback=True) as client,
+        sdk.trace("conversation-17", external_user_id="customer-9"),
+    ):
+        async with step("look things up"):
+            facts = await find_order(8841)
+        await answer(client, "Where is my teapot?", facts)
     await sdk.flush()
 
 

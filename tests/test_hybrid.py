@@ -23,6 +23,7 @@ from serving import KEY, posts, sent
 from wire import Row
 
 from whyops_trace import WhyOps, propagate, recorder, traced_llm, traced_tool
+from whyops_trace.delivery import Delivery
 from whyops_trace.providers import _link
 from whyops_trace.store import Store
 from whyops_trace.tree import build
@@ -353,6 +354,7 @@ async def test_tools_run_while_models_answer(collector: Collector, provider: Pro
     gates = [Gate(), Gate()]
     provider.reply(*(Reply(f"Answer {number}.", incidents=(gate,)) for number, gate in enumerate(gates)))
     sdk = agent(collector, provider)
+    deliveries = lingering(sdk)
     async with connected(sdk, kind, provider) as made:
         with sdk.trace("checkout-8841"):
             asking = [asyncio.create_task(ask(made, question())) for _ in gates]
@@ -366,8 +368,10 @@ async def test_tools_run_while_models_answer(collector: Collector, provider: Pro
                 gate.open()
             await asyncio.gather(*asking)
             charge_card(3)
+    hurried = [delivery._hurried for delivery in deliveries]
     rows = sound(collector, sdk, "checkout-8841")
 
+    assert set(hurried) == {0}
     assert types(rows)[:6] == [
         "user_message",
         "user_message",
@@ -376,6 +380,42 @@ async def test_tools_run_while_models_answer(collector: Collector, provider: Pro
     ]
     assert types(rows)[6:] == ["llm_response", "llm_response", "tool_call_request", "tool_call_response"]
     assert len(kept(sdk, "checkout-8841")) == 10
+
+
+def lingering(sdk: WhyOps) -> list[Delivery]:
+    """The workers of an agent, who would let a burst gather for an hour."""
+    for delivery in sdk._deliveries:
+        delivery._linger = 3600.0
+    return sdk._deliveries
+
+
+@KINDS
+async def test_tools_run_while_a_model_streams(collector: Collector, provider: Provider, kind: Any) -> None:
+    """What they record is stored without delay, before the stream ends and the proxy tells of it."""
+    gate = Gate(after=1)
+    provider.say("Sure thing.", gate)
+    sdk = agent(collector, provider)
+    deliveries = lingering(sdk)
+    async with connected(sdk, kind, provider) as made:
+        with sdk.trace("checkout-8841"):
+            stream = await ask(made, question(), stream=True)
+            charge_card(1)
+            await asyncio.to_thread(
+                collector.wait_for, lambda: types(collector.stored).count("tool_call_response") == 1
+            )
+            gate.open()
+            await items(stream)
+            charge_card(2)
+    hurried = [delivery._hurried for delivery in deliveries]
+    rows = sound(collector, sdk, "checkout-8841")
+
+    assert set(hurried) == {0}
+    assert types(rows) == [
+        "user_message",
+        *["tool_call_request", "tool_call_response"],
+        "llm_response",
+        *["tool_call_request", "tool_call_response"],
+    ]
 
 
 @ASYNC
@@ -817,15 +857,14 @@ async def test_a_trace_that_begins_with_a_system_prompt_in_blocks_is_stored(
     async with connected(sdk, kind, provider) as made:
         with sdk.trace("checkout-8841"):
             for turn in range(2):
-                provider.say(f"Answer {turn}.")
                 await ask(made, f"Question {turn}?", system=system)
     sdk.flush_sync(30.0)
     rows = collector.trace("checkout-8841")
 
     assert collector.dead_letters == []
     assert [row["content"]["content"] for row in rows if row["eventType"] == "llm_response"] == [
-        "Answer 0.",
         "Answer 1.",
+        "Answer 2.",
     ]
     assert types(rows) == ["user_message", "user_message", "llm_response", "user_message", "llm_response"]
     assert rows[0]["metadata"]["systemPrompt"] == "Be kind."

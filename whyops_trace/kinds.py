@@ -211,8 +211,8 @@ class Llm(CallSite):
         asked = call.asked
         model = (turn.model or (asked.model if asked else "") or self._model or "unknown")[:MAX_MODEL]
         named = turn.provider or (asked.provider if asked else "") or self._provider
-        # Many speak as OpenAI does, and some serve Anthropic's models: the form of an answer says less than whoever wrote
-        # the code, or the client that asked.
+        # Many speak as OpenAI does, and some serve Anthropic's models: the form of an answer says less than whoever
+        # wrote the code, or the client that asked.
         if turn.provider == "openai" or (asked and asked.by_client):
             named = (asked.provider if asked else "") or self._provider or named
         provider = named or (model.split("/")[0] if "/" in model else "unknown")

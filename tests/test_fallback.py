@@ -36,6 +36,7 @@ from whyops_trace.providers import _link
 HEADERS = ("X-Agent-Name", "X-Trace-ID", "X-Thread-ID", "X-External-User-Id")
 CONNECTION = (openai.APIConnectionError, anthropic.APIConnectionError)
 STATUS = (openai.APIStatusError, anthropic.APIStatusError)
+LIMITS = (openai.RateLimitError, anthropic.RateLimitError)
 PATHS = ("/v1/chat/completions", "/v1/messages")
 LIMITED = Answer(
     429,
@@ -106,6 +107,45 @@ async def test_an_error_of_the_proxy_s_is_the_package_s_own(
     assert error["content"].get("status") == getattr(raised.value, "status_code", None)
     assert asked(provider) == []
     assert list(sent(collector)) == []
+
+
+@KINDS
+async def test_a_proxy_that_is_down_is_told_by_the_package(
+    collector: Collector, provider: Provider, kind: Any
+) -> None:
+    """Nobody asks the provider instead, nor holds the next request back from the proxy."""
+    sdk = agent(collector, provider, proxy_base_url=NOWHERE)
+    async with connected(sdk, kind, provider) as made:
+        for _ in range(2):
+            with sdk.trace("checkout-8841"), pytest.raises(LOST):
+                await ask(made)
+
+    assert types(kept(sdk, "checkout-8841")) == ["user_message", "error"] * 2
+    assert provider.requests == []
+
+
+@KINDS
+@pytest.mark.parametrize("fallback", [False, True])
+async def test_a_proxy_takes_a_limited_number_of_requests(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, fallback: bool
+) -> None:
+    """The package's own error says so; with a fallback there is none, and every turn is on the server once."""
+    collector.rate_limit = 2
+    async with connected(sdk, kind, provider, fallback=fallback) as made:
+        with sdk.trace("checkout-8841"):
+            for number in range(2):
+                provider.say(f"Answer {number}.")
+                await ask(made, f"Question {number}?")
+            limited = contextlib.nullcontext() if fallback else pytest.raises(LIMITS)
+            for number in range(2, 4):
+                provider.say(f"Answer {number}.")
+                with limited:
+                    await ask(made, f"Question {number}?")
+    sdk.flush_sync(30.0)
+    answers = [row for row in collector.trace("checkout-8841") if row["eventType"] == "llm_response"]
+
+    assert len(asked(collector)) == (3 if fallback else 4)
+    assert len(answers) == len(asked(provider)) == (4 if fallback else 2)
 
 
 @KINDS

@@ -352,10 +352,11 @@ async def test_clients_of_two_providers_share_a_trace(
 async def test_tools_run_while_models_answer(collector: Collector, provider: Provider, kind: Any) -> None:
     """In tasks of one trace: what they record is stored without delay, before the answers come."""
     gates = [Gate(), Gate()]
-    provider.reply(*(Reply(f"Answer {number}.", incidents=(gate,)) for number, gate in enumerate(gates)))
     sdk = agent(collector, provider)
-    deliveries = lingering(sdk)
     async with connected(sdk, kind, provider) as made:
+        await ask(made)
+        deliveries = lingering(sdk)
+        provider.reply(*(Reply(f"Answer {number}.", incidents=(gate,)) for number, gate in enumerate(gates)))
         with sdk.trace("checkout-8841"):
             asking = [asyncio.create_task(ask(made, question())) for _ in gates]
             for gate in gates:
@@ -383,7 +384,8 @@ async def test_tools_run_while_models_answer(collector: Collector, provider: Pro
 
 
 def lingering(sdk: WhyOps) -> list[Delivery]:
-    """The workers of an agent, who would let a burst gather for an hour."""
+    """The workers of an agent, who from now on would let a burst gather for an hour."""
+    sdk.flush_sync(PATIENCE)
     for delivery in sdk._deliveries:
         delivery._linger = 3600.0
     return sdk._deliveries
@@ -393,10 +395,11 @@ def lingering(sdk: WhyOps) -> list[Delivery]:
 async def test_tools_run_while_a_model_streams(collector: Collector, provider: Provider, kind: Any) -> None:
     """What they record is stored without delay, before the stream ends and the proxy tells of it."""
     gate = Gate(after=1)
-    provider.say("Sure thing.", gate)
     sdk = agent(collector, provider)
-    deliveries = lingering(sdk)
     async with connected(sdk, kind, provider) as made:
+        await ask(made)
+        deliveries = lingering(sdk)
+        provider.say("Sure thing.", gate)
         with sdk.trace("checkout-8841"):
             stream = await ask(made, question(), stream=True)
             charge_card(1)

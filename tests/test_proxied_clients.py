@@ -215,7 +215,7 @@ async def test_the_headers_of_a_client_can_be_set(
 async def test_a_header_of_a_client_can_be_taken_back(
     sdk: WhyOps, collector: Collector, provider: Provider, kind: Any
 ) -> None:
-    """What is not in the headers that are set is not sent any more."""
+    """What is not in the headers that are set is not sent any more, neither to the proxy nor to the provider."""
     async with connected(sdk, kind, provider) as made:
         made.default_headers = {**made.default_headers, "X-Trace-ID": "session-7", "X-Mine": "1"}
         made.default_headers = {
@@ -225,10 +225,13 @@ async def test_a_header_of_a_client_can_be_taken_back(
         }
         with sdk.trace("checkout-8841"):
             await ask(made)
-    (request,) = collector.proxied
+        with pytest.raises(NOT_FOUND):
+            await got(made.post("/something", cast_to=object, body={}))
+    requests = (collector.proxied[0], provider.requests[-1])
 
-    assert headers(request)[1] == "checkout-8841"
-    assert request.headers["X-Mine"] is None
+    assert headers(requests[0])[1] == "checkout-8841"
+    assert headers(requests[1])[1] is None
+    assert [request.headers["X-Mine"] for request in requests] == [None, None]
 
 
 @KINDS
@@ -236,7 +239,7 @@ async def test_the_headers_of_one_call_win(
     sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, said: Callable[[], list[str]]
 ) -> None:
     """Over those of the client and the trace that is open; the turn is recorded where they say, which is told once."""
-    other = {"x-trace-id": "elsewhere", "X-Thread-ID": "elsewhere", "X-Agent-Name": "shop"}
+    other = {"x-trace-id": "elsewhere", "X-Thread-ID": "thread-7", "X-External-User-Id": "user-7"}
     async with connected(sdk, kind, provider) as made:
         with sdk.trace("checkout-8841"):
             await ask(made, "One.", extra_headers=other)
@@ -247,10 +250,10 @@ async def test_the_headers_of_one_call_win(
 
     assert here is not None
     assert here.id == "checkout-8841"
-    assert [headers(request)[1] for request in collector.proxied] == [
-        "elsewhere",
-        "elsewhere",
-        "checkout-8841",
+    assert [headers(request)[1:] for request in collector.proxied] == [
+        ["elsewhere", "thread-7", "user-7"],
+        ["elsewhere", "thread-7", "user-7"],
+        ["checkout-8841", "checkout-8841", None],
     ]
     assert "elsewhere" in warning
     assert "checkout-8841" in warning

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,7 +177,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
     newest = 1 + len(upgrades)
     if not _format(connection, path, newest):
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _log_ahead(connection)
     # In WAL mode this never damages the file; a power cut may take the last batches back out of it.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
@@ -189,6 +190,20 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {newest}")
     connection.execute("COMMIT")
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log; where another process switches to it just now, SQLite says at once that it is locked."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:

@@ -183,12 +183,13 @@ def follow(call: Call, result: Any) -> Any:
 @guarded("looking at an answer")
 def _is_raw(call: Call, result: Any) -> bool:
     """End a call with the answer in a provider's raw response, now or when it is read; tell whether it is one."""
-    response = getattr(result, "__dict__", {}).get("http_response")
-    if response is None:
+    # Looked for in the class, since to look into an object that is made when it is needed would make it.
+    if not any("http_response" in vars(base).get("__annotations__", ()) for base in type(result).__mro__):
         return False
 
     from whyops_trace.providers._watch import is_read, is_response, read_answer, watch
 
+    response = result.http_response
     if not is_response(response):
         return False
     if is_read(response):

@@ -292,6 +292,8 @@ class Delivery:
         """Let no burst gather, until :meth:`calm` is called as often."""
         with self._progress:
             self._hurried += 1
+        if not any(self._failures.values()):
+            self._hurry.set()  # a burst that gathers already is let go
 
     def calm(self) -> None:
         """Let bursts gather again."""
@@ -306,6 +308,7 @@ class Delivery:
             timeout: Seconds to wait at most until the exporters have introduced themselves.
         """
         if not self.is_started:
+            self._hurry.set()
             self.wake()
             self.is_started = self._introduced.wait(timeout) or timeout > 0  # nobody waits again
 

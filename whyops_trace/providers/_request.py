@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._checks import MAX_ID, size
@@ -60,7 +61,8 @@ class Request:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Record how the request failed; an error that another try follows, without the proxy, is not raised."""
         CURRENT.set(self._outer)
-        self._link.calm(self.proxied)
+        if not self._watched:
+            self._link.calm(self.proxied)
         if error is None:
             return False
         if self.proxied and attempt(self._link.falls_back, error)[0]:
@@ -162,7 +164,8 @@ class Request:
             self._answer = read_answer(response)
         else:
             streams = media_type(response) == EVENT_STREAM
-            watch(response, call, Undo(streams=streams) if undoes else None)
+            calm = partial(self._link.calm, self.proxied)  # the proxy tells of the answer when it ends
+            watch(response, call, Undo(streams=streams) if undoes else None, calm)
             self._watched = True
 
     def answered(self, result: Any) -> Any:

@@ -77,9 +77,12 @@ class _Traced:
         now = dict(self.default_headers)
         own = {name: value for name, value in client._custom_headers.items() if name in headers}
         changed = {name: value for name, value in headers.items() if name not in now or now[name] != value}
+        gone = client._custom_headers.keys() - own.keys()
         client._custom_headers = {**own, **changed}
-        if self._whyops.direct is not None:
-            self._whyops.direct.default_headers = {**self._whyops.direct.default_headers, **changed}
+        direct = self._whyops.direct
+        if direct is not None:
+            kept = {name: value for name, value in direct.default_headers.items() if name not in gone}
+            direct.default_headers = {**kept, **changed}
 
     def copy(self, **changes: Any) -> Any:
         """Return a copy that is traced as well, as the packages' ``copy`` and ``with_options`` do."""

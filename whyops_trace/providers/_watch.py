@@ -10,7 +10,7 @@ call ends.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from itertools import accumulate
 from typing import Any, Final
@@ -53,7 +53,9 @@ def media_type(response: Any) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
 
 
-def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
+def watch(
+    response: Any, call: Call, undo: Undo | None = None, then: Callable[[], None] | None = None
+) -> None:
     """
     Watch a response that has not been read. One that is watched already is so for both calls: the inner one ends first.
 
@@ -61,6 +63,7 @@ def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
         response: The response.
         call: Ends as the reading does.
         undo: Takes out of the body what does not belong to it, before anybody sees it.
+        then: Called when the reading has ended.
 
     Raises:
         TypeError: if objects of its class cannot be given another one.
@@ -69,7 +72,7 @@ def watch(response: Any, call: Call, undo: Undo | None = None) -> None:
     if watching is not None:
         watching.calls.append(call)
         return
-    response._whyops = Watch(call, streams=media_type(response) == EVENT_STREAM, undo=undo)
+    response._whyops = Watch(call, streams=media_type(response) == EVENT_STREAM, undo=undo, then=then)
     response.__class__ = _watched(type(response))
 
 
@@ -84,10 +87,14 @@ class Watch:
         call: The first of them.
         streams: Whether it is a stream of events.
         undo: See :func:`watch`.
+        then: See :func:`watch`.
     """
 
-    def __init__(self, call: Call, *, streams: bool, undo: Undo | None) -> None:
+    def __init__(
+        self, call: Call, *, streams: bool, undo: Undo | None, then: Callable[[], None] | None
+    ) -> None:
         self.calls = [call]
+        self._then = then
         self._streams = streams
         self._undo = undo
         self._chunks: list[bytes] = []
@@ -153,6 +160,8 @@ class Watch:
         if self._ended:
             return
         self._ended = True
+        if self._then is not None:
+            self._then()
         body, answer = b"".join(self._chunks), None
         if self._streams:
             items = self._take_events(body)

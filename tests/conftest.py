@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from collector import Collector
+from hypothesis import HealthCheck, settings
 from programs import NOWHERE
 from provider import Provider
 from recorded import Recorded
@@ -18,6 +19,10 @@ from whyops_trace import _guard
 from whyops_trace.client import forget_clients
 from whyops_trace.context import SCOPE
 from whyops_trace.testing import capture_events
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class InternalErrors(logging.Handler):

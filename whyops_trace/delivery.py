@@ -38,6 +38,34 @@ RECENT: Final = 9
 STOP_GRACE: Final = 0.2
 
 
+class Flag:
+    """An event that may be set, by a signal handler or a finaliser, while its own thread is setting it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # its lock is re-entrant; that of threading.Event is not
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it, and wake whoever waits."""
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Take it back."""
+        with self._changed:
+            self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, so many seconds at most; return whether it is."""
+        with self._changed:
+            return self._changed.wait_for(self.is_set, timeout)
+
+
 class Delivery:
     """
     One worker thread that delivers a journal's records to a group of exporters.
@@ -64,10 +92,10 @@ class Delivery:
         self._thread: threading.Thread | None = None
         #: Held while the worker starts. Re-entrant: so may a finaliser that runs meanwhile come back to it.
         self._starting = threading.RLock()
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._stop = Flag()
+        self._wake = Flag()
         #: Set while somebody waits for the worker: no lingering, no backoff.
-        self._hurry = threading.Event()
+        self._hurry = Flag()
         #: How many wait for something that what is recorded has to come before.
         self._hurried = 0
         #: How many records had been passed when it was waited in vain for more; None if it was not.
@@ -75,7 +103,7 @@ class Delivery:
         #: Seconds that the latest batches took.
         self._recent: deque[float] = deque(maxlen=RECENT)
         #: Set when the worker has done its first work, and the exporters have introduced themselves.
-        self._introduced = threading.Event()
+        self._introduced = Flag()
         #: Whether that is so, or was waited for in vain.
         self.is_started = False
         #: Held while records are handed over, by the worker or by whoever drains without one.
@@ -105,7 +133,7 @@ class Delivery:
             self._wake.set()
 
     def _start(self) -> None:
-        self._stop = threading.Event()
+        self._stop = Flag()
         # An empty context: the worker must not see, or keep alive, whatever scope started it.
         self._thread = thread = threading.Thread(
             target=contextvars.Context().run,
@@ -120,7 +148,7 @@ class Delivery:
             if thread.ident is None:
                 self._thread = None
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(self, stop: Flag) -> None:
         unprepared = list(self.exporters)
         while not stop.is_set():
             self._wake.wait()
@@ -147,7 +175,7 @@ class Delivery:
                 if self._unread():  # recorded since the last look, when the worker was not among the sleepers
                     self._wake.set()
 
-    def deliver(self, stop: threading.Event | None = None) -> float:
+    def deliver(self, stop: Flag | None = None) -> float:
         """
         Hand over everything that is in the journal.
 
@@ -157,7 +185,7 @@ class Delivery:
         Returns:
             The seconds to wait before trying again; 0 if all went.
         """
-        stop = stop or threading.Event()
+        stop = stop or Flag()
         with self._delivering:
             while True:
                 more = self._adopt(stop)
@@ -173,7 +201,7 @@ class Delivery:
                 if not more or wait or stop.is_set():
                     return wait
 
-    def _adopt(self, stop: threading.Event) -> bool:
+    def _adopt(self, stop: Flag) -> bool:
         """Take over what processes have left that died since the last look; tell whether there may be more."""
         if time.monotonic() < self._adopt_at and not self._journal.backlog:
             return False
@@ -192,7 +220,7 @@ class Delivery:
         adopted = [segment for segment in tuple(self._journal.segments) if segment.adopted]
         return any(not segment.passed(exporter.name) for exporter in self.exporters for segment in adopted)
 
-    def _is_patient(self, stop: threading.Event) -> bool:
+    def _is_patient(self, stop: Flag) -> bool:
         """Wait a moment for another destination to pass what is held; tell whether that was not too long already."""
         now = time.monotonic()
         self._patient_until = self._patient_until or now + PATIENCE
@@ -201,7 +229,7 @@ class Delivery:
         stop.wait(LINGER)
         return True
 
-    def _deliver_to(self, exporter: Exporter, stop: threading.Event, *, adopted_only: bool) -> float:
+    def _deliver_to(self, exporter: Exporter, stop: Flag, *, adopted_only: bool) -> float:
         for segment in tuple(self._journal.segments):
             if adopted_only and not segment.adopted:
                 continue

@@ -169,6 +169,21 @@ async def test_whatever_comes_first_the_numbers_are_sound(
     assert types(rows).count("llm_response") == flow.count("ask") + ("step" in flow)
 
 
+@ONE_OF_EACH
+@pytest.mark.parametrize("trace_id", ["checkout-8841", None])
+async def test_a_client_that_is_made_later_finds_room(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, trace_id: str | None
+) -> None:
+    """In the middle of a trace that was numbered without gaps until then."""
+    with sdk.trace(trace_id) as opened:
+        charge_card(next(QUESTIONS))
+        async with connected(sdk, kind, provider) as made:
+            await go(sdk, made, "ask tool ask tool")
+    rows = sound(collector, sdk, opened.id)
+
+    assert [row["stepId"] for row in rows] == [1, 2, 3, 4, 1001, 2001, 2002, 2003, 5001, 6001]
+
+
 async def go(sdk: WhyOps, made: Any, flow: str) -> None:
     """Do what a flow says, one after the other."""
     for number, what in enumerate(flow.split()):

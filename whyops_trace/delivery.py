@@ -61,9 +61,9 @@ class Flag:
             self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, so many seconds at most; return whether it is."""
+        """Wait until it is set, so many seconds at most; return whether it was, though another may have taken it back."""
         with self._changed:
-            return self._changed.wait_for(self.is_set, timeout)
+            return self._is_set or self._changed.wait(timeout)
 
 
 class Delivery:

@@ -181,7 +181,7 @@ async def test_a_client_that_is_made_later_finds_room(
             await go(sdk, made, "ask tool ask tool")
     rows = sound(collector, sdk, opened.id)
 
-    assert [row["stepId"] for row in rows] == [1, 2, 3, 4, 1001, 2001, 2002, 2003, 5001, 6001]
+    assert [row["stepId"] for row in rows] == [1, 2, 3, 4, 3001, 4001, 4002, 4003, 7001, 8001]
 
 
 async def go(sdk: WhyOps, made: Any, flow: str) -> None:

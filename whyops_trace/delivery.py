@@ -61,7 +61,7 @@ class Flag:
             self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, so many seconds at most; return whether it was, though another may have taken it back."""
+        """Wait until it is set, so many seconds at most; return whether it was, even if it is taken back already."""
         with self._changed:
             return self._is_set or self._changed.wait(timeout)
 

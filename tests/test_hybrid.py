@@ -44,6 +44,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests wait for what was recorded before them as long as it takes on a machine that is busy."""
+    monkeypatch.setattr(_link, "WAIT", PATIENCE)
+    monkeypatch.setattr(_link, "FIRST_WAIT", PATIENCE)
+
+
 @pytest.fixture
 def sdk(collector: Collector, provider: Provider) -> WhyOps:
     """An agent whose clients go through the proxy to a provider that never says the same twice."""
@@ -247,6 +254,8 @@ PROCESS = """
 import os
 import {package} as package
 from whyops_trace import WhyOps, traced_tool
+from whyops_trace.providers import _link
+_link.WAIT = _link.FIRST_WAIT = 30.0
 
 @traced_tool
 def charge_card(amount): return amount
@@ -732,6 +741,7 @@ async def test_a_server_that_hangs_does_not_hold_a_call_up(
     """It goes on after a moment, while what was recorded before is still on its way; the next one waits no more."""
     async with connected(sdk, kind, provider) as made:
         await ask(made, question())  # the agent is registered
+        monkeypatch.setattr(_link, "WAIT", 0.1)
         collector.fail(Hang())
         with sdk.trace("checkout-8841"):
             charge_card(1)
@@ -765,6 +775,7 @@ async def test_a_server_that_is_down_does_not_hold_a_call_up(
     collector: Collector, provider: Provider, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its first failure nobody waits for it; what was recorded is delivered when it is back."""
+    monkeypatch.setattr(_link, "WAIT", 0.1)
     with Collector() as down:
         sdk = agent(collector, provider, server=down)
         down.stop()
@@ -826,6 +837,7 @@ async def test_a_server_that_does_not_register_the_agent_does_not_hold_a_call_up
     collector: Collector, provider: Provider, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call goes on after a while, and the next one at once."""
+    monkeypatch.setattr(_link, "WAIT", 0.1)
     monkeypatch.setattr(_link, "FIRST_WAIT", 0.1)
     collector.script = lambda request: Hang() if request.path == "/api/entities/init" else None
     sdk = agent(collector, provider)

@@ -199,7 +199,7 @@ async def test_the_headers_of_a_client_can_be_set(
         }
         await ask(client)
         await ask(client, "And again.")
-    rows = collector.trace("session-7")
+    rows, records = collector.trace("session-7"), kept(sdk, "session-7")
 
     assert [headers(request) for request in collector.proxied] == [
         ["shop", "session-7", "session-7", None]
@@ -207,8 +207,25 @@ async def test_the_headers_of_a_client_can_be_set(
     assert {request.headers["X-Mine"] for request in collector.proxied} == {"1"}
     assert [key(request) for request in collector.proxied] == [{KEY}, {KEY}]
     assert types(rows)[:2] == ["user_message", "llm_response"]
-    assert types(kept(sdk, "session-7")) == ["user_message", "llm_response"] * 2
+    assert types(records) == ["user_message", "llm_response"] * 2
     assert said() == []
+
+
+@KINDS
+async def test_a_trace_that_headers_name_goes_on_from_turn_to_turn(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any
+) -> None:
+    """Where the turns are reported from here, each follows from the one before it."""
+    async with client(kind, provider) as made:
+        direct = traced(sdk, made, proxy=False)
+        direct.default_headers = {**direct.default_headers, "X-Trace-ID": "session-7"}
+        for _ in range(3):
+            await ask(direct)
+    sdk.flush_sync(30.0)
+    rows = collector.trace("session-7")
+
+    assert types(rows) == ["user_message", "llm_response"] * 3
+    assert [row["parentStepId"] for row in rows[1:]] == [row["stepId"] for row in rows[:-1]]
 
 
 @KINDS

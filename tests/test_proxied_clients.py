@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,6 +365,23 @@ async def test_a_key_that_a_copy_is_given_is_for_the_provider(
 
     assert [key(request) for request in collector.proxied] == [{KEY}]
     assert key(provider.requests[-1]) == {"sk-other"}
+
+
+@pytest.mark.parametrize("kind", [anthropic.Anthropic, anthropic.AsyncAnthropic])
+async def test_credentials_that_a_copy_is_given_are_for_the_provider(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, tmp_path: Path
+) -> None:
+    """Of whatever kind: the proxy knows the WhyOps key only."""
+    if "config" not in inspect.signature(kind.copy).parameters:
+        pytest.skip("this version has no such credentials")
+    token = tmp_path / "token.json"
+    token.write_text('{"version":"1.0","type":"oauth_token","access_token":"t","expires_at":4102444800}')
+    token.chmod(0o600)
+    config = {"authentication": {"type": "user_oauth", "credentials_path": str(token)}}
+    async with connected(sdk, kind, provider) as made:
+        await ask(made.with_options(config=config))
+
+    assert [key(request) for request in collector.proxied] == [{KEY}]
 
 
 @KINDS

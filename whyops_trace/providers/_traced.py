@@ -25,7 +25,9 @@ _NEEDED: Final = (
 #: Arguments of ``copy`` that say where requests go.
 _ADDRESS: Final = ("base_url", "data_residency", "provider")
 #: Arguments of ``copy`` that say who asks, which the proxy has its own of.
-_IDENTITY: Final = ("admin_api_key", "api_key", "auth_token", "credentials", "workload_identity")
+_IDENTITY: Final = (
+    "admin_api_key", "api_key", "auth_token", "config", "credentials", "profile", "workload_identity",
+)  # fmt: skip
 
 
 def is_client(thing: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Final
 from whyops_trace._objects import REDACTED
 
 # One byte is looked for as a number: CPython takes five times as long for a text of one.
-AT: Final = ord("@")
+_AT: Final = ord("@")
 _BACKSLASH: Final = ord("\\")
 _U: Final = ord("u")
 #: What stands in a secret's place.
@@ -31,9 +31,9 @@ _MARK: Final = REDACTED.encode()
 
 _WORD: Final = (string.ascii_letters + string.digits + "_-+/").encode()
 #: Maps the bytes that tokens and base64 consist of to "x", all others to a space.
-MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
+_MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
 #: No token is shorter, and few words of other kinds are as long.
-LONG: Final = b"x" * 16
+_LONG: Final = b"x" * 16
 #: No path or URL has a stretch of so many characters, but images in base64 have: nothing is looked for inside.
 _BLOB: Final = 4096
 
@@ -96,13 +96,14 @@ def redacted(text: bytes) -> bytes:
     Args:
         text: JSON, or a part of it that begins and ends outside of texts.
     """
-    mask = text.translate(MASK)
-    start = mask.find(LONG)
-    if start >= 0:
-        text = _without_tokens(text, mask, start)
-        if b"PRIVATE KEY" in text:
-            text = _PRIVATE_KEY.sub(_MARK, text)
-    if AT in text and b"://" in text:
+    if len(text) > len(_LONG):
+        mask = text.translate(_MASK)
+        start = mask.find(_LONG)
+        if start >= 0:
+            text = _without_tokens(text, mask, start)
+            if b"PRIVATE KEY" in text:
+                text = _PRIVATE_KEY.sub(_MARK, text)
+    if _AT in text and b"://" in text:
         text = _PASSWORD.sub(rb"\1" + _MARK, text)
     return text
 
@@ -117,7 +118,7 @@ def _without_tokens(text: bytes, mask: bytes, start: int) -> bytes:
         if match is not None:
             pieces += (text[done : match.start()], _MARK)
             done = end = match.end()
-        start = mask.find(LONG, end) if end >= 0 else -1
+        start = mask.find(_LONG, end) if end >= 0 else -1
     if not pieces:
         return text
     pieces.append(text[done:])

@@ -10,6 +10,7 @@ from whyops_trace._assembly import assemble, first_token
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._redaction import redacted
 from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
@@ -39,14 +40,14 @@ class Tool(CallSite):
         if "tool_call_id" in options:
             self.require(self._id_parameter)
         self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
-        name = _json.string(self.name)
+        name = redacted(_json.string(self.name))
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
         self._metadata = b',"tool":%b' % name + self.metadata
 
-    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        return b"tool_call_request", self._metadata, self._request + _json.encode(named, hides) + b"}]}"
+        return b"tool_call_request", self._metadata, self._request + recorder.encode(named) + b"}]}"
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
@@ -63,20 +64,20 @@ class Tool(CallSite):
         elif call.items is not None:
             results = b"{%b}" % _items(call.items)
         else:
-            results = _json.encode(result, call.state.recorder.hides)
+            results = call.state.recorder.encode(result)
             if results[0] != 123:  # not an object
                 results = b'{"result":%b}' % results
         self._close(call, results, elapsed_ms)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
-        hides = call.state.recorder.hides
+        encode = call.state.recorder.encode
         if outcome(error) == "cancelled":
             items = b"," + _items(call.items) if call.items is not None and self.capture_output else b""
             self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b',"outcome":"cancelled"')
         else:
-            call.record(b"error", self._metadata, _json.encode(error_content(error), hides))
-            results = b'{"error":%b}' % _json.encode(describe(error), hides)
+            call.record(b"error", self._metadata, encode(error_content(error)))
+            results = b'{"error":%b}' % encode(describe(error))
             self._close(call, results, elapsed_ms, b',"outcome":"error"')
 
     def _close(self, call: Call, results: bytes, elapsed_ms: int, ending: bytes = b"") -> None:
@@ -86,7 +87,7 @@ class Tool(CallSite):
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep the first items as JSON."""
         if self.capture_output and len(items.kept) < MAX_ITEMS and items.size < MAX_ITEMS_BYTES:
-            encoded = _json.encode(item, call.state.recorder.hides)
+            encoded = call.state.recorder.encode(item)
             items.kept.append(encoded)
             items.size += len(encoded)
 
@@ -117,7 +118,7 @@ class Llm(CallSite):
         self._model: str = options.get("model") or ""
         self._provider: str = options.get("provider") or ""
         self._extract: Callable[[Any], Any] | None = options.get("extract")
-        self._function = b',"function":' + _json.string(self.name) + self.metadata
+        self._function = b',"function":' + redacted(_json.string(self.name)) + self.metadata
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         call = super()._open(named, run)
@@ -127,17 +128,17 @@ class Llm(CallSite):
             asked.provider = _text(named.get("provider"))
         return call
 
-    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        asked = read_request(_json.plain(named, hides))
-        hide_in_arguments(asked.messages, hides)
+        asked = read_request(_json.plain(named, recorder.hides))
+        hide_in_arguments(asked.messages, recorder.hides)
         metadata = self._function
         if asked.metadata:
-            metadata += b"," + _json.encode(asked.metadata, hides)[1:-1]
+            metadata += b"," + recorder.encode(asked.metadata)[1:-1]
         content: dict[str, Any] = {"messages": asked.messages}
         if asked.tool:
             content = {"toolName": asked.tool, "output": asked.output, **content}
-        return b"tool_result" if asked.tool else b"user_message", metadata, _json.encode(content, hides)
+        return b"tool_result" if asked.tool else b"user_message", metadata, recorder.encode(content)
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record the model's thinking and its answer."""
@@ -145,12 +146,11 @@ class Llm(CallSite):
         error = answer.get("error") if call.items is not None and isinstance(answer, dict) else None
         turn = self._read(call, answer)
         ending = self._settled(call, turn)
-        hides = call.state.recorder.hides
         if error:  # told in the stream
             self._fail(call, turn, elapsed_ms, ending, error)
             return
         for thought in turn.thinking if self.capture_output else ():
-            call.record(b"llm_thinking", self._function, _json.encode(thought, hides))
+            call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
         self._close(call, turn, elapsed_ms, ending)
 
     def _settled(self, call: Call, turn: Turn) -> bytes:
@@ -180,27 +180,26 @@ class Llm(CallSite):
         content = {"message": "The stream broke off.", **error}
         if turn.content and self.capture_output:
             content["partial"] = turn.content
-        body = _json.encode(content, call.state.recorder.hides)
+        body = call.state.recorder.encode(content)
         call.close(b"error", self._named(call, turn, elapsed_ms, ending), body)
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
-        hides = call.state.recorder.hides
+        recorder = call.state.recorder
         content: dict[str, Any] = {}
         if self.capture_output:
             if turn.content is not None:
                 content["content"] = turn.content
             if turn.tool_calls:
-                hide_in_arguments(turn.tool_calls, hides)
+                hide_in_arguments(turn.tool_calls, recorder.hides)
                 content["toolCalls"] = turn.tool_calls
             if turn.refusal:
                 content["refusal"] = turn.refusal
         if turn.finish_reason:
             content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
         if turn.usage:
-            ending = b',"usage":%b%b' % (_json.encode(turn.usage, hides), ending)
-        step = call.close(
-            b"llm_response", self._named(call, turn, elapsed_ms, ending), _json.encode(content, hides)
-        )
+            ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
+        metadata = self._named(call, turn, elapsed_ms, ending)
+        step = call.close(b"llm_response", metadata, recorder.encode(content))
         if turn.tool_calls:
             call.state.note_asked(step, turn.tool_calls)
         if call.asked and call.asked.by_client:
@@ -218,8 +217,9 @@ class Llm(CallSite):
         provider = named or (model.split("/")[0] if "/" in model else "unknown")
         if asked and asked.first_token_ms is not None:
             ending = b',"timeToFirstTokenMs":%d%b' % (asked.first_token_ms, ending)
+        encode = call.state.recorder.encode
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
-            self._function, _json.string(model), _json.string(provider), elapsed_ms, ending,
+            self._function, encode(model), encode(provider), elapsed_ms, ending,
         )  # fmt: skip
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
@@ -237,13 +237,13 @@ class Embedding(Llm):
         name: expected for name, expected in Llm.options.items() if name != "capture_output"
     }
 
-    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        texts: Any = next((value for name, value in named.items() if not hides(name)), [])
+        texts: Any = next((value for name, value in named.items() if not recorder.hides(name)), [])
         for name in ("input", "inputs", "texts", "text"):
             texts = named.get(name, texts)
         inputs = texts if type(texts) in (list, tuple) else [texts]
-        return b"embedding_request", self._function, b'{"input":%b}' % _json.encode(inputs, hides)
+        return b"embedding_request", self._function, b'{"input":%b}' % recorder.encode(inputs)
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record how many vectors came back, and the length of the first."""
@@ -257,7 +257,7 @@ class Embedding(Llm):
         turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(described.get("usage")))
         ending = self._settled(call, turn)
         if turn.usage:
-            ending += b',"usage":%b' % _json.encode(turn.usage, call.state.recorder.hides)
+            ending += b',"usage":%b' % call.state.recorder.encode(turn.usage)
         content = {
             "object": "list",
             "embeddingCount": vectors.count,
@@ -277,7 +277,7 @@ class Embedding(Llm):
     def _answer(
         self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]
     ) -> None:
-        body = _json.encode(content, call.state.recorder.hides)
+        body = call.state.recorder.encode(content)
         call.close(b"embedding_response", self._named(call, turn, elapsed_ms, ending), body)
 
 

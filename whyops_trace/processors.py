@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace import _json
 from whyops_trace._objects import REDACTED
-from whyops_trace._redaction import AT, LONG, MASK, redacted
+from whyops_trace._redaction import redacted
 from whyops_trace._truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 
@@ -49,11 +50,13 @@ class Processor:
     """
     What is done to the metadata and content of each record, and to which traces.
 
-    Guarantees: what is written holds no secret of a form in :mod:`whyops_trace._redaction`, nothing that one of the
-    user's patterns finds in a text, and no record is larger than *max_event_bytes*.
+    Guarantees: what is :meth:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._redaction`, and what
+    is :meth:`fitted <fit>` nothing that one of the user's patterns finds in a text; it makes no record larger than
+    *max_event_bytes*.
 
     Attributes:
         hides: ``hides(key)`` tells whether what stands under a key is a secret.
+        fitting: Bytes of metadata and content together that need no :meth:`fit`; -1 if all do.
         samples: Whether some traces are left out.
 
     Args:
@@ -66,7 +69,7 @@ class Processor:
         ConfigurationError: if *redact* or *keep* hold something else.
     """
 
-    __slots__ = ("_most_told", "_patterns", "_room", "_sampled_below", "_usual", "hides", "samples")
+    __slots__ = ("_most_told", "_patterns", "_room", "_sampled_below", "fitting", "hides", "samples")
 
     hides: Callable[[str], bool]
 
@@ -94,22 +97,16 @@ class Processor:
         room = max_event_bytes - _RESERVE
         self._most_told = room // 10
         self._room = room - self._most_told
-        #: A record of so many bytes has only to be looked at; with patterns there is none.
-        self._usual = -1 if self._patterns else self._room
+        self.fitting = -1 if self._patterns else self._room
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
 
-    def clean(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
-        """Return the metadata members, each led by a comma, and the content of a record as they may be written."""
-        text = metadata + content
-        # What `redacted` begins with, once more: a call costs as much as the look that is enough for most records.
-        if text.translate(MASK).find(LONG) >= 0 or AT in text or len(text) > self._usual:
-            return self._cleaned(metadata, content, text)
-        return metadata, content
+    def encode(self, value: object) -> bytes:
+        """Return any value as JSON, without what it has under the names of secrets and what has a secret's form."""
+        return redacted(_json.encode(value, self.hides))
 
-    def _cleaned(self, metadata: bytes, content: bytes, text: bytes) -> tuple[bytes, bytes]:
-        if redacted(text) != text:
-            metadata, content = redacted(metadata), redacted(content)
+    def fit(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
+        """Return the metadata members, each led by a comma, and the content of a record as they may be written."""
         if self._patterns:
             metadata, content = self._matched(metadata), _encode(self._without_matches(_decode(content)))
         if len(metadata) + len(content) > self._room:
@@ -119,7 +116,6 @@ class Processor:
 
     def told(self, about: bytes) -> bytes:
         """Return the metadata member that tells of a trace as it may be written, cut to a tenth of a record."""
-        about = redacted(about)
         if self._patterns:
             about = self._matched(about)
         return _truncated_members(about, self._most_told)

@@ -109,8 +109,8 @@ class Recorder:
         self.journal = journal
         self.agent_name = agent_name
         self.processor = processor
-        self._clean = processor.clean
-        self.hides = processor.hides
+        self._fit, self._fitting = processor.fit, processor.fitting
+        self.hides, self.encode = processor.hides, processor.encode
         #: The fixed part of records after the key.
         self.tail = b'"agentName":' + _json.string(agent_name)
         self.clock = clock
@@ -259,8 +259,9 @@ class Recorder:
             kind: The event type.
             parent: The step it follows from; 0 if none is known: the trace's first event, or a child of that.
             within: The step of the enclosing call, 0 at the top.
-            metadata: JSON members that follow ``within``, each led by a comma.
-            content: JSON of the content.
+            metadata: JSON members that follow ``within``, each led by a comma; what is the user's was encoded by
+                :attr:`encode`, so that it holds no secret.
+            content: JSON of the content; likewise.
             span: The span id, JSON text without its quotes.
             end: :data:`LINE_END`, or :data:`TRACE_END` on the record that finishes its trace; either may follow
                 :data:`FOR_LOCAL` or :data:`FOR_SERVER`.
@@ -272,7 +273,8 @@ class Recorder:
             untold, state.untold = state.untold, []
             for tell in untold:
                 tell()
-        metadata, content = self._clean(metadata, content)
+        if len(metadata) + len(content) > self._fitting:
+            metadata, content = self._fit(metadata, content)
         with self.lock:
             state.open += opens
             if state.token is not self.token:

@@ -16,6 +16,7 @@ from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._redaction import redacted
 from whyops_trace.calls import Asked, Call, Held, Items
 from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
@@ -66,7 +67,7 @@ class CallSite:
         self._recorder = recorder
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
-        members = _json.encode(about, lambda _: False)[1:-1]
+        members = redacted(_json.encode(about, lambda _: False))[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)
@@ -153,7 +154,7 @@ class CallSite:
         if not state.on:
             # What runs inside a trace of its own that is sampled out must not begin another one.
             return run(self, scope, outer, b"") if outer is None and recorder.on else None
-        kind, metadata, content = self.request(named, recorder.hides)
+        kind, metadata, content = self.request(named, recorder)
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
@@ -190,7 +191,7 @@ class CallSite:
                 state.untold.append(call.tell_server)
         return call
 
-    def request(self, named: dict[str, Any], hides: Callable[[str], bool]) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
         raise NotImplementedError
 

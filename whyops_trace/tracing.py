@@ -400,7 +400,7 @@ def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int
 
 
 def _encode(state: TraceState, value: Any) -> bytes:
-    return _json.encode(value, state.recorder.hides)
+    return state.recorder.encode(value)
 
 
 def _members(state: TraceState, metadata: Mapping[str, Any]) -> bytes:

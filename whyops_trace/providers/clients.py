@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final, Literal
 
 from whyops_trace._guard import warn_once
@@ -36,11 +37,8 @@ def trace_client(
     _check(client, family)
     recorder.traces_clients = True
     original = bare(client)
-
-    def link(proxied: bool) -> Endpoints:
-        return Endpoints(family, provider_of(original, family), lambda: recorder, proxied=proxied)
-
-    direct = connect(duplicate(original), Link(recorder, link(False)))
+    endpoints = partial(Endpoints, family, provider_of(original, family), lambda: recorder)
+    direct = connect(duplicate(original), Link(recorder, endpoints(proxied=False)))
     if proxy is None or not _can_be_proxied(original, family, recorder):
         return direct
     recorder.stride = ROOM
@@ -48,12 +46,18 @@ def trace_client(
     copied = original.copy(api_key=proxy.key, base_url=url, default_headers={AGENT_NAME: recorder.agent_name})
     if getattr(copied, "auth_token", None) is not None:
         copied.auth_token = None  # it would be sent in place of the key
-    return connect(copied, Link(recorder, link(True), proxy=proxy, direct=direct, fallback=fallback))
+    link = Link(recorder, endpoints(proxied=True), proxy=proxy, direct=direct, fallback=fallback)
+    return connect(copied, link)
+
+
+def _packages(client: Any) -> set[str]:
+    """Return the packages that the class of a client and its bases are from."""
+    return {base.__module__.partition(".")[0] for base in type(client).__mro__}
 
 
 def _check(client: Any, family: Family) -> None:
     other: Family = "anthropic" if family == "openai" else "openai"
-    packages = {base.__module__.partition(".")[0] for base in type(client).__mro__}
+    packages = _packages(client)
     if not is_client(client) or (other in packages and family not in packages):
         hint = f" Use {other}(...) for it." if other in packages else ""
         raise ConfigurationError(
@@ -64,9 +68,8 @@ def _check(client: Any, family: Family) -> None:
 
 def _can_be_proxied(client: Any, family: Family, recorder: Recorder) -> bool:
     """Tell whether the proxy serves what a client asks; if not, say why and what happens instead."""
-    packages = {base.__module__.partition(".")[0] for base in type(client).__mro__}
     why = ""
-    if variant(client) or family not in packages:
+    if variant(client) or family not in _packages(client):
         why = f"it serves no {type(client).__name__}"
     elif getattr(client, "_provider_runtime", None) is not None:
         why = "its provider signs requests in its own way"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,13 +36,6 @@ REPLIES = [
 def plain(item: Any) -> Any:
     """Make an item plain, with nothing hidden."""
     return _json.plain(item, lambda name: False)
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    """Run OpenAI and Anthropic for the test."""
-    with Provider() as provider:
-        yield provider
 
 
 Connect = Callable[[Provider], Any]

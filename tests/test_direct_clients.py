@@ -63,12 +63,7 @@ RICH = Reply(
 )
 SPOKEN = {"content": "Hello, how can I help?", "finishReason": "stop"}
 USAGE = {"promptTokens": 12, "completionTokens": 5, "totalTokens": 17}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
+pytestmark = pytest.mark.asyncio_only
 
 
 def rich(api: Api, ending: dict[str, Any] | None = None, **params: Any) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,19 +39,7 @@ TOOLS = (CHARGE, ToolCall("get_weather", {"city": "Köln"}, "call_2"))
 THOUGHTS = (Thinking("Is it paid for?", "c2lnbmF0dXJl"), Redacted("cmVkYWN0ZWQ="))
 TOKENS = Usage(fresh=20, cached=8, written_5m=60, written_1h=40, output=9, reasoning=4)
 RICH = Reply("I will do so.", TOOLS, THOUGHTS, usage=TOKENS)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    """Run OpenAI and Anthropic for the test."""
-    with Provider() as provider:
-        yield provider
+pytestmark = pytest.mark.asyncio_only
 
 
 class Paid(BaseModel):

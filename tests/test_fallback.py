@@ -54,19 +54,7 @@ REFUSALS: dict[str, Fault] = {
     "closed": Close(),
     "reset": Reset(),
 }
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
-
-
-@pytest.fixture
-def sdk(collector: Collector, provider: Provider) -> WhyOps:
-    """An agent whose clients go through the proxy to that provider."""
-    return agent(collector, provider)
+pytestmark = [pytest.mark.anyio, pytest.mark.asyncio_only]
 
 
 def proxy_meets(collector: Collector, fault: Fault | None) -> None:

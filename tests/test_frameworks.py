@@ -14,6 +14,7 @@ from recorded import Recorded, tool
 from whyops_trace import traced_tool
 
 app = FastAPI()
+pytestmark = pytest.mark.asyncio_only  # Starlette's own loop is enough here
 
 
 class Item(pydantic.BaseModel):
@@ -80,12 +81,6 @@ async def waiting(
 async def create(item: Item) -> Item:
     """Take a body and give it back."""
     return item
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Starlette's own loop is enough here."""
-    return "asyncio"
 
 
 def client() -> httpx.AsyncClient:

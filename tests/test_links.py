@@ -18,12 +18,7 @@ from whyops_trace.exceptions import ConfigurationError
 
 CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
 ADDED = "_whyops_trace_id"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
+pytestmark = pytest.mark.asyncio_only
 
 
 @pytest.fixture

@@ -48,19 +48,7 @@ UNSERVED = [
         ("messages.count_tokens", {"model": "claude-test", "messages": CLAUDE["messages"]}),
     )),
 ]  # fmt: skip
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
-
-
-@pytest.fixture
-def sdk(collector: Collector, provider: Provider) -> WhyOps:
-    """An agent whose clients go through the proxy to that provider."""
-    return agent(collector, provider)
+pytestmark = [pytest.mark.anyio, pytest.mark.asyncio_only]
 
 
 def headers(request: Request) -> list[str | None]:

@@ -40,19 +40,7 @@ CALLED = {
     "function": {"name": "charge_card", "arguments": '{"amount":4999}'},
 }
 MARKED = '{"amount":4999,"_whyops_trace_id":"t"}'
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    """Run OpenAI and Anthropic for the test."""
-    with Provider() as provider:
-        yield provider
+pytestmark = pytest.mark.asyncio_only
 
 
 @pytest.fixture

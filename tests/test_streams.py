@@ -36,12 +36,7 @@ TEXT = "Hello, how can I help?"
 PIECE = "Hello,"
 USAGE = {"promptTokens": 12, "completionTokens": 5, "totalTokens": 17}
 ENDS = {CHATS: "stop", ANSWERS: "completed", CLAUDES: "end_turn"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
+pytestmark = pytest.mark.asyncio_only
 
 
 @contextlib.asynccontextmanager

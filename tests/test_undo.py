@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from collector import Collector
-from hybrid import agent, answered, connected, kept, traced, types
+from hybrid import answered, connected, kept, traced, types
 from hypothesis import given
 from hypothesis import strategies as st
 from packages import (
@@ -38,24 +38,13 @@ CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
 #: A text with an end that cannot be seen, but has to stay.
 JOINED = "Paid by the whole family \U0001f468\u200d\u200b\u200d"
 SIGNED = signature("checkout-8841")
+pytestmark = pytest.mark.asyncio_only
 
 
 class Receipt(BaseModel):
     """What a model is to answer in."""
 
     paid: bool
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
-
-
-@pytest.fixture
-def sdk(collector: Collector, provider: Provider) -> WhyOps:
-    """An agent whose clients go through the proxy to that provider."""
-    return agent(collector, provider)
 
 
 # The bodies of answers

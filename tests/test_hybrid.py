@@ -15,7 +15,7 @@ import pytest
 from collector import Collector, Hang
 from findings import findings
 from hybrid import KINDS, METADATA, agent, answered, ask, connected, is_openai, kept, types
-from packages import CHAT, CLAUDE, anthropic, items, openai, told
+from packages import CHAT, CLAUDE, anthropic, got, items, method, openai, told
 from programs import outline, start_code, stored
 from provider import Provider
 from replies import Gate, Reply, ToolCall, Usage
@@ -35,13 +35,7 @@ SOON = 10.0
 QUESTIONS = itertools.count(1)
 ONE_OF_EACH = pytest.mark.parametrize("kind", [openai.OpenAI, anthropic.AsyncAnthropic])
 ASYNC = pytest.mark.parametrize("kind", [openai.AsyncOpenAI, anthropic.AsyncAnthropic])
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run asynchronous tests on asyncio alone: OpenAI's package leaves generators open, which trio complains of."""
-    return "asyncio"
+pytestmark = [pytest.mark.anyio, pytest.mark.asyncio_only]
 
 
 @pytest.fixture(autouse=True)
@@ -768,6 +762,32 @@ async def in_time(made: Any) -> Any:
     return await asyncio.wait_for(
         ask(made, question()) if awaits else asyncio.to_thread(use, made, question()), SOON
     )
+
+
+@KINDS
+async def test_a_request_that_is_no_turn_waits_for_nothing(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy reports no event of it, so what was recorded before may still be on its way."""
+    monkeypatch.setattr(_link, "WAIT", PATIENCE * 2)
+    async with connected(sdk, kind, provider, _strict_response_validation=False) as made:
+        await ask(made, question())  # the agent is registered
+        list_models = method(made, "models.list")
+        collector.fail(Hang())
+        with sdk.trace("checkout-8841"):
+            charge_card(1)
+            await asyncio.to_thread(collector.wait_for, lambda: len(posts(collector)) == 1)
+            try:
+                listed = await asyncio.wait_for(asyncio.to_thread(list_models), SOON)
+                page = await asyncio.wait_for(got(listed), SOON)
+                stored_meanwhile = collector.trace("checkout-8841")
+            finally:
+                collector.release()
+    rows = sound(collector, sdk, "checkout-8841")
+
+    assert page.data[0].id == "gpt-4o"
+    assert stored_meanwhile == []
+    assert types(rows) == ["tool_call_request", "tool_call_response"]
 
 
 @KINDS

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from whyops_trace._guard import guarded
 from whyops_trace.kinds import Embedding, Llm
 from whyops_trace.recorder import Recorder
 from whyops_trace.sites import CallSite
@@ -60,6 +61,7 @@ class Endpoints:
                 site.holds = proxied
                 self._sites[path] = site
 
+    @guarded("looking at a request")
     def site(self, options: Any) -> CallSite | None:
         """Return the call site of a request; None if it is none of a model."""
         if str(options.method).lower() != "post":

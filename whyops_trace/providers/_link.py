@@ -9,8 +9,9 @@ from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.context import SCOPE
 from whyops_trace.delivery import Delivery
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
-from whyops_trace.providers._request import Request, is_header
+from whyops_trace.providers._request import is_header
 from whyops_trace.recorder import Recorder
+from whyops_trace.sites import CallSite
 
 #: Seconds that a request waits at most until what was recorded before it is stored.
 WAIT: Final = 0.25
@@ -34,6 +35,19 @@ class Proxy(NamedTuple):
     url: str
     key: str
     delivery: Delivery
+
+    @guarded("waiting for what was recorded before a request")
+    def settle(self) -> None:
+        """Wait until what was recorded before a turn is stored, so that the proxy's events of it come after that."""
+        self.delivery.start(FIRST_WAIT)
+        self.delivery.catch_up(WAIT)
+
+    async def asettle(self) -> None:
+        """Wait as :meth:`settle` does, without blocking the event loop."""
+        if self.delivery.is_behind or not self.delivery.is_started:
+            from anyio.to_thread import run_sync
+
+            await run_sync(self.settle, abandon_on_cancel=True)
 
 
 class Pause:
@@ -82,11 +96,11 @@ class Link:
         copied._pause = self._pause
         return copied
 
-    def goes_direct(self, options: Any) -> bool:
+    def goes_direct(self, options: Any, site: CallSite | None) -> bool:
         """Tell whether a request has to be made without the proxy, though the client has one."""
         if self.proxy is None:
             return False
-        if self.endpoints.site(options) is None:
+        if site is None:
             return not is_served_by_proxy(options)
         if time.monotonic() < self._pause.until:
             return True
@@ -115,32 +129,6 @@ class Link:
             COOL_DOWN,
         )
         return True
-
-    def hurry(self, proxied: bool) -> None:
-        """Let nothing linger on its way to the server while a request is at the proxy."""
-        if proxied and self.proxy is not None:
-            self.proxy.delivery.hurry()
-
-    def calm(self, proxied: bool) -> None:
-        """Let bursts gather again, when the request is over."""
-        if proxied and self.proxy is not None:
-            self.proxy.delivery.calm()
-
-    @guarded("waiting for what was recorded before a request")
-    def settle(self, request: Request) -> None:
-        """Wait until what was recorded before a request is stored, so that the proxy's events come after it."""
-        if self.proxy is not None and request.proxied:
-            self.proxy.delivery.start(FIRST_WAIT)
-            self.proxy.delivery.catch_up(WAIT)
-
-    async def asettle(self, request: Request) -> None:
-        """Wait as :meth:`settle` does, without blocking the event loop."""
-        if self.proxy is not None and request.proxied:
-            delivery = self.proxy.delivery
-            if delivery.is_behind or not delivery.is_started:
-                from anyio.to_thread import run_sync
-
-                await run_sync(self.settle, request, abandon_on_cancel=True)
 
 
 def _is_the_proxys(error: BaseException) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._checks import MAX_ID, size
@@ -15,7 +14,8 @@ from whyops_trace.providers._undo import Undo, undo
 from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, read_answer, watch
 
 if TYPE_CHECKING:
-    from whyops_trace.providers._link import Link
+    from whyops_trace.providers._link import Link, Proxy
+    from whyops_trace.sites import CallSite
 
 TRACE_ID: Final = "X-Trace-ID"
 THREAD_ID: Final = "X-Thread-ID"
@@ -28,21 +28,22 @@ class Request:
     One request, whose turn is recorded while it is made.
 
     Attributes:
+        site: What records its turn; None if it is no call of a model.
         call: Its turn, once the request is built; None if nothing is recorded.
-        proxied: Whether it goes through the WhyOps proxy, which reports the turn.
-        is_told: Whether something has been recorded that the server needs before the proxy's report.
+        proxy: The WhyOps proxy that it goes through, which reports the turn; None if it goes through none.
 
     Args:
         link: How the client is connected.
         headers: The client's own headers, which every request has.
+        options: What is requested, as the package has it.
     """
 
-    def __init__(self, link: Link, headers: Mapping[str, Any]) -> None:
+    def __init__(self, link: Link, headers: Mapping[str, Any], options: Any) -> None:
         self._link = link
         self._headers = headers
+        self.site = link.endpoints.site(options)
         self.call: Call | None = None
-        self.proxied = link.proxy is not None
-        self.is_told = False
+        self.proxy = link.proxy
         self._begun = False
         self._watched = False
         self._answer: Any = None
@@ -55,55 +56,75 @@ class Request:
     def __enter__(self) -> Request:
         self._outer = CURRENT.get()
         CURRENT.set(self)
-        self._link.hurry(self.proxied)
+        if self.proxy is not None:
+            self.proxy.delivery.hurry()  # what lingers now would come after the proxy's report
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Record how the request failed; an error that another try follows, without the proxy, is not raised."""
         CURRENT.set(self._outer)
-        if not self._watched:
-            self._link.calm(self.proxied)
+        if self.proxy is not None and not self._watched:
+            self.proxy.delivery.calm()
         if error is None:
             return False
-        if self.proxied and attempt(self._link.falls_back, error)[0]:
-            self.proxied = False
+        if self.proxy is not None and attempt(self._link.falls_back, error)[0]:
+            self.proxy = None
             if self.call is not None and self.call.asked is not None:
                 self.call.asked.proxied = False  # so the turn is reported from here
             return True
         self._failed(error)
         return False
 
+    def begin(self, options: Any) -> Iterator[Proxy]:
+        """
+        Record what the model is asked, before the request is built; a further try is the same request.
+
+        Yields:
+            The proxy, wherever it has to be waited until what was recorded so far is stored.
+        """
+        if self.site is None:
+            return
+        if self.proxy is not None:
+            yield self.proxy
+        if not self._begun:
+            self._begun = True
+            self._open(self.site, options)
+            if self.proxy is not None and self._tell_first(options):
+                yield self.proxy
+
     @guarded("recording a request to a model")
-    def begin(self, options: Any) -> None:
-        """Record what the model is asked, before the request is built; a further try is the same request."""
-        if self._begun:
-            return
-        self._begun = True
-        site = self._link.endpoints.site(options)
-        if site is None:
-            return
+    def _open(self, site: CallSite, options: Any) -> None:
+        """Record what the model is asked, in the trace it belongs to."""
         before = SCOPE.get()
-        scope = self._scope(before, {**_texts(self._headers), **_texts(options.headers)})
+        scope = self._scope(before, self._given(options))
         if scope is not before:
             self._elsewhere = (before,)
             SCOPE.set(scope)
-        if self.proxied and scope is not None:
+        if self.proxy is not None and scope is not None:
             self._link.recorder.make_room(scope[0])
-        body = _body(options)
-        call = self.call = site.open(body, Call)
+        call = self.call = site.open(_body(options), Call)
         if call is None:
             self._return()
             return
         if call.asked is not None:
             call.asked.by_client = True
-            call.asked.proxied = self.proxied
+            call.asked.proxied = self.proxy is not None
         turn = None if before is None else before[3]
         while turn is not None:
             turn.wraps, turn = True, turn.outer
-        if self.proxied and not call.state.root and not isinstance(body.get("system", ""), str):
-            # A trace that begins with a system prompt in blocks, as the proxy reports it, is not stored.
-            call.tell_server(anyhow=True)
-            self.is_told = True
+
+    @guarded("reporting a request to a model")
+    def _tell_first(self, options: Any) -> bool:
+        """Report the request from here as well, where the server needs that to store the proxy's report; tell if so."""
+        # A trace that begins with a system prompt in blocks, as the proxy reports it, is not stored.
+        if self.call is None or self.call.state.root or isinstance(_body(options).get("system", ""), str):
+            return False
+        self.call.tell_server(anyhow=True)
+        return True
+
+    def _given(self, options: Any) -> dict[str, str]:
+        """Return the headers that the client and whoever makes the request have given it."""
+        return {**_texts(self._headers), **_texts(options.headers)}
 
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
         """Return where the request stands: in the trace its headers name, else in this client's that is open."""
@@ -136,14 +157,13 @@ class Request:
     def name_trace(self, options: Any) -> None:
         """Give the request the headers that tell the proxy what it belongs to, where nobody else has."""
         headers = options.headers if isinstance(options.headers, Mapping) else {}
-        if not self.proxied and self._added:
+        if self.proxy is None and self._added:
             # An older package makes the request again with the headers that it had for the proxy.
             options.headers = {name: value for name, value in headers.items() if name not in self._added}
         scope = SCOPE.get()
-        if scope is None or not self.proxied:
+        if scope is None or self.proxy is None:
             return
-        given = {**_texts(self._headers), **_texts(headers)}
-        state = scope[0]
+        given, state = self._given(options), scope[0]
         names = {TRACE_ID: state.id, THREAD_ID: state.id, AGENT_NAME: self._link.recorder.agent_name}
         if is_header(state.user):
             names[USER_ID] = state.user
@@ -157,14 +177,15 @@ class Request:
         call = self.call
         if call is None or response is None or not response.is_success:
             return
-        undoes = self.proxied and self._link.endpoints.family == "openai"
+        undoes = self.proxy is not None and self._link.endpoints.family == "openai"
         if is_read(response):
             if undoes:
                 response._content = undo(response.content)
             self._answer = read_answer(response)
         else:
             streams = media_type(response) == EVENT_STREAM
-            calm = partial(self._link.calm, self.proxied)  # the proxy tells of the answer when it ends
+            # The proxy reports the answer when it ends.
+            calm = None if self.proxy is None else self.proxy.delivery.calm
             watch(response, call, Undo(streams=streams) if undoes else None, calm)
             self._watched = True
 

@@ -115,9 +115,11 @@ class _Traced:
         """Return the client that makes a request, this one or the one without the proxy, and what is recorded of it."""
         link = self._whyops
         options = kwargs["options"] if "options" in kwargs else args[1]
-        goes_direct, _ = attempt(link.goes_direct, options)
-        client = link.direct if goes_direct else self
-        return client, Request(client._whyops, client._custom_headers)
+        request = Request(link, self._custom_headers, options)
+        goes_direct, _ = attempt(link.goes_direct, options, request.site)
+        if not goes_direct:
+            return self, request
+        return link.direct, Request(link.direct._whyops, link.direct._custom_headers, options)
 
 
 class _Sync(_Traced):
@@ -134,10 +136,8 @@ class _Sync(_Traced):
     def _prepare_options(self, options: Any) -> Any:
         request = CURRENT.get()
         if request is not None:
-            self._whyops.settle(request)
-            request.begin(options)
-            if request.is_told:
-                self._whyops.settle(request)
+            for proxy in request.begin(options):
+                proxy.settle()
         prepared = super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)
@@ -158,10 +158,8 @@ class _Async(_Traced):
     async def _prepare_options(self, options: Any) -> Any:
         request = CURRENT.get()
         if request is not None:
-            await self._whyops.asettle(request)
-            request.begin(options)
-            if request.is_told:
-                await self._whyops.asettle(request)
+            for proxy in request.begin(options):
+                await proxy.asettle()
         prepared = await super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from whyops_trace._shapes import list_of
+
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
 MAX_TOKENS: Final = 2**40
 
@@ -71,8 +73,7 @@ def message_text(content: object) -> str:
 
 def question(content: object) -> str:
     """Return what a ``user_message`` asks: the text of its last message from a user."""
-    messages = get(content, "messages")
-    for message in reversed(messages if isinstance(messages, list) else []):
+    for message in reversed(list_of(get(content, "messages"))):
         if get(message, "role") == "user":
             return message_text(get(message, "content"))
     return ""
@@ -101,11 +102,6 @@ def value(thing: object) -> str:
 def get(thing: object, key: str) -> Any:
     """Return a member of what should be an object, None if it is not one or has no such member."""
     return thing.get(key) if isinstance(thing, dict) else None
-
-
-def text(thing: object) -> str:
-    """Return *thing* if it is a text, else an empty one."""
-    return thing if isinstance(thing, str) else ""
 
 
 def number(thing: object) -> float | None:

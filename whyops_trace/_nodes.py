@@ -23,10 +23,10 @@ from whyops_trace._excerpt import (
     number,
     problem,
     question,
-    text,
     value,
 )
 from whyops_trace._prices import cost_of, is_billed, total
+from whyops_trace._shapes import dict_of, list_of, text_of
 
 Kind = Literal["tool", "llm", "step", "embedding", "event"]
 Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
@@ -153,22 +153,21 @@ class _Event(NamedTuple):
     @classmethod
     def of(cls, event: Mapping[str, Any], process: str) -> _Event:
         """Return the members of *event*; one with a key of the user's is by the same process as the one before."""
-        metadata = event.get("metadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        run = text(event.get("run"))
-        own = _OWN_KEY.fullmatch(text(event.get("idempotencyKey"))) or _OWN_KEY.fullmatch(run)
+        metadata = dict_of(event.get("metadata"))
+        run = text_of(event.get("run"))
+        own = _OWN_KEY.fullmatch(text_of(event.get("idempotencyKey"))) or _OWN_KEY.fullmatch(run)
         return cls(
-            text(event.get("eventType")),
+            text_of(event.get("eventType")),
             _step(event.get("stepId")),
             _step(event.get("parentStepId")),
             _step(metadata.get("within")),
             run,
             own.group(1) if own else process,
-            text(event.get("timestamp")),
+            text_of(event.get("timestamp")),
             metadata,
             event.get("content"),
-            text(event.get("traceId")),
-            text(event.get("agentName")),
+            text_of(event.get("traceId")),
+            text_of(event.get("agentName")),
         )
 
 
@@ -246,7 +245,7 @@ class _Builder:
         if node.latency_ms is None and node.awaits:
             node.latency_ms = elapsed(node.started, event.timestamp)
         node.awaits = ""
-        model = _line(text(event.metadata.get("model")))
+        model = _line(text_of(event.metadata.get("model")))
         node.model = model if model != node.name else ""
         if error is not None or event.metadata.get("outcome") == "error":
             node.status, node.error = "error", node.error or _line(problem(error))
@@ -257,8 +256,8 @@ class _Builder:
 
     def _tool_request(self, event: _Event) -> None:
         self._tree.tool_calls += 1
-        calls = _list(get(event.content, "toolCalls"))
-        name = text(event.metadata.get("tool")) or ", ".join(text(get(call, "name")) for call in calls)
+        calls = list_of(get(event.content, "toolCalls"))
+        name = text_of(event.metadata.get("tool")) or ", ".join(text_of(get(call, "name")) for call in calls)
         arguments = ", ".join(_arguments(get(call, "arguments")) for call in calls)
         node = self._place(event, "tool", name, "tool_call_response", arguments=arguments)
         step = _step(event.metadata.get("requestedBy"))
@@ -266,7 +265,7 @@ class _Builder:
         node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
 
     def _tool_response(self, event: _Event) -> None:
-        node = self._awaiting(event) or self._place(event, "tool", text(event.metadata.get("tool")))
+        node = self._awaiting(event) or self._place(event, "tool", text_of(event.metadata.get("tool")))
         results = get(event.content, "toolResults")
         error = failure(results)
         if error is None and event.metadata.get("outcome") is None:
@@ -280,20 +279,20 @@ class _Builder:
             by_hand, asked = "user", question(event.content)
         else:
             by_hand, asked = (
-                f"result of {text(get(event.content, 'toolName'))}",
+                f"result of {text_of(get(event.content, 'toolName'))}",
                 _said(get(event.content, "output")),
             )
-        function = text(event.metadata.get("function"))
+        function = text_of(event.metadata.get("function"))
         self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
 
     def _llm_response(self, event: _Event) -> None:
         self._tree.llm_responses += event.metadata.get("wraps") is not True
-        model = text(event.metadata.get("model"))
+        model = text_of(event.metadata.get("model"))
         node = self._awaiting(event) or self._place(event, "llm", model)
         if node.kind == "event":  # recorded by hand
             node.kind, node.name = "llm", _line(model)
-        calls = _list(get(event.content, "toolCalls"))
-        node.calls = _line(", ".join(text(get(get(call, "function"), "name")) for call in calls))
+        calls = list_of(get(event.content, "toolCalls"))
+        node.calls = _line(", ".join(text_of(get(get(call, "function"), "name")) for call in calls))
         node.result = _line(message_text(get(event.content, "content")))
         node.answer = event.step
         self._number(node, event)
@@ -301,7 +300,7 @@ class _Builder:
         self._close(node, event)
 
     def _embedding_request(self, event: _Event) -> None:
-        name = text(event.metadata.get("function")) or "embedding"
+        name = text_of(event.metadata.get("function")) or "embedding"
         inputs = value(get(event.content, "input"))
         self._place(event, "embedding", name, "embedding_response", inputs)
 
@@ -317,13 +316,13 @@ class _Builder:
         if isinstance(name, str):
             self._place(event, "step", name, "step_end", _shown(event.metadata.get("input")))
         elif self._call_of(event, "function") is None:
-            self._place(event, "event", "thinking", arguments=text(get(event.content, "thinking")))
+            self._place(event, "event", "thinking", arguments=text_of(get(event.content, "thinking")))
 
     def _step_end(self, event: _Event) -> None:
         node = self._find(event, event.step)
         if node is None or node.awaits != "step_end":
-            node = self._place(event, "step", text(event.metadata.get("step")))
-            node.started = text(event.metadata.get("startedAt")) or node.started
+            node = self._place(event, "step", text_of(event.metadata.get("step")))
+            node.started = text_of(event.metadata.get("startedAt")) or node.started
         node.result = _line(_shown(get(event.content, "output")))
         self._close(node, event, get(event.content, "error"))
 
@@ -384,10 +383,6 @@ def _step(thing: object) -> int:
 
 def _amount(amount: Decimal | None) -> float | None:
     return None if amount is None else float(amount)
-
-
-def _list(thing: object) -> list[Any]:
-    return thing if isinstance(thing, list) else []
 
 
 def _line(said: str) -> str:

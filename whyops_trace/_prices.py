@@ -15,8 +15,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from whyops_trace._excerpt import MAX_TOKENS, get, text
+from whyops_trace._excerpt import MAX_TOKENS, get
 from whyops_trace._guard import attempt
+from whyops_trace._shapes import text_of
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, TieredPrices
@@ -65,7 +66,7 @@ def cost(model: object, provider: object, usage: object, at: object) -> Decimal 
         usage: The token counts of a record.
         at: The time of the turn, ISO 8601: prices change.
     """
-    known = _find_model(text(provider), text(model))
+    known = _find_model(text_of(provider), text_of(model))
     time = _time(at)
     if known is None or time is None:
         return None
@@ -139,7 +140,7 @@ def _price(price: Decimal | TieredPrices, sent: int) -> Decimal:
 
 def _time(at: object) -> datetime | None:
     try:
-        return datetime.fromisoformat(text(at))
+        return datetime.fromisoformat(text_of(at))
     except ValueError:
         return None
 

@@ -27,7 +27,7 @@ REQUESTS: list[tuple[dict[str, Any], Request]] = [
     ({"anything": 5}, Request(messages=[{"role": "user", "content": 5}])),
     (
         {"client": "c", "messages": [USER], "model": "m"},
-        Request(messages=[USER], metadata={"params": {"client": "c", "model": "m"}}, model="m"),
+        Request(messages=[USER], metadata={"params": {"client": "c", "model": "m"}}),
     ),
     (
         {"input": [USER], "instructions": "Be kind.", "tools": [{"name": "t"}]},
@@ -758,7 +758,6 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
         Request(
             messages=[USER],
             metadata={"tools": [{"type": "function"}], "params": {"model": "gpt-4o", "stream": True}},
-            model="gpt-4o",
         ),
     ),
     (
@@ -766,7 +765,6 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
         Request(
             messages=[USER],
             metadata={"systemPrompt": "Be kind.", "params": {"model": "gpt-5", "store": False}},
-            model="gpt-5",
         ),
     ),
     (
@@ -779,7 +777,6 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
             tool="find",
             output="x",
             metadata={"params": {"model": "gpt-5"}},
-            model="gpt-5",
         ),
     ),
     (
@@ -795,7 +792,6 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
                 "systemPrompt": "Be kind.",
                 "params": {"model": "claude-sonnet-4-5", "max_tokens": 9},
             },
-            model="claude-sonnet-4-5",
         ),
     ),
     (
@@ -803,7 +799,6 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
         Request(
             messages=["a", "b"],
             metadata={"params": {"model": "text-embedding-3-small"}},
-            model="text-embedding-3-small",
         ),
     ),
 ]
@@ -882,6 +877,5 @@ def test_no_shape_of_arguments_makes_reading_them_fail(arguments: dict[str, Any]
 
     assert isinstance(request.messages, list)
     assert isinstance(request.tool, str)
-    assert isinstance(request.model, str)
     assert isinstance(request.metadata.get("systemPrompt", ""), str)
     msgspec.json.encode(request)

@@ -52,14 +52,12 @@ class Request(msgspec.Struct):
         tool: The tool whose result the last message is; "" if it is a new turn.
         output: That result.
         metadata: ``systemPrompt``, ``tools`` and ``params``, as far as there are any.
-        model: The model asked for, if the arguments name one.
     """
 
     messages: list[Any] = []
     tool: str = ""
     output: Any = None
     metadata: dict[str, Any] = {}
-    model: str = ""
 
 
 class Turn(msgspec.Struct):
@@ -117,7 +115,7 @@ def read_request(arguments: Mapping[str, Any]) -> Request:
     if rest:
         metadata["params"] = rest
     messages = _messages(said)
-    request = Request(messages=messages, metadata=metadata, model=text_of(rest.get("model")))
+    request = Request(messages=messages, metadata=metadata)
     if messages:
         request.tool, request.output = _tool_result(messages)
     return request

@@ -114,6 +114,23 @@ def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped
         raise
 
 
+def recreate(segment: Segment, header: Header) -> Segment | None:
+    """
+    Return a new segment under a temporary name in the file of one that is finished; None if it has none to spare.
+
+    Args:
+        segment: One of this process's own.
+        header: What the new one says about itself.
+
+    Raises:
+        OSError: if the file cannot be renamed.
+    """
+    if type(segment) is not Segment or segment.path is None or segment.adopted:
+        return None
+    path = segment.path.with_name(f"{header.token}-{next(_numbers)}.tmp")
+    return segment.wiped(header, segment.path.rename(path))
+
+
 def _create_file(directory: Path, token: str) -> tuple[Path, int]:
     while True:
         path = directory / f"{token}-{next(_numbers)}.tmp"

@@ -42,6 +42,10 @@ SLOTS: Final = 2048
 SLOT: Final = struct.Struct("<6Q")
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
+_ZEROS: Final = memoryview(bytes(CHUNK))
+#: The memory of a segment that has let go of its own.
+_CLOSED: Final = mmap.mmap(-1, 1)
+_CLOSED.close()
 
 
 class Counts(NamedTuple):
@@ -346,6 +350,26 @@ class Segment:
             # It may be deleted already. If it must not be, whoever adopts it finds it finished and tries again.
             with contextlib.suppress(OSError):
                 self.path.unlink()
+
+    def wiped(self, header: Header, path: Path) -> Segment:
+        """
+        Return an empty segment in the file and memory of this one, which is finished.
+
+        Whoever still holds this one finds it released. Neither the kernel nor the caches of the processor have to make
+        place for what is written next, which takes them longer than the writing.
+
+        Args:
+            header: What the new segment says about itself.
+            path: What the file is called now.
+        """
+        with self.totals.lock:
+            memory, self._memory = self._memory, _CLOSED
+            self.sealed = self._gone = True
+        memory[:PAGE] = header.encode().ljust(PAGE, b"\0")
+        for start in range(PAGE, self.end, CHUNK):
+            size = min(CHUNK, self.end - start)
+            memory[start : start + size] = _ZEROS[:size]
+        return Segment(memory, header, self.totals, path)
 
     def release(self) -> None:
         """Give up the lock and the memory; a file that this process wrote keeps only its records."""

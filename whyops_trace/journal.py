@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from whyops_trace._clock import iso
-from whyops_trace._directory import MAPPABLE, begun, create, is_mappable, left_behind, make_private
+from whyops_trace._directory import MAPPABLE, begun, create, is_mappable, left_behind, make_private, recreate
 from whyops_trace._guard import warn_once
 from whyops_trace._home import JOURNAL
 from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
@@ -28,11 +28,17 @@ __all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
 
 #: Bytes of a process's first segment: most processes are short, and they must not eat the budget.
 FIRST_SIZE: Final = 64 << 10
-SIZE: Final = 1 << 20
+SIZE: Final = 256 << 10
+#: A segment holds some records, of whatever size, up to so many bytes.
+RECORDS: Final = 4
+LARGE: Final = 2 << 20
+#: Bytes of the segments that are kept ready.
+READY: Final = 2 << 20
 #: Bytes of a segment in memory: after each one the disk is tried again.
 MEMORY_SIZE: Final = 256 << 10
-#: Segments of a backlog after which new ones are twice as large, three times over: each costs a descriptor.
+#: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
 DOUBLED_EVERY: Final = 16
+DOUBLED_TIMES: Final = 5
 #: Segments of other processes held at a time, for the same reason; others follow when these are finished.
 ADOPTED_AT_ONCE: Final = 64
 #: Each segment is at most this part of a budget, so that dropping one drops little.
@@ -56,7 +62,7 @@ class Journal:
         agent: The agent's name, for people who look at what is waiting.
         destinations: Where records go.
         ephemeral: Those of them that get nothing of what another process left.
-        budget: Bytes on disk, of this process and of those it takes over, beside one segment kept ready.
+        budget: Bytes on disk, of this process and of those it takes over, beside the segments kept ready.
         memory_budget: Bytes in memory, where nothing can be written.
         mappable: File systems whose files can safely be written through a memory map.
 
@@ -174,7 +180,7 @@ class Journal:
     def _make_file(self, needed: int) -> Segment | None:
         if self._directory is None or needed > self._budget:
             return None
-        size = max(needed, self._size())
+        size = max(needed, self._size(needed))
         self._make_room(size, on_disk=True)
         try:
             return self._publish(self._create(self._directory, size))
@@ -212,11 +218,11 @@ class Journal:
             raise
         return segment
 
-    def _size(self) -> int:
-        """Return the size of the next file."""
+    def _size(self, needed: int) -> int:
+        """Return the size of the next file, where a record takes about *needed* bytes."""
         backlog = sum(not segment.adopted for segment in tuple(self.segments))
-        size = self._next_size << min(backlog // DOUBLED_EVERY, 3)
-        return min(size, max(FIRST_SIZE, self._budget // SHARE))
+        size = self._next_size << min(backlog // DOUBLED_EVERY, DOUBLED_TIMES)
+        return min(max(size, min(needed * RECORDS, LARGE)), max(FIRST_SIZE, self._budget // SHARE))
 
     def _make_room(self, size: int, *, on_disk: bool) -> None:
         """Drop the oldest segments, finished ones first, until *size* more bytes are within the budget."""
@@ -258,7 +264,8 @@ class Journal:
             if self._directory is None or current is None or self._spares or current.end < current.size // 2:
                 return
             with contextlib.suppress(OSError):  # append says so if it matters
-                self._spares.append(self._create(self._directory, self._size()))
+                size = self._size(min(current.size, LARGE) // RECORDS)
+                self._spares.append(self._create(self._directory, size))
 
     def adopt(self) -> list[Segment]:
         """
@@ -304,11 +311,23 @@ class Journal:
         return sum(begun(held) <= begun(segment) for held in tuple(self.segments))
 
     def retire(self) -> None:
-        """Remove the segments that every destination has passed."""
+        """Remove the segments that every destination has passed, or keep them ready."""
         with self.lock:
             for segment in tuple(self.segments):
-                if segment.finished() and self._forget(segment):
+                if segment.finished() and self._forget(segment) and not self._reuse(segment):
                     segment.remove()
+
+    def _reuse(self, segment: Segment) -> bool:
+        """Keep a finished segment ready as a new one, unless there is enough; tell whether it is kept."""
+        ready = sum(spare.size for spare in tuple(self._spares))
+        if segment.size < SIZE or ready + segment.size > READY:
+            return False
+        with contextlib.suppress(OSError):  # somebody deleted it
+            spare = recreate(segment, self._header())
+            if spare is not None:
+                self._spares.append(spare)
+                return True
+        return False
 
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """

@@ -54,7 +54,7 @@ def test_a_file_made_in_advance_keeps_its_place_among_those_that_are_taken_over(
     made = iso(time.time_ns())
     while iso(time.time_ns()) == made:
         pass
-    fill(dead, [10], 1_200_000)
+    fill(dead, [10], 2_000_000)
     fill(dead, range(11, 20), 20_000)
     sizes = [segment.size for segment in dead.segments]
     die(dead)
@@ -64,6 +64,6 @@ def test_a_file_made_in_advance_keeps_its_place_among_those_that_are_taken_over(
     assert len(sizes) == 3 and sizes[1] > sizes[2]
     assert read(heir.segments) == [
         *expected(range(10), 6_000),
-        *expected([10], 1_200_000),
+        *expected([10], 2_000_000),
         *expected(range(11, 20), 20_000),
     ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,17 +52,52 @@ def guarded(doing: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
-        @functools.wraps(function)
-        def protected(*args: P.args, **kwargs: P.kwargs) -> R | None:
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 - this is the one broad except
-                report(doing, error)
-                return None
-
-        return protected
+        code = function.__code__
+        fixed = code.co_flags & inspect.CO_VARARGS or code.co_kwonlyargcount
+        guard = None if fixed else _GUARDS.get(code.co_argcount)
+        return functools.wraps(function)((guard or _guard)(function, doing))
 
     return decorate
+
+
+def _guard(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
+    def protected(*args: Any, **kwargs: Any) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - this is the one broad except
+            report(doing, error)
+            return None
+
+    return protected
+
+
+# The same for a method with one argument, or two, by position: a traced call passes two guards, and to gather arguments
+# only to spread them again would take as long as all else that these do.
+
+
+def _guard_one(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
+    def protected(self: Any, value: Any, /) -> R | None:
+        try:
+            return function(self, value)
+        except Exception as error:  # noqa: BLE001
+            report(doing, error)
+            return None
+
+    return protected
+
+
+def _guard_two(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
+    def protected(self: Any, one: Any, two: Any, /) -> R | None:
+        try:
+            return function(self, one, two)
+        except Exception as error:  # noqa: BLE001
+            report(doing, error)
+            return None
+
+    return protected
+
+
+_GUARDS = {2: _guard_one, 3: _guard_two}
 
 
 def warn_once(key: str, message: str, *args: object) -> None:

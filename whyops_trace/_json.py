@@ -54,6 +54,8 @@ def encode(value: object, hides: Callable[[str], bool]) -> bytes:
         kind = type(value)
         if kind is dict or kind is list or kind is tuple:
             flawless = _is_flawless(value, hides, 1)
+        elif type(value) is str:
+            flawless = "\0" not in value
         else:
             flawless = _is_flawless((value,), hides, 0)
         if flawless:

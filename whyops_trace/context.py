@@ -44,7 +44,8 @@ class TraceState:
             else.
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ms: The latest timestamp given out, in milliseconds since the epoch.
-        usual: Whether its next record is like most: not its first, no number chosen, nothing to tell of the trace.
+        form: What its next record is made by, unless that is its first one, or there is something to tell of the trace:
+            the fixed parts of its records, with places for all else. Else nothing.
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
         open: How many decorated calls and steps of the trace are open.
@@ -60,8 +61,8 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "asked_tools", "blocks", "first", "given", "head", "id", "last", "last_ms", "on", "open", "open_tools",
-        "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "untold", "user", "usual",
+        "about", "asked_tools", "blocks", "first", "form", "given", "head", "id", "last", "last_ms", "on", "open",
+        "open_tools", "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "untold", "user",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +82,7 @@ class TraceState:
         self.root = 0
         self.last = 0
         self.last_ms = 0
-        self.usual = False
+        self.form = b""
         self.token = recorder.token
         self.untold: list[Callable[[], None]] = []
         self.about = b""
@@ -124,8 +125,8 @@ class TraceState:
             if external_user_id is not None:
                 self.user = external_user_id
                 self.tail = b'%b,"externalUserId":%b' % (self.recorder.tail, _json.string(external_user_id))
-            if about:
-                self.about, self.usual = about, False
+            self.about = about or self.about
+            self.form = b""
 
 
 class OpenTurn:

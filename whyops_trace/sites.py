@@ -117,10 +117,8 @@ class CallSite:
                 raise ConfigurationError(f"{option} is {value!r:.80}; it must be {expected}.")
         return checked
 
-    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
-        if len(args) == self._usual and not kwargs:
-            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
         named = self._arguments.named(args, kwargs)
         if self._plain or named is None:
             return named
@@ -131,13 +129,17 @@ class CallSite:
     @guarded("recording a call")
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
-        named = self.named(args, kwargs)
+        if len(args) == self._usual and not kwargs:
+            return self._open(dict(zip(self._names, args)), Call)  # noqa: B905 - the lengths are equal
+        named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
     @guarded("looking at the arguments of a call")
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
-        return self.named(args, kwargs)
+        if len(args) == self._usual and not kwargs:
+            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
+        return self._pick(args, kwargs)
 
     @guarded("recording a call")
     def open(self, named: dict[str, Any], run: type[C]) -> C | None:
@@ -153,15 +155,19 @@ class CallSite:
         recorder = state.recorder
         if not state.on:
             # What runs inside a trace of its own that is sampled out must not begin another one.
-            return run(self, scope, outer, b"") if outer is None and recorder.on else None
+            if outer is not None or not recorder.on:
+                return None
+            SCOPE.set(scope)
+            return run(self, state, 0, b"", outer, True, 0)
         kind, metadata, content = self.request(named, recorder)
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
         if self.holds and recorder.traces_clients:
             return self._hold((kind, metadata, content), run, scope, outer, span)
-        step = recorder.record(state, kind, last or within, within, metadata, content, span, opens=1)
-        return run(self, (state, step, 0, turn), outer, span)
+        step = recorder.record(state, kind, last or within, within, metadata, content, span, LINE_END, 1)
+        SCOPE.set((state, step, 0, turn))
+        return run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
 
     def _hold(
         self,
@@ -181,8 +187,9 @@ class CallSite:
         turn = OpenTurn(around)
         kind, metadata, content = request
         end = FOR_LOCAL + LINE_END if recorder.serves else LINE_END
-        step = recorder.record(state, kind, parent, within, metadata, content, span, end, opens=1)
-        call = run(self, (state, step, (parent or NO_PARENT) if recorder.serves else 0, turn), outer, span)
+        step = recorder.record(state, kind, parent, within, metadata, content, span, end, 1)
+        SCOPE.set((state, step, (parent or NO_PARENT) if recorder.serves else 0, turn))
+        call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
         asked = call.asked = Asked()
         asked.turn = turn
         if recorder.serves:

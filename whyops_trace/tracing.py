@@ -336,7 +336,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
     step = state.recorder.record(
         state, event.type.encode(), parent, within, metadata, _encode(state, content), made or NO_SPAN, end,
-        event.options or None,
+        given=event.options or None,
     )  # fmt: skip
     if event.type == "tool_call_request":
         _open_tool(state, span, step, within, made)

@@ -69,6 +69,28 @@ def faults(session: nox.Session) -> None:
     session.run("python", "-m", "faults.measure", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session(python=PYTHONS[0], default=False)
+def bench(session: nox.Session) -> None:
+    """Time what every traced call pays for, beside the runs before it: ``nox -s bench -- --benchmark-compare``."""
+    session.install(".[test]", "pytest-benchmark==5.3.1")
+    shown = "--benchmark-group-by=group", "--benchmark-columns=min,median,iqr,rounds,iterations"
+    kept = (
+        f"--benchmark-storage=file://{Path(session.cache_dir).resolve()}/benchmarks",
+        "--benchmark-autosave",
+    )
+    options = ["-p", "no:randomly", "--timeout=0", *shown, *kept, *session.posargs]
+    session.run("python", "-m", "pytest", "tests/bench", *options)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def compare(session: nox.Session) -> None:
+    """Measure this package beside others that trace, each in an environment of its own; takes an hour or so."""
+    cache = Path(session.cache_dir).resolve() / "compare"
+    session.run(
+        "python", "-m", "compare", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "tests/bench"}
+    )
+
+
 @nox.session(python=PYTHONS[0])
 def core_only(session: nox.Session) -> None:
     """Record and import with nothing but the core dependencies."""

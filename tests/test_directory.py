@@ -67,18 +67,18 @@ def test_a_map_is_used_on_the_listed_file_systems_only(
 
 def test_what_a_dead_process_left_is_taken_over_in_order(tmp_path: Path, options: dict[str, Any]) -> None:
     """Adopted segments stand before our own, oldest first over all processes."""
-    for first in (0, 60, 120):
+    for first in (0, 100, 200):
         dead = make(tmp_path, **options)
-        fill(dead, range(first, first + 60), 4_000)
+        fill(dead, range(first, first + 100), 4_000)
         die(dead)
     heir = make(tmp_path, **options)
-    fill(heir, range(180, 190))
+    fill(heir, range(300, 310))
     adopted = heir.adopt()
 
     assert len(adopted) == 6
     assert heir.segments[:6] == adopted
     assert all(segment.sealed and segment.adopted for segment in adopted)
-    assert read(heir.segments) == expected(range(180), 4_000) + expected(range(180, 190))
+    assert read(heir.segments) == expected(range(300), 4_000) + expected(range(300, 310))
 
 
 def test_a_cursor_survives_its_process(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ __all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
 
 #: Bytes of a process's first segment: most processes are short, and they must not eat the budget.
 FIRST_SIZE: Final = 64 << 10
-SIZE: Final = 256 << 10
+SIZE: Final = 1 << 20
 #: A segment holds some records, of whatever size, up to so many bytes.
 RECORDS: Final = 4
 LARGE: Final = 2 << 20
@@ -38,7 +38,7 @@ READY: Final = 2 << 20
 MEMORY_SIZE: Final = 256 << 10
 #: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
 DOUBLED_EVERY: Final = 16
-DOUBLED_TIMES: Final = 5
+DOUBLED_TIMES: Final = 3
 #: Segments of other processes held at a time, for the same reason; others follow when these are finished.
 ADOPTED_AT_ONCE: Final = 64
 #: Each segment is at most this part of a budget, so that dropping one drops little.

@@ -15,7 +15,7 @@ from lines import Process, encoded
 from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
 
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters.base import FOR_LOCAL, FOR_SERVER, Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.base import LOCAL_ONLY, SERVER_ONLY, Batch, Exporter, Outcome, hand_over
 from whyops_trace.exporters.console import ConsoleExporter
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter
@@ -23,7 +23,7 @@ from whyops_trace.exporters.whyops import WhyOpsExporter
 from whyops_trace.journal import Counts, Journal
 
 #: How records end, by whom they are for.
-ENDS = {"all": (b"}", b',"end":true}'), "local": FOR_LOCAL, "server": FOR_SERVER}
+ENDS = {"all": (b"}", b',"end":true}'), "local": LOCAL_ONLY, "server": SERVER_ONLY}
 
 
 class Taking(Exporter):
@@ -37,7 +37,7 @@ class Taking(Exporter):
 
     def __init__(self, name: str, counts: Sequence[int] = (1000,), outcome: Outcome = DELIVERED) -> None:
         self.name = name
-        self.passed_over = FOR_LOCAL if name == "whyops" else FOR_SERVER
+        self.passed_over = LOCAL_ONLY if name == "whyops" else SERVER_ONLY
         self.taken: list[int] = []
         self.asked = 0
         self._counts = list(counts)
@@ -180,8 +180,8 @@ def test_only_the_server_is_passed_over_by_what_stays_here(collector: Collector,
     others = [LocalExporter(tmp_path / "traces.db"), ConsoleExporter(), MemoryExporter()]
 
     assert isinstance(server, WhyOpsExporter)
-    assert server.passed_over == FOR_LOCAL
-    assert {each.passed_over for each in others} == {FOR_SERVER}
+    assert server.passed_over == LOCAL_ONLY
+    assert {each.passed_over for each in others} == {SERVER_ONLY}
     for each in (server, *others):
         each.close()
 
@@ -191,7 +191,7 @@ def test_the_server_does_not_see_whom_a_record_is_for(collector: Collector, tmp_
     process = Process()
     to = exporter(collector, tmp_path)
     lines = []
-    for number, end in enumerate([*ENDS["all"], *FOR_SERVER], 1):
+    for number, end in enumerate([*ENDS["all"], *SERVER_ONLY], 1):
         record = process.line("user_message", number, number - 1 or None, at=number, content={"n": number})
         lines.append(record.removesuffix(b"}") + end)
     outcomes = deliver(to, lines)

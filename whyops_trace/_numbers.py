@@ -59,41 +59,59 @@ class Numbers(NamedTuple):
         return Numbers(step, parent if parent and parent > 0 else None, max(within, 0), max(requested_by, 0))
 
 
-class Head(NamedTuple):
+class Head:
     """
-    The start of a record.
+    The start of a record. Its numbers are read when somebody asks for them: most records are passed on as they are.
 
     Attributes:
         type: The event type.
         trace: The trace id, as it stands in the line.
         run: The run its numbers belong to; "" where they are never shifted.
-        numbers: Its numbers.
-        given: Those the user chose.
-        end: Offset behind the start in the line.
+
+    Args:
+        match: What the start of a line was recognized by.
     """
 
-    type: str
-    trace: bytes
-    run: str
-    numbers: Numbers
-    given: frozenset[str]
-    end: int
+    __slots__ = ("_match", "_numbers", "run", "trace", "type")
+
+    def __init__(self, match: re.Match[bytes]) -> None:
+        kind, self.trace, run = match.group(1, 2, 3)
+        self.type = kind.decode()
+        self.run = run.decode() if run else ""
+        self._match = match
+        self._numbers: Numbers | None = None
+
+    @property
+    def numbers(self) -> Numbers:
+        """Its numbers."""
+        if self._numbers is None:
+            step, parent, within, requested_by = self._match.group(4, 5, 7, 8)
+            self._numbers = Numbers(
+                int(step), int(parent) if parent else None, int(within), int(requested_by or 0)
+            )
+        return self._numbers
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Those of its numbers that the user chose."""
+        given: bytes | None = self._match[6]
+        return frozenset(given.decode().replace('"', "").split(",")) if given else frozenset()
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is in no run, the user chose none of its numbers, and it names no answer that asked for it."""
+        return not self.run and self._match.lastindex == 7 and self._match[6] is None
+
+    @property
+    def end(self) -> int:
+        """Offset behind the start in the line."""
+        return self._match.end()
 
 
 def read_head(line: bytes) -> Head | None:
     """Return the start of a record, None if the line does not start as the recorder writes it."""
     match = _HEAD.match(line)
-    if match is None:
-        return None
-    kind, trace, run, step, parent, given, within, requested_by = match.groups()
-    return Head(
-        type=kind.decode(),
-        trace=trace,
-        run=run.decode() if run else "",
-        numbers=Numbers(int(step), int(parent) if parent else None, int(within), int(requested_by or 0)),
-        given=frozenset(given.decode().replace('"', "").split(",")) if given else frozenset(),
-        end=match.end(),
-    )
+    return None if match is None else Head(match)
 
 
 def renumbered(line: bytes, numbers: Numbers) -> bytes:

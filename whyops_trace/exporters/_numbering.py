@@ -105,6 +105,9 @@ class Numbering:
     ) -> bool:
         """Number an event, or let it begin its run, or wait; return whether those after it can go on."""
         head = event.head
+        if head.is_usual and head.type != "llm_response":
+            event.sent = event.line
+            return True
         requested = self._note_answer(head)
         if event.outcome is not None:
             return True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
-from whyops_trace._segment import Counts, Segment
+from whyops_trace._segment import CHUNK, Counts, Segment
+from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 
-#: How records end that are not for every destination: for all but the WhyOps server, or for that alone. These are
-#: the last keys of a record, so nothing a user wrote can look like them.
-FOR_LOCAL: Final = (b',"for":"local"}', b',"for":"local","end":true}')
-FOR_SERVER: Final = (b',"for":"server"}', b',"for":"server","end":true}')
+#: How the record ends that finishes its trace. Its last keys are the library's own, so nothing a user wrote can look
+#: like them.
+LAST: Final = TRACE_END[:-1]
+#: How records end that are not for every destination: for all but the WhyOps server, or for that alone.
+LOCAL_ONLY: Final = (FOR_LOCAL + LINE_END[:-1], FOR_LOCAL + LAST)
+SERVER_ONLY: Final = (FOR_SERVER + LINE_END[:-1], FOR_SERVER + LAST)
 
 
 class Batch(NamedTuple):
@@ -51,12 +55,14 @@ class Exporter:
         name: What the destination is called in the journal and the ledger.
         remote: Whether it waits on a network, and so gets a thread of its own.
         passed_over: How the records end that are not for it.
+        reads: Bytes of records that it is handed at a time.
         ephemeral: Whether it is for this process only: nobody delivers to it what another process left behind.
     """
 
     name: str
     remote: bool = False
-    passed_over: tuple[bytes, ...] = FOR_SERVER
+    passed_over: tuple[bytes, ...] = SERVER_ONLY
+    reads: int = CHUNK
     ephemeral: bool = False
 
     def prepare(self) -> None:
@@ -102,19 +108,19 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
         ValueError: if the exporter does not say what became of at least one record, and at most of all.
         Exception: what the exporter raises; the same records come again then.
     """
-    lines, cursor = segment.read(exporter.name)
+    lines, cursor = segment.read(exporter.name, exporter.reads)
     if not lines:
         return None
-    meant = [place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over)]
-    taken = len(lines)
+    meant = [line for line in lines if not line.endswith(exporter.passed_over)]
     outcomes: Sequence[Outcome] = ()
     if meant:
-        batch = Batch(segment.header.token, [lines[place] for place in meant], adopted=adopted)
-        outcomes = exporter.export(batch)
+        outcomes = exporter.export(Batch(segment.header.token, meant, adopted=adopted))
         if not 0 < len(outcomes) <= len(meant):
             raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(meant)} records")
-        if len(outcomes) < len(meant):
-            taken = meant[len(outcomes)]
+    taken = len(lines)
+    if len(outcomes) < len(meant):
+        places = (place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over))
+        taken = next(itertools.islice(places, len(outcomes), None))
     counts = Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),

@@ -13,16 +13,13 @@ import msgspec
 
 from whyops_trace._excerpt import clean
 from whyops_trace._home import STORE_FILE, command_line
-from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.base import LAST, Batch, Exporter, Outcome, hand_over
 from whyops_trace.journal import Segment, segments_in
 from whyops_trace.store import Store
 
 #: The store is pruned after that many batches, or bytes, whichever comes first.
 PRUNE_BATCHES: Final = 1_000
 PRUNE_BYTES: Final = 32 << 20
-
-#: How the record that finishes a trace ends: `end` is its last key, so nothing a user wrote can look like it.
-_END: Final = b',"end":true}'
 
 
 class _Named(msgspec.Struct, rename="camel"):
@@ -62,7 +59,7 @@ class LocalExporter(Exporter):
         self._prune(sum(map(len, batch.lines)))
         if self._hint and LocalExporter._hinted_in != os.getpid():
             ends = (line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken)
-            self._say_how_to_see(next((line for line in ends if line.endswith(_END)), None))
+            self._say_how_to_see(next((line for line in ends if line.endswith(LAST)), None))
         return [Outcome.DELIVERED if was_taken else Outcome.REJECTED for was_taken in taken]
 
     def process_ended(self, token: str) -> None:

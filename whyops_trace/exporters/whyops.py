@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -16,12 +16,12 @@ from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._http import READ_TIMEOUT, Answer, Http, NoAnswerError
-from whyops_trace._numbers import Head, Numbers, read_head
+from whyops_trace._numbers import Head, read_head
 from whyops_trace._server_state import ServerState
 from whyops_trace._summary import LOCAL
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters._numbering import Event, Numbering
-from whyops_trace.exporters.base import FOR_LOCAL, FOR_SERVER, Batch, Exporter, Outcome
+from whyops_trace.exporters.base import LAST, LOCAL_ONLY, SERVER_ONLY, Batch, Exporter, Outcome
 from whyops_trace.registration import Registration
 from whyops_trace.retry import GiveUp, Split, Wait, decide
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
@@ -31,6 +31,8 @@ from whyops_trace.types import AgentMetadata
 #: often takes no body above a megabyte.
 MAX_EVENTS: Final = 200
 MAX_BYTES: Final = 1_000_000
+#: Bytes of records read for a request, at least.
+MIN_BYTES: Final = 64 << 10
 #: Other events that a server is tried with, when it fails with a 500 at one event alone.
 WITNESSES: Final = 3
 #: Seconds until a forked child looks again how the trace it shares with its parent is numbered.
@@ -48,9 +50,9 @@ class _Stored(msgspec.Struct, rename="camel"):
 
 
 #: How records end that say whom they are for, or finish a trace, and how without saying it.
-_ENDS: Final = (*FOR_SERVER[::-1], b',"end":true}')
+_ENDS: Final = (*SERVER_ONLY[::-1], LAST)
 #: What stands for the start of a line that is no record.
-_NO_HEAD: Final = Head("", b"", "", Numbers(0, None, 0), frozenset(), 0)
+_NO_HEAD: Final = cast("Head", read_head(b'{"eventType":"","traceId":"","stepId":0,"metadata":{"within":0'))
 #: What became of events that may be sent: they were not yet, or it does no harm.
 _SENDABLE: Final = (None, Outcome.DELIVERED)
 
@@ -74,7 +76,7 @@ class WhyOpsExporter(Exporter):
 
     name = "whyops"
     remote = True
-    passed_over = FOR_LOCAL
+    passed_over = LOCAL_ONLY
 
     def __init__(
         self, settings: Settings, *, agent: AgentMetadata | None = None, read_timeout: float = READ_TIMEOUT
@@ -152,7 +154,11 @@ class WhyOpsExporter(Exporter):
         if not taken:
             raise failed or DeliveryError("", NUMBERED_SOON)
         self._failed = failed
-        self._given_up.difference_update(event.line for event in taken)
+        if self._given_up:
+            self._given_up.difference_update(event.line for event in taken)
+        # What is read beyond one request is read again for the next.
+        size = sum(map(len, batch.lines)) // len(batch.lines)
+        self.reads = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
         return [event.outcome for event in taken if event.outcome is not None]
 
     def close(self) -> None:
@@ -176,7 +182,7 @@ class WhyOpsExporter(Exporter):
     def _event(self, line: bytes) -> Event:
         head = read_head(line)
         event = Event(line, head or _NO_HEAD)
-        if line in self._given_up:
+        if self._given_up and line in self._given_up:  # looking costs a hash of the line
             event.outcome = Outcome.REJECTED
         elif head is None:
             self._give_up(event, "it is no record of this version")
@@ -261,7 +267,7 @@ class WhyOpsExporter(Exporter):
                 self._note_sampled_out(event, stored.message or "")
             else:
                 event.outcome = Outcome.DELIVERED
-                event.shift = stored.step_id - event.head.numbers.step if stored.step_id else None
+                event.shift = stored.step_id - event.head.numbers.step if event.key and stored.step_id else None
         self._attempt = 0
         if len(events) >= self._limit:
             self._limit = min(MAX_EVENTS, self._limit * 2)

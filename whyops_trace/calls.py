@@ -29,8 +29,13 @@ class Detached(Enum):
 
 DETACHED: Final = Detached.DETACHED
 
+#: How many items of a generator are recorded, the first ones.
+MAX_ITEMS: Final = 100
+#: Characters of a text that is kept until the end of a generator as it is.
+SHORT: Final = 500
 
-class Items:
+
+class Items(msgspec.Struct, eq=False):
     """
     What is kept of the items of a generator.
 
@@ -40,12 +45,9 @@ class Items:
         size: What is kept, in bytes, where that is bounded.
     """
 
-    __slots__ = ("count", "kept", "size")
-
-    def __init__(self, kept: list[Any] | None = None) -> None:
-        self.kept: list[Any] = kept or []
-        self.count = 0
-        self.size = 0
+    kept: list[Any] = []
+    count: int = 0
+    size: int = 0
 
 
 class Held(NamedTuple):
@@ -168,11 +170,11 @@ class Call(msgspec.Struct, eq=False):
         """Keep what is recorded of an item, all of it for the decorator's ``accumulate``."""
         items = self.items
         if items is not None and self.state.on:
-            items.count += 1
             if self.site.accumulate is None:
                 self.site.keep(self, items, item)
             else:
                 items.kept.append(item)
+            items.count += 1
 
     def elapsed_ms(self, moment_ns: int | None = None) -> int:
         """Return the milliseconds from the request until now, or until a moment of the recorder's clock."""
@@ -249,7 +251,21 @@ class GeneratorCall(Call, eq=False):
         self.inner = SCOPE.get()
         if self.outer is not DETACHED:
             SCOPE.set(self.outer)
-        self.keep(item)
+        items, kind = self.items, type(item)
+        if items is None or not self.site.keeps_short:
+            self.keep(item)
+        elif (
+            kind is int
+            or (kind is str and len(item) < SHORT)
+            or item is None
+            or kind is bool
+            or kind is float
+        ):
+            if len(items.kept) == items.count < MAX_ITEMS:
+                items.kept.append(item)
+            items.count += 1
+        else:
+            self.keep(item)
         return item
 
     def resume(self) -> None:

@@ -11,14 +11,13 @@ from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace._redaction import redacted
-from whyops_trace.calls import Asked, Call, Items, error_content
+from whyops_trace.calls import MAX_ITEMS, Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
 from whyops_trace.recorder import Recorder
 from whyops_trace.sites import C, CallSite
 
-#: How much of what a generator yields is recorded: the first items, up to so many bytes of JSON.
-MAX_ITEMS: Final = 100
+#: Bytes of JSON that are recorded of what a generator yields, beside short items.
 MAX_ITEMS_BYTES: Final = 65_536
 
 
@@ -40,6 +39,7 @@ class Tool(CallSite):
         if "tool_call_id" in options:
             self.require(self._id_parameter)
         self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
+        self.keeps_short = self.capture_output and self.accumulate is None
         name = redacted(_json.string(self.name))
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
@@ -62,7 +62,7 @@ class Tool(CallSite):
         if not self.capture_output:
             results = b"{}"
         elif call.items is not None:
-            results = b"{%b}" % _items(call.items)
+            results = b"{%b}" % _items(call.items, call.state.recorder.encode)
         else:
             results = call.state.recorder.encode(result)
             if results[0] != 123:  # not an object
@@ -73,7 +73,9 @@ class Tool(CallSite):
         """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
         encode = call.state.recorder.encode
         if outcome(error) == "cancelled":
-            items = b"," + _items(call.items) if call.items is not None and self.capture_output else b""
+            items = b""
+            if call.items is not None and self.capture_output:
+                items = b"," + _items(call.items, encode)
             self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b',"outcome":"cancelled"')
         else:
             call.record(b"error", self._metadata, encode(error_content(error)))
@@ -86,7 +88,11 @@ class Tool(CallSite):
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep the first items as JSON."""
-        if self.capture_output and len(items.kept) < MAX_ITEMS and items.size < MAX_ITEMS_BYTES:
+        if (
+            self.capture_output
+            and items.size < MAX_ITEMS_BYTES
+            and len(items.kept) == items.count < MAX_ITEMS
+        ):
             encoded = call.state.recorder.encode(item)
             items.kept.append(encoded)
             items.size += len(encoded)
@@ -293,6 +299,11 @@ def _text(value: Any) -> str:
     return value if type(value) is str else ""
 
 
-def _items(items: Items) -> bytes:
-    """Return what is kept of a generator's items as JSON members."""
-    return b'"items":[%b],"count":%d' % (b",".join(items.kept), items.count)
+def _items(items: Items, encode: Callable[[object], bytes]) -> bytes:
+    """Return what is kept of a generator's items as JSON members: items as they were, and JSON of others."""
+    if bytes in map(type, items.kept):
+        encoded = (item if type(item) is bytes else encode(item) for item in items.kept)
+        kept = b"[%b]" % b",".join(encoded)
+    else:
+        kept = encode(items.kept)
+    return b'"items":%b,"count":%d' % (kept, items.count)

@@ -55,6 +55,9 @@ class CallSite:
     holds: bool = False
     #: Whether what a call returns may go on, and is followed to its end.
     follows: bool = False
+    #: Whether items of a generator that are short and never change are kept as they are, and only others by
+    #: :meth:`keep`.
+    keeps_short: bool = False
     #: Whether an argument that the WhyOps proxy adds is left out of the calls.
     strips: bool = False
 

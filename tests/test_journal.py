@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -120,6 +121,22 @@ def test_few_finished_segments_are_kept_ready(tmp_path: Path) -> None:
 
     assert len(journal.segments) == 1
     assert SIZE <= left <= READY
+
+
+def test_a_backlog_is_not_held_in_memory(tmp_path: Path) -> None:
+    """What nobody reads yet waits on disk: the memory of the process does not grow with it."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    journal = make(tmp_path)
+    fill(journal, range(3_000), 1_000)
+    before = resident()
+    fill(journal, range(3_000, 40_000), 1_000)
+    grown = resident() - before
+
+    assert grown < 12 << 20
+    assert read(journal.segments) == expected(range(40_000), 1_000)
 
 
 def test_a_record_larger_than_a_segment_gets_one_of_its_own(tmp_path: Path, options: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ SLOTS: Final = 2048
 SLOT: Final = struct.Struct("<6Q")
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
-_ZEROS: Final = memoryview(bytes(CHUNK))
+ZEROS: Final = memoryview(bytes(CHUNK))
 #: The memory of a segment that has let go of its own.
 _CLOSED: Final = mmap.mmap(-1, 1)
 _CLOSED.close()
@@ -351,6 +351,13 @@ class Segment:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
+    def page_out(self) -> None:
+        """Take the memory of a segment that waits to be read off the process; it stays in the system's cache."""
+        with contextlib.suppress(
+            AttributeError, OSError, ValueError
+        ):  # no such advice here, or released meanwhile
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
     def wiped(self, header: Header, path: Path) -> Segment:
         """
         Return an empty segment in the file and memory of this one, which is finished.
@@ -368,7 +375,7 @@ class Segment:
         memory[:PAGE] = header.encode().ljust(PAGE, b"\0")
         for start in range(PAGE, self.end, CHUNK):
             size = min(CHUNK, self.end - start)
-            memory[start : start + size] = _ZEROS[:size]
+            memory[start : start + size] = ZEROS[:size]
         return Segment(memory, header, self.totals, path)
 
     def release(self) -> None:
@@ -428,6 +435,9 @@ class WrittenSegment(Segment):
         self._memory[start:end] = line
         self.end = end
         return True
+
+    def page_out(self) -> None:
+        """Do nothing: this memory is nowhere else."""
 
     def _store(self, offset: int, data: bytes) -> None:
         super()._store(offset, data)

@@ -246,8 +246,10 @@ class Delivery:
                 self._failures[exporter.name] = 0
                 with self._progress:
                     self._progress.notify_all()
-            if adopted and segment.passed(exporter.name):
-                self._tell_end(exporter, segment.header.token)
+            if segment.passed(exporter.name):
+                self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
+                if adopted:
+                    self._tell_end(exporter, segment.header.token)
         return 0.0
 
     def _tell_end(self, exporter: Exporter, token: str) -> None:

@@ -36,6 +36,8 @@ LARGE: Final = 2 << 20
 READY: Final = 2 << 20
 #: Bytes of a segment in memory: after each one the disk is tried again.
 MEMORY_SIZE: Final = 256 << 10
+#: Segments of a backlog that stay in the process's memory.
+MAPPED: Final = 3
 #: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
 DOUBLED_EVERY: Final = 16
 DOUBLED_TIMES: Final = 3
@@ -143,6 +145,8 @@ class Journal:
         """Append to a new segment: the spare, else a file made now, else memory."""
         if self._current is not None:
             self._current.sealed = True
+            if len(self.segments) > MAPPED and self._current.path is not None:
+                self._current.page_out()
             self._current = None
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):

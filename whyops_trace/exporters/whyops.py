@@ -267,7 +267,9 @@ class WhyOpsExporter(Exporter):
                 self._note_sampled_out(event, stored.message or "")
             else:
                 event.outcome = Outcome.DELIVERED
-                event.shift = stored.step_id - event.head.numbers.step if event.key and stored.step_id else None
+                event.shift = (
+                    stored.step_id - event.head.numbers.step if event.key and stored.step_id else None
+                )
         self._attempt = 0
         if len(events) >= self._limit:
             self._limit = min(MAX_EVENTS, self._limit * 2)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Seconds that a worker gives to others: enough for a thread that waits to be woken.
+_MOMENT: Final = 20e-6
 
 
 class Clock(Protocol):
@@ -17,6 +20,16 @@ class Clock(Protocol):
     def perf_counter_ns(self) -> int:
         """Return a monotonic time in nanoseconds, for durations."""
         ...
+
+
+def give_way() -> None:
+    """
+    Let other threads run, between two stretches of work in a worker.
+
+    A thread that wants the GIL asks for it after 5 ms only (:func:`sys.getswitchinterval`), so that whatever a worker
+    does without a pause can stand in the way of the host program for as long.
+    """
+    time.sleep(_MOMENT)
 
 
 class SystemClock:

@@ -106,19 +106,20 @@ def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped
     try:
         if mapped:
             os.posix_fallocate(descriptor, 0, size)
-        _write(descriptor, header.encode().ljust(PAGE, b"\0"), 0)
-        for start in range(PAGE, size if mapped else PAGE, CHUNK):
-            _write(descriptor, ZEROS[: size - start], start)
+        parts: list[bytes | memoryview] = [header.encode().ljust(PAGE, b"\0")]
+        if mapped:
+            parts += (ZEROS[: size - start] for start in range(PAGE, size, len(ZEROS)))
+        offset = 0
+        for part in parts:
+            written = os.pwrite(descriptor, part, offset)
+            if written < len(part):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            offset += written
         return _segment(descriptor, size, header, totals, path, mapped=mapped)
     except BaseException:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         raise
-
-
-def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    if os.pwrite(descriptor, data, offset) < len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def recreate(segment: Segment, header: Header) -> Segment | None:

@@ -42,7 +42,8 @@ SLOTS: Final = 2048
 SLOT: Final = struct.Struct("<6Q")
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
-ZEROS: Final = memoryview(bytes(CHUNK))
+#: What new pages hold, as many as are written at a time: whoever writes gives up the GIL each time.
+ZEROS: Final = memoryview(bytes(1 << 20))
 #: The memory of a segment that has let go of its own.
 _CLOSED: Final = mmap.mmap(-1, 1)
 _CLOSED.close()
@@ -373,9 +374,9 @@ class Segment:
             memory, self._memory = self._memory, _CLOSED
             self.sealed = self._gone = True
         memory[:PAGE] = header.encode().ljust(PAGE, b"\0")
-        for start in range(PAGE, self.end, CHUNK):
-            size = min(CHUNK, self.end - start)
-            memory[start : start + size] = ZEROS[:size]
+        for start in range(PAGE, self.end, len(ZEROS)):
+            end = min(start + len(ZEROS), self.end)
+            memory[start:end] = ZEROS[: end - start]
         return Segment(memory, header, self.totals, path)
 
     def release(self) -> None:

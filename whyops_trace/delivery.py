@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
+from whyops_trace._clock import give_way
 from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Exporter, hand_over
@@ -246,6 +247,8 @@ class Delivery:
                 self._failures[exporter.name] = 0
                 with self._progress:
                     self._progress.notify_all()
+                self._journal.prepare()
+                give_way()
             if segment.passed(exporter.name):
                 self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
                 if adopted:

@@ -265,7 +265,10 @@ class Journal:
         """Make the next segment ready, once the current one is half full, so that :meth:`append` need not."""
         with self.lock:
             current = self._current
-            if self._directory is None or current is None or self._spares or current.end < current.size // 2:
+            if self._directory is None or current is None or current.end < current.size // 2:
+                return
+            # One for a program that has recorded little, two for a burst.
+            if len(self._spares) > (current.size >= SIZE):
                 return
             with contextlib.suppress(OSError):  # append says so if it matters
                 size = self._size(min(current.size, LARGE) // RECORDS)

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from whyops_trace._clock import give_way
 from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
@@ -219,6 +220,7 @@ class WhyOpsExporter(Exporter):
         left = deque([events])
         suspect: Event | None = None
         while left:
+            give_way()
             chunk = [event for event in left.popleft() if event.outcome is None]
             said = self._post(chunk) if chunk else None
             if said is None:

@@ -240,7 +240,7 @@ class Recorder:
 
     # Records
 
-    def record(
+    def record(  # noqa: PLR0912 - flat, because every traced call pays for it twice
         self,
         state: TraceState,
         kind: bytes,
@@ -273,9 +273,7 @@ class Recorder:
             at: The step that a record repeats, which takes none of its own.
         """
         if state.untold and not end.startswith(FOR_LOCAL):
-            untold, state.untold = state.untold, []
-            for tell in untold:
-                tell()
+            _tell(state)
         if len(metadata) + len(content) > self._fitting:
             metadata, content = self._fit(metadata, content)
         self._acquire()  # a with statement takes twice as long
@@ -283,12 +281,11 @@ class Recorder:
             state.open += opens
             if state.token is not self.token:
                 self._continue_in_child(state)
-            if at:
-                step, given = at, given or EventOptions()
-            elif given is None:
+            if given is None and not at:
                 step = next(state.steps)
             else:
-                step = _take_step(state, given)
+                given = given or EventOptions()
+                step = at or _take_step(state, given)
             if self._writing:
                 self._deferred.append(
                     (state, step, kind, parent, within, metadata, content, span, end, given)
@@ -296,9 +293,21 @@ class Recorder:
                 return step
             self._writing = True
             try:
-                self._write(state, step, kind, parent, within, metadata, content, span, end, given)
+                now = self._time_ns() // 1_000_000
+                if now != self._now or now != state.last_ms:
+                    self._tick(state, now)
+                if state.form and given is None:
+                    line = state.form % (
+                        kind, step, parent if parent > 0 else state.root, within, metadata, span, self._when,
+                        next(self._keys), content, end,
+                    )  # fmt: skip
+                else:
+                    line = self._line(state, step, kind, parent, within, metadata, content, span, end, given)
+                self._append(line)
                 while self._deferred:
-                    self._write(*self._deferred.popleft())
+                    state, *deferred = self._deferred.popleft()
+                    self._tick(state, self._now)
+                    self._append(self._line(state, *deferred))
             finally:
                 self._writing = False
         finally:
@@ -307,7 +316,7 @@ class Recorder:
             self._wake()
         return step
 
-    def _write(
+    def _line(
         self,
         state: TraceState,
         step: int,
@@ -319,37 +328,30 @@ class Recorder:
         span: bytes,
         end: bytes,
         given: EventOptions | None,
-    ) -> None:
-        now = self._time_ns() // 1_000_000
-        if now != self._now or now != state.last_ms:
-            now = state.last_ms = max(now, state.last_ms)
-            self._tick(now)
-        key = next(self._keys)
-        if state.form and given is None:
-            line = state.form % (
-                kind, step, parent if parent > 0 else state.root, within, metadata, span, self._when, key, content, end,
-            )  # fmt: skip
-        else:
-            given = given or {}
-            is_local = end.startswith(FOR_LOCAL)
-            if is_local and not state.first and not state.run:
-                # The server gets this trace's first event from the proxy, so that it has to number what comes after.
-                state.name_run(f"{self.token}-{next(self._runs)}")
-            user = given.get("external_user_id")
-            line = _ANY % (
-                kind, state.head, step, *_relations(state, step, parent, given), within, state.about, metadata,
-                _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span,
-                _json.string(str(given.get("timestamp") or self._now_text.decode())),
-                _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
-                b',"externalUserId":' + _json.string(user) if user else b"", content, end,
-            )  # fmt: skip
-            state.first = state.first or step
-            if not is_local:
-                state.root, state.about = state.root or step, b""
-                state.form = b"" if state.given else _form(state)
-        self._append(line)
+    ) -> bytes:
+        """Return a record of any kind, the first of its trace and those with options among them."""
+        given, key = given or {}, next(self._keys)
+        is_local = end.startswith(FOR_LOCAL)
+        if is_local and not state.first and not state.run:
+            # The server gets this trace's first event from the proxy, so that it has to number what comes after.
+            state.name_run(f"{self.token}-{next(self._runs)}")
+        user = given.get("external_user_id")
+        line = _ANY % (
+            kind, state.head, step, *_relations(state, step, parent, given), within, state.about, metadata,
+            _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span,
+            _json.string(str(given.get("timestamp") or self._now_text.decode())),
+            _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
+            b',"externalUserId":' + _json.string(user) if user else b"", content, end,
+        )  # fmt: skip
+        state.first = state.first or step
+        if not is_local:
+            state.root, state.about = state.root or step, b""
+            state.form = b"" if state.given else _form(state)
+        return line
 
-    def _tick(self, now: int) -> None:
+    def _tick(self, state: TraceState, now: int) -> None:
+        """Set the time of a trace's next record: not before its last one, should the clock be set back."""
+        now = state.last_ms = max(now, state.last_ms)
         second, milliseconds = divmod(now, 1000)
         if second != self._now // 1000:
             self._second_text = iso_seconds(second)
@@ -377,6 +379,13 @@ class Recorder:
         self.sleepers.clear()
         for renew in self.after_fork:
             renew()
+
+
+def _tell(state: TraceState) -> None:
+    """Record the requests that were held back from a server, before something that is not."""
+    untold, state.untold = state.untold, []
+    for tell in untold:
+        tell()
 
 
 def _take_step(state: TraceState, given: EventOptions) -> int:

@@ -1,0 +1,76 @@
+"""
+Whether costs stay as they are while work grows: the times within a group should be alike.
+
+The largest steps take minutes, and are left out unless ``WHYOPS_BENCH_LARGE`` is set.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines import Process, encoded, tool_request, tool_response
+
+from whyops_trace import WhyOps, traced_tool
+from whyops_trace.store import Store
+
+SIZES = [1_000, 10_000, 100_000, *([1_000_000] if os.environ.get("WHYOPS_BENCH_LARGE") else [])]
+#: Traces of which one page of the list is read.
+LISTED = SIZES[:3]
+#: Events after which a client that grows is flushed, so that its journal stays within its budget.
+FLUSHED_AFTER = 100_000
+
+growing = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size:9,}")
+
+
+@traced_tool
+def search(query: str, limit: int) -> str:
+    """Do nothing: two events."""
+    return query
+
+
+@growing
+def test_in_a_trace(measure: Any, sdk: WhyOps, size: int) -> None:
+    """A call in a trace that has so many events already."""
+    with sdk.trace():
+        for event in range(0, size, 2):
+            search("parcel", 5)
+            if event % FLUSHED_AFTER == 0:
+                sdk.flush_sync(60)
+        sdk.flush_sync(60)
+        measure("call in a trace that has grown", search, "parcel", 5)
+
+
+@growing
+def test_over_traces(measure: Any, sdk: WhyOps, size: int) -> None:
+    """A call in a trace of its own, in a client that has recorded so many events."""
+    for event in range(0, size, 2):
+        search("parcel", 5)
+        if event % FLUSHED_AFTER == 0:
+            sdk.flush_sync(60)
+    sdk.flush_sync(60)
+
+    measure("call in a trace of its own, after others", search, "parcel", 5)
+
+
+@pytest.mark.parametrize("size", LISTED, ids=lambda size: f"{size:9,}")
+@pytest.mark.parametrize("page", ["first", "last"])
+def test_page(measure: Any, tmp_path: Path, size: int, page: str) -> None:
+    """A page of the list, of a store that has so many traces."""
+    store = Store(tmp_path / "store.db")
+    batch: list[bytes] = []
+    for number in range(size):
+        process = Process(trace=f"trace-{number}")
+        batch += map(encoded, (tool_request(process, 1, at=number), tool_response(process, 2, 1, at=number)))
+        if len(batch) >= 5_000:
+            store.ingest((process.token, batch))
+            batch = []
+    store.ingest(("9f2c41aa01be", batch))
+    offset = 0 if page == "first" else size - 50
+
+    assert len(store.traces(50, offset)) == 50
+
+    measure(f"{page} page of the traces", store.traces, 50, offset, calls=5)
+    store.close()

@@ -10,42 +10,41 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any
-
-import wrapt
+from types import AsyncGeneratorType, FunctionType, GeneratorType
+from typing import Any
 
 from whyops_trace._failure import traceback_of
 from whyops_trace._guard import guarded
 from whyops_trace.calls import Call, Followed, GeneratorCall, Untraced
 from whyops_trace.sites import CallSite
 
-if TYPE_CHECKING:
-    _Proxy = wrapt.BaseObjectProxy[Any]
-else:
-    # The proxy that is no iterable; wrapt 1, which other packages may hold back, has only the one that is.
-    _Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
-
 #: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
 Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
 
 
-def driver_of(function: Any) -> tuple[Driver | None, Any]:
+def driver_of(function: Any) -> Driver | None:
     """
-    Return what drives a callable that does not run when it is called, and the function whose body then runs.
+    Return what drives a callable that does not run when it is called; None for one that does.
 
-    The driver is None for a callable that runs when it is called.
+    What the driver returns is called as the function is whose body it runs.
     """
     while isinstance(function, functools.partial):
         function = function.func
     for body in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
         if inspect.iscoroutinefunction(body):
-            return _await, body
+            return _named(_await, body)
         if inspect.isasyncgenfunction(body):
-            return _iterate_async, body
+            return _named(_iterate_async, body)
         if inspect.isgeneratorfunction(body):
-            return _iterate, body
-    return None, function
+            return _named(_iterate, body)
+    return None
+
+
+def _named(driver: Any, body: Any) -> Driver:
+    """Return a driver under the name of a function: coroutines and generators are called as what made them."""
+    named = FunctionType(driver.__code__, driver.__globals__, body.__name__)
+    named.__qualname__ = body.__qualname__
+    return named
 
 
 async def _await(
@@ -171,10 +170,11 @@ def follow(call: Call, result: Any) -> Any:
     faces = found - {"close"}
     if len(faces) == 1 and "close" in found and _is_watched(call, result):
         return result
-    if faces == {"__next__"}:
-        return FollowedIterator(result, Followed(call))
-    if faces == {"__anext__"}:
-        return FollowedAsyncIterator(result, Followed(call))
+    if len(faces) == 1:
+        from whyops_trace._followed import FollowedAsyncIterator, FollowedIterator
+
+        followed = FollowedIterator if faces == {"__next__"} else FollowedAsyncIterator
+        return followed(result, Followed(call))
     if not _is_raw(call, result):
         call.end(result)
     return result
@@ -211,51 +211,3 @@ def _is_watched(call: Call, result: Any) -> bool:
     watch(response, call)
     call.detach()
     return True
-
-
-class FollowedIterator(_Proxy):
-    """
-    Stands for an iterator, and ends the call that returned it when it ends, or is dropped.
-
-    Args:
-        wrapped: The iterator.
-        followed: The call.
-    """
-
-    def __init__(self, wrapped: Any, followed: Followed) -> None:
-        super().__init__(wrapped)
-        self._self_followed = followed
-
-    def __iter__(self) -> FollowedIterator:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return self._self_followed.suspend(next(self.__wrapped__))
-        except StopIteration:
-            self._self_followed.finish(None, abandoned=False)
-            raise
-        except BaseException as error:
-            self._self_followed.fail(error)
-            raise
-
-
-class FollowedAsyncIterator(_Proxy):
-    """Stands for an asynchronous iterator as :class:`FollowedIterator` does for a plain one."""
-
-    def __init__(self, wrapped: Any, followed: Followed) -> None:
-        super().__init__(wrapped)
-        self._self_followed = followed
-
-    def __aiter__(self) -> FollowedAsyncIterator:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return self._self_followed.suspend(await anext(self.__wrapped__))
-        except StopAsyncIteration:
-            self._self_followed.finish(None, abandoned=False)
-            raise
-        except BaseException as error:
-            self._self_followed.fail(error)
-            raise

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from whyops_trace._version import __version__
 
@@ -159,11 +158,14 @@ class Http:
         if self._transport is None or self._process != os.getpid():
             if self._transport is not None:
                 _abandoned.append(self._transport)
-            url = urlsplit(self.base_url)
-            proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
             self._process = os.getpid()
             with _loading:
+                import email.utils  # noqa: F401 - for the dates in answers
+                from urllib.request import getproxies, proxy_bypass
+
                 codecs.lookup("idna")  # what looking up an address imports
+                url = urlsplit(self.base_url)
+                proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
                 proxy = proxies.get(url.scheme) or proxies.get("all")
                 self._transport = httpx.HTTPTransport(
                     # Loading the certificates takes longer than all else, and plain HTTP shows none.

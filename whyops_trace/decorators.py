@@ -8,13 +8,10 @@ whatever looks at it sees what it saw before; any other callable by a proxy of i
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
-
-import wrapt
+from types import FunctionType
+from typing import Any, TypeVar, overload
 
 from whyops_trace._drivers import driver_of, follow
 from whyops_trace._links import TRACE_ID_ARGUMENT
@@ -22,12 +19,6 @@ from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool
 from whyops_trace.sites import CallSite
-
-if TYPE_CHECKING:
-    _Proxy = wrapt.BaseObjectProxy[Any]
-else:
-    # The proxy that is no iterable; wrapt 1, which other packages may hold back, has only the one that is.
-    _Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | property")
 
@@ -185,9 +176,14 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
         raise ConfigurationError(
             f"A decorator was given {function!r:.80}; it takes a function or another callable."
         )
-    if type(function) is FunctionType and driver_of(function)[0] is None:
+    if type(function) is FunctionType and driver_of(function) is None:
         return _wrap(kind(function, options, default_recorder), function)
-    return TracedCallable(function, kind, options)
+
+    from whyops_trace._callables import (
+        TracedCallable,  # wrapt, which it needs, takes a quarter of the import's time
+    )
+
+    return TracedCallable(function, kind, options, _trace)
 
 
 def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -212,79 +208,3 @@ def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return traced
-
-
-class TracedCallable(_Proxy):
-    """
-    A proxy that traces the calls of a coroutine function, a generator function or a callable object.
-
-    It stands in for the callable wherever that is looked at, not only called: its code flags, attributes and class are
-    the callable's own. A function proxied is pickled by reference, copied as itself and bound as a method, as functions
-    are.
-    """
-
-    # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's own.
-    __annotations__ = vars(_Proxy)["__annotations__"]
-
-    def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any]) -> None:
-        super().__init__(wrapped)
-        self._self_rebuild = (kind, options)
-        self._self_site = kind(wrapped, options, default_recorder)
-        self._self_drive, self._self_body = driver_of(wrapped)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call the callable and trace that."""
-        function, site, drive = self.__wrapped__, self._self_site, self._self_drive
-        if kwargs and site.strips:
-            kwargs.pop(TRACE_ID_ARGUMENT, None)
-        if drive is not None:
-            named = site.look(args, kwargs)
-            if named is None:  # a TypeError is raised now, not when it is awaited or iterated
-                return function(*args, **kwargs)
-            driven, body = drive(site, named, function, args, kwargs), self._self_body
-            driven.__name__, driven.__qualname__ = body.__name__, body.__qualname__
-            return driven
-        call = site.begin(args, kwargs)
-        if call is None:
-            return function(*args, **kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as error:
-            call.fail(error)
-            raise
-        if site.follows:
-            return follow(call, result)
-        call.end(result)
-        return result
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        bind = getattr(type(self.__wrapped__), "__get__", None)
-        if bind is None:
-            return self
-        bound = bind(self.__wrapped__, instance, owner)
-        return MethodType(self, bound.__self__) if type(bound) is MethodType else self
-
-    def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, self.__wrapped__)
-
-    def __subclasscheck__(self, subclass: Any) -> bool:
-        return issubclass(subclass, self.__wrapped__)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        wrapped = self.__wrapped__
-        if isinstance(wrapped, (FunctionType, type)):
-            return wrapped.__qualname__  # by reference
-        reduced = wrapped.__reduce_ex__(protocol)
-        if isinstance(reduced, str) and type(wrapped) is not BuiltinFunctionType:
-            return reduced  # by reference as well, as functions with a cache
-        return _trace, (self._self_rebuild[0], wrapped, self._self_rebuild[1])
-
-    def __copy__(self) -> Any:
-        return self._self_copied(copy.copy(self.__wrapped__))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self._self_copied(copy.deepcopy(self.__wrapped__, memo))
-
-    def _self_copied(self, wrapped: Any) -> Any:
-        kind, options = self._self_rebuild
-        return self if wrapped is self.__wrapped__ else _trace(kind, wrapped, options)

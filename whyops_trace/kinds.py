@@ -47,7 +47,8 @@ class Tool(CallSite):
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        return b"tool_call_request", self._metadata, self._request + recorder.encode(named) + b"}]}"
+        content = b"".join((self._request, recorder.encode(named), b"}]}"))  # + would copy a large one twice
+        return b"tool_call_request", self._metadata, content
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
@@ -66,7 +67,7 @@ class Tool(CallSite):
         else:
             results = call.state.recorder.encode(result)
             if results[0] != 123:  # not an object
-                results = b'{"result":%b}' % results
+                results = b"".join((b'{"result":', results, b"}"))
         self._close(call, results, elapsed_ms)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
@@ -84,7 +85,7 @@ class Tool(CallSite):
 
     def _close(self, call: Call, results: bytes, elapsed_ms: int, ending: bytes = b"") -> None:
         metadata = b'%b,"latencyMs":%d%b' % (self._metadata, elapsed_ms, ending)
-        call.close(b"tool_call_response", metadata, self._response + results + b"}")
+        call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep the first items as JSON."""

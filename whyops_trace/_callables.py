@@ -1,0 +1,98 @@
+"""A stand-in for traced callables that are no plain functions: coroutine and generator functions, objects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+from whyops_trace._drivers import driver_of, follow
+from whyops_trace._followed import Proxy
+from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace.default import default_recorder
+from whyops_trace.sites import CallSite
+
+#: Returns a callable traced, given the kind of call it is and the decorator's options.
+Trace = Callable[[type[CallSite], Any, "dict[str, Any]"], Any]
+
+
+class TracedCallable(Proxy):
+    """
+    A proxy that traces the calls of a coroutine function, a generator function or a callable object.
+
+    It stands in for the callable wherever that is looked at, not only called: its code flags, attributes and class are
+    the callable's own. A function proxied is pickled by reference, copied as itself and bound as a method, as functions
+    are.
+
+    Args:
+        wrapped: The callable.
+        kind: The kind of call it is.
+        options: The decorator's options, checked.
+        trace: Makes the like of another callable, for copies.
+    """
+
+    # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's own.
+    __annotations__ = vars(Proxy)["__annotations__"]
+
+    def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any], trace: Trace) -> None:
+        super().__init__(wrapped)
+        self._self_rebuild = (trace, kind, options)
+        self._self_site = kind(wrapped, options, default_recorder)
+        self._self_drive = driver_of(wrapped)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the callable and trace that."""
+        function, site, drive = self.__wrapped__, self._self_site, self._self_drive
+        if kwargs and site.strips:
+            kwargs.pop(TRACE_ID_ARGUMENT, None)
+        if drive is not None:
+            named = site.look(args, kwargs)
+            if named is None:  # a TypeError is raised now, not when it is awaited or iterated
+                return function(*args, **kwargs)
+            return drive(site, named, function, args, kwargs)
+        call = site.begin(args, kwargs)
+        if call is None:
+            return function(*args, **kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            call.fail(error)
+            raise
+        if site.follows:
+            return follow(call, result)
+        call.end(result)
+        return result
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        bind = getattr(type(self.__wrapped__), "__get__", None)
+        if bind is None:
+            return self
+        bound = bind(self.__wrapped__, instance, owner)
+        return MethodType(self, bound.__self__) if type(bound) is MethodType else self
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.__wrapped__)
+
+    def __subclasscheck__(self, subclass: Any) -> bool:
+        return issubclass(subclass, self.__wrapped__)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        wrapped = self.__wrapped__
+        if isinstance(wrapped, (FunctionType, type)):
+            return wrapped.__qualname__  # by reference
+        reduced = wrapped.__reduce_ex__(protocol)
+        if isinstance(reduced, str) and type(wrapped) is not BuiltinFunctionType:
+            return reduced  # by reference as well, as functions with a cache
+        trace, kind, options = self._self_rebuild
+        return trace, (kind, wrapped, options)
+
+    def __copy__(self) -> Any:
+        return self._self_copied(copy.copy(self.__wrapped__))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self._self_copied(copy.deepcopy(self.__wrapped__, memo))
+
+    def _self_copied(self, wrapped: Any) -> Any:
+        trace, kind, options = self._self_rebuild
+        return self if wrapped is self.__wrapped__ else trace(kind, wrapped, options)

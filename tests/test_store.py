@@ -634,7 +634,11 @@ def test_traces_are_listed_newest_first_and_page_by_page(store: Store) -> None:
         store.ingest((TOKEN, [Process(trace=trace).line("error", 1, at=at)]))
 
     assert [summary.trace_id for summary in store.traces()] == ["c", "b", "a"]
-    assert [summary.trace_id for summary in store.traces(limit=1, offset=1)] == ["b"]
+    assert [summary.trace_id for summary in store.traces(limit=1, after="c")] == ["b"]
+    assert [summary.trace_id for summary in store.traces(after="b")] == ["a"]
+    assert store.traces(after="a") == []
+    with pytest.raises(TraceNotFoundError, match="'d'"):
+        store.traces(after="d")
     assert store.resolve("latest") == "c"
 
 

@@ -185,14 +185,28 @@ class Store:
         """
         return {token for (token,) in self._database.rows("SELECT token FROM processes")}
 
-    def traces(self, limit: int = 50, offset: int = 0) -> list[TraceSummary]:
+    def traces(self, limit: int = 50, after: str | None = None) -> list[TraceSummary]:
         """
         Return summaries of the traces, the one that was last recorded on first.
 
+        A page takes as long as any other, however many there are before it.
+
+        Args:
+            limit: How many at most.
+            after: The id of the trace that the page comes after, which is the last one of the page before.
+
         Raises:
+            TraceNotFoundError: if there is no trace of that id.
             StoreError: if the file cannot be read.
         """
-        return self._summaries("ORDER BY last_at DESC, id DESC LIMIT ? OFFSET ?", limit, offset)
+        if after is None:
+            return self._summaries("ORDER BY last_at DESC, id DESC LIMIT ?", limit)
+        found = self._database.rows("SELECT last_at, id FROM traces WHERE trace_id = ?", after)
+        if not found:
+            raise TraceNotFoundError(f"There is no trace {after!r}.")
+        return self._summaries(
+            "WHERE (last_at, id) < (?, ?) ORDER BY last_at DESC, id DESC LIMIT ?", *found[0], limit
+        )
 
     def trace(self, trace_id: str) -> TraceSummary:
         """

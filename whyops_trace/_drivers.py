@@ -84,11 +84,12 @@ def _iterate(
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
     sent: list[Any] = [None]
-    step, thrown = items.send, None
+    send = step = items.send
+    thrown = None
     while True:
         try:
             sent.append((yield call.suspend(step(sent.pop()))))
-            step, thrown = items.send, None
+            step, thrown = send, None
         except BaseException as error:
             if not call.running:  # thrown in by the consumer, or closed
                 step, thrown = items.throw, type(error)

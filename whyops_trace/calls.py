@@ -43,11 +43,13 @@ class Items(msgspec.Struct, eq=False):
         kept: Items, or what a kind of call makes of them.
         count: How many items there were.
         size: What is kept, in bytes, where that is bounded.
+        most: How many are kept at most, the first ones, where that is bounded.
     """
 
     kept: list[Any] = []
     count: int = 0
     size: int = 0
+    most: int = MAX_ITEMS
 
 
 class Held(NamedTuple):
@@ -170,11 +172,11 @@ class Call(msgspec.Struct, eq=False):
         """Keep what is recorded of an item, all of it for the decorator's ``accumulate``."""
         items = self.items
         if items is not None and self.state.on:
+            items.count += 1
             if self.site.accumulate is None:
                 self.site.keep(self, items, item)
             else:
                 items.kept.append(item)
-            items.count += 1
 
     def elapsed_ms(self, moment_ns: int | None = None) -> int:
         """Return the milliseconds from the request until now, or until a moment of the recorder's clock."""
@@ -237,13 +239,16 @@ class GeneratorCall(Call, eq=False):
     Attributes:
         running: Whether the body runs now.
         inner: The body's scope, while it is suspended.
+        short: Where items that are short and never change are kept as they are; None if all are given to the site.
     """
 
     running: bool = True
     inner: Scope | None = None
+    short: Items | None = None
 
     def __post_init__(self) -> None:
-        self.items = Items()
+        items = self.items = Items()
+        self.short = items if self.site.keeps_short else None
 
     def suspend(self, item: Any) -> Any:
         """Leave the scope while the consumer has an item; return the item."""
@@ -251,19 +256,17 @@ class GeneratorCall(Call, eq=False):
         self.inner = SCOPE.get()
         if self.outer is not DETACHED:
             SCOPE.set(self.outer)
-        items, kind = self.items, type(item)
-        if items is None or not self.site.keeps_short:
-            self.keep(item)
-        elif (
+        kind, items = type(item), self.short
+        if items is not None and (
             kind is int
             or (kind is str and len(item) < SHORT)
             or item is None
             or kind is bool
             or kind is float
         ):
-            if len(items.kept) == items.count < MAX_ITEMS:
+            items.count = count = items.count + 1
+            if count <= items.most:
                 items.kept.append(item)
-            items.count += 1
         else:
             self.keep(item)
         return item

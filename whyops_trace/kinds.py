@@ -11,7 +11,7 @@ from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace._redaction import redacted
-from whyops_trace.calls import MAX_ITEMS, Asked, Call, Items, error_content
+from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
 from whyops_trace.recorder import Recorder
@@ -89,14 +89,12 @@ class Tool(CallSite):
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep the first items as JSON."""
-        if (
-            self.capture_output
-            and items.size < MAX_ITEMS_BYTES
-            and len(items.kept) == items.count < MAX_ITEMS
-        ):
+        if self.capture_output and items.count <= items.most:
             encoded = call.state.recorder.encode(item)
             items.kept.append(encoded)
             items.size += len(encoded)
+            if items.size >= MAX_ITEMS_BYTES:
+                items.most = 0
 
 
 class Llm(CallSite):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -43,43 +42,29 @@ def report(doing: str, error: Exception) -> None:
     say(logging.ERROR, message, doing, error=error)
 
 
-def guarded(doing: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+def guarded(
+    doing: str, *, positional: int | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
     """
     Return a decorator that turns any :class:`Exception` of the function into ``None`` and a log record.
 
     Args:
         doing: What the function does, to complete "Internal error while ...".
+        positional: 2 or 3, for a function that is always called with so many arguments, by position. A traced call
+            passes two guards; to gather arguments and spread them again would take as long as all else they do.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
-        code = function.__code__
-        fixed = code.co_flags & inspect.CO_VARARGS or code.co_kwonlyargcount
-        guard = None if fixed else _GUARDS.get(code.co_argcount)
-        return functools.wraps(function)((guard or _guard)(function, doing))
+        return functools.wraps(function)(_GUARDS[positional](function, doing))
 
     return decorate
 
 
-def _guard(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
+def _guard_any(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
     def protected(*args: Any, **kwargs: Any) -> R | None:
         try:
             return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - this is the one broad except
-            report(doing, error)
-            return None
-
-    return protected
-
-
-# The same for a method with one argument, or two, by position: a traced call passes two guards, and to gather arguments
-# only to spread them again would take as long as all else that these do.
-
-
-def _guard_one(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
-    def protected(self: Any, value: Any, /) -> R | None:
-        try:
-            return function(self, value)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - this and the next two are the one broad except
             report(doing, error)
             return None
 
@@ -87,6 +72,17 @@ def _guard_one(function: Callable[..., R], doing: str) -> Callable[..., R | None
 
 
 def _guard_two(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
+    def protected(self: Any, one: Any, /) -> R | None:
+        try:
+            return function(self, one)
+        except Exception as error:  # noqa: BLE001
+            report(doing, error)
+            return None
+
+    return protected
+
+
+def _guard_three(function: Callable[..., R], doing: str) -> Callable[..., R | None]:
     def protected(self: Any, one: Any, two: Any, /) -> R | None:
         try:
             return function(self, one, two)
@@ -97,7 +93,7 @@ def _guard_two(function: Callable[..., R], doing: str) -> Callable[..., R | None
     return protected
 
 
-_GUARDS = {2: _guard_one, 3: _guard_two}
+_GUARDS = {None: _guard_any, 2: _guard_two, 3: _guard_three}
 
 
 def warn_once(key: str, message: str, *args: object) -> None:

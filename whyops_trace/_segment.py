@@ -354,9 +354,8 @@ class Segment:
 
     def page_out(self) -> None:
         """Take the memory of a segment that waits to be read off the process; it stays in the system's cache."""
-        with contextlib.suppress(
-            AttributeError, OSError, ValueError
-        ):  # no such advice here, or released meanwhile
+        # Some systems take no such advice, and another thread may have released the memory.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             self._memory.madvise(mmap.MADV_DONTNEED)
 
     def wiped(self, header: Header, path: Path) -> Segment:

@@ -124,7 +124,7 @@ class Call(msgspec.Struct, eq=False):
     items: Items | None = None
     asked: Asked | None = None
 
-    @guarded("recording the end of a call")
+    @guarded("recording the end of a call", positional=2)
     def end(self, result: Any) -> None:
         """
         Leave the scope and record what the call returned.
@@ -140,7 +140,7 @@ class Call(msgspec.Struct, eq=False):
                 result = self.site.made_by("accumulate", self.site.accumulate, kept)
             self.site.respond(self, result, elapsed)
 
-    @guarded("recording the failure of a call")
+    @guarded("recording the failure of a call", positional=2)
     def fail(self, error: BaseException) -> None:
         """Leave the scope and record that the call raised, or was cancelled."""
         elapsed = self.elapsed_ms()
@@ -167,7 +167,7 @@ class Call(msgspec.Struct, eq=False):
         self.detach()
         self.items = Items()
 
-    @guarded("recording an item")
+    @guarded("recording an item", positional=2)
     def keep(self, item: Any) -> None:
         """Keep what is recorded of an item, all of it for the decorator's ``accumulate``."""
         items = self.items

@@ -139,7 +139,6 @@ class Recorder:
     def _renew(self) -> None:
         """Start as a process of its own: locks, ids, key prefix."""
         self.lock = threading.RLock()
-        self._acquire, self._release = self.lock.acquire, self.lock.release
         self.token = self.journal.token
         self._token_bytes = self.token.encode()
         self._random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
@@ -240,7 +239,7 @@ class Recorder:
 
     # Records
 
-    def record(  # noqa: PLR0912 - flat, because every traced call pays for it twice
+    def record(
         self,
         state: TraceState,
         kind: bytes,
@@ -276,8 +275,7 @@ class Recorder:
             _tell(state)
         if len(metadata) + len(content) > self._fitting:
             metadata, content = self._fit(metadata, content)
-        self._acquire()  # a with statement takes twice as long
-        try:
+        with self.lock:
             state.open += opens
             if state.token is not self.token:
                 self._continue_in_child(state)
@@ -310,8 +308,6 @@ class Recorder:
                     self._append(self._line(state, *deferred))
             finally:
                 self._writing = False
-        finally:
-            self._release()
         if self.sleepers:
             self._wake()
         return step

@@ -129,7 +129,7 @@ class CallSite:
             named = {name: value for name, value in named.items() if name in self._captured}
         return {name: REDACTED if name in self._redacted else value for name, value in named.items()}
 
-    @guarded("recording a call")
+    @guarded("recording a call", positional=3)
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
         if len(args) == self._usual and not kwargs:
@@ -137,14 +137,14 @@ class CallSite:
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
-    @guarded("looking at the arguments of a call")
+    @guarded("looking at the arguments of a call", positional=3)
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
         if len(args) == self._usual and not kwargs:
             return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
         return self._pick(args, kwargs)
 
-    @guarded("recording a call")
+    @guarded("recording a call", positional=3)
     def open(self, named: dict[str, Any], run: type[C]) -> C | None:
         """Record the request of a call whose body runs now, and enter its scope; None if nothing is recorded."""
         return self._open(named, run)

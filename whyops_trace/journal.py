@@ -33,11 +33,11 @@ SIZE: Final = 1 << 20
 RECORDS: Final = 4
 LARGE: Final = 2 << 20
 #: Bytes of the segments that are kept ready.
-READY: Final = 2 << 20
+READY: Final = 1 << 20
 #: Bytes of a segment in memory: after each one the disk is tried again.
 MEMORY_SIZE: Final = 256 << 10
 #: Segments of a backlog that stay in the process's memory.
-MAPPED: Final = 3
+MAPPED: Final = 1
 #: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
 DOUBLED_EVERY: Final = 16
 DOUBLED_TIMES: Final = 3

@@ -73,12 +73,12 @@ class Asked:
         turn: Where the call may turn out to be reported by somebody else: whether turns of theirs were made in it.
         held: The request, as the server gets it if nobody else reports it.
         proxied: Whether somebody else does report it.
-        audience: Whom its records are for, as they say it at their end; nothing for everybody.
+        is_local: Whether its records are for all destinations but the WhyOps server.
         by_client: Whether a provider's client made it: then a report by hand of the same turn is one too many.
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
     """
 
-    __slots__ = ("audience", "by_client", "first_token_ms", "held", "model", "provider", "proxied", "turn")
+    __slots__ = ("by_client", "first_token_ms", "held", "is_local", "model", "provider", "proxied", "turn")
 
     def __init__(self) -> None:
         self.model = ""
@@ -87,7 +87,7 @@ class Asked:
         self.held: Held | None = None
         self.proxied = False
         self.by_client = False
-        self.audience = b""
+        self.is_local = False
         self.first_token_ms: int | None = None
 
     @property
@@ -195,7 +195,7 @@ class Call(msgspec.Struct, eq=False):
             return False
         if asked.wraps or asked.proxied:
             asked.held = None
-            asked.audience = FOR_LOCAL if self.state.recorder.serves else b""
+            asked.is_local = self.state.recorder.serves
         else:
             self.tell_server()
         return asked.wraps
@@ -213,13 +213,13 @@ class Call(msgspec.Struct, eq=False):
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""
-        end = self.asked.audience + LINE_END if self.asked else LINE_END
+        end = FOR_LOCAL + LINE_END if self.asked is not None and self.asked.is_local else LINE_END
         self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, end=end)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step; the trace ends with it if the call made it."""
         state, step, outer, end = self.state, self.step, self.outer, TRACE_END if self.own else LINE_END
-        is_local = self.asked is not None and self.asked.audience == FOR_LOCAL
+        is_local = self.asked is not None and self.asked.is_local
         if is_local:
             end = FOR_LOCAL + end
         recorder = state.recorder

@@ -277,7 +277,7 @@ class _Block(_Draft):
         if written := block.pop("partial_json", ""):
             try:
                 block["input"] = msgspec.json.decode(written)
-            except (ValueError, RecursionError):
+            except (msgspec.DecodeError, ValueError, RecursionError):
                 block["input"] = written
         if self.citations:
             block["citations"] = [*list_of(block.get("citations")), *self.citations]

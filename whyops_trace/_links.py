@@ -107,6 +107,6 @@ def _bare(model: str) -> str:
 def _decoded(arguments: str) -> dict[str, Any] | None:
     try:
         decoded = msgspec.json.decode(arguments or "{}")
-    except (ValueError, RecursionError):  # no JSON, or nested deeper than the stack
+    except (msgspec.DecodeError, ValueError, RecursionError):  # no JSON, or nested deeper than the stack
         return None
     return decoded if isinstance(decoded, dict) else None

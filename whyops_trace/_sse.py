@@ -32,7 +32,7 @@ def read_sse(body: bytes) -> list[tuple[int, Any]]:
                 data.append(value.removeprefix(b" "))
         elif data:
             # Left out is what is no JSON, no UTF-8, or nested deeper than the stack.
-            with suppress(ValueError, RecursionError):
+            with suppress(msgspec.DecodeError, ValueError, RecursionError):
                 events.append((start, msgspec.json.decode(b"\n".join(data))))
             data = []
     return events

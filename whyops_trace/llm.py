@@ -409,7 +409,7 @@ def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
         elif isinstance(value, dict):
             text = value.get("arguments")
             if isinstance(text, str) and text.startswith("{"):
-                with suppress(ValueError, RecursionError):
+                with suppress(msgspec.DecodeError, ValueError, RecursionError):
                     arguments = msgspec.json.decode(text)
                     shown = _json.plain(arguments, hides)
                     value["arguments"] = text if shown == arguments else _compact(shown)

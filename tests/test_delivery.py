@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from journals import names
+from journals import die, names
 
 from whyops_trace import WhyOps, delivery
 from whyops_trace.delivery import Delivery
@@ -296,6 +296,50 @@ def test_a_server_gets_all_that_others_left_before_what_is_new(home: Path, outag
     assert texts[-1] == "new"
     assert texts[:-1] == [str(number) for number in range(left)]
     assert [adopted for _, adopted in exporter.batches] == [True] * left + [False]
+
+
+class Here(Remote):
+    """
+    A destination on this machine.
+
+    Attributes:
+        ended: The processes it knows are gone.
+    """
+
+    name = "here"
+    remote = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[str] = []
+
+    def process_ended(self, token: str) -> None:
+        self.ended.append(token)
+
+
+def test_a_destination_learns_of_a_process_that_is_gone_though_another_one_was_faster(tmp_path: Path) -> None:
+    """What it had delivered itself may be removed before it looks: the other one had the last of it to deliver."""
+
+    def make(here: Here, remote: Remote) -> tuple[WhyOps, Delivery, Delivery]:
+        sdk = WhyOps(agent_name="shop", home=tmp_path / "home", store=False, exporters=[here, remote])
+        sdk.recorder.sleepers.clear()  # the workers are told when to work
+        first, second = sdk._deliveries
+        return sdk, *((first, second) if first.exporters == [here] else (second, first))
+
+    dead, deliver_here, _ = make(Here(), Remote())
+    say(dead, "a")
+    deliver_here.deliver()
+    token = dead.recorder.token
+    die(dead.recorder.journal)
+    here, remote = Here(), Remote()
+    _, deliver_here, deliver_there = make(here, remote)
+    deliver_there.deliver()
+    deliver_here.deliver()
+    deliver_here.deliver()
+
+    assert remote.batches == [(["a"], True)]
+    assert here.batches == []
+    assert here.ended == [token]
 
 
 class Preparing(Remote):

@@ -251,14 +251,28 @@ class Delivery:
                 give_way()
             if segment.passed(exporter.name):
                 self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
-                if adopted:
-                    self._tell_end(exporter, segment.header.token)
+        self._tell_ends(exporter)
         return 0.0
 
-    def _tell_end(self, exporter: Exporter, token: str) -> None:
-        """Tell an exporter once that a process is gone: its segments may stay for a long time for another one."""
-        if (exporter.name, token) not in self._told and attempt(exporter.process_ended, token)[1] is None:
-            self._told.add((exporter.name, token))
+    def _tell_ends(self, exporter: Exporter) -> None:
+        """
+        Tell an exporter once of each process that is gone, when nothing of it is left to deliver.
+
+        Its segments may stay for a long time for another exporter, or be gone before this one looks.
+        """
+        left = {
+            segment.header.token
+            for segment in tuple(self._journal.segments)
+            if not segment.passed(exporter.name)
+        }
+        for token in tuple(self._journal.ended):
+            told = (exporter.name, token)
+            if (
+                token not in left
+                and told not in self._told
+                and attempt(exporter.process_ended, token)[1] is None
+            ):
+                self._told.add(told)
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         self._failures[exporter.name] += 1

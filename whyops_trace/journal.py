@@ -72,6 +72,7 @@ class Journal:
         token: Name of this process: twelve hexadecimal digits.
         segments: Those taken over and our own, oldest first.
         emitted: Records appended so far.
+        ended: The processes that left what was taken over, in that order; the values say nothing.
         backlog: Whether the latest :meth:`adopt` left something to be taken over later.
         lock: Held while a worker opens or closes files. Whoever forks takes it, after the recorder's lock, or
             the child may inherit a locked file that nobody there knows of.
@@ -108,6 +109,7 @@ class Journal:
         """Start as a process that has recorded nothing."""
         self.token = os.urandom(6).hex()
         self.emitted = 0
+        self.ended: dict[str, None] = {}
         self.backlog = False
         # Threads change the list by its own methods only, each of which is one step for all others.
         self.segments: list[Segment] = []
@@ -307,6 +309,8 @@ class Journal:
                     self.backlog = True
             for segment in taken:
                 self.segments.insert(self._place(segment), segment)
+                if segment.header.token != self.token:
+                    self.ended[segment.header.token] = None
             return list(taken)
 
     def _place(self, segment: Segment) -> int:

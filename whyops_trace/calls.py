@@ -13,7 +13,7 @@ import msgspec
 
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import guarded
-from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState
+from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState, advance
 from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 from whyops_trace.types import EventOptions
 
@@ -131,7 +131,7 @@ class Call(msgspec.Struct, eq=False):
 
         Of a generator or stream it is what its items come to, as the decorator's ``accumulate`` makes it.
         """
-        elapsed = (self.state.recorder.perf_counter_ns() - self.started) // 1_000_000
+        elapsed = self.elapsed_ms()
         if self.outer is not DETACHED:
             SCOPE.set(self.outer)
         if self.state.on:
@@ -218,17 +218,14 @@ class Call(msgspec.Struct, eq=False):
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step; the trace ends with it if the call made it."""
-        state, step, outer, end = self.state, self.step, self.outer, TRACE_END if self.own else LINE_END
+        state, step, end = self.state, self.step, TRACE_END if self.own else LINE_END
         is_local = self.asked is not None and self.asked.is_local
         if is_local:
             end = FOR_LOCAL + end
-        recorder = state.recorder
-        last = recorder.record(state, kind, step, step, metadata, content, self.span, end, -1)
-        recorder.close_span(self.span)
-        if outer is DETACHED:
-            outer = None if self.own else SCOPE.get()
-        if outer is not None and outer[0] is state and not outer[1] and not is_local:
-            SCOPE.set((state, 0, last, outer[3]))  # what follows at the top of the trace follows from this
+        last = state.recorder.record(state, kind, step, step, metadata, content, self.span, end, -1)
+        state.recorder.close_span(self.span)
+        if not self.own and not is_local:
+            advance(state, last)
         return last
 
 

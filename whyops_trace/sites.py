@@ -122,6 +122,8 @@ class CallSite:
 
     def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
+        if len(args) == self._usual and not kwargs:
+            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
         named = self._arguments.named(args, kwargs)
         if self._plain or named is None:
             return named
@@ -132,16 +134,12 @@ class CallSite:
     @guarded("recording a call", positional=3)
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
-        if len(args) == self._usual and not kwargs:
-            return self._open(dict(zip(self._names, args)), Call)  # noqa: B905 - the lengths are equal
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
     @guarded("looking at the arguments of a call", positional=3)
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
-        if len(args) == self._usual and not kwargs:
-            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
         return self._pick(args, kwargs)
 
     @guarded("recording a call", positional=3)

@@ -247,10 +247,10 @@ class Delivery:
                 self._failures[exporter.name] = 0
                 with self._progress:
                     self._progress.notify_all()
+                if segment.passed(exporter.name):
+                    self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
                 self._journal.prepare()
                 give_way()
-            if segment.passed(exporter.name):
-                self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
         self._tell_ends(exporter)
         return 0.0
 
@@ -260,19 +260,13 @@ class Delivery:
 
         Its segments may stay for a long time for another exporter, or be gone before this one looks.
         """
-        left = {
-            segment.header.token
-            for segment in tuple(self._journal.segments)
-            if not segment.passed(exporter.name)
-        }
-        for token in tuple(self._journal.ended):
-            told = (exporter.name, token)
-            if (
-                token not in left
-                and told not in self._told
-                and attempt(exporter.process_ended, token)[1] is None
-            ):
-                self._told.add(told)
+        untold = [token for token in tuple(self._journal.ended) if (exporter.name, token) not in self._told]
+        if untold:
+            segments = tuple(self._journal.segments)
+            left = {segment.header.token for segment in segments if not segment.passed(exporter.name)}
+            for token in untold:
+                if token not in left and attempt(exporter.process_ended, token)[1] is None:
+                    self._told.add((exporter.name, token))
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         self._failures[exporter.name] += 1

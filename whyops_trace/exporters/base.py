@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
@@ -111,16 +110,16 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
     lines, cursor = segment.read(exporter.name, exporter.reads)
     if not lines:
         return None
-    meant = [line for line in lines if not line.endswith(exporter.passed_over)]
+    meant = [place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over)]
+    taken = len(lines)
     outcomes: Sequence[Outcome] = ()
     if meant:
-        outcomes = exporter.export(Batch(segment.header.token, meant, adopted=adopted))
+        batch = Batch(segment.header.token, [lines[place] for place in meant], adopted=adopted)
+        outcomes = exporter.export(batch)
         if not 0 < len(outcomes) <= len(meant):
             raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(meant)} records")
-    taken = len(lines)
-    if len(outcomes) < len(meant):
-        places = (place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over))
-        taken = next(itertools.islice(places, len(outcomes), None))
+        if len(outcomes) < len(meant):
+            taken = meant[len(outcomes)]
     counts = Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),

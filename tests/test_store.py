@@ -20,9 +20,10 @@ from programs import run_code, start_code
 from whyops_trace import _database
 from whyops_trace._intake import SLICE
 from whyops_trace._prices import cost
+from whyops_trace._reading import _TURNS_OF_TRACE
 from whyops_trace._summary import SUMMARY_COLUMNS
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
-from whyops_trace.store import _TURNS_OF_TRACE, Store, TraceSummary
+from whyops_trace.store import Store, TraceSummary
 from whyops_trace.testing import ManualClock
 
 TOKEN = "9f2c41aa01be"
@@ -466,6 +467,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "ended_with": ("Refunded " * 50)[:119] + "…",
         "failed": False,
         "ended": True,
+        "repeated": 1,
         "running": False,
         "cost": None,
     }
@@ -532,7 +534,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert columns[5:] == list(TraceSummary.__struct_fields__[:-2])
+    assert columns[5:-2] == list(TraceSummary.__struct_fields__[:-2])
 
 
 # Costs
@@ -806,7 +808,7 @@ def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 3", r"traces\.db is a store of format 3 .*: upgrade it with pip install -U"),
+        ("PRAGMA user_version = 4", r"traces\.db is a store of format 4 .*: upgrade it with pip install -U"),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -846,28 +848,38 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_trace ON runs (trace);
 CREATE TABLE processes (token TEXT PRIMARY KEY, ended_at INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO traces SELECT * FROM new.traces;
+INSERT INTO traces SELECT
+    id, last_step, process, made_at, stored_at, trace_id, tags, metadata, agent_name, external_user_id, started_at,
+    last_at, event_count, tool_calls, llm_responses, errors, prompt_tokens, completion_tokens, cache_read_tokens,
+    cache_creation_tokens, asked, ended_with, failed, ended
+FROM new.traces;
 INSERT INTO events SELECT id, trace, step, parent, within, type, span, timestamp, key, payload FROM new.events;
 INSERT INTO runs SELECT * FROM new.runs;
 INSERT INTO processes SELECT * FROM new.processes;
 PRAGMA user_version = 1;
 """
+FORMAT_2 = """
+ALTER TABLE events ADD COLUMN turn TEXT;
+UPDATE events SET turn = (SELECT turn FROM new.events WHERE new.events.id = main.events.id);
+CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
+PRAGMA user_version = 2;
+"""
 
 
-def to_format_1(store: Store) -> list[Any]:
-    """Put a store of the first format in its place, and return what is in it."""
+def to_earlier_format(store: Store, number: int) -> list[Any]:
+    """Put a store of an earlier format in its place, and return what is in it."""
     store.close()
     before = content_of(store.path)
     new = store.path.rename(store.path.with_name("new.db"))
     with sqlite3.connect(store.path) as connection:
         connection.execute("ATTACH ? AS new", (str(new),))
-        connection.executescript(FORMAT_1)
+        connection.executescript(FORMAT_1 + (FORMAT_2 if number == 2 else ""))
     connection.close()
     return before
 
 
-def old_store(store: Store, turns: int = 5) -> list[Any]:
-    """Make a store of the first format, with turns of a model and a tool call; return what is in it."""
+def old_store(store: Store, turns: int = 5, number: int = 1) -> list[Any]:
+    """Make a store of an earlier format, with turns of a model and a tool call; return what is in it."""
     process = Process(run=f"{TOKEN}-1")
     odd = Process(trace="odd")
     lines = [answer(process, step) for step in range(1, turns + 1)]
@@ -878,12 +890,13 @@ def old_store(store: Store, turns: int = 5) -> list[Any]:
         (TOKEN, [answer(odd, 1), answer(odd, 2, usage="many", model=[1]), odd.line("llm_response", 3)])
     )
     store.process_ended(OTHER)
-    return to_format_1(store)
+    return to_earlier_format(store, number)
 
 
-def test_a_store_of_the_first_format_is_brought_up_to_date(store: Store) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number: int) -> None:
     """Nothing of it changes, and what its turns cost is known of those that were there and of new ones."""
-    before = old_store(store)
+    before = old_store(store, number=number)
     costs = {summary.trace_id: summary.cost for summary in store.traces()}
     store.ingest((OTHER, [answer(Process(OTHER, run=f"{OTHER}-1"), 1)]))
     after = store.trace("checkout-8841").cost
@@ -896,9 +909,10 @@ def test_a_store_of_the_first_format_is_brought_up_to_date(store: Store) -> None
     assert store.trace("odd").event_count == 3
 
 
-def test_what_the_first_format_held_is_all_there(store: Store) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_an_earlier_format_held_is_all_there(store: Store, number: int) -> None:
     """Row by row, in the tables of a store made today."""
-    before = old_store(store)
+    before = old_store(store, number=number)
     store.traces()
     store.close()
 
@@ -909,12 +923,13 @@ def test_a_payload_that_is_no_json_is_brought_along(store: Store) -> None:
     """It has no price, and neither has its trace."""
     old_store(store)
     with sqlite3.connect(store.path) as connection:
-        connection.execute("UPDATE events SET payload = '{' WHERE id = 2")
+        connection.execute("UPDATE events SET payload = '{' WHERE id IN (2, 6)")
+        before = connection.execute("SELECT * FROM events ORDER BY 1").fetchall()
     connection.close()
-    before = content_of(store.path)
 
     assert store.trace("checkout-8841").cost is None
-    assert [row[:10] for row in content_of(store.path)[1]] == before[1]
+    assert store.trace("checkout-8841").repeated == 1
+    assert [row[:10] for row in content_of(store.path)[1]] == before
 
 
 UPGRADER = """
@@ -945,16 +960,81 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
     assert content_of(store.path) == before
 
 
-def test_a_process_of_the_first_format_writes_nothing_more_once_the_store_is_newer(store: Store) -> None:
-    """Its turns would have no price; it is told at its first write, and keeps them in its journal."""
-    old_store(store)
+@pytest.mark.parametrize(
+    ("number", "statement", "message"),
+    [
+        (1, "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')", "11 columns but 10"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "27 columns but 24"),
+    ],
+)
+def test_a_process_of_an_earlier_format_writes_nothing_more_once_the_store_is_newer(
+    store: Store, number: int, statement: str, message: str
+) -> None:
+    """Something would be missing of what it stores; it is told at its first write, and keeps it in its journal."""
+    old_store(store, number=number)
     older = sqlite3.connect(store.path)
     older.execute("SELECT * FROM events").fetchall()
     store.traces()
 
-    with pytest.raises(sqlite3.OperationalError, match="has 11 columns but 10 values"):
-        older.execute("INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')")
+    with pytest.raises(sqlite3.OperationalError, match=message):
+        older.execute(statement, [None] * statement.count("?"))
     older.close()
+
+
+def calls(process: Process, *arguments: Any, tool: str = "search") -> list[bytes]:
+    """Return the requests of calls of a tool, one after the other."""
+    return [
+        encoded(tool_request(process, n, tool=tool, arguments=each)) for n, each in enumerate(arguments, 1)
+    ]
+
+
+#: Calls of a tool by their arguments, and how many in a row were alike at most.
+LOOPS: list[tuple[list[Any], int]] = [
+    ([], 0),
+    ([{"q": "tea"}], 1),
+    ([{"q": "tea"}, {"q": "tea"}, {"q": "coffee"}, {"q": "tea"}], 2),
+    ([{"q": "tea"}, {"q": "coffee"}, {"q": "coffee"}, {"q": "coffee"}, {"q": "tea"}, {"q": "tea"}], 3),
+    ([{"q": n % 2} for n in range(10)], 1),
+    ([[], [], "x", "x", "x", "x"], 4),
+]
+
+
+@pytest.mark.parametrize(("arguments", "longest"), LOOPS)
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_tool_called_with_the_same_arguments_is_counted(
+    store: Store, arguments: list[Any], longest: int, size: int
+) -> None:
+    """However the calls arrive, and whatever is recorded between them."""
+    process = Process()
+    lines = [line for call in calls(process, *arguments) for line in (call, process.line("error", 99))]
+    for start in range(0, len(lines), size):
+        store.ingest((TOKEN, lines[start : start + size]))
+        store.close()
+
+    assert [summary.repeated for summary in store.traces()] == ([longest] if arguments else [])
+
+
+def test_another_tool_or_several_calls_at_once_are_no_repetition(store: Store) -> None:
+    """What a loop consists of is one call, by name and arguments; strange contents are none."""
+    process = Process()
+    lines = [line for tool in "abab" for line in calls(process, {"q": 1}, tool=tool)]
+    two = {"toolCalls": [{"name": "a", "arguments": {}}] * 2}
+    odd = [two, two, two, "odd", "odd", "odd", {"toolCalls": 1}, {"toolCalls": 1}, None, None, None]
+    lines += [process.line("tool_call_request", 9, content=content) for content in odd]
+    store.ingest((TOKEN, lines))
+
+    assert store.trace("checkout-8841").repeated == 1
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_loops_of_an_earlier_format_are_found(store: Store, number: int) -> None:
+    """Bringing a store up to date counts what a new one counts while it is written."""
+    for place, (arguments, _) in enumerate(LOOPS):
+        process = Process(trace=f"t{place}")
+        store.ingest((TOKEN, [process.line("error", 99), *calls(process, *arguments)]))
+    to_earlier_format(store, number)
+
+    assert [store.trace(f"t{n}").repeated for n in range(len(LOOPS))] == [longest for _, longest in LOOPS]
 
 
 def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Store) -> None:

@@ -49,6 +49,10 @@ class Database:
         #: What tells the file that is open from another one of that name.
         self._file: tuple[int, int] | None = None
         self._paused = False
+        #: Counts the states that :meth:`version` saw, and the last of them.
+        self._version = 0
+        self._state: tuple[int, ...] = ()
+        self._opened = 0
         _databases.add(self)
 
     def __del__(self) -> None:
@@ -64,7 +68,30 @@ class Database:
         if not os.path.exists(self.path):  # nor if it may not even be looked at, where Path.exists() raises
             return []
         with self.session() as connection:
-            return connection.execute(statement, parameters).fetchall()
+            try:
+                return connection.execute(statement, parameters).fetchall()
+            except (
+                UnicodeEncodeError
+            ):  # half a character, such as one typed in another encoding, is nowhere in it
+                return []
+
+    def version(self) -> int:
+        """
+        Return a number that is another one whenever anything was written, by whichever process.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        if not os.path.exists(self.path):
+            return self._version
+        with self.session() as connection:
+            # SQLite counts what other connections write, and what this one does.
+            ((others,),) = connection.execute("PRAGMA data_version").fetchall()
+            state = (self._opened, others, connection.total_changes)
+            if state != self._state:
+                self._state = state
+                self._version += 1
+            return self._version
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -119,6 +146,7 @@ class Database:
             self._drop()
         if self._connection is None:
             _make_file(self.path)
+            self._opened += 1
             self._file = _identity(self.path)
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False

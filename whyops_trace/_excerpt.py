@@ -72,11 +72,19 @@ def message_text(content: object) -> str:
 
 
 def question(content: object) -> str:
-    """Return what a ``user_message`` asks: the text of its last message from a user."""
-    for message in reversed(list_of(get(content, "messages"))):
+    """Return what a ``user_message`` asks: the text of its last message from a user, or the text it consists of."""
+    if isinstance(content, str):
+        return content
+    messages = content if isinstance(content, list) else list_of(get(content, "messages"))
+    for message in reversed(messages):
         if get(message, "role") == "user":
             return message_text(get(message, "content"))
     return ""
+
+
+def answer(content: object) -> str:
+    """Return what an ``llm_response`` says, which may consist of its text."""
+    return message_text(content if isinstance(content, str) else get(content, "content"))
 
 
 def problem(error: object) -> str:

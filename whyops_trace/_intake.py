@@ -18,7 +18,7 @@ import msgspec
 from whyops_trace._guard import warn_once
 from whyops_trace._numbers import read_head, renumbered
 from whyops_trace._prices import is_billed
-from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, columns, from_columns
+from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, call_of, columns, from_columns
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
 #: keeps it for 5 ms: a step for each record would store 500 a second beside such a thread. Many more than
@@ -26,6 +26,12 @@ from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, columns
 SLICE: Final = 90
 #: Parameters of a statement that every build of SQLite takes.
 _MAX_PARAMETERS: Final = 999
+
+#: Numbers of traces and events that were deleted are not used again: somebody may still hold one.
+_NEXT_NUMBERS: Final = (
+    "SELECT max((SELECT coalesce(max(id), 0) FROM traces), trace) + 1,"
+    " max((SELECT coalesce(max(id), 0) FROM events), event) + 1 FROM deleted"
+)
 
 _decoder = msgspec.json.Decoder(Record)
 
@@ -56,7 +62,7 @@ def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[
     return taken
 
 
-def _turn(record: Record) -> str | None:
+def turn_of(record: Record) -> str | None:
     """Return what a turn of a model is priced by, as JSON; None for what is not billed."""
     metadata = record.metadata
     if not is_billed(record.event_type, metadata.wraps):
@@ -73,17 +79,94 @@ class StoredTrace:
         last_step: The highest step in it.
         made_at: When its first record was stored, in seconds since the epoch.
         summary: Its summary, brought up to date.
+        last_call: The number of its latest tool call, as :func:`~whyops_trace._summary.call_of` gives it.
+        alike: How many calls in a row were that one.
         changed: Whether the row has to be written.
     """
 
-    __slots__ = ("changed", "last_step", "made_at", "number", "summary")
+    __slots__ = ("alike", "changed", "last_call", "last_step", "made_at", "number", "summary")
 
-    def __init__(self, number: int, last_step: int, made_at: int, summary: TraceSummary) -> None:
+    def __init__(
+        self,
+        number: int,
+        last_step: int,
+        made_at: int,
+        summary: TraceSummary,
+        last_call: int | None = None,
+        alike: int = 0,
+    ) -> None:
         self.number = number
         self.last_step = last_step
         self.made_at = made_at
         self.summary = summary
+        self.last_call = last_call
+        self.alike = alike
         self.changed = False
+
+    def add(self, record: Record) -> None:
+        """Take one more record into account."""
+        self.summary.add(record)
+        self.changed = True
+        if record.event_type == "tool_call_request":
+            call = call_of(record)
+            self.alike = self.alike + 1 if call is not None and call == self.last_call else 1
+            self.last_call = call
+            self.summary.repeated = max(self.summary.repeated, self.alike)
+
+
+class StoredTraces:
+    """
+    The rows of the traces that a batch belongs to, inside one transaction.
+
+    Args:
+        connection: Where a transaction is open.
+        now: Seconds since the epoch.
+
+    Attributes:
+        next_event: The number that the next event gets; none was ever used before.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self._connection = connection
+        self._now = now
+        self._traces: dict[str, StoredTrace] = {}
+        ((self._next_trace, self.next_event),) = connection.execute(_NEXT_NUMBERS)
+
+    def __getitem__(self, trace_id: str) -> StoredTrace:
+        return self._traces[trace_id]
+
+    def load(self, trace_ids: Iterable[str]) -> None:
+        """Read the rows of traces, in this order where they are new: they are listed in it."""
+        ids = [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id not in self._traces]
+        if not ids:
+            return
+        found = self._connection.execute(
+            f"SELECT id, last_step, made_at, last_call, alike, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values
+            f" WHERE trace_id IN {marks(len(ids))}",
+            ids,
+        )
+        for number, last_step, made_at, last_call, alike, *values in found:
+            summary = from_columns(values)
+            self._traces[summary.trace_id] = StoredTrace(
+                number, last_step, made_at, summary, last_call, alike
+            )
+        for trace_id in ids:
+            if trace_id not in self._traces:
+                self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
+                self._next_trace += 1
+
+    def write(self, token: str) -> None:
+        """Write those that got new records, recorded by the process of that token."""
+        rows = [
+            (
+                *(trace.number, trace.last_step, token, trace.made_at, self._now),
+                *columns(trace.summary),
+                *(trace.last_call, trace.alike),
+            )
+            for trace in self._traces.values()
+            if trace.changed
+        ]
+        insert(self._connection, "INSERT OR REPLACE INTO traces", rows)
 
 
 class Intake:
@@ -99,21 +182,15 @@ class Intake:
     def __init__(self, connection: sqlite3.Connection, token: str, now: int) -> None:
         self._connection = connection
         self._token = token
-        self._now = now
-        self._traces: dict[str, StoredTrace] = {}
+        self._traces = StoredTraces(connection, now)
         self._shifts: dict[tuple[int, str], int] = {}
         self._new_runs: list[tuple[str, int, int]] = []
-        self._next_trace, self._next_event = (
-            connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0]  # noqa: S608
-            for table in ("traces", "events")
-        )
 
     def take(self, lines: Sequence[bytes]) -> list[bool]:
         """Store up to :data:`SLICE` records; return which of the lines were records."""
         records = [read(line) for line in lines]
         known = [record for record in records if record is not None]
-        # In their order, so that traces that were recorded on at the same time are listed in it.
-        self._load_traces([*dict.fromkeys(r.trace_id for r in known if r.trace_id not in self._traces)])
+        self._traces.load(record.trace_id for record in known)
         self._load_shifts({record.run for record in known if record.run is not None})
         rows: list[tuple[Any, ...]] = []
         taken: list[tuple[StoredTrace, Record]] = []
@@ -121,7 +198,7 @@ class Intake:
             if record is not None:
                 trace = self._traces[record.trace_id]
                 try:
-                    rows.append(self._row(self._next_event + len(rows), trace, record, line))
+                    rows.append(self._row(self._traces.next_event + len(rows), trace, record, line))
                     taken.append((trace, record))
                 except ValueError as error:
                     warn_once("store: not numbered", "Left out a record of unknown form: %s", error)
@@ -132,37 +209,7 @@ class Intake:
     def finish(self) -> None:
         """Write the new runs, and the summaries of all traces that got new records."""
         insert(self._connection, "INSERT INTO runs", self._new_runs)
-        insert(
-            self._connection,
-            "INSERT OR REPLACE INTO traces",
-            [
-                (
-                    trace.number,
-                    trace.last_step,
-                    self._token,
-                    trace.made_at,
-                    self._now,
-                    *columns(trace.summary),
-                )
-                for trace in self._traces.values()
-                if trace.changed
-            ],
-        )
-
-    def _load_traces(self, ids: list[str]) -> None:
-        if ids:
-            found = self._connection.execute(
-                f"SELECT id, last_step, made_at, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values in it
-                f" WHERE trace_id IN {marks(len(ids))}",
-                ids,
-            )
-            for number, last_step, made_at, *values in found:
-                summary = from_columns(values)
-                self._traces[summary.trace_id] = StoredTrace(number, last_step, made_at, summary)
-        for trace_id in ids:
-            if trace_id not in self._traces:
-                self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
-                self._next_trace += 1
+        self._traces.write(self._token)
 
     def _load_shifts(self, runs: set[str]) -> None:
         unknown = runs - {run for _, run in self._shifts}
@@ -191,7 +238,7 @@ class Intake:
             record.timestamp,
             record.idempotency_key,
             line.decode(),
-            _turn(record),
+            turn_of(record),
         )
 
     def _renumber(self, trace: StoredTrace, record: Record, run: str, line: bytes) -> bytes:
@@ -215,20 +262,30 @@ class Intake:
         return renumbered(line, numbers)
 
     def _begin_run(self, trace: StoredTrace, record: Record, run: str) -> int:
-        shift = 0 if "stepId" in record.given else trace.last_step
+        shift = 0 if "stepId" in record.given else self._shift(trace, record)
         self._shifts[trace.number, run] = shift
         self._new_runs.append((run, trace.number, shift))
         trace.summary.ended = False
         return shift
 
+    def _shift(self, trace: StoredTrace, record: Record) -> int:
+        """Return the shift of a run that begins with *record*, which may be here already: a collector took it first."""
+        if trace.last_step and record.step_id:
+            found = self._connection.execute(
+                "SELECT step FROM events WHERE trace = ? AND key = ?", (trace.number, record.idempotency_key)
+            ).fetchall()
+            if found:
+                return int(found[0][0]) - record.step_id
+        return trace.last_step
+
     def _store(self, rows: list[tuple[Any, ...]], taken: Iterable[tuple[StoredTrace, Record]]) -> None:
         """Insert the rows that are new, and let only those count."""
-        first, self._next_event = self._next_event, self._next_event + len(rows)
-        stored: range | set[int] = range(first, self._next_event)
+        first = self._traces.next_event
+        self._traces.next_event += len(rows)
+        stored: range | set[int] = range(first, first + len(rows))
         if insert(self._connection, "INSERT OR IGNORE INTO events", rows) < len(rows):
             found = self._connection.execute("SELECT id FROM events WHERE id >= ?", (first,))
             stored = {number for (number,) in found}
         for number, (trace, record) in enumerate(taken, first):
             if number in stored:
-                trace.summary.add(record)
-                trace.changed = True
+                trace.add(record)

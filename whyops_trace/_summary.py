@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -10,10 +11,10 @@ import msgspec
 from whyops_trace._clock import iso
 from whyops_trace._excerpt import (
     Tokens,
+    answer,
     excerpt,
     failure,
     get,
-    message_text,
     milliseconds,
     number,
     problem,
@@ -90,7 +91,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         ended_with: The beginning of the last answer or error.
         failed: Whether that is an error, and the trace did not end well after it.
         ended: Whether its block was left; a trace recorded on by hand never ends.
-        running: Whether more may come: it has not ended, and no one saw its process end.
+        repeated: How often, at most, a tool was called with the same arguments time after time.
+        running: Whether more may come: it has not ended, and no one saw its process end. Of a trace that was sent
+            to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: What all calls of models cost, in US dollars; None if that is not known of each of them.
     """
 
@@ -113,6 +116,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     ended_with: str = ""
     failed: bool = False
     ended: bool = False
+    repeated: int = 0
     running: bool = False
     cost: float | None = None
 
@@ -172,9 +176,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         self.cache_creation_tokens += counts.cache_creation
         if kind == "llm_response":
             self.llm_responses += record.metadata.wraps is not True
-            answer = excerpt(message_text(get(_decoded(record.content), "content")), EXCERPT)
-            if answer:
-                self.ended_with, self.failed = answer, False
+            said = excerpt(answer(_decoded(record.content)), EXCERPT)
+            if said:
+                self.ended_with, self.failed = said, False
 
     def _add_result(self, record: Record) -> None:
         if b'"error":{' in bytes(record.content):
@@ -193,6 +197,31 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     def _add_failure(self, error: object) -> None:
         self.ended_with, self.failed = excerpt(problem(error), EXCERPT), True
+
+
+class _Call(msgspec.Struct, gc=False):
+    name: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b""))
+    arguments: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b""))
+
+
+class _Calls(msgspec.Struct, rename="camel", gc=False):
+    tool_calls: list[_Call]
+
+
+_calls: Final = msgspec.json.Decoder(_Calls)
+
+
+def call_of(record: Record) -> int | None:
+    """
+    Return a number that tells the call of a ``tool_call_request`` from others, None if it is not exactly one.
+
+    Equal arguments have the same number if they are written alike, which those of one program are.
+    """
+    try:
+        calls = _calls.decode(record.content).tool_calls
+    except msgspec.DecodeError:
+        return None
+    return zlib.crc32(calls[0].arguments, zlib.crc32(calls[0].name)) if len(calls) == 1 else None
 
 
 #: The columns that :func:`columns` fills, for a statement.

@@ -1,0 +1,294 @@
+"""
+Events that clients of any language sent, on their way into the store: what they may hold, and the numbers they get.
+
+A record of our own comes numbered; such an event often does not. It is given numbers as a WhyOps server gives them, in
+the transaction that stores it, so that two collectors on one store number one trace in turns.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP
+from whyops_trace._clock import iso
+from whyops_trace._intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
+from whyops_trace._summary import Metadata, Record
+from whyops_trace.types import EventType
+
+_Id = Annotated[str, Meta(max_length=MAX_ID)]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+_Step = Annotated[int, Meta(ge=1, le=MAX_STEP)]
+_Time = Annotated[
+    str,
+    Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"),
+]
+
+
+class SentEvent(msgspec.Struct, rename="camel", kw_only=True, gc=False):
+    """
+    An event as a client sends it, within the bounds of a WhyOps server; what it may leave out is never null.
+
+    Attributes:
+        event_type: What happened.
+        trace_id: The trace it belongs to.
+        agent_name: The agent that did it.
+        span_id: Pairs a request with its response; "" to have one made.
+        step_id: Its number in the trace; left out to have it counted.
+        parent_step_id: The step it follows from; obeyed only beside a step of its own.
+        timestamp: When it happened, ISO 8601 ending in Z; the moment it arrives if left out.
+        metadata: An object, as it was written.
+        idempotency_key: Unique for each event of a trace; "" for an event that is another one each time.
+        external_user_id: The user the agent acts for.
+        user_id: Kept as it is, like the next three.
+        content: Any JSON, as it was written.
+    """
+
+    event_type: EventType
+    trace_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+    agent_name: _Name
+    span_id: _Id = ""
+    step_id: _Step | UnsetType = UNSET
+    parent_step_id: _Step | UnsetType = UNSET
+    timestamp: _Time | UnsetType = UNSET
+    metadata: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
+    idempotency_key: _Id = ""
+    external_user_id: Annotated[str, Meta(max_length=MAX_NAME)] | UnsetType = UNSET
+    user_id: UUID | UnsetType = UNSET
+    project_id: UUID | UnsetType = UNSET
+    environment_id: UUID | UnsetType = UNSET
+    provider_id: UUID | UnsetType = UNSET
+    content: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
+
+
+class SentMetadata(msgspec.Struct, rename="camel", gc=False):
+    """What matters of an event's metadata; each member may hold anything."""
+
+    tool: Any = None
+    model: Any = None
+    provider: Any = None
+    within: Any = 0
+    outcome: Any = None
+    usage: Any = None
+    wraps: Any = None
+    latency_ms: Any = None
+    trace: Any = None
+
+
+class Stored(NamedTuple):
+    """
+    What became of an event.
+
+    Attributes:
+        status: ``skipped`` if the trace has an event of that key already, which stays as it is.
+        number: What the store knows it by.
+        step: Its step.
+        parent: The step it follows from; None if there is none.
+        span: Its span id.
+    """
+
+    status: Literal["saved", "skipped"]
+    number: int
+    step: int
+    parent: int | None
+    span: str
+
+
+class _Line(msgspec.Struct, rename="camel", gc=False):
+    """A record of the store, its members in the order of a recorder's."""
+
+    event_type: str
+    trace_id: str
+    step_id: int
+    parent_step_id: int | UnsetType
+    metadata: Raw
+    span_id: str
+    timestamp: str
+    idempotency_key: str
+    agent_name: str
+    content: Raw
+    external_user_id: str | UnsetType = UNSET
+    user_id: UUID | UnsetType = UNSET
+    project_id: UUID | UnsetType = UNSET
+    environment_id: UUID | UnsetType = UNSET
+    provider_id: UUID | UnsetType = UNSET
+
+
+metadata_decoder: Final = msgspec.json.Decoder(SentMetadata)
+_encode: Final = msgspec.json.Encoder().encode
+#: The first part of a key that the store makes; random, so that no client's key is taken for one.
+_MADE: Final = f"collected-{secrets.token_hex(4)}-"
+
+
+class Collection:
+    """
+    Events of any traces, inside one transaction.
+
+    Args:
+        connection: Where a transaction is open.
+        now_ns: Nanoseconds since the epoch.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now_ns: int) -> None:
+        self._connection = connection
+        self._now = iso(now_ns)
+        self._traces = StoredTraces(connection, now_ns // 1_000_000_000)
+        #: What is stored under the keys of the events that are taken now.
+        self._known: dict[tuple[int, str], Stored] = {}
+
+    def take(self, events: Sequence[SentEvent]) -> list[Stored]:
+        """Store events, and return what became of each."""
+        stored: list[Stored] = []
+        for start in range(0, len(events), SLICE // 2):  # each may become two records
+            stored += self._take(events[start : start + SLICE // 2])
+        return stored
+
+    def finish(self) -> None:
+        """Write the summaries of all traces that got new records."""
+        self._traces.write("")  # whether their process lives nobody knows here
+
+    def _take(self, events: Sequence[SentEvent]) -> list[Stored]:
+        halves = [_halves(event) for event in events]
+        self._traces.load(event.trace_id for event in events)
+        self._look_up([event for several in halves for event in several if event.idempotency_key])
+        rows: list[tuple[Any, ...]] = []
+        results: list[Stored] = []
+        for event, *more in halves:
+            result = self._add(event, rows)
+            results.append(result)
+            for half in more:
+                half.step_id, half.parent_step_id, half.span_id = result.step + 1, result.step, result.span
+                if result.status == "saved":
+                    self._add(half, rows)
+        insert(self._connection, "INSERT INTO events", rows)
+        return results
+
+    def _look_up(self, events: Sequence[SentEvent]) -> None:
+        """Find the events that are stored already."""
+        wanted = [(self._traces[event.trace_id].number, event.idempotency_key) for event in events]
+        if not wanted:
+            return
+        places = ",".join(["(?,?)"] * len(wanted))
+        found = self._connection.execute(
+            f"WITH wanted (t, k) AS (VALUES {places}) SELECT trace, key, id, step, parent, span"  # noqa: S608
+            " FROM wanted CROSS JOIN events ON trace = t AND key = k",
+            [value for pair in wanted for value in pair],
+        )
+        for trace, key, number, step, parent, span in found:
+            self._known[trace, key] = Stored("skipped", number, step, parent, span or "")
+
+    def _add(self, event: SentEvent, rows: list[tuple[Any, ...]]) -> Stored:
+        """Number an event and add its row, unless it is stored already."""
+        trace = self._traces[event.trace_id]
+        known = self._known.get((trace.number, event.idempotency_key)) if event.idempotency_key else None
+        if known is not None:
+            return known._replace(status="skipped")
+        number = self._traces.next_event
+        self._traces.next_event += 1
+        step, parent = _numbers(event, trace.last_step)
+        trace.last_step = max(trace.last_step, step)
+        stored = Stored("saved", number, step, parent, event.span_id or f"span_{secrets.token_urlsafe(16)}")
+        if event.idempotency_key:
+            self._known[trace.number, event.idempotency_key] = stored
+        rows.append(self._row(event, trace, stored))
+        return stored
+
+    def _row(self, event: SentEvent, trace: StoredTrace, stored: Stored) -> tuple[Any, ...]:
+        """Return the row of an event, and let its trace count it."""
+        time = self._now if event.timestamp is UNSET else _milliseconds(event.timestamp)
+        key = event.idempotency_key or f"{_MADE}{stored.number}"
+        told = metadata_decoder.decode(event.metadata)
+        within = told.within if type(told.within) is int and 0 <= told.within <= MAX_STEP else 0
+        record = Record(
+            event_type=event.event_type,
+            trace_id=event.trace_id,
+            step_id=stored.step,
+            idempotency_key=key,
+            parent_step_id=stored.parent,
+            metadata=_summed_up(told, within),
+            span_id=stored.span,
+            timestamp=time,
+            agent_name=event.agent_name,
+            external_user_id=event.external_user_id or None,
+            content=event.content,
+        )
+        trace.add(record)
+        line = _Line(
+            event_type=event.event_type,
+            trace_id=event.trace_id,
+            step_id=stored.step,
+            parent_step_id=stored.parent or UNSET,
+            metadata=_on_one_line(event.metadata),
+            span_id=stored.span,
+            timestamp=time,
+            idempotency_key=key,
+            agent_name=event.agent_name,
+            content=_on_one_line(event.content),
+            external_user_id=event.external_user_id,
+            user_id=event.user_id,
+            project_id=event.project_id,
+            environment_id=event.environment_id,
+            provider_id=event.provider_id,
+        )
+        return (
+            *(stored.number, trace.number, stored.step, stored.parent, within),
+            *(event.event_type, stored.span, time, key, _encode(line).decode(), turn_of(record)),
+        )
+
+
+def _summed_up(told: SentMetadata, within: int) -> Metadata:
+    """Return what a summary takes into account."""
+    return Metadata(
+        within=within,
+        outcome=told.outcome,
+        model=told.model,
+        provider=told.provider,
+        usage=told.usage,
+        wraps=told.wraps,
+        latency_ms=told.latency_ms,
+        trace=told.trace,
+    )
+
+
+def _halves(event: SentEvent) -> tuple[SentEvent, ...]:
+    """Return the request and the response that the old ``tool_call`` stands for; any other event as it is."""
+    if event.event_type != "tool_call":
+        return (event,)
+    about = msgspec.json.decode(event.metadata, type=dict[str, Raw])
+    metadata = Raw(_encode({**about, "autoGenerated": True}))
+    halves = []
+    for kind in ("tool_call_request", "tool_call_response"):
+        half = copy.copy(event)
+        half.event_type, half.metadata = kind, metadata
+        if event.idempotency_key:
+            half.idempotency_key = f"{event.idempotency_key}_{kind.removeprefix('tool_call_')}"
+        halves.append(half)
+    return tuple(halves)
+
+
+def _numbers(event: SentEvent, last: int) -> tuple[int, int | None]:
+    """Return the step of an event and the one it follows from, in a trace whose highest step is *last*."""
+    if event.step_id is UNSET:
+        return last + 1, last or None
+    if event.parent_step_id is UNSET:
+        return event.step_id, event.step_id - 1 or None
+    return event.step_id, event.parent_step_id
+
+
+def _milliseconds(timestamp: str) -> str:
+    """Return a timestamp to the millisecond, as all records have it, so that texts sort as times do."""
+    seconds, _, fraction = timestamp[:-1].partition(".")
+    return f"{seconds}.{fraction[:3]:0<3}Z"
+
+
+def _on_one_line(raw: Raw) -> Raw:
+    """Return JSON without line breaks, which in texts are escaped, so that a record is one line."""
+    data = bytes(raw)
+    return Raw(data.replace(b"\n", b" ").replace(b"\r", b" ")) if b"\n" in data or b"\r" in data else raw

@@ -115,7 +115,7 @@ def test_old_traces_go_after_so_many_batches_or_bytes(
     monkeypatch.setattr(local, "PRUNE_BYTES", size)
     pruned: list[int] = []
     prune = exporter.store.prune
-    monkeypatch.setattr(exporter.store, "prune", lambda: pruned.append(number) or prune())
+    monkeypatch.setattr(exporter.store, "prune", lambda *limits: pruned.append(number) or prune(*limits))
     for number in range(1, 8):
         exporter.export(ended(f"t{number}"))
 

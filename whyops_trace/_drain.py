@@ -150,7 +150,7 @@ def drain(
 def _exporters(home: Path, settings: Settings, destinations: Sequence[str]) -> list[Exporter]:
     exporters: list[Exporter] = []
     if LocalExporter.name in destinations:
-        exporters.append(LocalExporter(home / STORE_FILE, hint=False))
+        exporters.append(LocalExporter(home / STORE_FILE, hint=False, retention=None))
     if SERVER in destinations:
         exporters.append(WhyOpsExporter(settings))
     return exporters

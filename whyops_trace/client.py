@@ -78,6 +78,10 @@ class WhyOps:
             oldest are dropped, and counted (``WHYOPS_MAX_JOURNAL_BYTES``; default 256 MiB).
         sample_rate: The share of traces that are recorded, 0 to 1; the others cost nothing (``WHYOPS_SAMPLE_RATE``;
             default 1). What decides is a hash of the trace id, so every process decides alike.
+        max_store_days: Days that the local store keeps a trace after it was last written to
+            (``WHYOPS_MAX_STORE_DAYS``; default 7).
+        max_store_bytes: Bytes that the local store takes at most, 1,048,576 or more; when they are used up the oldest
+            traces are deleted (``WHYOPS_MAX_STORE_BYTES``; default 512 MiB).
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -104,6 +108,8 @@ class WhyOps:
         max_event_bytes: int | None = None,
         max_journal_bytes: int | None = None,
         sample_rate: float | None = None,
+        max_store_days: float | None = None,
+        max_store_bytes: int | None = None,
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -121,6 +127,8 @@ class WhyOps:
             max_event_bytes=max_event_bytes,
             max_journal_bytes=max_journal_bytes,
             sample_rate=sample_rate,
+            max_store_days=max_store_days,
+            max_store_bytes=max_store_bytes,
         )
         processor = Processor(
             redact,
@@ -421,7 +429,7 @@ def _destinations(settings: Settings) -> list[Exporter]:
     if settings.store:
         from whyops_trace.exporters.local import LocalExporter
 
-        exporters.append(LocalExporter(settings.home / STORE_FILE))
+        exporters.append(LocalExporter(settings.home / STORE_FILE, retention=settings.retention))
     if settings.console:
         from whyops_trace.exporters.console import ConsoleExporter
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -27,8 +28,45 @@ MIN_EVENT_BYTES: Final = 10_000
 #: Bytes of the records that wait on disk, of one client, unless told otherwise, and the least that can be asked for.
 MAX_JOURNAL_BYTES: Final = 256 << 20
 MIN_JOURNAL_BYTES: Final = 1 << 20
+#: Days that the local store keeps a trace after it was last written to, and the bytes that all may take.
+MAX_STORE_DAYS: Final = 7.0
+MAX_STORE_BYTES: Final = 512 << 20
+#: The least room that can be asked for: an empty store takes some of it.
+MIN_STORE_BYTES: Final = 1 << 20
+
+#: The environment variables that are read.
+VARIABLES: Final = frozenset(
+    {
+        "WHYOPS_AGENT_NAME",
+        "WHYOPS_ANALYSE_URL",
+        "WHYOPS_API_KEY",
+        "WHYOPS_CONSOLE",
+        "WHYOPS_HOME",
+        "WHYOPS_MAX_EVENT_BYTES",
+        "WHYOPS_MAX_JOURNAL_BYTES",
+        "WHYOPS_MAX_STORE_BYTES",
+        "WHYOPS_MAX_STORE_DAYS",
+        "WHYOPS_PROXY_URL",
+        "WHYOPS_SAMPLE_RATE",
+        "WHYOPS_STORE",
+        "WHYOPS_TRACING",
+    }
+)
 
 Tracing = Literal["on", "off", "local"]
+
+
+class Retention(NamedTuple):
+    """
+    What the local store keeps; the arguments of :meth:`whyops_trace.store.Store.prune`.
+
+    Attributes:
+        max_age_seconds: Traces not written to for longer go.
+        max_bytes: If the store takes more, the oldest traces go.
+    """
+
+    max_age_seconds: float = MAX_STORE_DAYS * 86_400
+    max_bytes: int = MAX_STORE_BYTES
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
         max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
+        max_store_days: ``WHYOPS_MAX_STORE_DAYS``: days that the local store keeps a trace.
+        max_store_bytes: ``WHYOPS_MAX_STORE_BYTES``: bytes of the local store at most.
     """
 
     api_key: str
@@ -60,6 +100,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int
     max_journal_bytes: int
     sample_rate: float
+    max_store_days: float
+    max_store_bytes: int
+
+    @property
+    def retention(self) -> Retention:
+        """What the local store keeps."""
+        return Retention(self.max_store_days * 86_400, self.max_store_bytes)
 
     @property
     def server(self) -> bool:
@@ -90,6 +137,8 @@ def resolve(
     max_event_bytes: int | None = None,
     max_journal_bytes: int | None = None,
     sample_rate: float | None = None,
+    max_store_days: float | None = None,
+    max_store_bytes: int | None = None,
 ) -> Settings:
     """
     Return the settings of a client, each from its argument or, where that is None, from the environment.
@@ -114,17 +163,11 @@ def resolve(
         tracing=mode,
         store=not key or mode == "local" if store is None else store,
         console=bool(console),
-        max_event_bytes=_size(
-            "max_event_bytes", max_event_bytes, "WHYOPS_MAX_EVENT_BYTES", MIN_EVENT_BYTES, MAX_EVENT_BYTES
-        ),
-        max_journal_bytes=_size(
-            "max_journal_bytes",
-            max_journal_bytes,
-            "WHYOPS_MAX_JOURNAL_BYTES",
-            MIN_JOURNAL_BYTES,
-            MAX_JOURNAL_BYTES,
-        ),
+        max_event_bytes=_size("max_event_bytes", max_event_bytes, MIN_EVENT_BYTES, MAX_EVENT_BYTES),
+        max_journal_bytes=_size("max_journal_bytes", max_journal_bytes, MIN_JOURNAL_BYTES, MAX_JOURNAL_BYTES),
         sample_rate=_sample_rate(sample_rate),
+        max_store_days=_days(max_store_days),
+        max_store_bytes=_size("max_store_bytes", max_store_bytes, MIN_STORE_BYTES, MAX_STORE_BYTES),
     )
 
 
@@ -156,7 +199,8 @@ def _tracing(value: Tracing | bool | None) -> Tracing:
     return cast("Tracing", tracing)
 
 
-def _size(name: str, value: int | None, variable: str, least: int, default: int) -> int:
+def _size(name: str, value: int | None, least: int, default: int) -> int:
+    variable = f"WHYOPS_{name.upper()}"
     number: object = value
     if value is None:
         text = os.environ.get(variable, "").replace("_", "")
@@ -167,16 +211,37 @@ def _size(name: str, value: int | None, variable: str, least: int, default: int)
 
 
 def _sample_rate(value: float | None) -> float:
-    rate: object = value
-    if value is None:
-        rate = os.environ.get("WHYOPS_SAMPLE_RATE", "") or 1.0
-        with contextlib.suppress(ValueError):
-            rate = float(rate)
-    if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
+    rate = _number(value, "WHYOPS_SAMPLE_RATE", 1.0)
+    if rate is None or not 0 <= rate <= 1:
         raise ConfigurationError(
-            f"sample_rate (WHYOPS_SAMPLE_RATE) is {rate!r}; it must be a number from 0 to 1, such as 0.1."
+            f"sample_rate (WHYOPS_SAMPLE_RATE) is {_given(value, 'WHYOPS_SAMPLE_RATE')}; "
+            "it must be a number from 0 to 1, such as 0.1."
         )
-    return float(rate)
+    return rate
+
+
+def _days(value: float | None) -> float:
+    days = _number(value, "WHYOPS_MAX_STORE_DAYS", MAX_STORE_DAYS)
+    if days is None or not 0 < days < math.inf:
+        raise ConfigurationError(
+            f"max_store_days (WHYOPS_MAX_STORE_DAYS) is {_given(value, 'WHYOPS_MAX_STORE_DAYS')}; "
+            "it must be a number above 0, such as 30 or 0.5."
+        )
+    return days
+
+
+def _number(value: object, variable: str, default: float) -> float | None:
+    """Return a number that was given, or else stands in the environment; None if it is none."""
+    if value is None:
+        value = os.environ.get(variable, "") or default
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _given(value: object, variable: str) -> str:
+    """Return how to name a setting that cannot be obeyed."""
+    return repr(os.environ.get(variable) if value is None else value)
 
 
 def _text(name: str, value: str | None, variable: str) -> str:

@@ -41,7 +41,7 @@ def demo(home: Path) -> None:
 
     trace_id = f"demo-{random.getrandbits(24):06x}"
     # Local and stored, whatever the environment says: this is what the demo shows.
-    local = LocalExporter(home / STORE_FILE, hint=False)
+    local = LocalExporter(home / STORE_FILE, hint=False, retention=None)
     client = WhyOps("", "demo", home=home, tracing="local", store=False, console=False, exporters=[local])
     with TemporaryDirectory() as folder, scripted.serve() as url:
         letter = agent.handle_ticket(client, trace_id, url, Shop(Path(folder)), _TICKET)

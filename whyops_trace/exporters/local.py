@@ -15,6 +15,7 @@ from whyops_trace._excerpt import clean
 from whyops_trace._home import STORE_FILE, command_line
 from whyops_trace.exporters.base import LAST, Batch, Exporter, Outcome, hand_over
 from whyops_trace.journal import Segment, segments_in
+from whyops_trace.settings import Retention
 from whyops_trace.store import Store
 
 #: The store is pruned after that many batches, or bytes, whichever comes first.
@@ -33,8 +34,8 @@ class LocalExporter(Exporter):
     Args:
         path: The file; see :class:`~whyops_trace.store.Store`.
         hint: Whether to say on standard error, if that is a terminal, how to see the first trace that ends.
-        It is
-            said once in a process.
+            It is said once in a process.
+        retention: What the file keeps; None deletes nothing.
     """
 
     name = "local"
@@ -42,8 +43,15 @@ class LocalExporter(Exporter):
     #: The process in which the hint was said last; a forked child says it again.
     _hinted_in: ClassVar[int] = 0
 
-    def __init__(self, path: str | os.PathLike[str], *, hint: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        hint: bool = True,
+        retention: Retention | None = Retention(),  # noqa: B008 - a tuple
+    ) -> None:
         self.store = Store(path)
+        self._retention = retention
         self._hint = hint
         self._batches = 0
         self._bytes = 0
@@ -82,7 +90,8 @@ class LocalExporter(Exporter):
         self._bytes += size
         if due:
             self._bytes = 0
-            self.store.prune()
+            if self._retention is not None:
+                self.store.prune(*self._retention)
 
     def _say_how_to_see(self, end: bytes | None) -> None:
         if end is None or sys.stderr is None:
@@ -99,6 +108,9 @@ def take_in(home: Path) -> int:
     """
     Store what dead processes left in the journals below a home, and note that they are gone.
 
+    Nothing is deleted: how long traces are kept is a setting of the programs that record, which whoever looks at
+    the traces need not know.
+
     Returns:
         How many records were stored.
 
@@ -107,7 +119,7 @@ def take_in(home: Path) -> int:
         OSError: if the journals cannot be read.
     """
     stored = 0
-    exporter = LocalExporter(home / STORE_FILE, hint=False)
+    exporter = LocalExporter(home / STORE_FILE, hint=False, retention=None)
     with contextlib.closing(exporter):
         for segment in segments_in(home):
             if exporter.name in segment.header.destinations:

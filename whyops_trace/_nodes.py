@@ -14,12 +14,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from whyops_trace._excerpt import (
     Tokens,
+    answer,
     clean,
     elapsed,
     excerpt,
     failure,
     get,
-    message_text,
     number,
     problem,
     question,
@@ -33,6 +33,8 @@ Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
 
 #: Characters kept of arguments, results and errors; more never fits on a line.
 _KEPT: Final = 200
+#: The responses whose requests may be told by their spans.
+_PAIRED_BY_SPAN: Final = ("tool_call_response", "embedding_response")
 #: A key made by the recorder: the token of its process, and a number.
 _OWN_KEY: Final = re.compile(r"([0-9a-f]{12})-\d+")
 
@@ -59,8 +61,11 @@ class Node:
         tokens: What it took, for calls of models.
         cost: What it cost, in US dollars; None if that is not known.
         answer: The step of a model's answer, 0 while there is none.
+        response: The step of the record that closed it, 0 while there is none.
         asked_by: The call of a model that asked for this one, if that is known.
         children: What ran inside it.
+        parent: What it ran inside of, None at the top.
+        span: The span that a response may name it by, "" if there is none.
     """
 
     kind: Kind
@@ -81,6 +86,9 @@ class Node:
     answer: int = 0
     asked_by: Node | None = field(default=None, repr=False, compare=False)
     children: list[Node] = field(default_factory=list)
+    response: int = 0
+    parent: Node | None = field(default=None, repr=False, compare=False)
+    span: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -129,13 +137,13 @@ def build(
         ended: Says of the token of a process whether it is gone.
         priced: Whether to tell what calls of models cost; for the first of them the price data is loaded.
     """
-    builder = _Builder(priced)
+    builder = TreeBuilder(priced)
     for event in events:
-        builder.add(_Event.of(event, builder.process))
+        builder.add(Record.of(event, builder.process))
     return builder.finish(ended)
 
 
-class _Event(NamedTuple):
+class Record(NamedTuple):
     """The members of a record that place it, each with a type that can be relied on."""
 
     kind: str
@@ -149,9 +157,10 @@ class _Event(NamedTuple):
     content: Any
     trace_id: str
     agent_name: str
+    span: str
 
     @classmethod
-    def of(cls, event: Mapping[str, Any], process: str) -> _Event:
+    def of(cls, event: Mapping[str, Any], process: str) -> Record:
         """Return the members of *event*; one with a key of the user's is by the same process as the one before."""
         metadata = dict_of(event.get("metadata"))
         run = text_of(event.get("run"))
@@ -168,11 +177,17 @@ class _Event(NamedTuple):
             event.get("content"),
             text_of(event.get("traceId")),
             text_of(event.get("agentName")),
+            text_of(event.get("spanId")),
         )
 
 
-class _Builder:
-    """Makes nodes of records one by one. A node hangs below one that was made before it, so there are no loops."""
+class TreeBuilder:
+    """
+    Makes nodes of records one by one. A node hangs below one that was made before it, so there are no loops.
+
+    Args:
+        priced: Whether to tell what calls of models cost.
+    """
 
     def __init__(self, priced: bool) -> None:
         self.process = ""
@@ -186,16 +201,18 @@ class _Builder:
         #: By run and step: processes that record on one trace at the same time may use a number twice.
         self._by_run: dict[tuple[str, int], Node] = {}
         self._by_step: dict[int, Node] = {}
+        #: Requests by the type of their response and their span.
+        self._by_span: dict[tuple[str, str], Node] = {}
 
-    def add(self, event: _Event) -> None:
-        """Take the next record."""
+    def add(self, event: Record) -> Node | None:
+        """Take the next record; return the node that it begins, closes or belongs to, None if there is none."""
         self.process = event.process
         tree = self._tree
         tree.trace_id = tree.trace_id or clean(event.trace_id)
         tree.agent_name = tree.agent_name or clean(event.agent_name)
         self._first = min(self._first or event.timestamp, event.timestamp)
         self._last = max(self._last, event.timestamp)
-        _HANDLERS.get(event.kind, _Builder._other)(self, event)
+        return _HANDLERS.get(event.kind, TreeBuilder._other)(self, event)
 
     def finish(self, ended: Callable[[str], bool]) -> TraceTree:
         """Return the tree, once all records were added."""
@@ -212,39 +229,52 @@ class _Builder:
             tree.duration_ms = max(tree.duration_ms or 0.0, self._latency)
         return tree
 
-    def _find(self, event: _Event, step: int) -> Node | None:
+    def _find(self, event: Record, step: int) -> Node | None:
         return self._by_run.get((event.run, step)) or self._by_step.get(step)
 
-    def _enclosing(self, event: _Event) -> Node | None:
+    def _enclosing(self, event: Record) -> Node | None:
         return self._find(event, event.within) if event.within else None
 
-    def _place(self, event: _Event, kind: Kind, name: str, awaits: str = "", arguments: str = "") -> Node:
+    def _place(self, event: Record, kind: Kind, name: str, awaits: str = "", arguments: str = "") -> Node:
         """Make a node and hang it below the call it ran in; at the top if there is no such call."""
         status: Status = "running" if awaits and kind != "event" else "ok"
         node = Node(kind, _line(name), event.step, event.timestamp, event.process, awaits, status)
         node.arguments = _line(arguments)
-        parent = self._enclosing(event)
+        node.parent = parent = self._enclosing(event)
         (parent.children if parent else self._tree.nodes).append(node)
         self._nodes.append(node)
         self._number(node, event)
+        if awaits in _PAIRED_BY_SPAN and event.span:
+            node.span = event.span
+            self._by_span[awaits, event.span] = node
         return node
 
-    def _number(self, node: Node, event: _Event) -> None:
+    def _number(self, node: Node, event: Record) -> None:
         """Let the step of an event lead to a node."""
         if event.step:
             self._by_run[event.run, event.step] = self._by_step[event.step] = node
 
-    def _awaiting(self, event: _Event) -> Node | None:
-        """Return the request that a response closes, None if it is not there or closed already."""
-        node = self._find(event, event.parent)
-        return node if node is not None and node.awaits == event.kind else None
+    def _awaiting(self, event: Record) -> Node | None:
+        """
+        Return the request that a response closes, None if it is not there or closed already.
 
-    def _close(self, node: Node, event: _Event, error: object = None) -> None:
+        Our own responses name its step. Those of other clients name its span, and follow from whatever came before.
+        """
+        named = self._find(event, event.parent)
+        if named is not None and named.awaits != event.kind:
+            named = None
+        if event.run or (named is not None and named.span in ("", event.span)):
+            return named
+        paired = self._by_span.get((event.kind, event.span))
+        return paired if paired is not None and paired.awaits == event.kind else named
+
+    def _close(self, node: Node, event: Record, error: object = None) -> None:
         """Note how a call ended. One that reported an error before stays failed."""
         node.latency_ms = number(event.metadata.get("latencyMs"))
         if node.latency_ms is None and node.awaits:
             node.latency_ms = elapsed(node.started, event.timestamp)
         node.awaits = ""
+        node.response = event.step
         model = _line(text_of(event.metadata.get("model")))
         node.model = model if model != node.name else ""
         if error is not None or event.metadata.get("outcome") == "error":
@@ -254,7 +284,7 @@ class _Builder:
         elif node.status == "running":
             node.status = "ok"
 
-    def _tool_request(self, event: _Event) -> None:
+    def _tool_request(self, event: Record) -> Node:
         self._tree.tool_calls += 1
         calls = list_of(get(event.content, "toolCalls"))
         name = text_of(event.metadata.get("tool")) or ", ".join(text_of(get(call, "name")) for call in calls)
@@ -263,8 +293,9 @@ class _Builder:
         step = _step(event.metadata.get("requestedBy"))
         asked_by = self._find(event, step) if step else None
         node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
+        return node
 
-    def _tool_response(self, event: _Event) -> None:
+    def _tool_response(self, event: Record) -> Node:
         node = self._awaiting(event) or self._place(event, "tool", text_of(event.metadata.get("tool")))
         results = get(event.content, "toolResults")
         error = failure(results)
@@ -272,8 +303,9 @@ class _Builder:
             alone = isinstance(results, dict) and list(results) == ["result"]
             node.result = _line(value(results["result"] if alone else results))
         self._close(node, event, error)
+        return node
 
-    def _message(self, event: _Event) -> None:
+    def _message(self, event: Record) -> Node:
         """Take the request of a model: of a traced function, or recorded by hand, where it may stay without answer."""
         if event.kind == "user_message":
             by_hand, asked = "user", question(event.content)
@@ -283,9 +315,9 @@ class _Builder:
                 _said(get(event.content, "output")),
             )
         function = text_of(event.metadata.get("function"))
-        self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
+        return self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
 
-    def _llm_response(self, event: _Event) -> None:
+    def _llm_response(self, event: Record) -> Node:
         self._tree.llm_responses += event.metadata.get("wraps") is not True
         model = text_of(event.metadata.get("model"))
         node = self._awaiting(event) or self._place(event, "llm", model)
@@ -293,67 +325,74 @@ class _Builder:
             node.kind, node.name = "llm", _line(model)
         calls = list_of(get(event.content, "toolCalls"))
         node.calls = _line(", ".join(text_of(get(get(call, "function"), "name")) for call in calls))
-        node.result = _line(message_text(get(event.content, "content")))
+        node.result = _line(answer(event.content))
         node.answer = event.step
         self._number(node, event)
         self._add_tokens(node, event)
         self._close(node, event)
+        return node
 
-    def _embedding_request(self, event: _Event) -> None:
+    def _embedding_request(self, event: Record) -> Node:
         name = text_of(event.metadata.get("function")) or "embedding"
         inputs = value(get(event.content, "input"))
-        self._place(event, "embedding", name, "embedding_response", inputs)
+        return self._place(event, "embedding", name, "embedding_response", inputs)
 
-    def _embedding_response(self, event: _Event) -> None:
+    def _embedding_response(self, event: Record) -> Node:
         node = self._awaiting(event) or self._place(event, "embedding", "embedding")
         count, size = (get(event.content, key) for key in ("embeddingCount", "firstEmbeddingDimensions"))
         node.result = _line(f"{value(count)} x {value(size)}")
         self._add_tokens(node, event)
         self._close(node, event)
+        return node
 
-    def _thinking(self, event: _Event) -> None:
+    def _thinking(self, event: Record) -> Node:
         name = event.metadata.get("step")
         if isinstance(name, str):
-            self._place(event, "step", name, "step_end", _shown(event.metadata.get("input")))
-        elif self._call_of(event, "function") is None:
-            self._place(event, "event", "thinking", arguments=text_of(get(event.content, "thinking")))
+            return self._place(event, "step", name, "step_end", _shown(event.metadata.get("input")))
+        call = self._call_of(event, "function")
+        thinking = text_of(get(event.content, "thinking"))
+        return call or self._place(event, "event", "thinking", arguments=thinking)
 
-    def _step_end(self, event: _Event) -> None:
+    def _step_end(self, event: Record) -> Node:
         node = self._find(event, event.step)
         if node is None or node.awaits != "step_end":
             node = self._place(event, "step", text_of(event.metadata.get("step")))
             node.started = text_of(event.metadata.get("startedAt")) or node.started
         node.result = _line(_shown(get(event.content, "output")))
         self._close(node, event, get(event.content, "error"))
+        return node
 
-    def _error(self, event: _Event) -> None:
+    def _error(self, event: Record) -> Node:
         self._tree.errors += 1
         call = self._call_of(event, "tool") or self._call_of(event, "function")
         node = call or self._place(event, "event", "error")
         node.status, node.error = "error", _line(problem(event.content))
         if call is not None and call.kind != "tool":  # for a tool a response follows
             self._close(call, event)
+        return node
 
-    def _call_of(self, event: _Event, key: str) -> Node | None:
+    def _call_of(self, event: Record, key: str) -> Node | None:
         """Return the open call that recorded this of itself; None if its body did, or the user by hand."""
         call = self._enclosing(event)
         name = event.metadata.get(key)
         own = call is not None and call.awaits and isinstance(name, str) and _line(name) == call.name
         return call if own else None
 
-    def _trace_end(self, event: _Event) -> None:
+    def _trace_end(self, event: Record) -> Node | None:
         self._latency = max(self._latency or 0.0, number(event.metadata.get("latencyMs")) or 0.0)
         outcome = event.metadata.get("outcome")
-        if outcome in ("error", "cancelled"):
-            node = Node("event", "trace", 0, event.timestamp, status=outcome)
-            node.error = _line(problem(get(event.content, "error")))
-            self._tree.nodes.append(node)
-            self._failed = self._failed or outcome == "error"
+        if outcome not in ("error", "cancelled"):
+            return None
+        node = Node("event", "trace", 0, event.timestamp, status=outcome)
+        node.error = _line(problem(get(event.content, "error")))
+        self._tree.nodes.append(node)
+        self._failed = self._failed or outcome == "error"
+        return node
 
-    def _other(self, event: _Event) -> None:
-        self._place(event, "event", event.kind or "event", arguments=_said(event.content))
+    def _other(self, event: Record) -> Node:
+        return self._place(event, "event", event.kind or "event", arguments=_said(event.content))
 
-    def _add_tokens(self, node: Node, event: _Event) -> None:
+    def _add_tokens(self, node: Node, event: Record) -> None:
         node.tokens = Tokens.of(event.metadata.get("usage"))
         self._tree.tokens = self._tree.tokens.plus(node.tokens)
         if self._priced and is_billed(event.kind, event.metadata.get("wraps")):
@@ -362,18 +401,18 @@ class _Builder:
             self._costs.append(amount)
 
 
-_HANDLERS: Final[dict[str, Callable[[_Builder, _Event], None]]] = {
-    "tool_call_request": _Builder._tool_request,
-    "tool_call_response": _Builder._tool_response,
-    "user_message": _Builder._message,
-    "tool_result": _Builder._message,
-    "llm_response": _Builder._llm_response,
-    "llm_thinking": _Builder._thinking,
-    "embedding_request": _Builder._embedding_request,
-    "embedding_response": _Builder._embedding_response,
-    "error": _Builder._error,
-    "step_end": _Builder._step_end,
-    "trace_end": _Builder._trace_end,
+_HANDLERS: Final[dict[str, Callable[[TreeBuilder, Record], Node | None]]] = {
+    "tool_call_request": TreeBuilder._tool_request,
+    "tool_call_response": TreeBuilder._tool_response,
+    "user_message": TreeBuilder._message,
+    "tool_result": TreeBuilder._message,
+    "llm_response": TreeBuilder._llm_response,
+    "llm_thinking": TreeBuilder._thinking,
+    "embedding_request": TreeBuilder._embedding_request,
+    "embedding_response": TreeBuilder._embedding_response,
+    "error": TreeBuilder._error,
+    "step_end": TreeBuilder._step_end,
+    "trace_end": TreeBuilder._trace_end,
 }
 
 

@@ -39,8 +39,8 @@ _CALLS: Final = ("function_call", "custom_tool_call", *_BUILT_IN)
 #: Members under which a call says what the tool is given.
 _ARGUMENTS: Final = ("arguments", "input", "actions", "action", "operation")
 #: Roles and item types under which a tool's result goes back to a model.
-_TOOL_ROLES: Final = ("tool", "function")
-_TOOL_ITEMS: Final = ("tool_result", *(f"{call}_output" for call in _CALLS))
+TOOL_ROLES: Final = ("tool", "function")
+TOOL_ITEMS: Final = ("tool_result", *(f"{call}_output" for call in _CALLS))
 
 
 class Request(msgspec.Struct):
@@ -132,11 +132,11 @@ def _messages(said: Any) -> list[Any]:
 def _tool_result(messages: list[Any]) -> tuple[str, Any]:
     """Return the name and output of the tool whose result ends the conversation, or ``("", None)``."""
     last = dict_of(messages[-1])
-    if last.get("role") in _TOOL_ROLES:
+    if last.get("role") in TOOL_ROLES:
         return _tool_name(messages, last.get("tool_call_id"), last), last.get("content")
     # What the user adds to the results of tools stands after them in the same message.
     for block in reversed([last, *dicts_of(last.get("content"))]):
-        if block.get("type") in _TOOL_ITEMS:
+        if block.get("type") in TOOL_ITEMS:
             call_id = block.get("tool_use_id") or block.get("call_id")
             return _tool_name(messages, call_id, block), block.get("content", block.get("output"))
     return "", None

@@ -1,0 +1,183 @@
+"""Puts what a trace tells in the order of reading, each tool call with the turn that it belongs to."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+from typing import Final
+
+from whyops_trace._messages import fingerprint
+from whyops_trace._nodes import Node
+from whyops_trace._retries import Made, count_repeats, followers, link_tools, link_turns
+from whyops_trace._shapes import dict_of
+from whyops_trace._telling import Telling
+from whyops_trace._turns import Call, Section, Story, ToolUse, Turn
+
+#: Calls of one tool that were asked for and not made yet, among which a call that was made is looked for.
+_REMEMBERED: Final = 100
+#: Names in a path; of a deeper one the innermost.
+_DEEPEST: Final = 50
+
+
+class Arrangement:
+    """
+    The sections of a story, and what of it belongs together.
+
+    Args:
+        telling: What was told.
+        story: The story, which gets its sections and steps.
+
+    Attributes:
+        turns: The turns, by their numbers less one.
+        made: The tool calls, in order.
+        after: The turns that go on from each turn, by its number.
+        roots: For each turn number the number of the turn that its conversation began with.
+        rows: Identical tool calls that follow each other, two or more.
+    """
+
+    def __init__(self, telling: Telling, story: Story) -> None:
+        self.turns: list[Turn] = []
+        self.made: list[Made] = []
+        self.roots: dict[int, int] = {}
+        self._telling = telling
+        self._story = story
+        self._places: dict[int, int] = {}
+        self._paths: dict[int, list[str]] = {0: []}
+        self._turn_before: dict[int, Turn] = {}
+        self._asked: dict[str, deque[tuple[Turn, Call]]] = {}
+        for node in telling.order:
+            self._add(node)
+        self._number_steps()
+        self._link_turns()
+        self.after = followers(self.turns)
+        link_turns(self.turns, self.after)
+        link_tools(self.made, self.after)
+        self.rows = count_repeats(self.made, self.roots)
+
+    def turn_of(self, step: int) -> Turn | None:
+        """Return the turn that a step is shown with, None if there is none."""
+        place = self._story.steps.get(step)
+        return None if place is None else self._story.sections[place].turn
+
+    def _add(self, node: Node) -> None:
+        telling = self._telling
+        entry = telling.turns.get(id(node))
+        if id(node) in telling.parts and entry is None:
+            return
+        if entry is not None:
+            if not entry.repeats and id(entry.turn.node) not in self._places:
+                self._add_turn(entry.turn)
+        elif id(node) in telling.uses:
+            self._add_use(telling.uses[id(node)])
+        elif node.kind == "step":
+            self._append(node, Section(self._path(node.parent), node))
+        else:
+            self._loose(node).others.append(node)
+
+    def _append(self, node: Node, section: Section) -> None:
+        self._places[id(node)] = len(self._story.sections)
+        self._story.sections.append(section)
+
+    def _add_turn(self, turn: Turn) -> None:
+        turn.number = len(self.turns) + 1
+        self.turns.append(turn)
+        self._turn_before[_scope(turn.node)] = turn
+        self._append(turn.node, Section(self._path(turn.node.parent), turn=turn))
+        for call in turn.calls:
+            self._asked.setdefault(call.name, deque(maxlen=_REMEMBERED)).append((turn, call))
+
+    def _add_use(self, use: ToolUse) -> None:
+        """Put a tool call with the turn that asked for it, or else ran before it in the same place."""
+        node = use.node
+        turn, call = self._asker(use)
+        if call is not None:
+            call.step = node.step
+        turn = turn or self._turn_before.get(_scope(node))
+        self.made.append(Made(use, turn, call))
+        if turn is not None:
+            turn.tools.append(use)
+            self._places[id(node)] = self._places[id(turn.node)]
+        else:
+            self._loose(node).tools.append(use)
+
+    def _asker(self, use: ToolUse) -> tuple[Turn | None, Call | None]:
+        """Return the turn that asked for a tool call, and the call as it asked for it."""
+        node = use.node
+        entry = self._telling.turns.get(id(node.asked_by)) if node.asked_by is not None else None
+        if entry is not None:
+            askers = [inner.turn for inner in entry.innermost()]
+            open_calls = [
+                (turn, call)
+                for turn in askers
+                for call in turn.calls
+                if call.name == node.name and not call.step
+            ]
+            fitting = [one for one in open_calls if _fits(one[1], use)]
+            return next(iter(fitting or open_calls), (askers[-1], None))
+        for turn, call in self._asked.get(node.name, ()):
+            if not call.step and 0 < turn.node.answer < node.step and _fits(call, use):
+                return turn, call
+        return None, None
+
+    def _loose(self, node: Node) -> Section:
+        """Return the section for a node that belongs to no turn: the one before it, if that is of such nodes too."""
+        path = self._path(node.parent)
+        last = self._story.sections[-1] if self._story.sections else None
+        if last is None or last.path != path or last.node or last.turn:
+            self._story.sections.append(Section(path))
+        self._places[id(node)] = len(self._story.sections) - 1
+        return self._story.sections[-1]
+
+    def _path(self, node: Node | None) -> list[str]:
+        """Return the names of the steps and tools from the top down to a node."""
+        inner: list[Node] = []
+        while node is not None and id(node) not in self._paths:
+            inner.append(node)
+            node = node.parent
+        path = self._paths[id(node) if node is not None else 0]
+        for node in reversed(inner):
+            path = [*path[1 - _DEEPEST :], node.name] if node.kind in ("step", "tool") else path
+            self._paths[id(node)] = path
+        return path
+
+    def _number_steps(self) -> None:
+        """Tell which section shows which step."""
+        telling, places = self._telling, self._places
+        for entry in telling.turns.values():
+            turn = next(entry.innermost()).turn
+            places.setdefault(id(entry.turn.node), places.get(id(turn.node), 0))
+        for step, node in telling.steps.items():
+            shown = telling.parts.get(id(node), node)
+            self._story.steps[step] = places.get(id(shown), 0)
+
+    def _link_turns(self) -> None:
+        """Tell each turn which one it goes on from, and how much the prompt grew since."""
+        for entry in self._telling.turns.values():
+            sent, turn = entry.sent, entry.turn
+            if sent is not None and sent.base is not None and turn.number:
+                turn.continues = sent.base.number
+        for turn in self.turns:
+            before = self.turns[turn.continues - 1] if turn.continues else None
+            self.roots[turn.number] = self.roots.get(turn.continues, turn.number)
+            tokens = [one.node.tokens for one in (before, turn) if one is not None and one.node.tokens]
+            if len(tokens) == 2 and all(count.sent for count in tokens):
+                turn.grown = sum(new.sent - old.sent for old, new in pairwise(tokens))
+
+
+def _fits(call: Call, use: ToolUse) -> bool:
+    """Whether a tool was called as a model asked for it; what has a default may have been left out."""
+    if isinstance(call.arguments, dict) and isinstance(use.arguments, dict):
+        given = dict_of(use.arguments)
+        return all(name in given and _same(asked, given[name]) for name, asked in call.arguments.items())
+    return _same(call.arguments, use.arguments)
+
+
+def _same(one: object, other: object) -> bool:
+    try:
+        return one == other
+    except RecursionError:
+        return fingerprint(one) == fingerprint(other)
+
+
+def _scope(node: Node) -> int:
+    return id(node.parent) if node.parent is not None else 0

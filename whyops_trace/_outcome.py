@@ -1,0 +1,187 @@
+"""How a trace ended, and what failed on the way: in words that never say "ok" of a run with failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from whyops_trace._arrangement import Arrangement
+from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._nodes import Node
+from whyops_trace._retries import failed
+from whyops_trace._telling import Telling
+from whyops_trace._turns import Story, ToolUse, Turn
+
+#: Characters of an error in the status.
+_ERROR: Final = 160
+#: Finish reasons, in lower case, of answers that were cut off by a limit or a filter.
+LIMITS: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
+FILTERS: Final = frozenset({"content_filter", "safety", "refusal", "guardrail_intervened"})
+
+
+class Trouble(NamedTuple):
+    """
+    A call that failed of itself, and did not only pass on what failed inside it.
+
+    Attributes:
+        node: Its node.
+        use: The tool call, if it is one.
+        turn: The turn, if it is one.
+    """
+
+    node: Node
+    use: ToolUse | None = None
+    turn: Turn | None = None
+
+    @property
+    def error(self) -> str:
+        """``Type: message``, whole if it was recorded of a call."""
+        said = self.use.error if self.use else self.turn.error if self.turn else self.node.error
+        return said or self.node.error or "failed"
+
+
+class Failures:
+    """
+    What failed in a trace, and what became of it.
+
+    Attributes:
+        found: What failed of itself, in the order it began.
+    """
+
+    def __init__(self, telling: Telling, arrangement: Arrangement) -> None:
+        self.found = list(_troubles(telling, arrangement))
+        self._uses = {one.use.node.step: one.use for one in arrangement.made if one.use.retry_of}
+        self._turns = arrangement.turns
+        #: The last try of each call and turn, so that a long row of failures is not walked for each of them.
+        self._last_uses: dict[int, ToolUse] = {}
+        self._last_turns: dict[int, Turn] = {}
+        for one in reversed(arrangement.made):
+            use = one.use
+            self._last_uses[use.node.step] = self._last_uses.get(use.retried_by, use)
+        for turn in reversed(arrangement.turns):
+            self._last_turns[turn.number] = self._last_turns.get(turn.retried_by, turn)
+
+    def tries_of_use(self, use: ToolUse) -> Iterator[ToolUse]:
+        """Yield the calls that tried a tool call again, one after the other."""
+        while use.retried_by in self._uses:
+            use = self._uses[use.retried_by]
+            yield use
+
+    def tries_of_turn(self, turn: Turn) -> Iterator[Turn]:
+        """Yield the turns that tried a turn again, one after the other."""
+        while turn.retried_by:
+            turn = self._turns[turn.retried_by - 1]
+            yield turn
+
+    def recovered(self, trouble: Trouble) -> bool:
+        """Whether what failed was made good by the last of its retries."""
+        if trouble.use is not None:
+            last = self._last_uses[trouble.use.node.step]
+            return last.node.status == "ok" and not failed(last)
+        if trouble.turn is not None:
+            final = self._last_turns[trouble.turn.number]
+            return final.node.status == "ok" and not final.error
+        return False
+
+
+def _troubles(telling: Telling, arrangement: Arrangement) -> Iterator[Trouble]:
+    turns = {id(turn.node): turn for turn in arrangement.turns}
+    passed = _passed_on(telling.order)
+    for node in telling.order:
+        use, turn = telling.uses.get(id(node)), turns.get(id(node))
+        entry = telling.turns.get(id(node))
+        told = id(node) in passed or id(node) in telling.parts or (entry is not None and entry.repeats)
+        bad = node.status == "error" or (use and failed(use)) or (turn and turn.error)
+        if bad and not told and not is_end(node):
+            yield Trouble(node, use, turn)
+
+
+def is_end(node: Node) -> bool:
+    """Whether a node is the end of the trace itself, which failed or was cancelled."""
+    return node.kind == "event" and node.name == "trace" and not node.step
+
+
+def _passed_on(nodes: Iterable[Node]) -> set[int]:
+    """Return the ids of nodes that only pass on the error of what ran inside them."""
+    passed: set[int] = set()
+    for node in nodes:
+        outer = node.parent if node.status == "error" else None
+        while outer and outer.status == "error" and outer.error == node.error and id(outer) not in passed:
+            passed.add(id(outer))
+            outer = outer.parent
+    return passed
+
+
+def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
+    """Tell a story what was asked, how it ended, and what failed."""
+    story.turns = len(arrangement.turns)
+    story.failed = len(failures.found)
+    story.recovered = sum(map(failures.recovered, failures.found))
+    story.asked = _asked(telling, arrangement)
+    _add_ending(story, telling, arrangement)
+    story.status = _status(story, telling, arrangement)
+
+
+def _asked(telling: Telling, arrangement: Arrangement) -> str:
+    """Return what the user asked first: the last thing the first turn was told, else what the first step was given."""
+    for turn in arrangement.turns:
+        for message in reversed(turn.messages):
+            if message.role == "user" and message.text:
+                return message.text
+    return telling.began_with
+
+
+def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> None:
+    """Tell a story what it ended with, and why."""
+    last = max(arrangement.turns, key=lambda turn: turn.node.response or turn.node.step, default=None)
+    if telling.ended_with:
+        story.ended, story.ended_reason = telling.ended_with, "error"
+    elif last is not None and last.error:
+        story.ended, story.ended_reason = last.error, "error"
+    elif last is not None and last.answer:
+        story.ended, story.ended_reason = last.answer, last.finish_reason
+    else:
+        story.ended = telling.output
+    if story.tree.running and not telling.ended:
+        story.ended_reason = "running"
+
+
+def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
+    """Return the outcome in words."""
+    tree = story.tree
+    counted = _counted(story.failed, story.recovered)
+    if tree.running and not telling.ended:
+        calls = sum(node.status == "running" and node.kind != "step" for node in telling.order)
+        what = f"{_calls(calls)} open" if calls else "between calls"
+        return f"running: {what}" + (f", {counted}" if story.failed else "")
+    if tree.unfinished and not telling.ended:
+        return "stopped: the process ended in the middle" + (f", {counted}" if story.failed else "")
+    if story.ended_reason == "error":
+        others = f" ({counted})" if story.failed > 1 else ""
+        return f"failed: {clean(excerpt(story.ended, _ERROR))}{others}"
+    if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
+        return f"cancelled: {counted}"
+    reason = story.ended_reason.lower()
+    if reason in LIMITS:
+        said = "cut off at the token limit"
+    elif reason in FILTERS:
+        said = "stopped by a refusal or a filter"
+    elif story.ended:
+        said = "answered"
+    else:
+        said = "ended without an answer" if arrangement.turns else "finished"
+    left = sum(node.status in ("running", "unfinished") and node.kind != "step" for node in telling.order)
+    return f"{said}: {counted}" + (f", {_calls(left)} never ended" if left else "")
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count:,} calls"
+
+
+def _counted(count: int, recovered: int) -> str:
+    """Return how many calls failed, and how many of them were made good."""
+    if not count:
+        return "no failures"
+    if count == 1:
+        return f"1 call failed, {'recovered' if recovered else 'not recovered'}"
+    return f"{count:,} calls failed, {recovered or 'none'} recovered"

@@ -1,0 +1,348 @@
+"""The lines that explain a run, each by a fixed rule; docs/explanation/story.md has the rules in words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from whyops_trace._arrangement import Arrangement
+from whyops_trace._excerpt import clean, duration, excerpt, shorten, value
+from whyops_trace._nodes import Node
+from whyops_trace._outcome import FILTERS, LIMITS, Failures, Trouble
+from whyops_trace._retries import failed
+from whyops_trace._telling import Telling
+from whyops_trace._turns import Change, Story, ToolUse, Turn, Why, WhyKind
+
+#: Identical calls in a row that are a loop.
+_LOOP: Final = 3
+#: A prompt that grew by more than this share, and by at least that many tokens, jumped.
+_JUMP: Final = 0.5
+_JUMP_TOKENS: Final = 2_000
+#: A call that took at least this share of the time, and that many milliseconds, is worth a line.
+_LONG: Final = 1 / 3
+_LONG_MS: Final = 1_000
+#: Characters of a call, of an error and of an answer in a line.
+_CALL: Final = 90
+_ERROR: Final = 160
+_SAID: Final = 80
+#: Changed arguments that a line names.
+_CHANGES: Final = 3
+
+#: Lines of one kind; the others are counted.
+_SHOWN: Final = 4
+#: What the others are.
+_MORE: Final[dict[WhyKind, str]] = {
+    "failed": "calls that failed",
+    "retried": "calls that failed and were tried again",
+    "loop": "rows of identical calls",
+    "unanswered": "turns whose calls were never made",
+    "cut": "answers that were cut off",
+    "context": "turns whose prompt jumped in size",
+    "prompt": "turns that changed the prompt",
+    "longest": "long calls",
+    "open": "calls that never ended",
+}
+
+#: What is said of errors, by what their type is called.
+_VERBS: Final = (
+    (re.compile(r"time_?d?_?out|deadline", re.IGNORECASE), "timed out"),
+    (re.compile(r"polic|permission|denied|refus|forbidden|unauthori[sz]ed", re.IGNORECASE), "was refused"),
+    (re.compile(r"rate_?limit|too_?many", re.IGNORECASE), "was rate limited"),
+)
+
+
+def explain(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> list[Why]:
+    """Return the lines that explain a trace, the most important first."""
+    reader = _Reader(story, telling, arrangement, failures)
+    found = [why for rule in _RULES for why in rule(reader)]
+    # What nothing made good stands first, whatever the rule.
+    return [*_fewer([why for why in found if why.bad]), *_fewer([why for why in found if not why.bad])]
+
+
+def _fewer(lines: Sequence[Why]) -> Iterator[Why]:
+    """Yield the first lines of each kind, and one that counts the others."""
+    counts = Counter(why.kind for why in lines)
+    seen: Counter[str] = Counter()
+    for why in lines:
+        seen[why.kind] += 1
+        rest = counts[why.kind] - _SHOWN
+        if seen[why.kind] <= _SHOWN or rest == 1:
+            yield why
+        elif seen[why.kind] == _SHOWN + 1:
+            yield Why(why.kind, f"{rest:,} more: {_MORE[why.kind]}", why.step, bad=why.bad)
+
+
+class _Reader:
+    """What the rules read."""
+
+    def __init__(self, story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
+        self.story = story
+        self.telling = telling
+        self.arrangement = arrangement
+        self.failures = failures
+
+    def place(self, step: int) -> str:
+        """Return the turn that a step is shown with, as a beginning of a line."""
+        turn = self.arrangement.turn_of(step)
+        return f"turn {turn.number}: " if turn else ""
+
+    def next_turn(self, turn: Turn | None) -> Turn | None:
+        """Return the turn that goes on from one."""
+        after = self.arrangement.after.get(turn.number) if turn else None
+        return after[0] if after else None
+
+    def went_on(self, turn: Turn | None) -> tuple[str, int]:
+        """Return what the agent did after a turn, and the step to show for that."""
+        after = self.next_turn(turn)
+        if after is None:
+            return "", 0
+        if after.error:
+            done = f"failed: {_short(after.error, _SAID)}"
+        elif after.calls:
+            names = list(dict.fromkeys(clean(call.name) for call in after.calls))
+            done = f"went on with {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+        elif after.answer:
+            done = f'answered "{_short(after.answer, _SAID)}"'
+        else:
+            return "", 0
+        return f"turn {after.number} {done}", after.node.step
+
+
+def _failures(reader: _Reader) -> Iterator[Why]:
+    """What failed and what followed; of calls that tried again the first stands for all."""
+    for trouble in reader.failures.found:
+        use, turn = trouble.use, trouble.turn
+        if (use and use.retry_of) or (turn and turn.retry_of):
+            continue
+        node = trouble.node
+        text = f"{reader.place(node.step)}{_what_failed(trouble)}"
+        then, step = _then_of_use(reader, use) if use else _then_of_turn(reader, turn) if turn else ("", 0)
+        retried = bool(step)
+        if not retried:
+            then, step = reader.went_on(turn or reader.arrangement.turn_of(node.step))
+        recovered = reader.failures.recovered(trouble)
+        yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
+    error = reader.telling.ended_with
+    if error and not any(
+        _short(trouble.error, _ERROR) == _short(error, _ERROR) for trouble in reader.failures.found
+    ):
+        last = max(reader.telling.steps, default=0)
+        yield Why("failed", f"the trace ended with {_short(error, _ERROR)}", last, bad=True)
+
+
+def _cancelled(reader: _Reader) -> Iterator[Why]:
+    """Tool calls that were cancelled; of those tried again with what followed."""
+    for one in reader.arrangement.made:
+        node = one.use.node
+        if node.status == "cancelled" and not one.use.retry_of:
+            took = f" after {duration(node.latency_ms)}" if node.latency_ms else ""
+            text = f"{reader.place(node.step)}{_call(node)} was cancelled{took}"
+            then, step = _then_of_use(reader, one.use)
+            yield Why("retried" if step else "failed", text, node.step, then, step)
+
+
+def _what_failed(trouble: Trouble) -> str:
+    node, error = trouble.node, trouble.error
+    kind = error.partition(":")[0]
+    verb = next((said for pattern, said in _VERBS if pattern.search(kind)), "failed")
+    if verb == "timed out" and node.latency_ms:
+        verb += f" after {duration(node.latency_ms)}"
+    if node.kind == "event" and node.name == "error":
+        return f"error: {_short(error, _ERROR)}"
+    if trouble.turn is not None:
+        what = " ".join(filter(None, ["the model", f"({node.model or node.name})"]))
+    else:
+        what = _call(node) if node.kind in ("tool", "embedding") else f"step {node.name}"
+    return f"{what} {verb}" + (f": {_short(error, _ERROR)}" if error != "failed" else "")
+
+
+def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
+    """Return how a tool call was tried again, and the step of the last try; nothing if it was not."""
+    tries = list(reader.failures.tries_of_use(use))
+    if not tries:
+        return "", 0
+    last = tries[-1]
+    turn = reader.arrangement.turn_of(last.node.step)
+    where = f"turn {turn.number}" if turn else "a later call"
+    tried = (
+        f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where},"
+    )
+    if failed(last):
+        same = last.error == use.error
+        outcome = "failed with the same error" if same else f"failed: {_short(last.error, _ERROR)}"
+    else:
+        outcome = {"ok": "ok", "running": "still open", "unfinished": "never ended"}.get(
+            last.node.status, last.node.status
+        )
+    return f"{tried} with {_changed(last.changes)}: {outcome}", last.node.step
+
+
+def _then_of_turn(reader: _Reader, turn: Turn) -> tuple[str, int]:
+    """Return how a turn was tried again, and the step of the last try; nothing if it was not."""
+    tries = list(reader.failures.tries_of_turn(turn))
+    if not tries:
+        return "", 0
+    last = tries[-1]
+    other = last.node.name if last.node.name != turn.node.name else ""
+    by = f" with {other}" if other else ""
+    where = f"turn {last.number}"
+    tried = (
+        f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where}"
+    )
+    outcome = f"failed: {_short(last.error, _ERROR)}" if last.error else last.node.status
+    return f"{tried}{by}: {outcome}", last.node.step
+
+
+def _changed(changes: Sequence[Change]) -> str:
+    """Return how the arguments of a retry differ."""
+    if not changes:
+        return "the same arguments"
+    said = []
+    for change in changes[:_CHANGES]:
+        path = clean(change.path) or "arguments"
+        if change.after is None:
+            said.append(f"no {path} (was {_short(change.before or '', _SAID)})")
+        else:
+            was = f" (was {_short(change.before, _SAID)})" if change.before is not None else " (new)"
+            said.append(f"{path}={_short(change.after, _SAID)}{was}")
+    more = len(changes) - len(said)
+    return ", ".join(said) + (f" and {more} more changes" if more else "")
+
+
+def _open(reader: _Reader) -> Iterator[Why]:
+    """Calls that will never end, as their process has; of calls inside each other the innermost."""
+    for node in reader.telling.order:
+        if node.status == "unfinished" and not any(child.status == "unfinished" for child in node.children):
+            what = _call(node) if node.kind in ("tool", "embedding") else f"{node.kind} {node.name}"
+            text = f"{reader.place(node.step)}{what} never ended: its process is gone"
+            yield Why("open", text, node.step, bad=True)
+
+
+def _loops(reader: _Reader) -> Iterator[Why]:
+    """The same call with the same arguments, three times or more in a row."""
+    for row in reader.arrangement.rows:
+        if len(row) < _LOOP:
+            continue
+        first, last = row[0], row[-1]
+        turns = [one.turn.number for one in (first, last) if one.turn]
+        where = f" (turns {turns[0]} to {turns[1]})" if len(set(turns)) == 2 else ""
+        all_failed = all(failed(one.use) for one in row)
+        same = not all_failed and len({(value(one.use.result), one.use.error) for one in row}) == 1
+        came = ", each time with the same result" if same else ""
+        text = f"{_call(first.use.node)} was called {len(row)} times in a row{where}{came}"
+        then, step = reader.went_on(last.turn)
+        yield Why("loop", text, first.use.node.step, then, step, bad=same or all_failed)
+
+
+def _unanswered(reader: _Reader) -> Iterator[Why]:
+    """Tool calls that a model asked for and nobody made."""
+    answered = reader.telling.answered
+    running = reader.story.ended_reason == "running"
+    for turn in reader.arrangement.turns:
+        missing = [
+            call
+            for call in turn.calls
+            if not call.step and (call.id or call.name) not in answered and call.name
+        ]
+        after = reader.next_turn(turn)
+        if not missing or (running and after is None):
+            continue
+        arguments = excerpt(value(missing[0].arguments), _CALL)
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        text = (
+            f"turn {turn.number} asked for {clean(missing[0].name)}({clean(arguments)}){more}, never called"
+        )
+        then, step = reader.went_on(turn)
+        yield Why("unanswered", text, turn.node.answer or turn.node.step, then, step, bad=after is not None)
+
+
+def _cuts(reader: _Reader) -> Iterator[Why]:
+    """Answers that a limit or a filter cut off."""
+    for turn in reader.arrangement.turns:
+        reason = turn.finish_reason.lower()
+        if reason in LIMITS or reason in FILTERS:
+            by = "cut off at the token limit" if reason in LIMITS else "stopped by a refusal or a filter"
+            then, step = reader.went_on(turn)
+            text = f"turn {turn.number} was {by} ({clean(turn.finish_reason)})"
+            yield Why("cut", text, turn.node.answer or turn.node.step, then, step, bad=not step)
+
+
+def _prompts(reader: _Reader) -> Iterator[Why]:
+    """Turns that changed what was sent before, with what that did to the cache."""
+    turns = reader.arrangement.turns
+    for turn in turns:
+        if not turn.changes:
+            continue
+        said = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
+        shares = [_share(one.node) for one in (turns[turn.continues - 1], turn)] if turn.continues else []
+        lost = len(shares) == 2 and shares[0] > shares[1]
+        if not lost and all(change.part == "tools" for change in turn.changes):
+            continue  # an agent that offers other tools in another phase, at no cost
+        then = f"cached share of the prompt fell from {shares[0]:.0%} to {shares[1]:.0%}" if lost else ""
+        yield Why("prompt", f"turn {turn.number} changed the prompt: {said}", turn.node.step, then)
+
+
+def _share(node: Node) -> float:
+    tokens = node.tokens
+    return tokens.cache_read / tokens.sent if tokens and tokens.sent else 0.0
+
+
+def _jumps(reader: _Reader) -> Iterator[Why]:
+    """Turns whose prompt is much longer than that of the turn they go on from."""
+    for turn in reader.arrangement.turns:
+        tokens = turn.node.tokens
+        if turn.grown is None or tokens is None or turn.grown < _JUMP_TOKENS:
+            continue
+        if turn.grown > _JUMP * (tokens.sent - turn.grown):
+            text = f"turn {turn.number}: the prompt grew by {turn.grown:,} to {tokens.sent:,} tokens"
+            largest = max(turn.messages, key=lambda message: len(message.text), default=None)
+            then = ""
+            if largest is not None and largest.text:
+                source = (
+                    f"the result of {clean(largest.name)}"
+                    if largest.name
+                    else f"a {clean(largest.role)} message"
+                )
+                then = f"the longest of what is new: {source}, {len(largest.text):,} characters"
+            yield Why("context", text, turn.node.step, then)
+
+
+def _longest(reader: _Reader) -> Iterator[Why]:
+    """The longest call, if it took a good part of the time."""
+    total = reader.story.tree.duration_ms or 0.0
+    calls = [
+        node
+        for node in reader.telling.order
+        if node.kind in ("tool", "llm", "embedding") and not node.children
+    ]
+    longest = max(calls, key=lambda node: node.latency_ms or 0.0, default=None)
+    took = longest.latency_ms if longest is not None else None
+    if longest is None or took is None or took < _LONG_MS or took < _LONG * total:
+        return
+    what = _call(longest) if longest.kind != "llm" else f"the model ({longest.model or longest.name})"
+    share = f" of {duration(total)}" if total >= took else ""
+    yield Why("longest", f"{reader.place(longest.step)}{what} took {duration(took)}{share}", longest.step)
+
+
+#: In the order of their importance.
+_RULES: Final[tuple[Callable[[_Reader], Iterator[Why]], ...]] = (
+    _failures,
+    _open,
+    _cuts,
+    _loops,
+    _unanswered,
+    _cancelled,
+    _prompts,
+    _jumps,
+    _longest,
+)
+
+
+def _call(node: Node) -> str:
+    return shorten(f"{node.name}({node.arguments})", _CALL)
+
+
+def _short(text: str, limit: int) -> str:
+    return clean(excerpt(text, limit))

@@ -38,7 +38,12 @@ def minimums(session: nox.Session) -> None:
         "msgspec==0.19",
         "typing-extensions==4.12.2",
         "wrapt==1.16.0",
+        "click==8.1",
         "genai-prices==0.2",
+        "jinja2==3.1.2",
+        "rich==13.7",
+        "starlette==0.46",
+        "uvicorn==0.30",
     ]
     session.install(".[test]", *oldest)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -89,6 +94,13 @@ def compare(session: nox.Session) -> None:
     session.run(
         "python", "-m", "compare", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "tests/bench"}
     )
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def ingest(session: nox.Session) -> None:
+    """Measure how many events the local collector stores while its pages are read; takes half a minute."""
+    session.install(".[ui]")
+    session.run("python", "-m", "ingest", *session.posargs, env={"PYTHONPATH": "tests/bench"})
 
 
 @nox.session(python=PYTHONS[0])

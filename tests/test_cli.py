@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,14 +17,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request, tool_response
-from programs import environment, start_code
+from programs import Program, environment, start, start_code
 
-from whyops_trace import __version__
+from whyops_trace import __version__, _follow
+from whyops_trace._command import Moment
 from whyops_trace._excerpt import dollars
+from whyops_trace._follow import follow_events
 from whyops_trace._prices import cost
 from whyops_trace.cli import main
 from whyops_trace.journal import Journal
 from whyops_trace.store import Store
+from whyops_trace.testing import ManualClock
 
 TOKEN = "9f2c41aa01be"
 TREE = """\
@@ -138,6 +142,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "endedWith": "",
         "failed": False,
         "ended": True,
+        "repeated": 1,
         "running": False,
         "cost": None,
     }
@@ -208,6 +213,119 @@ def test_ls_shows_no_time_that_is_none(cli: Callable[..., Result], home: Path) -
         "<1",
         "ms",
     ]
+
+
+# ls, only some
+
+
+def kinds(home: Path) -> None:
+    """Put one trace of each kind into the store of a home, a day apart."""
+    day = 86_400_000
+    failed = [
+        *tool_call("failed", at=0),
+        Process(trace="failed").event("trace_end", 3, metadata={"outcome": "error"}, at=0, end=True),
+    ]
+    failed[-1]["idempotencyKey"] = "end"
+    looping = Process(trace="looping")
+    loop = [tool_request(looping, step, at=2 * day, end=step == 3) for step in (1, 2, 3)]
+    asked = {"messages": [{"role": "user", "content": "Where is it?"}]}
+    about = {"trace": {"tags": ["beta"]}}
+    silent = Process(trace="silent").event(
+        "user_message", 1, content=asked, metadata=about, at=3 * day, end=True, externalUserId="u-7"
+    )
+    long = conversation("long", answer="Refunded", at=day)
+    long[1]["timestamp"] = long[2]["timestamp"] = "2026-11-22T22:31:00.000Z"
+    for event in long:
+        event["agentName"] = "billing"
+    record(home, failed, long, loop, [silent], [tool_request(Process(trace="open"), 1, at=4 * day)])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "open silent looping long failed"),
+        (["--failed"], "failed"),
+        (["--running"], "open"),
+        (["--looping"], "looping"),
+        (["--no-answer"], "silent"),
+        (["--agent", "billing"], "long"),
+        (["--user", "u-7"], "silent"),
+        (["--tag", "beta"], "silent"),
+        (["--slower", "30s"], "long"),
+        (["--faster", "30s"], "open silent looping failed"),
+        (["--since", "2026-11-23"], "open silent looping"),
+        (["--until", "2026-11-22T23:00"], "long failed"),
+        (["--since", "2026-11-22T22:30Z", "--until", "2026-11-24T22:30:00+00:00"], "looping long"),
+        (["--since", "2000w"], "open silent looping long failed"),
+        (["--agent", "shop", "--faster", "0.5m", "--failed"], "failed"),
+    ],
+    ids=" ".join,
+)
+def test_ls_lists_only_what_is_asked_for(
+    cli: Callable[..., Result], home: Path, options: list[str], expected: str
+) -> None:
+    """A trace has to fit all options."""
+    kinds(home)
+    result = cli("ls", "--json", *options, "--home", home)
+
+    assert [trace["traceId"] for trace in json.loads(result.stdout)] == expected.split()
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
+def test_ls_says_that_nothing_is_of_that_kind(cli: Callable[..., Result], home: Path) -> None:
+    """Whoever has traces need not be told how to record them."""
+    kinds(home)
+    result = cli("ls", "--agent", "x\x1b[31m", "--home", home)
+
+    assert result.stdout == f"None of the traces in {home} is of that kind.\n"
+    assert result.exit_code == 1
+
+
+def test_ls_says_how_many_more_there_are(cli: Callable[..., Result], home: Path) -> None:
+    """On standard error, where it does not disturb whoever reads the list."""
+    record(home, *(tool_call(f"t{n}", at=n) for n in range(5)), conversation("other", answer="Yes", at=0))
+    some, all_of_them = (
+        cli("ls", "--limit", limit, "--faster", "0.5s", "--home", home) for limit in ("2", "5")
+    )
+
+    assert some.stderr == "2 of 5 traces; --limit 5 lists all of them.\n"
+    assert all_of_them.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--since", "yesterday"),
+        ("--since", "7"),
+        ("--since", "99999999999w"),
+        ("--until", "2026-13-01"),
+        ("--until", "\x1b[31m"),
+        ("--slower", "fast"),
+        ("--slower", "-3s"),
+        ("--faster", "3 fortnights"),
+        ("--faster", "nan"),
+    ],
+)
+def test_a_time_that_is_none_says_how_to_write_one(
+    cli: Callable[..., Result], home: Path, option: str, value: str
+) -> None:
+    """With an example, and exit code 2."""
+    result = cli("ls", option, value, "--home", home)
+
+    assert result.exit_code == 2
+    assert re.search(r"is no (time|length of time); write .*(2d|12h)", " ".join(result.stderr.split()))
+    assert "\x1b" not in result.stderr
+
+
+def test_a_date_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it says another zone."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    times = [Moment().convert(text, None, None) for text in ("2026-11-22T05:30", "2026-11-22T05:30Z")]
+    monkeypatch.undo()
+    time.tzset()
+
+    assert times == ["2026-11-22T00:00:00.000Z", "2026-11-22T05:30:00.000Z"]
 
 
 # show
@@ -283,6 +401,195 @@ def test_calls_of_a_process_that_lives_are_running(cli: Callable[..., Result], h
     assert "◌ wait()  running" in shown
     assert "running" in listed
     assert "1 tool, no errors" in finished
+
+
+# show, parts
+
+
+def nested(trace: str = "nested") -> list[dict[str, Any]]:
+    """Return a trace of a step with a tool in it, in which another one is called."""
+    process = Process(trace=trace)
+    return [
+        process.event("llm_thinking", 1, metadata={"step": "plan"}, content={"thinking": "plan"}),
+        tool_request(process, 2, 1, within=1, tool="outer"),
+        tool_request(process, 3, 2, within=2, tool="inner"),
+        tool_response(process, 4, 3, tool="inner"),
+        tool_response(process, 5, 2, tool="outer"),
+        process.event("step_end", 1, metadata={"step": "plan", "latencyMs": 9}, end=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("depth", "names", "hidden"),
+    [(1, ["plan"], 2), (2, ["plan", "outer"], 1), (3, ["plan", "outer", "inner"], 0)],
+)
+def test_show_has_a_depth(
+    cli: Callable[..., Result], home: Path, depth: int, names: list[str], hidden: int
+) -> None:
+    """What is deeper is counted on standard error; the header counts all."""
+    record(home, nested())
+    result = cli("show", "nested", "--depth", depth, "--home", home)
+
+    assert re.findall("plan|outer|inner", result.stdout) == names
+    assert "2 tools" in result.stdout
+    assert result.stderr == (
+        f"{hidden} calls and events are deeper than --depth {depth}.\n" if hidden else ""
+    )
+
+
+def test_show_a_step(cli: Callable[..., Result], home: Path) -> None:
+    """The record whole, as JSON on lines of their own; a step that has ended has two."""
+    events = nested()
+    record(home, events)
+    one, two = (cli("show", "nested", "--step", n, "--home", home).stdout for n in (3, 1))
+    as_json = cli("show", "nested", "--step", "1", "--json", "--home", home)
+
+    assert json.loads(one) == events[2]
+    assert one.count("\n") > 10
+    assert json.loads("[" + two.replace("}\n{", "},{") + "]") == [events[0], events[-1]]
+    assert json.loads(as_json.stdout) == [events[0], events[-1]]
+
+
+def test_show_a_step_that_does_not_exist(cli: Callable[..., Result], home: Path) -> None:
+    """One line says so."""
+    record(home, nested())
+    result = cli("show", "nested", "--step", "9", "--home", home)
+
+    assert (result.stdout, result.exit_code) == ("", 1)
+    assert result.stderr == "Error: There is no step 9 in 'nested'.\n"
+
+
+def test_a_step_does_nothing_to_the_terminal(cli: Callable[..., Result], home: Path) -> None:
+    """Its texts are as they were recorded, but for what would move a cursor."""
+    record(home, tool_call(arguments={"q": "日本 \x1b[31m\x9b\u202e\x7f"}))
+    out = cli("show", "latest", "--step", "1", "--home", home).stdout
+
+    assert "日本" in out
+    assert all(character == "\n" or character.isprintable() for character in out)
+
+
+@pytest.mark.parametrize("option", ["--follow", "--depth=2"])
+def test_show_of_a_step_takes_nothing_else(cli: Callable[..., Result], home: Path, option: str) -> None:
+    """It is one event."""
+    assert cli("show", "latest", "--step", "1", option, "--home", home).exit_code == 2
+
+
+# show, live
+
+
+def start_command(*arguments: str | Path, home: Path) -> Program:
+    """Start the program."""
+    return start("-m", "whyops_trace", *arguments, home=home)
+
+
+def test_follow_prints_events_as_they_come(home: Path) -> None:
+    """Each as a line, and none twice; the end of the trace is the end of the command."""
+    events = nested()
+    record(home, events[:2])
+    with start_command("show", "nested", "--follow", "--json", home=home) as program:
+        assert program.stdout is not None
+        first = [json.loads(program.stdout.readline()) for _ in range(2)]
+        record(home, events[2:4])
+        second = [json.loads(program.stdout.readline()) for _ in range(2)]
+        record(home, tool_call("another"))
+        record(home, events[4:])
+        rest, errors = program.communicate(timeout=60)
+
+    assert [*first, *second, *map(json.loads, rest.splitlines())] == events
+    assert (errors, program.returncode) == ("", 0)
+
+
+def test_follow_ends_with_the_process_that_records(home: Path) -> None:
+    """A killed one leaves a trace that nobody will end; what is in its journal is shown all the same."""
+    program = """
+        from whyops_trace import WhyOps, trace, traced_tool
+
+        sdk = WhyOps(agent_name="shop")
+
+        @traced_tool
+        def wait() -> None:
+            sdk.flush_sync()
+            print("waiting", flush=True)
+            input()
+
+        with trace("killed"):
+            wait()
+    """
+    with start_code(program, home) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        with start_command("show", "killed", "--follow", "--json", home=home) as follower:
+            assert follower.stdout is not None
+            seen = json.loads(follower.stdout.readline())
+            agent.kill()
+            rest, errors = follower.communicate(timeout=60)
+    shown = start_command("show", "killed", "--follow", home=home)
+    with shown:
+        tree, _ = shown.communicate(timeout=60)
+
+    assert seen["eventType"] == "tool_call_request"
+    assert (rest, errors, follower.returncode) == ("", "", 0)
+    assert "◌ wait()  unfinished" in tree
+
+
+def test_follow_draws_the_tree_anew_in_a_terminal(home: Path) -> None:
+    """What is seen at last is what `show` prints."""
+    events = nested()
+    record(home, events[:3])
+    screen = Screen(home, "show", "nested", "--follow", columns=100)
+    with screen:
+        screen.read_until("inner(amount=4999)  running")
+        record(home, events[3:])
+        screen.read_until("no errors")
+        said = screen.rest()
+
+    assert "running" not in said.rpartition("nested · shop")[2]
+    assert screen.process.returncode == 0
+
+
+def test_follow_ends_where_nothing_more_comes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can see whether a process lives that reports to the collector, from wherever it is."""
+    clock = ManualClock()
+    store = Store(home / "traces.db", clock=clock)
+    store.ingest(("", [encoded(tool_request(Process(), 1))]))
+    monkeypatch.setattr(_follow, "_PAUSE", 0.0)
+    events = follow_events(home, store, "checkout-8841")
+    first = next(events)
+    clock.advance(3600)
+    rest = list(events)
+    store.close()
+
+    assert (first["stepId"], rest) == (1, [])
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_whoever_follows_may_stop(home: Path, options: list[str]) -> None:
+    """With Ctrl-C, which is no mistake; what there was so far stays on the screen."""
+    record(home, nested()[:3])
+    screen = Screen(home, "show", "nested", "--follow", *options, columns=100)
+    with screen:
+        screen.read_until("inner")
+        screen.process.send_signal(signal.SIGINT)
+        said = screen.rest()
+
+    assert screen.process.returncode == 0
+    assert "inner" in said.rpartition("nested")[2] or options
+    assert "Aborted" not in said
+
+
+def test_what_is_followed_may_be_deleted(home: Path) -> None:
+    """Then the command says so."""
+    record(home, nested()[:2])
+    with start_command("show", "nested", "--follow", "--json", home=home) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        store = Store(home / "traces.db")
+        store.delete("nested")
+        store.close()
+        _, errors = program.communicate(timeout=60)
+
+    assert errors == "Error: There is no trace 'nested'.\n"
+    assert program.returncode == 1
 
 
 # Costs
@@ -431,13 +738,23 @@ def test_a_wrong_usage_is_exit_code_2(cli: Callable[..., Result], arguments: lis
     assert result.stderr.startswith("Usage: ")
 
 
+def test_stats_shows_its_progress_in_a_terminal(home: Path) -> None:
+    """Nothing of it stays there."""
+    record(home, *(tool_call(f"t{number}") for number in range(200)))
+    out = in_terminal(home, "stats", columns=100)
+
+    assert "reading traces" in out
+    assert "charge_card" in out.rpartition("reading traces")[2]
+    assert run_code(home, "stats").stderr == ""
+
+
 # The program
 
 
 def test_help_has_an_example_for_every_command(cli: Callable[..., Result]) -> None:
     """And every command takes the home in the same way."""
     assert "Example: whyops-trace show latest" in cli("--help").stdout
-    for name in ("ls", "show"):
+    for name in ("ls", "show", "stats", "rm", "doctor"):
         said = cli(name, "-h").stdout
         assert f"Example: whyops-trace {name}" in said
         assert "[env var:" in said
@@ -453,6 +770,50 @@ def run_code(home: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
         timeout=60,
         check=False,
     )
+
+
+class Screen:
+    """A terminal in which the program runs, in a with-block."""
+
+    def __init__(self, home: Path, *arguments: str, columns: int) -> None:
+        self._controller, terminal = os.openpty()
+        self._seen = ""
+        with open(terminal, "wb", closefd=True) as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "whyops_trace", *arguments],
+                env=environment(home, COLUMNS=str(columns), LINES="24", TERM="xterm"),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+
+    def __enter__(self) -> None:
+        self.process.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        if exc[0] is not None:
+            self.process.kill()
+        self.process.__exit__(*exc)
+        os.close(self._controller)
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._controller, 65_536)
+        except OSError:  # the program has ended, and the terminal with it
+            return False
+        self._seen += chunk.decode(errors="replace")
+        return bool(chunk)
+
+    def read_until(self, text: str) -> None:
+        """Wait until a text was written; the test's own timeout is the limit."""
+        while text not in re.sub("\x1b\\[[0-9;]*m", "", self._seen):
+            assert self._read(), self._seen
+
+    def rest(self) -> str:
+        """Wait for the end of the program, and return all that it wrote."""
+        while self._read():
+            pass
+        return self._seen
 
 
 def in_terminal(home: Path, *arguments: str, columns: int) -> str:

@@ -2,23 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
 import sys
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from rich.console import Console
 
-from whyops_trace._home import home_directory
+from whyops_trace._clock import wire_time
+from whyops_trace._home import STORE_FILE, home_directory
 from whyops_trace.exceptions import WhyOpsError
+from whyops_trace.exporters.local import take_in
+from whyops_trace.store import Store
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # which takes no type before click 8.3
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Seconds of the units that a length of time is given in.
+_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+#: Bytes of the units that a size is given in, without the B at their end.
+_BYTES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+_QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([a-z]*)", re.ASCII)
+
 #: Columns of a line that is not for a terminal, where nothing is cut off.
 _UNBOUNDED: Final = 1_000
+
+
+class Duration(ParamType):
+    """A length of time such as ``90s``, ``12h`` or ``7d``, which becomes seconds; a bare number is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        amount = value if isinstance(value, (int, float)) else _quantity(str(value), _SECONDS)
+        if amount is None:
+            self.fail(
+                f"{value!r} is no length of time; write a number and ms, s, m, h, d or w: 90s, 12h, 7d.",
+                param,
+                ctx,
+            )
+        return float(amount)
+
+
+class Size(ParamType):
+    """A number of bytes such as ``100MB`` or ``1.5GiB``; a bare number is bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        amount = value if isinstance(value, int) else _quantity(str(value), _BYTES, ending="b")
+        if amount is None:
+            self.fail(
+                f"{value!r} is no size; write a number and kB, MB, GB, KiB, MiB or GiB: 100MB.", param, ctx
+            )
+        return int(amount)
+
+
+class Moment(ParamType):
+    """A time: so long ago, as ``2d``, or a date with or without a time, as ``2026-11-20T08:30``, local if not told."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the time as it stands in records."""
+        ago = _quantity(str(value), {unit: seconds for unit, seconds in _SECONDS.items() if unit})
+        try:
+            if ago is not None:
+                return wire_time(datetime.now(UTC) - timedelta(seconds=ago))
+            return wire_time(datetime.fromisoformat(str(value)))
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no time; write 2d for two days ago, or a date: 2026-11-20T08:30.", param, ctx
+            )
+
+
+def _quantity(text: str, units: dict[str, Any], ending: str = "") -> float | None:
+    """Return an amount in the smallest unit, None if *text* is none; every unit may have the *ending*."""
+    match = _QUANTITY.fullmatch(text.strip().lower())
+    factor = units.get(match[2].removesuffix(ending)) if match else None
+    return None if match is None or factor is None else float(match[1]) * factor
 
 
 class Commands(click.Group):
@@ -34,6 +107,14 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
                 raise
             raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def stored_traces(home: Path) -> Iterator[Store]:
+    """Lend the store of a home, with what dead processes left."""
+    take_in(home)
+    with contextlib.closing(Store(home / STORE_FILE)) as store:
+        yield store
 
 
 def home_option(command: F) -> F:
@@ -61,3 +142,14 @@ def when(timestamp: str) -> str:
         return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
     except ValueError:
         return ""
+
+
+def file_size(count: int) -> str:
+    """Return a number of bytes as one reads it: ``900 bytes``, ``12.3 kB``, ``512.0 MB``."""
+    if count < 1_000:
+        return f"{count} byte{'' if count == 1 else 's'}"
+    size, unit = count / 1_000, "kB"
+    for larger in ("MB", "GB"):
+        if size >= 999.95:
+            size, unit = size / 1_000, larger
+    return f"{size:,.1f} {unit}"

@@ -11,26 +11,33 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import Commands, console, home_option, when
+from whyops_trace._check import check
+from whyops_trace._command import Commands, Duration, Moment, console, home_option, stored_traces, when
+from whyops_trace._doctor import doctor
 from whyops_trace._excerpt import Tokens, clean, dollars, duration, elapsed
-from whyops_trace._home import STORE_FILE
+from whyops_trace._export_command import export
+from whyops_trace._follow import cut, follow_events, follow_tree
 from whyops_trace._journal_commands import journal
 from whyops_trace._prices import cost_of, is_billed
+from whyops_trace._remove import rm
+from whyops_trace._serve import serve, view
+from whyops_trace._stats_command import stats
 from whyops_trace._verify import verify
 from whyops_trace._version import __version__
 from whyops_trace.demo import demo
-from whyops_trace.exporters.local import take_in
-from whyops_trace.store import Store, TraceSummary
+from whyops_trace.store import Filter, Store, TraceSummary
 from whyops_trace.tree import build, write_tree
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Columns from which on there is room for the name of the agent.
 _WIDE: Final = 100
@@ -63,58 +70,141 @@ def main() -> None:
     """Why did my agent do that? Looks at the traces recorded on this machine."""
 
 
+main.add_command(check)
 main.add_command(demo)
+main.add_command(doctor)
+main.add_command(export)
 main.add_command(journal)
+main.add_command(rm)
+main.add_command(stats)
+main.add_command(serve)
 main.add_command(verify)
+main.add_command(view)
 
 
-@main.command("ls", epilog="Example: whyops-trace ls --limit 5")
+def _filters(command: F) -> F:
+    """Add the options that choose traces, each called as the member of a :class:`Filter`."""
+    options = (
+        click.option("--agent", metavar="NAME", help="Only traces of this agent."),
+        click.option("--user", metavar="ID", help="Only traces for this user."),
+        click.option("--tag", metavar="TAG", help="Only traces with this tag."),
+        click.option("--failed", is_flag=True, help="Only traces that ended with an error."),
+        click.option("--running", is_flag=True, help="Only traces that go on."),
+        click.option(
+            "--looping", is_flag=True, help="Only traces that repeat a tool call three times or more."
+        ),
+        click.option(
+            "--no-answer", "unanswered", is_flag=True, help="Only traces that ended without an answer."
+        ),
+        click.option(
+            "--since", type=Moment(), metavar="TIME", help="Only those recorded on since: 2d or a date."
+        ),
+        click.option("--until", type=Moment(), metavar="TIME", help="Only those not recorded on since."),
+        click.option(
+            "--slower", "min_seconds", type=Duration(), metavar="TIME", help="At least so long: 30s, 5m."
+        ),
+        click.option("--faster", "max_seconds", type=Duration(), metavar="TIME", help="At most so long."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command("ls", epilog="Example: whyops-trace ls --failed --since 2d")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many traces.")
+@_filters
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, a trace a line.")
 @home_option
-def list_traces(limit: int, as_json: bool, home: Path) -> None:
+def list_traces(limit: int, as_json: bool, home: Path, **wanted: Any) -> None:
     """
     List the traces, the one recorded on last first.
 
     What they cost is shown where the price data is installed:
     pip install 'whyops-trace[prices]'
     """
-    with _store(home) as store:
-        traces = store.traces(limit)
+    where = Filter(**{name: value for name, value in wanted.items() if value not in (None, False)})
+    with stored_traces(home) as store:
+        traces = store.traces(limit, where=where)
+        fitting = store.counts(where).total if len(traces) == limit else len(traces)
+        empty = not traces and not store.traces(1)
     if as_json:
         click.echo(_json_lines(map(msgspec.to_builtins, traces)))
     elif traces:
         out = console()
         out.print(_table(traces, out.width))
-    else:
+        if fitting > len(traces):
+            click.echo(
+                f"{len(traces):,} of {fitting:,} traces; --limit {fitting} lists all of them.", err=True
+            )
+    elif empty:
         click.echo(_HOW_TO_RECORD.format(home=home), nl=False)
         if os.environ.get("WHYOPS_API_KEY"):
             click.echo(_ELSEWHERE, nl=False)
+    else:
+        click.echo(f"None of the traces in {home} is of that kind.")
     if not traces:
         raise SystemExit(1)
 
 
 @main.command("show", epilog="Example: whyops-trace show checkout-8841")
 @click.argument("trace")
+@click.option(
+    "--step", type=click.IntRange(0), metavar="N", help="Print the event of this number whole, as JSON."
+)
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="Show so many levels of the tree.")
+@click.option("--follow", is_flag=True, help="Show the trace as it grows, until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the events as a JSON array, an event a line.")
 @home_option
-def show_trace(trace: str, as_json: bool, home: Path) -> None:
-    """Show a trace as a tree: TRACE is its id, the beginning of its id, or "latest"."""
-    with _store(home) as store:
-        events = store.events(store.resolve(trace))
-        ended = store.ended_processes()
+def show_trace(
+    trace: str, step: int | None, depth: int | None, follow: bool, as_json: bool, home: Path
+) -> None:
+    """
+    Show a trace as a tree: TRACE is its id, the beginning of its id, or "latest".
+
+    With --follow and --json each event is printed as a line when it comes.
+    """
+    if step is not None and (follow or depth):
+        raise click.UsageError("--step shows one event: it goes neither with --follow nor with --depth.")
+    with stored_traces(home) as store:
+        trace_id = store.resolve(trace)
+        if step is not None:
+            _show_step(store, trace_id, step, as_json)
+            return
+        if follow:
+            with contextlib.suppress(KeyboardInterrupt):  # stops looking, not the trace
+                _follow(home, store, trace_id, depth, as_json)
+            if as_json:
+                return
+        events = store.events(trace_id)
+        ended = store.ended_in(trace_id)
     if as_json:
         click.echo(_json_lines(map(_with_cost, events)))
-    else:
-        write_tree(build(events, ended.__contains__, priced=True), sys.stdout)
+        return
+    tree = build(events, ended, priced=True)
+    hidden = cut(tree, depth)
+    write_tree(tree, sys.stdout)
+    if hidden:
+        click.echo(f"{hidden:,} calls and events are deeper than --depth {depth}.", err=True)
 
 
-@contextlib.contextmanager
-def _store(home: Path) -> Iterator[Store]:
-    """Lend the store of a home, with what dead processes left."""
-    take_in(home)
-    with contextlib.closing(Store(home / STORE_FILE)) as store:
-        yield store
+def _follow(home: Path, store: Store, trace_id: str, depth: int | None, as_json: bool) -> None:
+    if not as_json:
+        follow_tree(home, store, trace_id, depth)
+        return
+    for event in follow_events(home, store, trace_id):
+        click.echo(json.dumps(_with_cost(event)))
+
+
+def _show_step(store: Store, trace_id: str, step: int, as_json: bool) -> None:
+    events = store.event(trace_id, step)
+    if not events:
+        raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
+    if as_json:
+        click.echo(_json_lines(map(_with_cost, events)))
+        return
+    for event in events:
+        pretty = json.dumps(_with_cost(event), indent=2, ensure_ascii=False)
+        click.echo("\n".join(map(clean, pretty.split("\n"))))
 
 
 def _json_lines(items: Iterable[Mapping[str, Any]]) -> str:

@@ -1,0 +1,270 @@
+"""What may be wrong on this machine: the installation, the settings, the home, the store and the journal."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from whyops_trace._directory import MAPPABLE, is_mappable
+from whyops_trace._excerpt import clean, milliseconds
+from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
+from whyops_trace._schema import UPGRADES
+from whyops_trace._serving import running
+from whyops_trace._streams import SERVER, Stream, at_hand, survey, why_not
+from whyops_trace._version import __version__
+from whyops_trace.exceptions import ConfigurationError, StoreError
+from whyops_trace.settings import VARIABLES, Settings
+from whyops_trace.store import Store
+
+State = Literal["ok", "warning", "problem"]
+
+#: What the core stands on, and the extras with what each of them needs.
+_PACKAGES: Final = ("anyio", "httpx", "msgspec", "wrapt")
+_EXTRAS: Final = {
+    "cli": ("click", "rich"),
+    "prices": ("genai-prices",),
+    "ui": ("starlette", "uvicorn", "jinja2"),
+}
+#: Free bytes of a disk below which recording is at risk, and below which there is no room for a journal.
+_LITTLE_ROOM: Final = 256 << 20
+_NO_ROOM: Final = 8 << 20
+#: The share of its room that a journal may take up before it is worth a word.
+_FULL: Final = 0.8
+#: Seconds that a clock may be wrong.
+CLOCK_TOLERANCE: Final = 30.0
+
+
+class Finding(NamedTuple):
+    """
+    What one check found.
+
+    Attributes:
+        check: The name of the check.
+        state: How that is.
+        message: What there is, in a sentence.
+        advice: What to do, in a sentence; "" if nothing has to be done.
+    """
+
+    check: str
+    state: State
+    message: str
+    advice: str = ""
+
+
+def settings_of(home: Path) -> tuple[Settings | None, Finding]:
+    """Return the settings that the environment gives, None if one cannot be obeyed, and what to say of them."""
+    try:
+        settings = at_hand(home)
+    except ConfigurationError as error:
+        return None, Finding(
+            "settings", "problem", str(error), "Correct the environment variable, or unset it."
+        )
+    named = sorted(name for name in os.environ if name in VARIABLES)
+    for name in sorted(os.environ):
+        near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.85)
+        if name.startswith("WHYOPS_") and name not in VARIABLES and near:
+            message = f"The environment has {clean(name)}, which is no setting."
+            return settings, Finding("settings", "warning", message, f"Did you mean {near[0]}?")
+    message = f"From the environment: {', '.join(named)}." if named else "Nothing is set; the defaults hold."
+    return settings, Finding(
+        "settings", "ok", f"{message} Arguments of WhyOps(...) win over the environment."
+    )
+
+
+def installation() -> Iterator[Finding]:
+    """Look at Python and the packages."""
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding(
+        "python", "ok", f"Python {platform.python_version()} on {system}, whyops-trace {__version__}."
+    )
+    found = {name: _version(name) for name in _PACKAGES}
+    yield Finding(
+        "packages", "ok", ", ".join(f"{name} {text or 'unknown'}" for name, text in found.items()) + "."
+    )
+    missing = [extra for extra, names in _EXTRAS.items() if not all(map(_version, names))]
+    present = ", ".join(extra for extra in _EXTRAS if extra not in missing) or "none"
+    advice = (
+        f"pip install 'whyops-trace[{','.join(missing)}]' adds {' and '.join(missing)}." if missing else ""
+    )
+    yield Finding("extras", "ok", f"Installed: {present}.", advice)
+
+
+def _version(package: str) -> str:
+    """Return the version of an installed package, "" if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def switches(settings: Settings) -> Iterator[Finding]:
+    """Say what is recorded and where it goes, and what the environment switches off."""
+    if settings.tracing == "off":
+        yield Finding("tracing", "warning", "WHYOPS_TRACING=off: nothing is recorded.", "Unset it to record.")
+        return
+    targets = (["the local store"] if settings.store else []) + (
+        [settings.analyse_url] if settings.server else []
+    )
+    if targets:
+        yield Finding("tracing", "ok", f"Traces go to {' and to '.join(targets)}.")
+    else:
+        message = "WHYOPS_STORE=off and no key: traces go nowhere."
+        yield Finding("tracing", "warning", message, "Unset WHYOPS_STORE, or set WHYOPS_API_KEY.")
+    if settings.tracing == "local" and settings.api_key:
+        message = "WHYOPS_TRACING=local: nothing leaves this machine, though there is a key."
+        yield Finding("tracing", "warning", message, "Unset it to report to the server.")
+    if settings.sample_rate < 1:
+        lost = f"{1 - settings.sample_rate:.0%}".replace("%", " %")
+        message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {lost} of the traces are not recorded."
+        yield Finding("sampling", "warning", message, "Unset it to record all of them.")
+
+
+def clock() -> Iterator[Finding]:
+    """Look at the clocks of this machine, by themselves."""
+    if not time.get_clock_info("perf_counter").monotonic:
+        yield Finding(
+            "clock", "problem", "The clock for durations runs backwards.", "Report this with your platform."
+        )
+
+
+def home(path: Path) -> Iterator[Finding]:
+    """Look at the directory, or where it would be made, without making it."""
+    place = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
+    if not os.path.isdir(place):
+        yield Finding(
+            "home", "problem", f"{place} is no directory.", "Name another one with WHYOPS_HOME or --home."
+        )
+        return
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        advice = "Change its owner or mode, or name another one with WHYOPS_HOME or --home."
+        yield Finding("home", "problem", f"{place} cannot be read and written by this user.", advice)
+        return
+    message = f"{path} is writable." if place == path else f"{path} is made when something is recorded."
+    yield Finding("home", "ok", message)
+    free = shutil.disk_usage(place).free
+    room = f"{free / 1e9:,.1f} GB are free on its disk."
+    if free < _LITTLE_ROOM:
+        state: State = "problem" if free < _NO_ROOM else "warning"
+        yield Finding("disk", state, room, "Free some, or records are kept in memory and then dropped.")
+    else:
+        yield Finding("disk", "ok", room)
+    if is_mappable(place, MAPPABLE):
+        yield Finding("file system", "ok", "The journal is written through memory, which survives kill -9.")
+    elif sys.platform == "linux":
+        message = "This file system cannot be trusted with a memory map: each record is a system call, which is slower."
+        yield Finding(
+            "file system", "warning", message, "Put the home on a local disk (ext4, xfs) if you record much."
+        )
+    else:
+        yield Finding("file system", "ok", "Each record is written with a system call on this platform.")
+
+
+def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
+    """Look at the local store."""
+    file = path / STORE_FILE
+    if not os.path.lexists(file):
+        yield Finding("store", "ok", "There are no traces yet; `whyops-trace demo` records one.")
+        return
+    try:
+        with closing(Store(file)) as traces:
+            count = traces.counts().total
+            newest = traces.traces(1)
+        mode, size = file.stat().st_mode, file.stat().st_size
+    except (StoreError, OSError) as error:
+        yield Finding(
+            "store", "problem", str(error), "Until then nothing can be shown or stored; the journal keeps it."
+        )
+        return
+    last = newest[0].last_at if newest else ""
+    kept = (
+        f" It is kept {settings.max_store_days:g} days, {_mib(settings.max_store_bytes)} at most."
+        if settings
+        else ""
+    )
+    message = f"{count:,} trace{'' if count == 1 else 's'}, {_mib(size)}, format {1 + len(UPGRADES)}"
+    yield Finding("store", "ok", f"{message}{f', the last of {clean(last)}' if last else ''}.{kept}")
+    if stat.S_IMODE(mode) & 0o077:
+        yield Finding("store", "warning", f"Others may read {file}.", f"chmod 600 {file}")
+    recorded = milliseconds(last)
+    if recorded is not None and recorded / 1000 > time.time() + CLOCK_TOLERANCE:
+        message = (
+            "The last trace is of the future: this clock was set back, or that of its recorder is wrong."
+        )
+        yield Finding("clock", "warning", message, "Let the clock be set by the network (NTP).")
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
+
+
+def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
+    """Look at what waits to be delivered, and at what a server refused."""
+    try:
+        seen = survey(path)
+        letters = sum(_lines(path / name) for name in (REJECTED_FILE, REJECTED_FILE + ".old"))
+    except OSError as error:
+        yield Finding("journal", "problem", str(error), "Make the home readable for this user.")
+        return
+    findings = [finding for stream in seen.streams for finding in _stream(path, settings, stream)]
+    if seen.bad:
+        one = len(seen.bad) == 1
+        files = "1 file" if one else f"{len(seen.bad):,} files"
+        message = f"{files} of the journal cannot be read and {'is' if one else 'are'} set aside."
+        purge = command_line("journal", "purge", "--all", home=path)
+        findings.append(
+            Finding("journal", "warning", message, f"`{purge}` deletes {'it' if one else 'them'}.")
+        )
+    if not findings:
+        running = sum(len(stream.segments) - len(stream.left) for stream in seen.streams)
+        message = (
+            "Nothing is left behind." if not running else "Nothing is left behind; running processes use it."
+        )
+        findings.append(Finding("journal", "ok", message))
+    yield from findings
+    if letters:
+        purge = command_line("journal", "purge", "--rejected", home=path)
+        events = f"{letters:,} event{'' if letters == 1 else 's'}"
+        message = f"A server refused {events}: {path / REJECTED_FILE} has its words."
+        yield Finding("refused events", "warning", message, f"Read it; `{purge}` deletes it.")
+
+
+def _stream(path: Path, settings: Settings | None, stream: Stream) -> Iterator[Finding]:
+    agent = clean(stream.header.agent)
+    for name, waiting in stream.waiting.items():
+        if waiting.left:
+            blocked = why_not(settings, stream.header) if settings and name == SERVER else ""
+            flush = command_line("journal", "flush", home=path)
+            advice = f"They wait because {blocked}." if blocked else f"`{flush}` delivers them."
+            message = f"{waiting.left:,} records of {agent} wait for {clean(name)}."
+            yield Finding("journal", "warning", message, advice)
+    if settings is not None and stream.size > _FULL * settings.max_journal_bytes:
+        message = f"The journal of {agent} takes {_mib(stream.size)} of {_mib(settings.max_journal_bytes)}."
+        advice = (
+            "When it is full the oldest records are dropped: raise WHYOPS_MAX_JOURNAL_BYTES, or deliver them."
+        )
+        yield Finding("journal", "warning", message, advice)
+
+
+def _lines(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def viewer(path: Path) -> Finding:
+    """Tell whether a server shows this home at present."""
+    url = running(path)
+    if url is not None:
+        return Finding("viewer", "ok", f"It shows this home at {clean(url)}.")
+    return Finding("viewer", "ok", "It is not running; `whyops-trace serve` starts it.")

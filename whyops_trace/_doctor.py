@@ -1,0 +1,88 @@
+"""``whyops-trace doctor``: says what is right, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from whyops_trace._command import console, home_option
+from whyops_trace._excerpt import clean
+
+if TYPE_CHECKING:
+    from whyops_trace._diagnosis import Finding, State
+
+_STYLES: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@click.command("doctor", epilog="Example: whyops-trace doctor")
+@click.option(
+    "--init", is_flag=True, help="Also register an agent, whyops-trace-doctor, with the server of the key."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@home_option
+def doctor(init: bool, as_json: bool, home: Path) -> None:
+    """
+    Check the installation, the settings, the home, and the server if there is a key.
+
+    It looks and asks, and changes nothing here or on the server unless --init says so. Exits with 1 if there is a
+    problem; warnings are none.
+    """
+    findings = list(_examine(home, init))
+    problems = sum(finding.state == "problem" for finding in findings)
+    if as_json:
+        checks = [finding._asdict() for finding in findings]
+        click.echo(json.dumps({"ok": not problems, "checks": checks}, indent=1))
+    else:
+        out = console()
+        out.print(_table(findings))
+        warnings = sum(finding.state == "warning" for finding in findings)
+        out.print(f"\n{_verdict(problems, warnings)}")
+    if problems:
+        raise SystemExit(1)
+
+
+def _examine(home: Path, init: bool) -> Iterator[Finding]:
+    # What they need takes longer to load than most commands to run.
+    from whyops_trace import _diagnosis, _server_diagnosis
+
+    yield from _diagnosis.installation()
+    settings, finding = _diagnosis.settings_of(home)
+    yield finding
+    if settings is not None:
+        yield from _diagnosis.switches(settings)
+        yield _server_diagnosis.key(settings)
+        yield from _server_diagnosis.server(settings, init=init)
+        if init and not settings.server:
+            message = "No agent can be registered: there is no key, or nothing leaves this machine."
+            yield _diagnosis.Finding("agent", "warning", message, "Set WHYOPS_API_KEY, or leave out --init.")
+    yield from _diagnosis.clock()
+    yield from _diagnosis.home(home)
+    yield from _diagnosis.store(home, settings)
+    yield from _diagnosis.journal(home, settings)
+    yield _diagnosis.viewer(home)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for finding in findings:
+        said = Text(clean(finding.message))
+        if finding.advice:
+            said.append(f"\n{clean(finding.advice)}", "dim" if finding.state == "ok" else "")
+        table.add_row(Text(finding.state, _STYLES[finding.state]), finding.check, said)
+    return table
+
+
+def _verdict(problems: int, warnings: int) -> str:
+    if not problems and not warnings:
+        return "Everything is fine."
+    counts = [(problems, "problem"), (warnings, "warning")]
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count) + "."

@@ -1,0 +1,102 @@
+"""``whyops-trace export``: a trace as a file that can be sent, opened offline, or pasted into a model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from whyops_trace._command import file_size, home_option, stored_traces
+from whyops_trace._excerpt import clean
+from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.export import MAX_TOKENS, export_json, export_markdown
+from whyops_trace.store import Store
+
+_FORMATS: Final = ("html", "json", "markdown")
+_BY_ENDING: Final = {
+    ".html": "html",
+    ".htm": "html",
+    ".json": "json",
+    ".md": "markdown",
+    ".markdown": "markdown",
+}
+
+
+@click.command("export", epilog="Example: whyops-trace export latest -o trace.html")
+@click.argument("trace")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    help="What to write; by the ending of FILE if left out, else markdown.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Where to write it, - for standard output; TRACE.html for html if left out, else standard output.",
+)
+@click.option(
+    "--max-tokens",
+    default=MAX_TOKENS,
+    show_default=True,
+    type=click.IntRange(1_000),
+    help="How long Markdown may be, at four characters a token.",
+)
+@home_option
+def export(trace: str, form: str | None, output: Path | None, max_tokens: int, home: Path) -> None:
+    """
+    Write a trace as a file: HTML that opens offline, JSON for programs, Markdown for a model.
+
+    TRACE is its id, the beginning of its id, or "latest".
+    """
+    form = form or _format_of(output)
+    with stored_traces(home) as store:
+        trace_id = store.resolve(trace)
+        text = _exported(store, trace_id, form, max_tokens)
+    if output is None and form == "html":
+        output = Path(f"{_file_name(trace_id)}.html")
+    data = text.encode("utf-8", "replace")
+    if output is None or str(output) == "-":
+        # In UTF-8 wherever it goes but to a terminal, which may not know it.
+        click.echo(text if sys.stdout.isatty() else data, nl=False)
+    else:
+        output.write_bytes(data)
+        click.echo(f"Wrote {clean(str(output))} ({file_size(len(data))}).", err=True)
+
+
+def _format_of(output: Path | None) -> str:
+    """Return the form that the ending of a file says, which may be none."""
+    if output is None or str(output) == "-":
+        return "markdown"
+    form = _BY_ENDING.get(output.suffix.lower())
+    if form is None:
+        raise click.UsageError(
+            f"The ending of {clean(output.name)!r} says no format; use .html, .json or .md, or give --format."
+        )
+    return form
+
+
+def _exported(store: Store, trace_id: str, form: str, max_tokens: int) -> str:
+    if form == "json":
+        return export_json(store, trace_id)
+    if form == "markdown":
+        return export_markdown(store, trace_id, max_tokens=max_tokens)
+    try:
+        from whyops_trace.server.offline import offline_page
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("whyops_trace"):
+            raise
+        raise ConfigurationError(
+            "HTML needs the extra ui, which is not installed: pip install 'whyops-trace[ui]'."
+        ) from error
+    return offline_page(store, trace_id)
+
+
+def _file_name(trace_id: str) -> str:
+    """Return a trace id as a file name that is one everywhere."""
+    return re.sub(r"[^\w.-]+", "_", trace_id).strip("._") or "trace"

@@ -1,0 +1,241 @@
+"""A trace as Markdown that fits into a given number of tokens, for a model or a person to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from whyops_trace._excerpt import clean, dollars, duration, elapsed, excerpt, value
+from whyops_trace._messages import decoded
+from whyops_trace._nodes import Node
+from whyops_trace._shortening import Part, Piece, fitted, inline, lines, shortened
+from whyops_trace.analysis import Finding
+from whyops_trace.store import TraceSummary
+from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
+
+#: Characters that a token is taken to have.
+CHARACTERS: Final = 4
+#: Texts up to that many characters stand on the line, if they have but one.
+_INLINE: Final = 160
+#: Lines of each of the lists at the top.
+_LISTED: Final = 12
+#: Characters of an id, a role or the name of an agent.
+_NAME: Final = 200
+#: Characters of an error that are always told.
+_ERROR: Final = 2_000
+#: Finish reasons that say nothing, in lower case.
+_USUAL: Final = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use", "function_call"})
+
+
+def markdown(summary: TraceSummary, story: Story, found: Sequence[Finding], max_tokens: int) -> str:
+    """
+    Return a trace as Markdown.
+
+    Args:
+        summary: The trace in one line.
+        story: What it tells.
+        found: What was found in it.
+        max_tokens: How long the text may be, of four characters a token.
+    """
+    results: dict[str, ToolUse] = {}
+    uses = {use.node.step: use for section in story.sections for use in _uses(section)}
+    parts = [part for section in story.sections for part in _section(section, uses, results)]
+    if parts:
+        parts[0].vital = parts[-1].vital = True
+    return fitted(_head(summary, story, found), parts, max_tokens * CHARACTERS)
+
+
+def _uses(section: Section) -> list[ToolUse]:
+    return [*(section.turn.tools if section.turn else ()), *section.tools]
+
+
+def _head(summary: TraceSummary, story: Story, found: Sequence[Finding]) -> Part:
+    """Return what is told of the trace as a whole."""
+    tree = story.tree
+    took = elapsed(summary.started_at, summary.last_at)
+    tokens = tree.tokens
+    cached = f" ({tokens.cached_share} of the prompts cached)" if tokens.cache_read else ""
+    facts = [
+        ("agent", inline(excerpt(summary.agent_name, _NAME))),
+        ("outcome", inline(story.status)),
+        ("began", inline(summary.started_at)),
+        ("took", "" if took is None else duration(took)),
+        ("turns of models", f"{story.turns:,}"),
+        ("tool calls", f"{tree.tool_calls:,}"),
+        ("tokens", f"{tokens.total:,}{cached}" if tokens.total else ""),
+        ("cost", "" if summary.cost is None else dollars(summary.cost)),
+    ]
+    head = Part([Piece(f"# Trace {inline(excerpt(summary.trace_id, _NAME))}\n\n")])
+    head.pieces += [Piece(f"- {name}: {fact}\n") for name, fact in facts if fact]
+    for title, text in (("Asked", story.asked), ("Ended with", story.ended)):
+        if text:
+            head.pieces += [Piece("\n"), *_text(title, text)]
+    whys = [f"{why.text} -> {why.then}" if why.then else why.text for why in story.whys]
+    head.pieces += _list("What explains it", whys)
+    head.pieces += _list("Findings", [_finding(one) for one in found])
+    head.pieces.append(Piece("\n## Transcript\n"))
+    return head
+
+
+def _list(title: str, items: Sequence[str]) -> Iterator[Piece]:
+    if items:
+        yield Piece(f"\n## {title}\n\n")
+        for item in items[:_LISTED]:
+            yield from (Piece("- "), Piece(item, long=True, inline=True), Piece("\n"))
+        if len(items) > _LISTED:
+            yield Piece(f"- and {len(items) - _LISTED:,} more\n")
+
+
+def _finding(one: Finding) -> str:
+    where = f" (step {', '.join(map(str, one.steps[:3]))})" if one.steps else ""
+    return f"{one.severity}: {one.title}{where}. {one.advice}"
+
+
+def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, ToolUse]) -> Iterator[Part]:
+    """Yield the parts of a section; *results* are the calls whose results are told already, by the calls' ids."""
+    where = f" in {inline(' > '.join(section.path))}" if section.path else ""
+    failed = any(use.error for use in _uses(section)) or any(node.error for node in section.others)
+    if section.node is not None:
+        yield Part([Piece(f"\n### Step {inline(section.node.name)}{where}{_facts(section.node)}\n")])
+    elif section.turn is not None:
+        turn = section.turn
+        yield Part(list(_turn(turn, where, results)), vital=failed or bool(turn.error))
+        results.update({call.id: uses[call.step] for call in turn.calls if call.id and call.step in uses})
+    else:
+        yield Part([Piece(f"\n### Calls{where}\n")], vital=failed)
+    for use in _uses(section):
+        yield Part(list(_use(use)), vital=bool(use.error))
+    for node in section.others:
+        yield Part(list(_other(node)), vital=bool(node.error))
+
+
+def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece]:
+    """Yield what a turn was, what is new in what it was told, and what it said."""
+    node = turn.node
+    model = f" {inline(node.model)}" if node.model else ""
+    yield Piece(f"\n### Turn {turn.number}: {inline(node.name)}{model}{where}{_facts(node)}\n\n")
+    if turn.continues and turn.continues != turn.number - 1:
+        yield Piece(f"Goes on from turn {turn.continues}.\n")
+    if turn.retry_of:
+        yield Piece(f"Tries turn {turn.retry_of} again.\n")
+    yield from _told(turn, results)
+    for thought in turn.thinking:
+        yield from _text("thinking", thought)
+    if turn.answer:
+        yield from _text("assistant", turn.answer)
+    if turn.error:
+        yield Piece(f"FAILED: {_error(turn.error)}\n")
+    if turn.finish_reason and turn.finish_reason.lower() not in _USUAL:
+        yield Piece(f"finish reason: {inline(turn.finish_reason)}\n")
+    for call in turn.calls:
+        if not call.step:
+            yield from _asked(call)
+
+
+def _told(turn: Turn, results: dict[str, ToolUse]) -> Iterator[Piece]:
+    for change in turn.changes:
+        yield Piece(f"Changed in the prompt: {inline(change.summary)}\n")
+        if change.diff:
+            yield Piece(lines("\n".join(change.diff)), long=True, fenced=True)
+    if turn.system:
+        yield from _text("system", turn.system)
+    if turn.offered:
+        yield Piece(f"tools on offer: {inline(', '.join(turn.offered))}\n")
+    for message in turn.messages:
+        yield from _message(message, results)
+
+
+def _error(error: str) -> str:
+    return inline(shortened(error, _ERROR))
+
+
+def _message(message: Message, results: dict[str, ToolUse]) -> Iterator[Piece]:
+    """Yield a message; a result that stands with its call already is not told again."""
+    use = results.get(message.call_id)
+    if use is not None and not use.error and _says(message.text, use.result):
+        return
+    role = inline(excerpt(" ".join(filter(None, [message.role or "message", message.name])), _NAME))
+    beside = f" [{inline(message.other)}]" if message.other else ""
+    yield from _text(f"{role}{beside}", message.text)
+    for call in message.calls:
+        yield from _asked(call, "asked for")
+
+
+def _says(text: str, result: Any) -> bool:
+    """Whether a message says what a tool returned."""
+    return text == result or value(decoded(text)) == value(result)
+
+
+def _asked(call: Call, what: str = "asked for, and not called here:") -> Iterator[Piece]:
+    yield Piece(f"- {what} {inline(call.name)}")
+    yield from _arguments(call.arguments)
+    yield Piece("\n")
+
+
+def _arguments(arguments: Any) -> Iterator[Piece]:
+    yield Piece("(")
+    if isinstance(arguments, dict):
+        for place, (name, given) in enumerate(arguments.items()):
+            yield Piece(f"{', ' if place else ''}{inline(name)}=")
+            yield Piece(clean(value(given)), long=True, inline=True)
+    elif arguments is not None:
+        yield Piece(clean(value(arguments)), long=True, inline=True)
+    yield Piece(")")
+
+
+def _use(use: ToolUse) -> Iterator[Piece]:
+    """Yield a tool call, with what came of it."""
+    node = use.node
+    yield Piece(f"- {inline(node.name)}")
+    yield from _arguments(use.arguments)
+    yield Piece(_facts(node))
+    if use.repeats:
+        yield Piece(f"; the same call as before, {use.repeats + 1} in a row")
+    if use.retry_of:
+        yield Piece(f"; tries step {use.retry_of} again")
+    if use.retried_by:
+        yield Piece(f"; tried again in step {use.retried_by}")
+    if use.error:
+        yield Piece(f"\n  FAILED: {_error(use.error)}\n")
+        if use.stack:
+            yield Piece(lines(use.stack), long=True, fenced=True)
+    elif use.response and node.status == "ok":
+        yield Piece("\n")
+        yield from _text("  result", use.result if isinstance(use.result, str) else value(use.result))
+    else:
+        yield Piece("\n")
+
+
+def _other(node: Node) -> Iterator[Piece]:
+    yield Piece(f"- {inline(node.name)}{_facts(node)}")
+    for text in (node.arguments, node.result, node.error and f"FAILED: {node.error}"):
+        if text:
+            yield Piece(f" {inline(text)}")
+    yield Piece("\n")
+
+
+def _facts(node: Node) -> str:
+    """Return the step of a node, and what is known of its time, tokens and cost, in brackets."""
+    tokens = node.tokens
+    parts = [
+        f"step {node.step}" if node.step else "",
+        node.status if node.status not in ("ok", "error") else "",
+        "" if node.latency_ms is None else duration(node.latency_ms),
+    ]
+    if tokens is not None and tokens.total:
+        share = f", {tokens.cached_share} cached" if tokens.cache_read else ""
+        parts.append(f"{tokens.sent:,} tokens in{share}, {tokens.completion:,} out")
+    parts.append("" if node.cost is None else dollars(node.cost))
+    told = "; ".join(part for part in parts if part)
+    return f" ({told})" if told else ""
+
+
+def _text(title: str, text: str) -> Iterator[Piece]:
+    """Yield a text behind its title: on the line if it is short, else in a block."""
+    if len(text) <= _INLINE and len(text.splitlines()) <= 1:
+        yield Piece(f"{title}: ")
+        yield Piece(clean(text), long=True, inline=True)
+        yield Piece("\n")
+    else:
+        yield Piece(f"{title}:\n")
+        yield Piece(lines(text), long=True, fenced=True)

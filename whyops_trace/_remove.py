@@ -1,0 +1,217 @@
+"""``whyops-trace rm``: deletes traces from the local store, after it has said which."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+import msgspec
+
+from whyops_trace._clock import wire_time
+from whyops_trace._command import Duration, Size, file_size, home_option, stored_traces, when
+from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._home import REJECTED_FILE, command_line
+from whyops_trace._numbers import read_head
+from whyops_trace._streams import survey
+from whyops_trace.store import Filter, Store, TraceSummary
+
+#: Traces that are named one by one before the question.
+_NAMED: Final = 10
+
+
+class Kept(NamedTuple):
+    """
+    What else on this machine holds records of deleted traces.
+
+    Attributes:
+        waiting: Records in the journals of processes that have ended, which a destination has not taken.
+        in_use: Records in the journals of running processes.
+        refused: Events that a server refused.
+    """
+
+    waiting: int = 0
+    in_use: int = 0
+    refused: int = 0
+
+
+@click.command("rm", epilog="Example: whyops-trace rm --older-than 7d")
+@click.argument("traces", metavar="[TRACE]...", nargs=-1)
+@click.option(
+    "--older-than", type=Duration(), metavar="AGE", help="Traces not recorded on for so long: 7d, 12h."
+)
+@click.option(
+    "--over", type=Size(), metavar="SIZE", help="The oldest traces, until the others take that: 100MB."
+)
+@click.option("--all", "everything", is_flag=True, help="Every trace.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object; the question is on standard error."
+)
+@home_option
+def rm(
+    traces: Sequence[str],
+    older_than: float | None,
+    over: int | None,
+    everything: bool,
+    yes: bool,
+    as_json: bool,
+    home: Path,
+) -> None:
+    """
+    Delete traces from the local store, and free their room on the disk.
+
+    TRACE is an id, the beginning of only one id, or "latest". What waits in the journal, and what a WhyOps server
+    has, stays.
+    """
+    if [bool(traces), older_than is not None, over is not None, everything].count(True) != 1:
+        raise click.UsageError("Name the traces to delete, or give one of --older-than, --over and --all.")
+    with stored_traces(home) as store:
+        chosen = list(store.each(_where(store, traces, older_than, over)))
+        if chosen and not (yes and as_json):
+            _preview(chosen, err=as_json)
+        if chosen and not yes:
+            click.confirm("Delete this for good?", abort=True, err=as_json)
+        before = store.used_bytes()
+        deleted = _delete(store, [trace.trace_id for trace in chosen], over)
+        after = store.used_bytes()
+    kept = _kept(home, set(deleted)) if deleted else Kept()
+    if as_json:
+        report = {
+            "deleted": deleted,
+            "bytesFreed": max(0, before - after),
+            "bytes": after,
+            "journal": {"waiting": kept.waiting, "inUse": kept.in_use},
+            "refused": kept.refused,
+        }
+        click.echo(json.dumps(report, indent=1))
+    elif not chosen:
+        click.echo("There is nothing to delete.")
+    else:
+        freed = file_size(max(0, before - after))
+        click.echo(
+            f"Deleted {_some(len(deleted), 'trace')}: {freed} less, the store takes {file_size(after)} now."
+        )
+        for line in _told(home, kept):
+            click.echo(line)
+
+
+def _where(store: Store, traces: Iterable[str], older_than: float | None, over: int | None) -> Filter:
+    """
+    Return which traces are meant.
+
+    Raises:
+        TraceNotFoundError: if one that is named does not exist, or may be another one.
+    """
+    if older_than is not None:
+        try:
+            return Filter(until=wire_time(datetime.now(UTC) - timedelta(seconds=older_than)))
+        except OverflowError as error:
+            raise click.BadParameter("no trace can be so old.", param_hint="--older-than") from error
+    if over is not None:
+        return Filter(ids=store.oldest_over(over))
+    named = [store.resolve(name) for name in traces]
+    return Filter(ids=named) if named else Filter()
+
+
+def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
+    """Delete traces and return which; more than were chosen if what the others take was estimated too low."""
+    store.delete_all(trace_ids)
+    while over is not None and (more := store.oldest_over(over)):
+        store.delete_all(more)
+        trace_ids = [*trace_ids, *more]
+    if trace_ids:
+        _forget_words(store.path.parent)
+    return trace_ids
+
+
+def _forget_words(home: Path) -> None:
+    """Delete the viewer's index, which holds the words of all traces; it makes a new one of those that are left."""
+    from whyops_trace.server.search import SEARCH_FILE  # no other command should wait for it
+
+    for ending in ("-wal", "-shm", ""):
+        (home / f"{SEARCH_FILE}{ending}").unlink(missing_ok=True)
+
+
+def _preview(chosen: Sequence[TraceSummary], *, err: bool) -> None:
+    """Say what will be lost."""
+    for trace in islice(chosen, _NAMED):
+        words = (when(trace.last_at), trace.trace_id, trace.agent_name, excerpt(trace.asked, 60))
+        click.echo("  ".join(clean(word) for word in words if word), err=err)
+    if len(chosen) > _NAMED:
+        click.echo(f"and {len(chosen) - _NAMED:,} more", err=err)
+    events = sum(trace.event_count for trace in chosen)
+    click.echo(f"{_some(len(chosen), 'trace')} with {_some(events, 'event')}.", err=err)
+    running = sum(trace.running for trace in chosen)
+    if running:
+        click.echo(f"{_some(running, 'trace')} may go on: what is recorded later begins anew.", err=err)
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _kept(home: Path, trace_ids: Collection[str]) -> Kept:
+    """
+    Count what else holds records of traces.
+
+    Raises:
+        OSError: if a journal cannot be read.
+    """
+    ours: dict[bytes, bool] = {}
+    waiting = in_use = 0
+    for stream in survey(home).streams:
+        for segment in stream.segments:
+            heads = filter(None, (read_head(line) for _, line in segment.records()))
+            count = sum(ours.setdefault(head.trace, _id(head.trace) in trace_ids) for head in heads)
+            if segment.in_use:
+                in_use += count
+            else:
+                waiting += count
+    refused = sum(letter.event.trace_id in trace_ids for letter in _letters(home))
+    return Kept(waiting, in_use, refused)
+
+
+def _id(encoded: bytes) -> str:
+    """Return a trace id that stands in a record; "" if it is none."""
+    try:
+        return msgspec.json.decode(encoded, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    trace_id: str
+
+
+class _Letter(msgspec.Struct):
+    event: _Event
+
+
+def _letters(home: Path) -> Iterator[_Letter]:
+    decoder = msgspec.json.Decoder(_Letter)
+    for name in (REJECTED_FILE, REJECTED_FILE + ".old"):
+        with contextlib.suppress(FileNotFoundError), (home / name).open("rb") as file:
+            for line in file:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield decoder.decode(line)
+
+
+def _told(home: Path, kept: Kept) -> Iterator[str]:
+    """Yield what the user may want to delete as well, and how."""
+    if kept.waiting:
+        purge = command_line("journal", "purge", "--all", home=home)
+        what = f"{_some(kept.waiting, 'record')} of deleted traces"
+        yield f"The journal still has {what} for another destination; `{purge}` deletes what is in it."
+    if kept.in_use:
+        what = f"{_some(kept.in_use, 'record')} of deleted traces"
+        yield f"The journal of a running process still has {what}, until that ends at the latest."
+    if kept.refused:
+        purge = command_line("journal", "purge", "--rejected", home=home)
+        what = f"{_some(kept.refused, 'event')} of deleted traces"
+        yield f"{REJECTED_FILE} still has {what} that a server refused; `{purge}` deletes it."

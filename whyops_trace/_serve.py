@@ -1,0 +1,238 @@
+"""``whyops-trace serve`` and ``whyops-trace view``: the collector and the viewer, and a browser at a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import click
+
+from whyops_trace._command import home_option, stored_traces
+from whyops_trace._serving import forget, note, running
+from whyops_trace._streams import at_hand
+
+_PORT: Final = 8765
+#: Characters a key has at least: whoever reaches the server can guess as often as he likes.
+_KEY_LENGTH: Final = 16
+_HOW_TO_MAKE_A_KEY: Final = (
+    "set WHYOPS_SERVE_KEY to the output of:"
+    " python -c \"import secrets; print('whyops_' + secrets.token_urlsafe(24))\""
+)
+
+
+@click.command("serve", epilog="Example: whyops-trace serve --port 8800 --open")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    default=_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="The port; 0 for any that is free.",
+)
+@click.option(
+    "--key",
+    default="",
+    envvar="WHYOPS_SERVE_KEY",
+    show_envvar=True,
+    help="What everyone has to show, if there is one.",
+)
+@click.option(
+    "--allow-host", "allowed", multiple=True, metavar="NAME", help="A name that others reach this machine by."
+)
+@click.option("--open", "opens", is_flag=True, help="Open the browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object that says where it listens.")
+@home_option
+def serve(
+    host: str, port: int, key: str, allowed: Sequence[str], opens: bool, as_json: bool, home: Path
+) -> None:
+    """
+    Show traces in the browser, and collect what WhyOps SDKs report, until Ctrl-C.
+
+    It listens on this machine only. With another --host it asks everyone for a key.
+    """
+    _check_key(host, key)
+    listening = _listen(host, port)
+    url = _url(listening, host)
+
+    def ready() -> None:
+        if as_json:
+            click.echo(
+                json.dumps({"url": url, "collector": f"{url}/api", "pid": os.getpid(), "home": str(home)})
+            )
+        else:
+            click.echo(f"The traces of {home} are at {url}")
+            click.echo(f'WhyOps SDKs report to it with analyse_base_url="{url}/api"')
+            click.echo("Ctrl-C stops it.")
+        if opens:
+            _open_aside(url)
+
+    names = [*allowed, *([] if _is_wildcard(host) else [host])]
+    _run(home, listening, url, key, names, ready)
+
+
+@click.command("view", epilog="Example: whyops-trace view latest")
+@click.argument("trace", required=False)
+@click.option("--no-browser", "quiet", is_flag=True, help="Only print the address.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the address as a JSON object, and open no browser."
+)
+@home_option
+def view(trace: str | None, quiet: bool, as_json: bool, home: Path) -> None:
+    """
+    Open the browser at a trace, or at the list of all.
+
+    TRACE is its id, the beginning of its id, or "latest". It uses the server that `whyops-trace serve` runs for
+    this home; where there is none it is one itself, until Ctrl-C.
+    """
+    path = _path(home, trace)
+
+    def shown(url: str, browse: Callable[[str], None]) -> None:
+        click.echo(json.dumps({"url": url + path}) if as_json else url + path)
+        if not (quiet or as_json):
+            browse(url + path)
+
+    found = running(home)
+    if found is not None:
+        shown(found, _open)
+        return
+    listening = _listen("127.0.0.1", _PORT, or_any=True)
+    url = _url(listening, "127.0.0.1")
+
+    def ready() -> None:
+        shown(url, _open_aside)
+        click.echo("Ctrl-C stops the viewer.", err=True)
+
+    _run(home, listening, url, "", (), ready)
+
+
+def _check_key(host: str, key: str) -> None:
+    """
+    Check that nobody else reads traces without a key.
+
+    Raises:
+        click.UsageError: if somebody could.
+    """
+    if not key and not _is_loopback(host):
+        raise click.UsageError(
+            f"--host {host} lets other machines in, so it takes a key: {_HOW_TO_MAKE_A_KEY}"
+        )
+    if key and len(key) < _KEY_LENGTH:
+        raise click.UsageError(f"The key has less than {_KEY_LENGTH} characters: {_HOW_TO_MAKE_A_KEY}")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise click.UsageError(f"The key holds what cannot be sent in a header: {_HOW_TO_MAKE_A_KEY}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_wildcard(host: str) -> bool:
+    return host.strip("[]") in ("", "0.0.0.0", "::")  # noqa: S104 - nothing is bound here
+
+
+def _listen(host: str, port: int, *, or_any: bool = False) -> socket.socket:
+    """
+    Return a socket that listens.
+
+    Args:
+        host: The address.
+        port: The port; 0 for any.
+        or_any: Whether any other port will do where this one is taken.
+
+    Raises:
+        click.ClickException: if that is not possible; it says what to do.
+    """
+    address = host.strip("[]")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        listening = socket.create_server((address, port), family=family, backlog=512)
+        # asyncio sets it for sockets it makes itself only; without it each answer waits 40 ms for an acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and or_any:
+            return _listen(host, 0)
+        if error.errno == errno.EADDRINUSE:
+            hint = "choose another with --port, or --port 0 for any that is free"
+            raise click.ClickException(f"Port {port} of {host} is in use: {hint}.") from error
+        reason = error.strerror or str(error)
+        raise click.ClickException(f"Cannot listen on port {port} of {host}: {reason}.") from error
+
+
+def _url(listening: socket.socket, host: str) -> str:
+    name = "127.0.0.1" if _is_wildcard(host) else host.strip("[]")
+    return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}"
+
+
+def _path(home: Path, trace: str | None) -> str:
+    """
+    Return the path of a trace's page, or of the list.
+
+    Raises:
+        TraceNotFoundError: if no trace, or more than one, can be meant.
+    """
+    if trace is None:
+        return "/"
+    with stored_traces(home) as store:
+        return f"/t/{quote(store.resolve(trace), safe='', errors='replace')}"
+
+
+def _open(url: str) -> None:
+    """Open the browser."""
+    if not webbrowser.open(url):
+        click.echo(f"There is no browser to open: go to {url}", err=True)
+
+
+def _open_aside(url: str) -> None:
+    """Open the browser, which may take its time, while the server answers it."""
+    threading.Thread(target=_open, args=(url,), name="browser", daemon=True).start()
+
+
+def _run(
+    home: Path,
+    listening: socket.socket,
+    url: str,
+    key: str,
+    names: Sequence[str],
+    ready: Callable[[], None],
+) -> None:
+    """
+    Serve until a signal comes.
+
+    Raises:
+        click.ClickException: if what it needs is not installed.
+    """
+
+    def note_and_say() -> None:
+        note(home, url)
+        ready()
+
+    with contextlib.closing(listening):
+        try:
+            # They take a quarter of a second to load, which no other command should wait for.
+            from whyops_trace.server.app import create_app
+            from whyops_trace.server.running import Server
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "jinja2", "markupsafe"):
+                raise
+            raise click.ClickException(
+                'The viewer is not installed: pip install "whyops-trace[ui]"'
+            ) from error
+        application = create_app(home, key=key, allowed_hosts=names, retention=at_hand(home).retention)
+        try:
+            Server(application, note_and_say).run(sockets=[listening])
+        finally:
+            forget(home)

@@ -1,0 +1,138 @@
+"""What may be wrong between this machine and a WhyOps server, found out with a few requests that only look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import msgspec
+
+from whyops_trace import _json
+from whyops_trace._diagnosis import CLOCK_TOLERANCE, Finding
+from whyops_trace._excerpt import clean, duration, get, shorten
+from whyops_trace._http import Answer, Http, NoAnswerError
+from whyops_trace.agent import check_metadata
+from whyops_trace.retry import misconfiguration
+from whyops_trace.settings import Settings
+
+#: Seconds to wait for each part of an answer.
+_TIMEOUT: Final = 3.0
+#: The agent that is registered on request: always the same, so that it takes one place of those an account has.
+_AGENT: Final = "whyops-trace-doctor"
+_METADATA: Final = check_metadata({"systemPrompt": "Registered by whyops-trace doctor.", "tools": []})
+_KEY_BEGINS: Final = ("whyops_", "YOPS-")
+
+
+def key(settings: Settings) -> Finding:
+    """Look at the form of the key, which is never shown."""
+    if not settings.api_key:
+        return Finding("key", "ok", "There is no key: traces stay on this machine.")
+    if not settings.api_key.startswith(_KEY_BEGINS):
+        message = "WHYOPS_API_KEY is set, but does not begin with whyops_ or YOPS-, as the keys of WhyOps do."
+        return Finding("key", "warning", message, "Copy the key again, without quotes or spaces.")
+    return Finding("key", "ok", "WHYOPS_API_KEY is set and has the form of a key.")
+
+
+def server(settings: Settings, *, init: bool) -> Iterator[Finding]:
+    """
+    Ask the server and the proxy whether they are there and take the key.
+
+    Args:
+        settings: Where they are.
+        init: Whether to register an agent, which leaves something on the server.
+    """
+    if not settings.server:
+        return
+    with closing(Http(settings.analyse_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
+        began = time.perf_counter()
+        answer = _get(http, "/health")
+        if isinstance(answer, NoAnswerError):
+            advice = (
+                "Check WHYOPS_ANALYSE_URL, the network and HTTPS_PROXY; events wait in the journal meanwhile."
+            )
+            yield Finding("server", "problem", f"{clean(str(answer))}.", advice)
+        else:
+            took = (time.perf_counter() - began) * 1000
+            yield from _health(settings, answer, took)
+            yield from _clock(answer)
+            yield _accepted(http)
+            if init:
+                yield _registered(http)
+    yield _proxy(settings)
+
+
+def _get(http: Http, path: str, params: Mapping[str, str | int] | None = None) -> Answer | NoAnswerError:
+    try:
+        return http.get(path, params or {})
+    except NoAnswerError as error:
+        return error
+
+
+def _body(answer: Answer) -> object:
+    try:
+        return msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _health(settings: Settings, answer: Answer, took: float) -> Iterator[Finding]:
+    said = get(_body(answer), "status")
+    if answer.status != 200 or not isinstance(said, str):
+        yield Finding("server", "problem", f"{settings.analyse_url}: {misconfiguration(answer)}")
+    elif said not in ("healthy", "ok"):
+        message = f"{settings.analyse_url} says that it is {clean(said)}."
+        yield Finding("server", "warning", message, "Events wait in the journal until it takes them.")
+    else:
+        yield Finding("server", "ok", f"{settings.analyse_url} is {said}; it answered in {duration(took)}.")
+
+
+def _clock(answer: Answer) -> Iterator[Finding]:
+    """Compare the clock with the date of an answer, which is precise to a second."""
+    try:
+        ahead = time.time() - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        yield Finding("clock", "ok", "The clock agrees with the server's.")
+    else:
+        message = f"The clock is {duration(abs(ahead) * 1000)} {'ahead of' if ahead > 0 else 'behind'} the server's."
+        yield Finding("clock", "warning", message, "Let the clock be set by the network (NTP).")
+
+
+def _accepted(http: Http) -> Finding:
+    """Ask for events of a trace that does not exist, which only a key that is taken gets an answer to."""
+    answer = _get(http, "/events", {"traceId": _AGENT, "limit": 1})
+    if isinstance(answer, NoAnswerError):
+        return Finding("account", "warning", f"{clean(str(answer))}.", "Try again.")
+    if answer.status == 200 and isinstance(_body(answer), dict):
+        return Finding("account", "ok", "The server takes the key.")
+    if answer.status == 429 or answer.status >= 500:
+        message = f"The server answers {answer.status} at present."
+        return Finding("account", "warning", message, "Try again later.")
+    return Finding("account", "problem", f"{http.base_url}: {misconfiguration(answer)}")
+
+
+def _registered(http: Http) -> Finding:
+    body = _json.encode({"agentName": _AGENT, "metadata": _METADATA}, lambda _: False)
+    try:
+        answer = http.post("/entities/init", body)
+    except NoAnswerError as error:
+        return Finding("agent", "problem", f"{clean(str(error))}.", "Try again.")
+    if answer.status in (200, 201) and get(_body(answer), "agentId"):
+        return Finding("agent", "ok", f"The server registered the agent {_AGENT}.")
+    said = clean(str(get(_body(answer), "error") or answer.status))
+    message = f"The server does not register an agent: {shorten(said, 200)}."
+    return Finding("agent", "problem", message, "Events of an agent it knows are still taken.")
+
+
+def _proxy(settings: Settings) -> Finding:
+    """Ask the proxy anything: whatever it answers, it is there."""
+    with closing(Http(settings.proxy_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
+        answer = _get(http, "/health")
+    if isinstance(answer, NoAnswerError):
+        advice = "Only clients made by WhyOps.openai() and anthropic() need it; fallback=True lets them go without."
+        return Finding("proxy", "warning", f"{clean(str(answer))}.", advice)
+    return Finding("proxy", "ok", f"{settings.proxy_url} can be reached.")

@@ -1,0 +1,132 @@
+"""``whyops-trace stats``: figures over the traces of a home, by agent, tool and model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from whyops_trace._command import Moment, console, home_option, stored_traces
+from whyops_trace._excerpt import clean, dollars, duration
+from whyops_trace.stats import Figures, Stats, gather
+from whyops_trace.store import Filter
+
+By = Literal["agent", "tool", "model"]
+
+#: What the calls of each are, and their failures.
+_CALLS: Final[dict[By, tuple[str, str]]] = {
+    "agent": ("traces", "failed"),
+    "tool": ("calls", "errors"),
+    "model": ("calls", "errors"),
+}
+
+
+@click.command("stats", epilog="Example: whyops-trace stats --since 7d --by model")
+@click.option(
+    "--since", type=Moment(), metavar="TIME", help="Only traces recorded on since: 7d, 12h or a date."
+)
+@click.option("--until", type=Moment(), metavar="TIME", help="Only traces not recorded on any more since.")
+@click.option("--agent", metavar="NAME", help="Only traces of this agent.")
+@click.option("--by", type=click.Choice(list(_CALLS)), help="Only the figures by agent, by tool or by model.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@home_option
+def stats(
+    since: str | None, until: str | None, agent: str | None, by: By | None, as_json: bool, home: Path
+) -> None:
+    """
+    Show how often, how long and how well agents, tools and models worked, and what that cost.
+
+    Latencies are percentiles of the nearest rank: half of the calls took at most p50, 95 of 100 at most p95. A ≥
+    before a cost says that turns have no known price and are not in it.
+    """
+    where = Filter(agent=agent, since=since, until=until)
+    with stored_traces(home) as store:
+        terminal = Console(stderr=True)
+        traces = track(
+            store.each(where),
+            "reading traces",
+            total=store.counts(where).total,
+            console=terminal,
+            transient=True,
+            disable=not terminal.is_terminal,
+        )
+        found = gather(store, traces)
+    if as_json:
+        click.echo(json.dumps(_report(found, by), indent=1))
+    elif found.traces:
+        _print(found, by)
+    else:
+        click.echo(f"There are no such traces in {home}; `whyops-trace ls` lists what there is.")
+    if not found.traces:
+        raise SystemExit(1)
+
+
+def _chosen(found: Stats, by: By | None) -> Iterator[tuple[By, Sequence[Figures]]]:
+    """Yield what is shown, by what it is grouped."""
+    groups: list[tuple[By, Sequence[Figures]]] = [
+        ("agent", found.agents),
+        ("tool", found.tools),
+        ("model", found.models),
+    ]
+    for name, figures in groups:
+        if by in (None, name):
+            yield name, figures
+
+
+def _report(found: Stats, by: By | None) -> dict[str, Any]:
+    chosen = {f"{name}s": msgspec.to_builtins(figures) for name, figures in _chosen(found, by)}
+    return {"traces": found.traces, **chosen}
+
+
+def _print(found: Stats, by: By | None) -> None:
+    out = console()
+    shown = [(name, figures) for name, figures in _chosen(found, by) if figures]
+    for number, (name, figures) in enumerate(shown):
+        if number:
+            out.print()
+        out.print(_table(name, figures))
+    if not shown:
+        click.echo(f"There are no {by}s in these traces.")
+    unpriced = sum(each.unpriced for each in found.agents)
+    if unpriced and by != "tool":
+        some = f"{unpriced:,} turn{'' if unpriced == 1 else 's'} of models"
+        out.print(Text(f"\nThe price of {some} is not known.", "dim"))
+
+
+def _table(by: By, rows: Sequence[Figures]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(by, style="bold")
+    billed = any(row.tokens.total for row in rows)
+    priced = any(row.known_cost is not None for row in rows)
+    tokens = ("in", "out", "cached") if billed else ()
+    for column in (*_CALLS[by], "", "p50", "p95", "p99", *tokens, *(["cost"] if priced else [])):
+        table.add_column(column, no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(
+            Text(clean(row.name), no_wrap=True, overflow="ellipsis"),
+            f"{row.calls:,}",
+            Text(f"{row.errors:,}", "red" if row.errors else ""),
+            f"{row.error_share:.1%}".replace("%", " %") if row.errors else "",
+            *("" if ms is None else duration(ms) for ms in (row.p50_ms, row.p95_ms, row.p99_ms)),
+            *(
+                [f"{row.tokens.sent:,}", f"{row.tokens.completion:,}", row.tokens.cached_share]
+                if billed
+                else []
+            ),
+            *([_cost(row)] if priced else []),
+        )
+    return table
+
+
+def _cost(row: Figures) -> str:
+    if row.known_cost is None:
+        return ""
+    return ("≥ " if row.unpriced else "") + dollars(row.known_cost)

@@ -1,0 +1,100 @@
+"""The application that ``whyops-trace serve`` runs: the collector and the viewer of one home."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Receive, Scope, Send
+
+from whyops_trace._home import STORE_FILE
+from whyops_trace.exceptions import StoreError
+from whyops_trace.server import collector, pages, trace_page
+from whyops_trace.server.access import LOOPBACK, Access
+from whyops_trace.server.assets import Assets, Renderer
+from whyops_trace.server.live import Live
+from whyops_trace.server.search import Index
+from whyops_trace.settings import Retention
+from whyops_trace.store import Store
+
+
+class Application:
+    """
+    An ASGI application: the collector and the viewer of one home.
+
+    Args:
+        home: Where the traces are.
+        key: What everyone has to show; "" if anyone may ask who reaches the server.
+        allowed_hosts: Names the server answers to, beside those of this machine itself.
+        retention: What the store keeps where something is collected; None deletes nothing.
+    """
+
+    def __init__(
+        self, home: Path, key: str, allowed_hosts: Collection[str], retention: Retention | None
+    ) -> None:
+        # Each has a connection of its own: none waits for another, and a page never for what is being collected.
+        self._stores = [Store(home / STORE_FILE) for _ in range(4)]
+        shown, indexed, watched, collected = self._stores
+        self._index = Index(home, indexed)
+        self._live = Live(home, watched, self._index.wake)
+        renderer = Renderer(Assets())
+        routes = [
+            renderer.assets.route(),
+            *self._live.routes(),
+            *pages.routes(shown, self._index, renderer),
+            *trace_page.routes(shown, renderer),
+            *collector.routes(collected, retention),
+        ]
+        application = Starlette(
+            routes=routes,
+            middleware=[Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)],
+            lifespan=self._running,
+        )
+        self._guarded = Access(application, renderer, LOOPBACK | set(allowed_hosts), key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._guarded(scope, receive, send)
+
+    def end_streams(self) -> None:
+        """End what pages follow, from any thread or a signal handler: a server waits for it before it ends."""
+        self._live.stop()
+
+    @contextlib.asynccontextmanager
+    async def _running(self, _: Starlette) -> AsyncIterator[None]:
+        self._index.start()
+        warming = asyncio.create_task(to_thread.run_sync(self._warm_up))
+        try:
+            async with self._live.running():
+                yield
+        finally:
+            await warming
+            self._index.close()
+            for store in self._stores:
+                store.close()
+
+    def _warm_up(self) -> None:
+        """Price what the first page shows: the price data is loaded by then, which takes longer than all the rest."""
+        with contextlib.suppress(StoreError):
+            self._stores[0].traces(pages.PAGE)
+
+
+def create_app(
+    home: Path, *, key: str = "", allowed_hosts: Collection[str] = (), retention: Retention | None = None
+) -> Application:
+    """
+    Return the application for one home.
+
+    Args:
+        home: Where the traces are.
+        key: What everyone has to show; "" if anyone may ask who reaches the server.
+        allowed_hosts: Names the server answers to, beside those of this machine itself.
+        retention: What the store keeps where something is collected; None deletes nothing.
+    """
+    return Application(home, key, allowed_hosts, retention)

@@ -1,0 +1,114 @@
+"""The files that pages are made of, and pages made of them: nothing is built, and nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from whyops_trace.server.rendering import extend
+
+_HERE: Final = Path(__file__).parent
+#: What a browser keeps: the address of a file changes with its content.
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+
+
+class Assets:
+    """
+    The style sheets and modules in ``static``, read once.
+
+    Each is served below ``/static`` under an address that names its content. Modules import one another as
+    ``whyops/live``, which an import map in the page leads to that address, so that a page can also carry them inside.
+
+    Attributes:
+        files: Name and content of each file.
+        import_map: The import map of all modules, as JSON.
+        import_map_hash: What a content security policy knows that script by.
+    """
+
+    def __init__(self, folder: Path = _HERE / "static") -> None:
+        self.files: Mapping[str, bytes] = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        self._tags = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in self.files.items()}
+        modules = {
+            f"whyops/{name.removesuffix('.js')}": self.url(name)
+            for name in self.files
+            if name.endswith(".js")
+        }
+        self.import_map = json.dumps({"imports": modules})
+        digest = hashlib.sha256(self.import_map.encode()).digest()
+        self.import_map_hash = f"sha256-{base64.b64encode(digest).decode()}"
+
+    def url(self, name: str) -> str:
+        """
+        Return the address of a file.
+
+        Raises:
+            KeyError: if there is no file of that name.
+        """
+        return f"/static/{name}?v={self._tags[name]}"
+
+    def route(self) -> Route:
+        """Return the route that serves the files."""
+        return Route("/static/{name}", self._serve)
+
+    async def _serve(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        content = self.files.get(name)
+        if content is None:
+            return PlainTextResponse("There is no such file.", 404)
+        tag = self._tags[name]
+        headers = {"etag": f'"{tag}"'}
+        # Under an address of an earlier version a browser must ask again.
+        headers["cache-control"] = _FOR_EVER if request.query_params.get("v") == tag else "no-cache"
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Response(content, headers=headers, media_type=kind)
+
+
+def trace_url(trace_id: str) -> str:
+    """Return the address of the page of a trace."""
+    return f"/t/{quote(trace_id, safe='', errors='replace')}"
+
+
+class Renderer:
+    """
+    Makes pages from templates, in which everything is escaped that is not said to be safe.
+
+    In each template ``asset(name)`` is the address of a file in ``static``, and ``trace_url(id)`` that of a trace.
+
+    Args:
+        assets: The files.
+    """
+
+    def __init__(self, assets: Assets) -> None:
+        self.assets = assets
+        self._environment = extend(
+            Environment(
+                loader=FileSystemLoader(_HERE / "templates"),
+                autoescape=True,
+                undefined=StrictUndefined,
+                trim_blocks=True,
+                lstrip_blocks=True,
+                auto_reload=False,
+            )
+        )
+        self._environment.globals.update(asset=assets.url, import_map=assets.import_map, trace_url=trace_url)
+
+    def text(self, template: str, **context: Any) -> str:
+        """Return a template filled in, such as the part of a page."""
+        return self._environment.get_template(template).render(context)
+
+    def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+        """Return a template filled in, as an answer; a browser may keep it, but asks each time."""
+        return HTMLResponse(self.text(template, **context), status, {"cache-control": "no-cache"})

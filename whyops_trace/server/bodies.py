@@ -1,0 +1,101 @@
+"""The bodies of requests, read within a bound whatever their headers promise."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+
+#: Bytes of a body that are taken, unpacked.
+MAX_BODY: Final = 64 << 20
+#: Bytes unpacked at a time, so that a small body that unpacks to a large one is found out early.
+_PIECE: Final = 1 << 20
+#: What the type of a body of JSON looks like.
+_JSON: Final = re.compile(r"application/([a-z0-9.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+
+
+class BodyError(Exception):
+    """
+    A body that is not read.
+
+    Attributes:
+        status: The HTTP status that says so.
+
+    Args:
+        status: The HTTP status.
+        message: What is wrong with it, and what to do.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """
+    Return the body of a request, unpacked if it is packed with gzip.
+
+    Raises:
+        BodyError: if it is too long, packed in another way, or not what its headers say.
+    """
+    if not _JSON.fullmatch(request.headers.get("content-type", "")):
+        raise BodyError(415, "The body must be JSON, sent with the header Content-Type: application/json.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip"):
+        raise BodyError(
+            415, f"Content-Encoding {encoding[:40]} is not understood: send gzip, or the body as it is."
+        )
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise _too_long(limit)
+    pieces: list[bytes] = []
+    size = 0
+    unpack = _Unpacker() if encoding == "gzip" else _unchanged
+    try:
+        async for chunk in request.stream():
+            for piece in unpack(chunk):
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise _too_long(limit)
+    except zlib.error as error:
+        raise BodyError(
+            400, f"The body is not gzip, though its Content-Encoding says so ({error})."
+        ) from error
+    except ClientDisconnect as error:
+        raise BodyError(400, "The body ended early.") from error
+    if isinstance(unpack, _Unpacker) and not unpack.complete:
+        raise BodyError(400, "The body is not one complete gzip stream, though its Content-Encoding says so.")
+    return b"".join(pieces)
+
+
+class _Unpacker:
+    """Unpacks a gzip stream piece by piece."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def __call__(self, packed: bytes) -> Iterator[bytes]:
+        """Yield what some of it unpacks to."""
+        while packed:
+            yield self._zlib.decompress(packed, _PIECE)
+            packed = self._zlib.unconsumed_tail
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has ended, and nothing came behind it."""
+        return self._zlib.eof and not self._zlib.unused_data
+
+
+def _unchanged(chunk: bytes) -> Iterator[bytes]:
+    yield chunk
+
+
+def _too_long(limit: int) -> BodyError:
+    return BodyError(
+        413,
+        f"The body is longer than {limit >> 20} MiB: send fewer events at a time, or shorten their contents.",
+    )

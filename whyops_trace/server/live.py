@@ -1,0 +1,185 @@
+"""
+Live updates: one poller tells all open pages what has changed in the store.
+
+Any process may write to the store, so nothing can tell the server of it; it looks at a counter, which costs
+microseconds. Pages hear of it as server-sent events:
+
+- ``GET /live``: a message ``changed`` whenever anything has;
+- ``GET /t/{trace_id}/live?after=N``: messages ``records`` with the records that the store has got after number N, as
+  ``{"last": 812, "running": true, "events": [...]}``; the number is also the id of the message, so that a browser that
+  connects again goes on from there. A message without events says that the trace no longer runs, or runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
+from whyops_trace.exporters.local import take_in
+from whyops_trace.store import Store
+
+#: Seconds between two looks at the store while somebody watches, and while nobody does.
+_WATCHED: Final = 0.15
+_UNWATCHED: Final = 1.0
+#: Seconds between two looks at what processes left that ended before they could store it.
+_LEFT: Final = 3.0
+#: Seconds after which a stream without news says that it is alive, so that nothing between closes it.
+_SILENCE: Final = 15.0
+#: Records in one message.
+_RECORDS: Final = 500
+
+#: A browser that loses the stream tries again after that many milliseconds.
+_BEGIN: Final = "retry: 1000\n\n"
+_ALIVE: Final = ": still here\n\n"
+
+
+class Live:
+    """
+    The poller and the streams of one application.
+
+    Args:
+        home: Whose journals are looked at for what dead processes left.
+        store: What is watched.
+        on_change: Called whenever anything has changed.
+    """
+
+    def __init__(self, home: Path, store: Store, on_change: Callable[[], None]) -> None:
+        self._home = home
+        self._store = store
+        self._on_change = on_change
+        self._changes = 0
+        #: Set at the next change, and another one after it.
+        self._news = asyncio.Event()
+        self._watchers = 0
+        self._watched = asyncio.Event()
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the streams."""
+        return [Route("/live", self._list_stream), Route("/t/{trace_id:path}/live", self._trace_stream)]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Poll while the block is open."""
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self._poll())
+        try:
+            yield
+        finally:
+            self._end()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def stop(self) -> None:
+        """End all streams, from any thread or a signal handler: a server waits for them before it ends."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._stopped = True
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changes += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        version, take_in_at = -1, 0.0
+        while True:
+            with contextlib.suppress(WhyOpsError, OSError):  # it may be readable again the next time
+                if loop.time() >= take_in_at:
+                    take_in_at = loop.time() + _LEFT
+                    await to_thread.run_sync(take_in, self._home)
+                if (now := await to_thread.run_sync(self._store.version)) != version:
+                    version = now
+                    self._on_change()
+                    self._announce()
+            if self._watchers:
+                await asyncio.sleep(_WATCHED)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._watched.wait(), _UNWATCHED)
+
+    async def _list_stream(self, request: Request) -> StreamingResponse:
+        async def messages() -> AsyncIterator[str]:
+            yield _BEGIN
+            async for has_changed in self._looks():
+                yield "event: changed\ndata: {}\n\n" if has_changed else _ALIVE
+
+        return _stream(messages())
+
+    async def _trace_stream(self, request: Request) -> StreamingResponse:
+        last = _number(request.headers.get("last-event-id")) or _number(request.query_params.get("after"))
+        return _stream(self._growth(request.path_params["trace_id"], last))
+
+    async def _growth(self, trace_id: str, last: int) -> AsyncIterator[str]:
+        """Yield what a trace grows by."""
+        yield _BEGIN
+        was_running: bool | None = None
+        async for has_changed in self._looks(at_once=True):
+            if not has_changed:
+                yield _ALIVE
+            try:
+                rows, running = await to_thread.run_sync(self._read, trace_id, last)
+            except TraceNotFoundError:
+                yield "event: gone\ndata: {}\n\n"
+                return
+            except WhyOpsError:
+                continue
+            for start in range(0, len(rows), _RECORDS):
+                part = rows[start : start + _RECORDS]
+                last = part[-1][0]
+                yield _records(last, running, [event for _, event in part])
+            if not rows and running != was_running:
+                yield _records(last, running, [])
+            was_running = running
+
+    def _read(self, trace_id: str, last: int) -> tuple[list[tuple[int, dict[str, object]]], bool]:
+        return self._store.events_after(trace_id, last), self._store.trace(trace_id).running
+
+    async def _looks(self, *, at_once: bool = False) -> AsyncIterator[bool]:
+        """Yield True after each change, also now if so asked, and False after a silence, until the streams end."""
+        self._watchers += 1
+        self._watched.set()
+        try:
+            seen = -1 if at_once else self._changes
+            while not self._stopped:
+                if self._changes == seen:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), _SILENCE)
+                has_changed, seen = self._changes != seen, self._changes
+                if not self._stopped:
+                    yield has_changed
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._watched.clear()
+
+
+def _stream(messages: AsyncIterator[str]) -> StreamingResponse:
+    # The second header is for proxies, which would wait for more.
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
+
+
+def _records(last: int, running: bool, events: list[dict[str, object]]) -> str:
+    message = json.dumps({"last": last, "running": running, "events": events}, separators=(",", ":"))
+    return f"event: records\nid: {last}\ndata: {message}\n\n"
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 19 else 0

@@ -1,0 +1,250 @@
+"""The first page: a list of traces, what can be asked of it, and what deserves a look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from whyops_trace._excerpt import elapsed
+from whyops_trace.exceptions import StoreError, TraceNotFoundError
+from whyops_trace.server.assets import Renderer, trace_url
+from whyops_trace.server.query import Query, Term, parse
+from whyops_trace.server.search import Index
+from whyops_trace.store import LOOP, Counts, Store, TraceSummary
+
+#: Traces on a page.
+PAGE: Final = 100
+#: How many times as long as it took to count them the counts are good for, if that is long.
+_WORTH: Final = 10
+_MINUTE: Final = 60.0
+#: The picture of a trace's turns: bars at most, and their height.
+_BARS: Final = 16
+_HEIGHT: Final = 14
+
+
+class Row(NamedTuple):
+    """
+    A trace in the list.
+
+    Attributes:
+        trace: Its summary.
+        url: Its page; of one that was searched for, with what was found in it.
+        at: When it was last recorded on, as one reads it.
+        took: Milliseconds from its beginning to its latest record.
+        state: ``running``, ``failed``, ``unanswered``, or ``ended``.
+        loops: Whether it called a tool in a loop.
+        spark: The tokens of its turns as the path of a small picture, "" for less than two of them.
+    """
+
+    trace: TraceSummary
+    url: str
+    at: str
+    took: float
+    state: str
+    loops: bool
+    spark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """
+    A filter that is one click away.
+
+    Attributes:
+        name: What it is called.
+        count: How many traces it finds, in all of them.
+        url: Where it leads: with it added to the query, or taken out of it.
+        chosen: Whether it is part of the query.
+        what: What it finds, in a sentence.
+    """
+
+    name: str
+    count: int
+    url: str
+    chosen: bool
+    what: str
+
+
+def routes(store: Store, index: Index, renderer: Renderer) -> list[Route]:
+    """
+    Return the route of the list.
+
+    Args:
+        store: Where the traces are.
+        index: Where their words are.
+        renderer: Fills in the template.
+    """
+    home, figures = store.path.parent, _Figures(store)
+
+    def answer(query: str, after: str, origin: str) -> Response:
+        try:
+            shown = _look(store, index, figures, query, after or None)
+        except StoreError as error:
+            return renderer.page("problem.html", 503, problem=str(error))
+        return renderer.page("list.html", query=query, after=after, home=_short(home), origin=origin, **shown)
+
+    async def endpoint(request: Request) -> Response:
+        asked = request.query_params
+        origin = f"{request.url.scheme}://{request.headers['host']}"
+        return await to_thread.run_sync(answer, asked.get("q", "").strip(), asked.get("after", ""), origin)
+
+    return [Route("/", endpoint)]
+
+
+class _Figures:
+    """How many traces deserve a look; with very many traces that takes long, and is then not counted each time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version = -1
+        self._good_until = 0.0
+        self._figures = (Counts(), 0.0)
+
+    def get(self) -> tuple[Counts, float]:
+        """
+        Return the counts of all traces, and the seconds from which on one is slow.
+
+        Raises:
+            StoreError: if the store cannot be read.
+        """
+        version, began = self._store.version(), time.monotonic()
+        # A trace may also count as running no more because time has passed.
+        is_old = version != self._version or began > self._good_until + _MINUTE
+        if is_old and began >= self._good_until:
+            slow = self._store.slow_seconds()
+            self._figures = (self._store.counts(slow=slow), slow)
+            self._version, ended = version, time.monotonic()
+            # While programs record, a tenth of the time at most goes into counting.
+            self._good_until = ended + _WORTH * (ended - began)
+        return self._figures
+
+
+def _look(store: Store, index: Index, figures: _Figures, text: str, after: str | None) -> dict[str, Any]:
+    """
+    Return what the template shows.
+
+    Raises:
+        StoreError: if the store cannot be read.
+    """
+    query = parse(text)
+    where, notes = query.where, list(query.problems)
+    if query.terms:
+        ids, trouble = _find(index, query)
+        where = msgspec.structs.replace(where, ids=ids)
+        notes += trouble
+    try:
+        traces = store.traces(PAGE + 1, after, where=where)
+    except TraceNotFoundError:
+        notes.append("The trace that this page began after is deleted; these are the latest ones.")
+        after, traces = None, store.traces(PAGE + 1, where=where)
+    counts, slow = figures.get()
+    turns = store.turn_tokens([trace.trace_id for trace in traces[:PAGE]])
+    rows = [_row(trace, turns.get(trace.trace_id, []), query.terms) for trace in traces[:PAGE]]
+    return {
+        "rows": rows,
+        "notes": notes,
+        "total": counts.total,
+        "matching": store.counts(where, slow=slow).total if text else counts.total,
+        "saved": _saved(text, counts, slow),
+        "older": _url(text, traces[PAGE - 1].trace_id) if len(traces) > PAGE else "",
+        "newest": _url(text) if after else "",
+    }
+
+
+def _find(index: Index, query: Query) -> tuple[list[str], list[str]]:
+    """Return the traces that hold the words of a query, and what is to be said about the index."""
+    try:
+        found = index.find(query.terms)
+    except StoreError as error:  # the home cannot be written to, say; the list works all the same
+        return [], [f"Words cannot be searched for: {error}"]
+    if not found.behind:
+        return found.trace_ids, []
+    filling = f"it has {found.indexed:,} events so far, and the newest are missing"
+    return found.trace_ids, [f"The search index is being filled: {filling}."]
+
+
+def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Row:
+    if trace.running:
+        state = "running"
+    elif trace.failed:
+        state = "failed"
+    else:
+        state = "unanswered" if trace.asked and not trace.ended_with else "ended"
+    took = elapsed(trace.started_at, trace.last_at) or 0.0
+    loops = trace.repeated >= LOOP
+    return Row(
+        trace, _trace_url(trace.trace_id, terms), _when(trace.last_at), took, state, loops, spark(turns)
+    )
+
+
+def _trace_url(trace_id: str, terms: Sequence[Term]) -> str:
+    """Return the address of a trace, with the first of the terms that is in it, and not in its name, to go to."""
+    sought = [term.text for term in terms if term.text.casefold() not in trace_id.casefold()]
+    return trace_url(trace_id) + (f"?{urlencode({'q': sought[0]}, errors='replace')}" if sought else "")
+
+
+def spark(turns: Sequence[int]) -> str:
+    """Return bars for the tokens of turns, as the path of a picture 14 high; of many turns the largest of each few."""
+    if len(turns) < 2 or not any(turns):
+        return ""
+    few = -(-len(turns) // _BARS)
+    largest = [max(turns[start : start + few]) for start in range(0, len(turns), few)]
+    heights = [max(1, round(_HEIGHT * tokens / max(largest))) for tokens in largest]
+    return "".join(f"M{4 * at} {_HEIGHT}v-{height}h3v{height}z" for at, height in enumerate(heights))
+
+
+def _when(timestamp: str) -> str:
+    """Return a wire timestamp in local time: the time of today, the day and time of others; "" if it is none."""
+    try:
+        moment = datetime.fromisoformat(timestamp).astimezone()
+    except (ValueError, OverflowError):
+        return ""
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if is_today else "%m-%d %H:%M")
+
+
+def _saved(text: str, counts: Counts, slow: float) -> list[Saved]:
+    """Return the filters that are one click away, each with how many traces it finds."""
+    # A slow one takes longer than these seconds, by a millisecond at least.
+    offered = (
+        ("failed", counts.failed, "failed:yes", "ended with an error"),
+        ("slow", counts.slow, f">{slow + 0.001:.3f}s", "took longer than 95 of 100 traces do"),
+        (
+            "looping",
+            counts.looping,
+            "looping:yes",
+            f"called a tool {LOOP} times or more with the same arguments",
+        ),
+        ("no answer", counts.unanswered, "answer:no", "were asked something and never answered"),
+    )
+    saved = []
+    for name, count, filtering, what in offered:
+        words = text.split()
+        chosen = filtering in words
+        rest = [word for word in words if word != filtering] if chosen else [*words, filtering]
+        saved.append(Saved(name, count, _url(" ".join(rest)), chosen, f"Traces that {what}"))
+    return saved
+
+
+def _url(text: str, after: str = "") -> str:
+    asked = {name: value for name, value in (("q", text), ("after", after)) if value}
+    return f"/?{urlencode(asked, errors='replace')}" if asked else "/"
+
+
+def _short(home: Path) -> str:
+    """Return a directory as one types it."""
+    try:
+        return str(Path("~") / home.relative_to(Path.home()))
+    except (ValueError, RuntimeError):
+        return str(home)

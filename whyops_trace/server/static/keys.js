@@ -1,0 +1,33 @@
+// Keys of a page, and the dialog that names them.
+
+const bound = new Map();
+
+const isTyping = (target) =>
+  target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+
+/**
+ * Bind keys to what they do: `bind({ j: next, Enter: open })`. They are left alone while somebody types into a field
+ * or a dialog is open, and together with Ctrl, Alt or Meta. A handler that returns false leaves the key to the browser.
+ */
+export const bind = (handlers) => {
+  for (const [key, handler] of Object.entries(handlers)) bound.set(key, handler);
+};
+
+const help = document.getElementById("help");
+const opener = document.getElementById("help-open");
+
+if (help && opener) {
+  opener.hidden = false;
+  opener.addEventListener("click", () => help.showModal());
+  help.addEventListener("click", (event) => {
+    if (event.target === help) help.close(); // beside the dialog
+  });
+  bind({ "?": () => help.showModal() });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+  if (isTyping(event.target) || document.querySelector("dialog[open]:modal")) return;
+  const handler = bound.get(event.key);
+  if (handler && handler(event) !== false) event.preventDefault();
+});

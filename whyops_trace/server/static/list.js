@@ -1,0 +1,163 @@
+// The list of traces: keys, search while one types, and what is new without moving what is read.
+
+import { bind } from "whyops/keys";
+import { follow, isSupported } from "whyops/live";
+
+const TYPING_MS = 180;
+/** Between two looks at the server; the first change after a pause is shown at once. */
+const PAUSE_MS = 200;
+
+const search = document.getElementById("q");
+const fresh = document.getElementById("fresh");
+const dot = document.getElementById("live");
+
+const links = (root = document) => [...root.querySelectorAll("a.row")];
+const keyOf = (link) => link.getAttribute("href");
+const rowOf = (link) => link.closest("tr");
+
+/** What the server shows now, if it is more than what is on the page. */
+let waiting = null;
+
+const fetchPage = async (signal) => {
+  const answer = await fetch(location.pathname + location.search, { headers: { accept: "text/html" }, signal });
+  if (!answer.ok) throw new Error(`${answer.status}`);
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+};
+
+const replace = (id, page) => document.getElementById(id).replaceWith(document.adoptNode(page.getElementById(id)));
+
+/** Show a page as the server has it, and keep the row that has the focus. */
+const show = (page) => {
+  const focused = document.activeElement?.matches("a.row") ? keyOf(document.activeElement) : null;
+  replace("saved", page);
+  replace("list", page);
+  document.title = page.title;
+  waiting = null;
+  fresh.hidden = true;
+  if (focused) links().find((link) => keyOf(link) === focused)?.focus({ preventScroll: true });
+};
+
+/** Bring what is on the page up to date where it stands, and say how much there is beside it. */
+const update = (page) => {
+  const shown = new Map(links().map((link) => [keyOf(link), rowOf(link)]));
+  if (shown.size === 0 || links(page).length === 0) {
+    show(page);
+    return;
+  }
+  replace("saved", page.cloneNode(true));
+  let news = 0;
+  for (const link of links(page)) {
+    const old = shown.get(keyOf(link));
+    const row = rowOf(link);
+    if (!old) news += 1;
+    else if (old.outerHTML !== row.outerHTML) {
+      const focused = old.contains(document.activeElement);
+      old.replaceWith(document.importNode(row, true));
+      if (focused) links().find((one) => keyOf(one) === keyOf(link)).focus({ preventScroll: true });
+    }
+  }
+  // On a later page others have moved in from the one before; what is new is on the first.
+  if (new URLSearchParams(location.search).has("after")) news = 0;
+  waiting = news ? page : null;
+  fresh.hidden = !news;
+  const label = `${news} new`;
+  if (fresh.textContent !== label) fresh.textContent = label;
+};
+
+const showNew = () => {
+  if (!waiting) return false;
+  show(waiting);
+  scrollTo(0, 0);
+  links()[0]?.focus();
+  return true;
+};
+fresh.addEventListener("click", showNew);
+
+// Live.
+
+let looking = false;
+let again = false;
+const look = async () => {
+  again = looking;
+  if (looking) return;
+  looking = true;
+  try {
+    update(await fetchPage());
+    await new Promise((done) => setTimeout(done, PAUSE_MS));
+  } catch {
+    // the server is gone, which the dot says; the stream looks again when it is back
+  }
+  looking = false;
+  if (again) look();
+};
+
+if (isSupported) {
+  follow(() => "/live", { changed: look }, (state) => {
+    if (state === "live") look(); // what came while nobody listened
+    dot.hidden = false;
+    dot.textContent = state;
+    dot.classList.toggle("lost", state === "lost");
+  });
+}
+
+// Search while one types.
+
+let typing = null;
+let searching = null;
+search?.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(async () => {
+    searching?.abort();
+    searching = new AbortController();
+    const text = search.value.trim();
+    history.replaceState(null, "", text ? `/?${new URLSearchParams({ q: text })}` : "/");
+    try {
+      show(await fetchPage(searching.signal));
+    } catch {
+      // typed on, or the server is gone; Enter asks for the page itself
+    }
+  }, TYPING_MS);
+});
+search?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" || event.key === "ArrowDown") {
+    event.preventDefault();
+    const first = links()[0];
+    if (first) first.focus();
+    else search.blur();
+  }
+});
+
+// Keys. The row that is chosen is in the address, so that coming back finds it.
+
+const move = (by) => {
+  const all = links();
+  const at = all.indexOf(document.activeElement);
+  const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(Math.max(at + by, 0), all.length - 1)];
+  next?.focus();
+  if (next) rowOf(next).scrollIntoView({ block: "nearest" });
+};
+document.addEventListener("focusin", (event) => {
+  if (event.target.matches("a.row")) {
+    history.replaceState(null, "", `${location.pathname}${location.search}#${keyOf(event.target)}`);
+  }
+});
+const follows = (selector) => {
+  const link = document.querySelector(selector);
+  if (!link) return false;
+  link.click();
+  return true;
+};
+
+bind({
+  j: () => move(1),
+  k: () => move(-1),
+  ArrowDown: () => (document.activeElement?.matches("a.row") ? move(1) : false),
+  ArrowUp: () => (document.activeElement?.matches("a.row") ? move(-1) : false),
+  "/": () => search?.select(),
+  f: () => follows("#saved a.bad"),
+  o: () => follows("#older"),
+  ".": showNew,
+});
+
+const chosen = location.hash.slice(1);
+if (chosen) links().find((link) => keyOf(link) === chosen)?.focus();

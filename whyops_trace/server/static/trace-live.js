@@ -1,0 +1,82 @@
+// A trace that goes on: the page grows at its end, and what is being read stays where it is.
+
+import { follow, isSupported } from "whyops/live";
+import { Trace, make } from "whyops/trace-data";
+import { source } from "whyops/trace-source";
+import { say } from "whyops/trace-state";
+
+const PAUSE = 250; // ms between two looks at what is new, at least
+const SHARE = 4; // times that a look took, to the next one: a long trace takes the server a while to read
+
+/** Keep the page up to date: *show* takes the new state of the trace, its skeleton, and its head. */
+export const keepUp = (root, trace, show) => {
+  if (source.offline || !isSupported) return;
+  const told = document.getElementById("live");
+  let [version, going, again] = [trace.version, false, false];
+  const look = async () => {
+    if (going) {
+      again = true;
+      return;
+    }
+    going = true;
+    const began = performance.now();
+    try {
+      const skeleton = await source.skeleton();
+      if (skeleton.version !== version) {
+        version = skeleton.version;
+        await show(new Trace(skeleton), skeleton, await source.head());
+      }
+      tell(skeleton.running);
+    } catch (problem) {
+      if (problem.message.startsWith("404")) tell(false, "deleted");
+    }
+    setTimeout(() => {
+      going = false;
+      if (again) {
+        again = false;
+        look();
+      }
+    }, Math.max(PAUSE, SHARE * (performance.now() - began)));
+  };
+  const tell = (running, other = "") => {
+    const text = other || (running ? "running" : "");
+    if (told.textContent !== text) told.textContent = text;
+  };
+  tell("running" in root.dataset);
+  follow(() => "/live", { changed: look }, (how) => {
+    if (how === "lost") tell(false, "no connection");
+    else look();
+  });
+};
+
+/** The button that says how much came below what is in sight. */
+export class Below {
+  #first = null;
+  #count = 0;
+
+  constructor(button) {
+    this.button = button;
+    button.addEventListener("click", () => {
+      document.querySelector(`[data-first="${this.#first}"]`)?.scrollIntoView({ block: "start" });
+      this.clear();
+    });
+  }
+
+  /** Say that so many rows came, from a section on. */
+  add(count, section) {
+    this.#first ??= section;
+    this.#count += count;
+    const text = `${this.#count.toLocaleString("en")} new below`;
+    this.button.replaceChildren(make("span", {}, `${text} ↓`));
+    this.button.hidden = false;
+    say(text);
+  }
+
+  /** Forget them, as they are in sight. */
+  clear(last = Infinity) {
+    if (this.#first === null || last < this.#first) return;
+    this.#first = null;
+    this.#count = 0;
+    this.button.hidden = true;
+  }
+}

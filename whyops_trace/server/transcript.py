@@ -1,0 +1,142 @@
+"""
+The transcript of a trace as markup: its sections in chunks that a page can fetch as they come near.
+
+A page with the cards of ten thousand events would be slow, so a long trace has empty chunks of the height that their
+texts will take, about. The estimate need not be right: a browser keeps the place that is being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from whyops_trace.analysis import Finding
+from whyops_trace.server.assets import Renderer
+from whyops_trace.server.readings import Reading
+from whyops_trace.server.rendering import SHOWN, pretty
+from whyops_trace.server.skeleton import uses
+from whyops_trace.story import Message, Section, Story, ToolUse, Turn
+
+#: Events up to which the whole transcript is in the page, where Ctrl-F finds it and no script is needed.
+WHOLE: Final = 500
+#: Pixels that a chunk takes at least: two of them fill a screen.
+CHUNK: Final = 900
+#: Pixels of a line of text, and characters that fit into one.
+_LINE, _COLUMNS = 18, 110
+#: Finish reasons that say nothing: the model was done, or wants tools called.
+PLAIN: Final = frozenset({"", "stop", "end_turn", "tool_calls", "tool_use", "function_call", "completed"})
+
+
+@dataclass(slots=True, frozen=True)
+class Chunk:
+    """
+    Sections that are fetched together.
+
+    Attributes:
+        first: The number of the first of them.
+        end: The number after the last of them.
+        height: Pixels they will take, about.
+    """
+
+    first: int
+    end: int
+    height: int
+
+
+class Transcript:
+    """
+    Makes markup of the sections of one trace.
+
+    Args:
+        reading: The trace.
+        renderer: Fills in the templates.
+        base: The address of the page, which those of its parts begin with; "" if there is no server behind it.
+    """
+
+    def __init__(self, reading: Reading, renderer: Renderer, base: str) -> None:
+        self._reading = reading
+        self._renderer = renderer
+        self._base = base
+        self._placed = _placed(reading)
+
+    def sections(self, first: int, end: int) -> str:
+        """Return the markup of the sections from one number up to, and without, another."""
+        sections = self._reading.story.sections
+        numbered = [(number, sections[number]) for number in range(max(0, first), min(end, len(sections)))]
+        return self._renderer.text("_sections.html", numbered=numbered, **self.context())
+
+    def context(self) -> dict[str, Any]:
+        """Return what the templates of the transcript name."""
+        return {
+            "base": self._base,
+            "node": self._reading.node,
+            "placed": self._placed,
+            "plain": PLAIN,
+            "turn_of": _turn_of(self._reading.story),
+            "turn_at": self._turn_at,
+        }
+
+    def _turn_at(self, step: int) -> int:
+        """Return the number of the turn that shows a step, 0 if it is shown outside of turns."""
+        story = self._reading.story
+        place = story.steps.get(step)
+        turn = None if place is None else story.sections[place].turn
+        return turn.number if turn else 0
+
+
+def chunks(story: Story) -> list[Chunk]:
+    """Return the sections of a trace in chunks of a screen or more."""
+    made: list[Chunk] = []
+    first = height = 0
+    for number, section in enumerate(story.sections):
+        height += _height(section)
+        if height >= CHUNK or number == len(story.sections) - 1:
+            made.append(Chunk(first, number + 1, height))
+            first, height = number + 1, 0
+    return made
+
+
+def _height(section: Section) -> int:
+    """Return the pixels that a section takes, about."""
+    height = 34 if section.node else 0
+    height += 30 * len(section.others)
+    if section.turn:
+        height += _turn_height(section.turn)
+    return height + sum(_tool_height(use) for use in uses(section))
+
+
+def _turn_height(turn: Turn) -> int:
+    shown: Sequence[Message] = [message for message in turn.messages if message.role != "tool"]
+    height = 80 + 26 * (
+        bool(turn.earlier) + bool(turn.system) + bool(turn.thinking) + len(turn.messages) - len(shown)
+    )
+    height += sum(30 + _text_height(message.text) for message in shown)
+    height += sum(60 + _LINE * min(40, len(change.diff)) for change in turn.changes)
+    return height + (30 + _text_height(turn.answer) if turn.answer else 0) + (40 if turn.error else 0)
+
+
+def _tool_height(use: ToolUse) -> int:
+    given = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
+    result = 0 if use.result is None else _text_height(pretty(use.result))
+    return 62 + 20 * len(use.changes) + sum(_text_height(str(one)) for one in given.values()) + result
+
+
+def _text_height(text: str) -> int:
+    begin = text[:SHOWN]
+    lines = begin.count("\n") + 1 + len(begin) // _COLUMNS
+    return _LINE * lines + (26 if len(text) > SHOWN else 0)
+
+
+def _placed(reading: Reading) -> dict[int, list[Finding]]:
+    """Return the findings by the step of the node where they are shown."""
+    placed: dict[int, list[Finding]] = {}
+    for finding in reading.findings or ():
+        if finding.steps:
+            placed.setdefault(reading.node(finding.steps[0]), []).append(finding)
+    return placed
+
+
+def _turn_of(story: Story) -> dict[int, int]:
+    """Return the step of each turn by its number."""
+    return {section.turn.number: section.turn.node.step for section in story.sections if section.turn}

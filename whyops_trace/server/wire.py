@@ -1,0 +1,265 @@
+"""
+Events out of the body of a request: each is as the store needs it, or it is said what is wrong with it.
+
+What a client sends was made by other programs, of any language. Whatever gets through here can be shown later.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, get_args
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP, size
+from whyops_trace._collection import SentEvent, SentMetadata, metadata_decoder
+from whyops_trace.types import EventType
+
+#: Objects and lists within each other that a reader of a record has to follow.
+MAX_DEPTH: Final = 200
+#: What tells how deep a document is nested.
+_STRINGS_AND_BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+#: Types whose metadata has to name a tool, and a model.
+_TOOL_TYPES: Final = ("tool_call_request", "tool_call_response")
+_MODEL_TYPES: Final = ("llm_response", "embedding_response")
+
+_TEXT_ID: Final = f"text of at most {MAX_ID} characters"
+_STEP: Final = f"a whole number from 1 to {MAX_STEP}"
+#: What each member must be.
+_MUST_BE: Final = {
+    "eventType": f"one of {', '.join(get_args(EventType))}",
+    "traceId": f"text of 1 to {MAX_ID} characters",
+    "agentName": f"text of 1 to {MAX_NAME} characters",
+    "spanId": _TEXT_ID,
+    "stepId": _STEP,
+    "parentStepId": _STEP,
+    "timestamp": "ISO 8601 in UTC that ends in Z, such as 2026-01-31T12:00:00.000Z",
+    "metadata": "an object",
+    "idempotencyKey": _TEXT_ID,
+    "externalUserId": f"text of at most {MAX_NAME} characters",
+    **dict.fromkeys(("userId", "projectId", "environmentId", "providerId"), "a UUID"),
+}
+#: How msgspec words what is wrong with a value, and the code that a WhyOps server has for it.
+_CODES: Final = (
+    ("Invalid enum value", "invalid_enum_value"),
+    ("matching regex", "invalid_string"),
+    ("Invalid UUID", "invalid_string"),
+    ("<=", "too_big"),
+    (">=", "too_small"),
+)
+
+E = TypeVar("E", bound=SentEvent)
+
+
+class SentToolResult(SentEvent, kw_only=True, gc=False):
+    """An event whose type its address says."""
+
+    event_type: Any = "tool_call_response"
+
+    def __post_init__(self) -> None:
+        self.event_type = "tool_call_response"
+
+
+class Violation(NamedTuple):
+    """
+    What is wrong with a body.
+
+    Attributes:
+        field: Where: the place in the array, if it is one, and the path to the member.
+        message: What it must be.
+        code: The kind of it.
+        error: What a WhyOps server calls it, where it has a name for it.
+    """
+
+    field: str
+    message: str
+    code: str
+    error: str = ""
+
+
+class RefusedError(Exception):
+    """
+    A body of which nothing is stored.
+
+    Args:
+        violations: What is wrong with it.
+    """
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__(violations[0].message)
+        self.violations = violations
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The body of the answer."""
+        details = [
+            {"field": each.field, "message": each.message, "code": each.code} for each in self.violations
+        ]
+        return {"error": self.violations[0].error or "Validation failed", "details": details}
+
+
+def read_events(body: bytes, kind: type[E]) -> tuple[list[E], bool]:
+    """
+    Return the events in a body, and whether it is an array.
+
+    Args:
+        body: JSON: an event, or an array of events.
+        kind: The form of each.
+
+    Raises:
+        RefusedError: if it is neither, or one of them cannot be stored; it says which, and why.
+    """
+    kind_of_body = type(_checked_json(body))
+    if kind_of_body not in (list, dict):
+        raise RefusedError(Violation("", "The body must be an event or an array of events.", "invalid_type"))
+    is_array = kind_of_body is list
+    array = body if is_array else b"[" + body + b"]"
+    events: list[E]
+    try:
+        events = msgspec.json.decode(array, type=list[kind])  # type: ignore[valid-type]
+    except msgspec.ValidationError:
+        _refuse(array, kind, is_array)
+    found = [
+        violation._replace(field=f"{index}.{violation.field}" if is_array else violation.field)
+        for index, event in enumerate(events)
+        for violation in _violations(event)
+    ]
+    if found:
+        raise RefusedError(*found)
+    return events, is_array
+
+
+def _checked_json(body: bytes) -> object:
+    """
+    Return what a body holds, every part of it checked.
+
+    Raises:
+        RefusedError: if it is no JSON, or holds what is no text.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise RefusedError(_too_deep("")) from None
+    except msgspec.DecodeError as error:
+        if _is_json(body):
+            message = (
+                "The body holds half of a surrogate pair (\\ud800 to \\udfff), which is no text: "
+                "cut texts between characters."
+            )
+            raise RefusedError(Violation("", message, "invalid_string")) from None
+        raise RefusedError(Violation("", f"The body is not JSON: {error}.", "invalid_json")) from None
+    except UnicodeDecodeError:
+        raise RefusedError(Violation("", "The body is not UTF-8.", "invalid_json")) from None
+
+
+def _is_json(body: bytes) -> bool:
+    """Tell whether a body is JSON for a decoder that takes halves of surrogate pairs."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    try:
+        json.loads(body, parse_constant=refuse, parse_int=float)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(array: bytes, kind: type[SentEvent], is_array: bool) -> NoReturn:
+    """Raise what is wrong with the members of events, of which at least one is wrong."""
+    found: list[Violation] = []
+    for index, item in enumerate(msgspec.json.decode(array, type=list[Raw])):
+        try:
+            members = msgspec.json.decode(item, type=dict[str, Raw])
+        except msgspec.ValidationError:
+            found.append(Violation(str(index), "An event must be an object.", "invalid_type"))
+            continue
+        for name, message, code, _ in _mistyped(members, kind):
+            found.append(Violation(f"{index}.{name}" if is_array else name, message, code))
+    raise RefusedError(*found)
+
+
+def _mistyped(members: dict[str, Raw], kind: type[SentEvent]) -> Iterator[Violation]:
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
+        if name in members:
+            try:
+                msgspec.json.decode(members[name], type=SentMetadata if name == "metadata" else field.type)
+            except msgspec.ValidationError as error:
+                code = next((code for words, code in _CODES if words in str(error)), "invalid_type")
+                yield _wrong(name, code)
+        elif field.required:
+            yield Violation(name, f"{name} is missing; it must be {_MUST_BE[name]}.", "invalid_type")
+
+
+def _wrong(name: str, code: str) -> Violation:
+    return Violation(name, f"{name} must be {_MUST_BE[name]}.", code)
+
+
+def _violations(event: SentEvent) -> Iterator[Violation]:
+    """Yield what is wrong with an event whose members have the right types."""
+    for name, text, limit in (
+        ("traceId", event.trace_id, MAX_ID),
+        ("agentName", event.agent_name, MAX_NAME),
+        ("spanId", event.span_id, MAX_ID),
+        ("idempotencyKey", event.idempotency_key, MAX_ID),
+        ("externalUserId", event.external_user_id or "", MAX_NAME),
+    ):
+        if not text.isascii() and size(text) > limit:  # a server counts an emoji as two
+            yield _wrong(name, "too_big")
+    if event.timestamp is not UNSET and not _is_date(event.timestamp):
+        yield _wrong("timestamp", "invalid_string")
+    for name, raw in (("metadata", event.metadata), ("content", event.content)):
+        if _is_too_deep(bytes(raw)):
+            yield _too_deep(name)
+    yield from _violations_of_metadata(event)
+
+
+def _violations_of_metadata(event: SentEvent) -> Iterator[Violation]:
+    try:
+        told = metadata_decoder.decode(event.metadata)
+    except msgspec.ValidationError:
+        yield _wrong("metadata", "invalid_type")
+        return
+    kind = event.event_type
+    if kind in _TOOL_TYPES and told.tool is None:
+        yield Violation("metadata.tool", f"metadata.tool is missing; a {kind} must name its tool.", "custom")
+    if kind in _MODEL_TYPES:
+        for name, value in (("model", told.model), ("provider", told.provider)):
+            if not value:
+                yield Violation(
+                    f"metadata.{name}",
+                    f"metadata.{name} is missing; an {kind} must name its {name}.",
+                    "custom",
+                    f'MISSING_{name.upper()}: {kind} events require "{name}" in metadata',
+                )
+
+
+def _is_date(timestamp: str) -> bool:
+    try:
+        datetime.fromisoformat(timestamp[:19])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_too_deep(document: bytes) -> bool:
+    # Counting is quick, and hardly any document has brackets enough to be looked at closely.
+    if document.count(b"{") + document.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in _STRINGS_AND_BRACKETS.finditer(document):
+        first = token[0][:1]
+        depth += (first in b"[{") - (first in b"]}")
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _too_deep(name: str) -> Violation:
+    where = name or "The body"
+    return Violation(name, f"{where} is nested more than {MAX_DEPTH} levels deep: flatten it.", "custom")

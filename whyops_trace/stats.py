@@ -1,0 +1,317 @@
+"""
+Figures over many traces, by agent, tool and model: how often, how long, how many failed, what they cost.
+
+A *call* is a call of a tool, a turn of a model, or for an agent a whole trace. A turn counts under the model that
+answered; one that only repeats those of clients (``metadata.wraps``) is not counted again, and a turn that failed
+counts under the model that was asked. A trace counts as an error if it failed, as its summary says.
+
+Percentiles are those of the nearest rank: of n latencies in their order, p95 is the one at place ceil(0.95 n). Each
+is a latency that was measured, none is made up between two.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from whyops_trace._excerpt import Tokens, elapsed, failure, get, number
+from whyops_trace._prices import cost
+from whyops_trace._shapes import dicts_of, text_of
+from whyops_trace._summary import TraceSummary
+from whyops_trace.store import Store
+
+__all__ = ["Figures", "Stats", "gather", "percentile"]
+
+_REQUESTS: Final = frozenset({"tool_call_request", "user_message", "tool_result", "embedding_request"})
+#: The types of the records that are looked at.
+_TYPES: Final = _REQUESTS | {"tool_call_response", "llm_response", "embedding_response", "error"}
+#: What has no name is called, as models are in records.
+_UNKNOWN: Final = "unknown"
+
+
+class Figures(msgspec.Struct, rename="camel"):
+    """
+    The figures of one agent, tool or model.
+
+    Attributes:
+        name: What it is called, as it was recorded.
+        calls: How many calls there were; for an agent traces.
+        errors: How many of them failed.
+        error_share: The share of them that failed, 0 to 1.
+        p50_ms: The latency that half of the calls did not exceed, in milliseconds; None if none is known.
+        p95_ms: That which 95 of 100 did not exceed.
+        p99_ms: That which 99 of 100 did not exceed.
+        prompt_tokens: Tokens of prompts that were not cached.
+        completion_tokens: Tokens of answers.
+        cache_read_tokens: Tokens of prompts that came from a cache.
+        cache_creation_tokens: Tokens of prompts that were written to one.
+        cached_share: The share of all tokens of prompts that came from a cache, 0 to 1; None if there are none.
+        cost: What all turns cost, in US dollars; None if there are none, or the price of one is not known.
+        known_cost: What the turns cost whose price is known; None if there are none.
+        unpriced: The turns whose price is not known.
+    """
+
+    name: str
+    calls: int = 0
+    errors: int = 0
+    error_share: float = 0.0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    cached_share: float | None = None
+    cost: float | None = None
+    known_cost: float | None = None
+    unpriced: int = 0
+
+    @property
+    def tokens(self) -> Tokens:
+        """The token counts as one value."""
+        return Tokens(
+            self.prompt_tokens, self.completion_tokens, self.cache_read_tokens, self.cache_creation_tokens
+        )
+
+
+class Stats(msgspec.Struct, rename="camel"):
+    """
+    Figures over some traces; each list begins with what was called most.
+
+    Attributes:
+        traces: How many traces they are of.
+        agents: By agent.
+        tools: By tool.
+        models: By model.
+    """
+
+    traces: int
+    agents: list[Figures]
+    tools: list[Figures]
+    models: list[Figures]
+
+
+def percentile(latencies: Sequence[float], share: float) -> float | None:
+    """
+    Return the latency at the nearest rank, None if there are none.
+
+    Args:
+        latencies: In ascending order.
+        share: Of the latencies that are at most as long as the one returned: above 0, up to 1.
+    """
+    return latencies[math.ceil(share * len(latencies)) - 1] if latencies else None
+
+
+def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
+    """
+    Return the figures over some traces.
+
+    One trace after the other is read, and one payload at a time; what is kept is a few numbers for each agent, tool
+    and model, and eight bytes for each call, beside a few for each record of the trace that is read.
+
+    Args:
+        store: Where their records are.
+        traces: Which, as :meth:`Store.each` yields them.
+
+    Raises:
+        StoreError: if the file cannot be read.
+    """
+    groups = _Groups()
+    count = 0
+    for trace in traces:
+        count += 1
+        groups.add(trace, store.select(trace.trace_id, _TYPES, _read))
+    return Stats(count, *groups.figures())
+
+
+class _Metadata(msgspec.Struct, rename="camel", gc=False):
+    """The members of a record's metadata that matter here, which may hold anything."""
+
+    tool: Any = None
+    function: Any = None
+    model: Any = None
+    provider: Any = None
+    usage: Any = None
+    latency_ms: Any = None
+    outcome: Any = None
+    wraps: Any = None
+
+
+class _Record(msgspec.Struct, rename="camel", gc=False):
+    """A record as far as it matters here; its content is decoded only where that is looked at."""
+
+    event_type: str
+    step_id: int = 0
+    parent_step_id: int | None = None
+    run: str | None = None
+    timestamp: str = ""
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    content: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+
+
+class _Seen(NamedTuple):
+    """
+    What is kept of a record.
+
+    Attributes:
+        record: It, without its content.
+        tool: The name of the tool it is about, of several all of them; "" if it is about none.
+        failed: Whether it is the answer of a tool that failed.
+    """
+
+    record: _Record
+    tool: str = ""
+    failed: bool = False
+
+
+_decoder: Final = msgspec.json.Decoder(_Record)
+_NOTHING: Final = msgspec.Raw(b"null")
+
+
+def _read(line: str) -> _Seen | None:
+    """Return what matters of a record, None if it is not of the usual form."""
+    try:
+        record = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
+    is_tool = record.event_type.startswith("tool_call_")
+    seen = _Seen(record, _tool(record), _failed(record)) if is_tool else _Seen(record)
+    record.content = _NOTHING  # which would keep the whole line in memory
+    return seen
+
+
+def _tool(record: _Record) -> str:
+    name = text_of(record.metadata.tool)
+    calls = () if name else dicts_of(get(_decoded(record.content), "toolCalls"))
+    return name or ", ".join(text_of(call.get("name")) for call in calls) or _UNKNOWN
+
+
+def _failed(record: _Record) -> bool:
+    if record.metadata.outcome is not None:
+        return bool(record.metadata.outcome == "error")
+    told = b'"error"' in bytes(record.content)  # most answers need not be decoded
+    return told and failure(get(_decoded(record.content), "toolResults")) is not None
+
+
+def _decoded(content: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+class _Group:
+    """The sums of one agent, tool or model."""
+
+    __slots__ = ("calls", "errors", "known", "latencies", "tokens", "turns", "unpriced")
+
+    def __init__(self) -> None:
+        self.calls = self.errors = self.turns = self.unpriced = 0
+        self.latencies = array("d")
+        self.tokens = Tokens()
+        self.known = Decimal(0)
+
+    def took(self, latency: float | None) -> None:
+        """Take the latency of a call, if it is known."""
+        if latency is not None:
+            self.latencies.append(latency)
+
+    def spent(self, tokens: Tokens, amount: Decimal | None) -> None:
+        """Take what a turn of a model took and cost."""
+        self.turns += 1
+        self.tokens = self.tokens.plus(tokens)
+        if amount is None:
+            self.unpriced += 1
+        else:
+            self.known += amount
+
+    def figures(self, name: str) -> Figures:
+        """Return the figures."""
+        latencies = sorted(self.latencies)
+        p50, p95, p99 = (percentile(latencies, share) for share in (0.50, 0.95, 0.99))
+        tokens = self.tokens
+        known = float(self.known) if self.turns > self.unpriced else None
+        return Figures(
+            name,
+            calls=self.calls,
+            errors=self.errors,
+            error_share=self.errors / self.calls if self.calls else 0.0,
+            p50_ms=p50,
+            p95_ms=p95,
+            p99_ms=p99,
+            prompt_tokens=tokens.prompt,
+            completion_tokens=tokens.completion,
+            cache_read_tokens=tokens.cache_read,
+            cache_creation_tokens=tokens.cache_creation,
+            cached_share=tokens.cache_read / tokens.sent if tokens.sent else None,
+            cost=None if self.unpriced else known,
+            known_cost=known,
+            unpriced=self.unpriced,
+        )
+
+
+class _Groups:
+    """The sums over the traces that were added."""
+
+    def __init__(self) -> None:
+        self._agents: defaultdict[str, _Group] = defaultdict(_Group)
+        self._tools: defaultdict[str, _Group] = defaultdict(_Group)
+        self._models: defaultdict[str, _Group] = defaultdict(_Group)
+
+    def add(self, trace: TraceSummary, seen: Iterable[_Seen | None]) -> None:
+        """Take a trace into account, with those of its records that could be read."""
+        agent = self._agents[trace.agent_name or _UNKNOWN]
+        agent.calls += 1
+        agent.errors += trace.failed
+        agent.took(None if trace.running else elapsed(trace.started_at, trace.last_at))
+        began: dict[tuple[str | None, int | None], str] = {}
+        answers: list[_Seen] = []
+        asked, answered = Counter[str](), Counter[str]()
+        for each in filter(None, seen):
+            if each.record.event_type in _REQUESTS:
+                began[each.record.run, each.record.step_id] = each.record.timestamp
+                asked.update([each.tool] if each.tool else [])
+            else:
+                answers.append(each)
+        for record, tool, failed in answers:
+            latency = number(record.metadata.latency_ms)
+            if latency is None:
+                latency = elapsed(began.get((record.run, record.parent_step_id)), record.timestamp)
+            if tool:
+                answered[tool] += 1
+                self._tools[tool].took(latency)
+                self._tools[tool].errors += failed
+            elif record.metadata.wraps is not True:
+                self._add_turn(agent, record, latency)
+        # Either may be missing: the answer of a call that goes on, the request of one recorded by hand.
+        for tool, count in (asked | answered).items():
+            self._tools[tool].calls += count
+
+    def _add_turn(self, agent: _Group, record: _Record, latency: float | None) -> None:
+        """Take a turn of a model that answered, or failed: then it told its model when it noted the error."""
+        about = record.metadata
+        failed = record.event_type == "error"
+        if failed and not (text_of(about.model) and text_of(about.function)):
+            return
+        model = self._models[text_of(about.model) or _UNKNOWN]
+        model.calls += 1
+        model.errors += failed
+        model.took(latency)
+        if not failed:
+            tokens = Tokens.of(about.usage)
+            amount = cost(about.model, about.provider, about.usage, record.timestamp)
+            model.spent(tokens, amount)
+            agent.spent(tokens, amount)
+
+    def figures(self) -> Iterator[list[Figures]]:
+        """Yield the figures by agent, by tool and by model."""
+        for groups in (self._agents, self._tools, self._models):
+            found = [group.figures(name) for name, group in groups.items()]
+            yield sorted(found, key=lambda each: (-each.calls, each.name))

@@ -103,6 +103,13 @@ def ingest(session: nox.Session) -> None:
     session.run("python", "-m", "ingest", *session.posargs, env={"PYTHONPATH": "tests/bench"})
 
 
+@nox.session(python=PYTHONS[0], default=False)
+def viewer(session: nox.Session) -> None:
+    """Measure the viewer with a real server and browser, beside its goals; needs /usr/bin/chromium."""
+    session.install(".[test]")
+    session.run("python", "tests/bench/viewer.py")
+
+
 @nox.session(python=PYTHONS[0])
 def core_only(session: nox.Session) -> None:
     """Record and import with nothing but the core dependencies."""

@@ -269,6 +269,7 @@ def test_images_tell_messages_apart_and_marks_on_them_do_not() -> None:
     agent.turn([shown("b")], "A cup.")
 
     assert links(agent) == [(0, 0), (1, 2), (0, 0)]
+    assert [turn.changes for turn in turns(agent.story())] == [[], [], []]
 
 
 def test_branches_go_on_from_where_they_part() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, record, served, tab, tool_call
-from lines import Process
+from lines import Process, encoded
 from playwright.sync_api import Browser, Page, expect
 from programs import run, run_code
 
 from whyops_trace.server.pages import spark
+from whyops_trace.store import Store
 
 __all__ = ["browser"]
 
@@ -195,6 +197,22 @@ def test_a_trace_that_was_searched_for_opens_where_it_was_found(home: Path, show
     )
 
 
+def test_a_search_goes_on_while_the_index_is_filled(home: Path, browser: Browser) -> None:
+    """It says so, and shows what it has; the rest comes by itself."""
+    said = {"messages": [{"role": "user", "content": "My teapot is broken. " * 20}]}
+    events = [
+        encoded(Process(trace=f"t{n}", token=f"{n:012x}").event("user_message", 1, content=said))
+        for n in range(30_000)
+    ]
+    with contextlib.closing(Store(home / "traces.db")) as store:
+        store.ingest(("0123456789ab", events))
+    with served(home) as url, tab(browser, url) as opened:
+        page = opened.open("/?q=teapot")
+        expect(page.locator(".note")).to_contain_text("The search index is being filled")
+        expect(page.locator(".total")).to_have_text("30,000 of 30,000 traces", timeout=60_000)
+        expect(page.locator(".note")).to_have_count(0)
+
+
 def test_what_is_not_understood_is_said(home: Path, shown: Tab) -> None:
     """Above the list."""
     record(home, tool_call("t"))
@@ -312,6 +330,19 @@ def test_a_page_after_a_trace_that_is_deleted(home: Path) -> None:
         answer = httpx.get(f"{url}/?after=gone")
 
     assert (answer.status_code, "is deleted; these are the latest ones" in answer.text) == (200, True)
+
+
+def test_a_store_that_cannot_be_read_is_said(home: Path) -> None:
+    """What is wrong with it, and what to do; and of an index that cannot be, above the list."""
+    record(home, tool_call("t"))
+    (home / "search.db").mkdir()
+    with served(home) as url:
+        searched = httpx.get(f"{url}/?q=charge")
+        (home / "traces.db").write_bytes(b"no database at all" * 1000)
+        damaged = httpx.get(url)
+
+    assert (searched.status_code, "Words cannot be searched for: " in searched.text) == (200, True)
+    assert (damaged.status_code, "is damaged, or no store at all" in damaged.text) == (503, True)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -623,6 +623,38 @@ def test_a_trace_is_analysed(server: LocalCollector) -> None:
     assert server.post("/api/analyses", {"traceId": "t", "mode": "x"}).status_code == 400
 
 
+def test_the_latest_analyses_are_remembered(server: LocalCollector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older one can be made again."""
+    monkeypatch.setattr("whyops_trace.server.analyses._REMEMBERED", 2)
+    server.add(event())
+    made = [server.post("/api/analyses", {"traceId": "t"}).json()["analysis"]["id"] for _ in range(3)]
+
+    assert [each["id"] for each in server.get("/api/analyses/trace/t")["analyses"]] == [made[2], made[1]]
+    assert server.http.get(f"/api/analyses/{made[0]}").status_code == 404
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "7" * 5_000])
+def test_a_number_that_nothing_can_hold_is_refused(server: LocalCollector, number: str) -> None:
+    """Hardly a reader would take it; large ones are kept to the last digit."""
+    refusal = server.post("/api/events", json.dumps(event(content="N")).replace('"N"', number).encode())
+
+    assert refused(refusal) == [("", "invalid_number")]
+    assert server.post("/api/events", event(content=2**300)).status_code == 201
+    assert server.get("/api/events", include="content")["events"][0]["content"] == 2**300
+
+
+def test_a_recorded_number_beyond_every_float_is_told_as_it_is(server: LocalCollector) -> None:
+    """What would be computed from it is not known."""
+    record = {**event(), "stepId": 1, "idempotencyKey": "k", "content": ["N"], "metadata": {"own": "N"}}
+    server.store.ingest(("9f2c41aa01be", [json.dumps(record).replace('"N"', "1e999").encode()]))
+
+    told = server.http.get("/api/threads/t?eventInclude=content,metadata").text
+
+    assert '"content":[1e999]' in told
+    assert '"own":1e999' in told
+    assert server.get("/api/threads/t")["events"][0]["latencyMs"] is None
+
+
 def test_its_health_names_its_home(server: LocalCollector) -> None:
     """Whoever looks for the server of a home finds out which one it is."""
     health = server.get("/api/health")

@@ -195,15 +195,17 @@ def test_calls_asked_for_together_are_no_retries_of_each_other() -> None:
 
 
 def test_a_call_tries_one_failed_call_again_at_most() -> None:
-    """The other one stays without."""
-    agent = Agent()
+    """The one that was called with the same arguments here; the other one stays without."""
+    agent, messages = Agent(), [USER]
+    calls = [called("look", number, n=number) for number in (1, 2)]
+    answer = agent.turn(messages, None, *calls)
     for number in (1, 2):
-        agent.tool("look", {"n": number}, error=("OSError", "no"))
-    agent.tool("look", {"n": 2})
-    first, second, third = agent.story().sections[0].tools
+        agent.tool("look", {"n": number}, asked_by=answer, error=("OSError", "no"))
+    messages += [result(call, "no") for call in calls]
+    answer = agent.turn(messages, None, called("look", 3, n=1))
+    again = agent.tool("look", {"n": 1}, asked_by=answer)
 
-    assert (first.retried_by, second.retried_by) == (second.node.step, third.node.step)
-    assert (second.retry_of, third.retry_of) == (first.node.step, second.node.step)
+    assert [use.retried_by for use in turns(agent.story())[0].tools] == [again, 0]
 
 
 def test_identical_calls_asked_for_together_are_made_once_each() -> None:

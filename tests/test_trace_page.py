@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from agents import Agent, long, put, shop, stored
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, served, tab
 from hostile import ATTACK, attacked
 from playwright.sync_api import Browser, Page, expect
+
+from whyops_trace.server import skeleton, trace_page
 
 __all__ = ["browser"]
 
@@ -418,6 +422,68 @@ def test_a_call_that_goes_on_is_running_until_its_process_is_gone(home: Path, br
         expect(page.locator(".card.tool .state")).to_have_text("running")
         store.process_ended(agent.process.token)
         expect(page.locator(".card.tool .state")).to_have_text("no end seen")
+
+
+def test_what_lies_deep_in_a_huge_trace_comes_when_it_is_unfolded_or_looked_for(
+    url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failures are there from the start, and a link to any step opens at it."""
+    monkeypatch.setattr(trace_page, "shape", functools.partial(trace_page.shape, limit=10))
+    monkeypatch.setattr(skeleton, "LEVELS", 1)
+    with tab(browser, url) as opened:
+        page = ready(opened.open(LONG))
+        grid = page.get_by_role("treegrid")
+
+        rows = int(grid.get_attribute("aria-rowcount") or 0)
+        assert 120 < rows < 1_452
+        row = page.locator("[role=row]", has_text="batch 1").first
+        expect(row).to_have_attribute("aria-expanded", "false")
+        row.locator(".twist").click()
+        expect(grid).to_have_attribute("aria-rowcount", str(rows + 11))
+        ready(opened.open(f"{LONG}?e=700"))
+        expect(page.locator("[role=row][aria-selected=true]")).to_have_attribute(
+            "title", re.compile("step 700$")
+        )
+        expect(chosen(page)).to_be_in_viewport()
+
+
+def test_a_trace_that_is_not_there_is_named(shown: Tab) -> None:
+    """With a way back to the list."""
+    page = shown.open("/t/none%2Fhere")
+
+    expect(page.get_by_role("heading")).to_have_text("There is no such trace")
+    expect(page.locator("main")).to_contain_text("none/here")
+    expect(page.get_by_role("link", name="All traces")).to_be_visible()
+    shown.problems.clear()
+
+
+def test_a_store_that_cannot_be_read_is_named(home: Path, browser: Browser) -> None:
+    """The page says which file, and what is wrong with it."""
+    home.mkdir()
+    (home / "traces.db").write_bytes(b"not a database, but long enough to look like one" * 100)
+    with served(home) as url, tab(browser, url) as opened:
+        page = opened.open("/t/any")
+
+        expect(page.get_by_role("alert")).to_contain_text("traces.db")
+        opened.problems.clear()
+
+
+def test_an_answer_that_has_not_changed_is_not_sent_again(url: str) -> None:
+    """The tag of an answer names the state of the trace."""
+    first = httpx.get(f"{url}{RUN}/skeleton")
+    again = httpx.get(f"{url}{RUN}/skeleton", headers={"if-none-match": first.headers["etag"]})
+
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+@pytest.mark.parametrize(
+    "query", ["", "from=3&to=1", "from=-1&to=x", "from=0&to=99999999999999999999", "from=9999&to=10000"]
+)
+def test_sections_that_are_not_there_are_nothing(query: str, url: str) -> None:
+    """Whatever is asked for."""
+    answer = httpx.get(f"{url}{RUN}/sections?{query}")
+
+    assert (answer.status_code, "Turn" in answer.text) == (200, False)
 
 
 def test_text_is_shown_as_text_whatever_it_is(home: Path, browser: Browser) -> None:

@@ -110,15 +110,10 @@ class Visit:
         self.bytes = 0.0
         session: CDPSession = self.context.new_cdp_session(self.page)
         session.send("Network.enable")
-        session.on(
-            "Network.responseReceived", lambda event: self._kinds.update({event["requestId"]: event["type"]})
-        )
         session.on("Network.loadingFinished", self._finished)
 
     def _finished(self, event: dict[str, Any]) -> None:
         self.bytes += event["encodedDataLength"] / 1_000
-        if self._kinds.get(event["requestId"]) == "Script":
-            self.script += event["encodedDataLength"] / 1_000
 
     def open(self, url: str, *selectors: str) -> float:
         """Go to a page; return the seconds until all of the selectors are visible."""

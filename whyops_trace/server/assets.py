@@ -85,7 +85,7 @@ class Renderer:
     """
     Makes pages from templates, in which everything is escaped that is not said to be safe.
 
-    In each template ``asset(name)`` is the address of a file in ``static``, and ``trace_url(id)`` that of a trace.
+    In each template ``asset(name)`` is the address of a file in ``static``.
 
     Args:
         assets: The files.
@@ -103,7 +103,7 @@ class Renderer:
                 auto_reload=False,
             )
         )
-        self._environment.globals.update(asset=assets.url, import_map=assets.import_map, trace_url=trace_url)
+        self._environment.globals.update(asset=assets.url, import_map=assets.import_map)
 
     def text(self, template: str, **context: Any) -> str:
         """Return a template filled in, such as the part of a page."""

@@ -115,9 +115,11 @@ class Live:
                     await asyncio.wait_for(self._watched.wait(), _UNWATCHED)
 
     async def _list_stream(self, request: Request) -> StreamingResponse:
+        seen = self._changes
+
         async def messages() -> AsyncIterator[str]:
             yield _BEGIN
-            async for has_changed in self._looks():
+            async for has_changed in self._looks(seen):
                 yield "event: changed\ndata: {}\n\n" if has_changed else _ALIVE
 
         return _stream(messages())
@@ -130,7 +132,7 @@ class Live:
         """Yield what a trace grows by."""
         yield _BEGIN
         was_running: bool | None = None
-        async for has_changed in self._looks(at_once=True):
+        async for has_changed in self._looks():
             if not has_changed:
                 yield _ALIVE
             try:
@@ -151,12 +153,11 @@ class Live:
     def _read(self, trace_id: str, last: int) -> tuple[list[tuple[int, dict[str, object]]], bool]:
         return self._store.events_after(trace_id, last), self._store.trace(trace_id).running
 
-    async def _looks(self, *, at_once: bool = False) -> AsyncIterator[bool]:
-        """Yield True after each change, also now if so asked, and False after a silence, until the streams end."""
+    async def _looks(self, seen: int = -1) -> AsyncIterator[bool]:
+        """Yield True where there are more changes than were *seen*, and False after a silence, until the end."""
         self._watchers += 1
         self._watched.set()
         try:
-            seen = -1 if at_once else self._changes
             while not self._stopped:
                 if self._changes == seen:
                     with contextlib.suppress(TimeoutError):

@@ -139,8 +139,9 @@ def _look(store: Store, index: Index, figures: _Figures, text: str, after: str |
     """
     query = parse(text)
     where, notes = query.where, list(query.problems)
+    behind = False
     if query.terms:
-        ids, trouble = _find(index, query)
+        ids, trouble, behind = _find(index, query)
         where = msgspec.structs.replace(where, ids=ids)
         notes += trouble
     try:
@@ -154,6 +155,7 @@ def _look(store: Store, index: Index, figures: _Figures, text: str, after: str |
     return {
         "rows": rows,
         "notes": notes,
+        "behind": behind,
         "total": counts.total,
         "matching": store.counts(where, slow=slow).total if text else counts.total,
         "saved": _saved(text, counts, slow),
@@ -162,16 +164,16 @@ def _look(store: Store, index: Index, figures: _Figures, text: str, after: str |
     }
 
 
-def _find(index: Index, query: Query) -> tuple[list[str], list[str]]:
-    """Return the traces that hold the words of a query, and what is to be said about the index."""
+def _find(index: Index, query: Query) -> tuple[list[str], list[str], bool]:
+    """Return the traces that hold the words of a query, what is to be said of the index, and if it has yet to grow."""
     try:
         found = index.find(query.terms)
     except StoreError as error:  # the home cannot be written to, say; the list works all the same
-        return [], [f"Words cannot be searched for: {error}"]
+        return [], [f"Words cannot be searched for: {error}"], False
     if not found.behind:
-        return found.trace_ids, []
+        return found.trace_ids, [], False
     filling = f"it has {found.indexed:,} events so far, and the newest are missing"
-    return found.trace_ids, [f"The search index is being filled: {filling}."]
+    return found.trace_ids, [f"The search index is being filled: {filling}."], True
 
 
 def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Row:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import msgspec
 from anyio import to_thread
@@ -23,10 +23,14 @@ from whyops_trace.server.texts import matches, texts
 from whyops_trace.store import Store, TraceSummary
 from whyops_trace.story import Story, tell
 
+T = TypeVar("T")
+
 #: Characters of records that the readings kept may have been made of, in all. A reading keeps what each turn added.
 KEPT: Final = 64 << 20
 #: Events up to which the findings are looked for before anything is shown; it takes a few milliseconds.
 AT_ONCE: Final = 500
+#: Conversations of one trace that may alternate, each with messages of its own.
+_CONVERSATIONS: Final = 16
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ class Reading:
     gone: Callable[[str], bool]
     findings: list[Finding] | None = None
     searching: asyncio.Task[None] | None = None
-    _texts: list[tuple[int, str]] | None = None
+    _made: dict[str, Any] = field(default_factory=dict)
 
     def node(self, step: int) -> int:
         """Return the step of the node that shows a step."""
@@ -68,9 +72,14 @@ class Reading:
 
     def matches(self, wanted: str) -> tuple[int, list[int]]:
         """Return how often the cards of the trace hold a text, and the steps of those that do."""
-        if self._texts is None:
-            self._texts = texts(self.story)
-        return matches(self._texts, wanted)
+        return matches(self.once("texts", lambda: texts(self.story)), wanted)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what is made of this reading, which is made only for the first who asks."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
     @property
     def tag(self) -> str:
@@ -154,10 +163,10 @@ def _read(store: Store, trace_id: str) -> Reading:
     lines = store.lines(trace_id)
     size = sum(map(len, lines))
     decoder, events = Decoder(), []
-    # The last line comes first, and each goes when it was decoded: together they may take as much as all the rest.
+    # Each line goes when it was decoded: together they may take as much as all the rest.
+    lines.reverse()
     while lines:
         events.append(decoder.record(lines.pop()))
-    events.reverse()
     story = tell(events, ended, priced=True)
     reading = Reading(summary, version(summary), story, owners(events, story), size, events, ended)
     if summary.event_count <= AT_ONCE:
@@ -167,14 +176,15 @@ def _read(store: Store, trace_id: str) -> Reading:
 
 class Decoder:
     """
-    Decodes the records of one trace.
+    Decodes the records of one trace, in the order of their steps.
 
-    Each turn of a conversation repeats the messages before it. Such a message is decoded once, and is the same object
-    wherever it occurs, so that a trace takes the memory of what is new in it.
+    Each turn of a conversation repeats the messages before it. What begins as an earlier turn's messages did is not
+    decoded again, and shares its messages, so that a trace takes the time and memory of what is new in it.
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Any] = {}
+        #: The latest lists of messages: how they were written, without the last bracket, and what they are.
+        self._sent: deque[tuple[bytes, list[Any]]] = deque(maxlen=_CONVERSATIONS)
 
     def record(self, line: str) -> dict[str, Any]:
         """Return a record."""
@@ -183,20 +193,27 @@ class Decoder:
         try:
             record: dict[str, Any] = _members(line)
             content: dict[str, Any] = _members(record["content"])
-            content["messages"] = [self._message(raw) for raw in _items(content["messages"])]
+            content["messages"] = self._messages(bytes(content["messages"]))
         except (msgspec.DecodeError, UnicodeEncodeError, KeyError):
             return _object(line)  # something else is called so
         return _decoded(record) | {"content": _decoded(content)}
 
-    def _message(self, raw: msgspec.Raw) -> Any:
-        key = bytes(raw)
-        if key not in self._known:
-            self._known[key] = msgspec.json.decode(key)
-        return self._known[key]
+    def _messages(self, written: bytes) -> Any:
+        for index, (earlier, known) in enumerate(self._sent):
+            rest = written[len(earlier) :] if written.startswith(earlier) else b""
+            if rest[:1] in (b",", b"]"):
+                messages = known + (msgspec.json.decode(b"[" + rest[1:]) if rest != b"]" else [])
+                del self._sent[index]
+                break
+        else:
+            messages = msgspec.json.decode(written)
+            if not isinstance(messages, list) or not messages:
+                return messages
+        self._sent.appendleft((written[:-1], messages))
+        return messages
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def _decoded(members: dict[str, Any]) -> dict[str, Any]:

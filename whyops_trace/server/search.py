@@ -34,7 +34,7 @@ SEARCH_FILE: Final = "search.db"
 #: Records taken in at once, so that neither other threads nor other processes wait long.
 _SLICE: Final = 200
 #: Seconds that a search takes at most to bring the index up to date.
-_PATIENCE: Final = 0.1
+_PATIENCE: Final = 0.08
 #: Records of deleted traces in the index from which on it is looked at whether they are more than the others.
 _STALE: Final = 1_000
 

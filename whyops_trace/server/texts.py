@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from whyops_trace.server.rendering import pretty, visible
+from whyops_trace._excerpt import value
+from whyops_trace.server.rendering import visible
 from whyops_trace.server.skeleton import uses
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 from whyops_trace.tree import Node
@@ -71,10 +72,10 @@ def _message(message: Message) -> Iterator[str]:
 def _use(use: ToolUse) -> Iterator[str]:
     given = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
     yield use.node.name
-    for name, value in given.items():
-        yield from (name, _value(value))
+    for name, one in given.items():
+        yield from (name, _value(one))
     yield from (_value(use.result), use.error, use.stack)
 
 
 def _value(thing: object) -> str:
-    return "" if thing is None else pretty(thing)
+    return thing if isinstance(thing, str) else "" if thing is None else value(thing)

@@ -219,8 +219,16 @@ def _payload(event: StoredEvent, record: _Record, included: Collection[str]) -> 
     if "content" in included:
         told["content"] = record.content
     if "metadata" in included:
-        told["metadata"] = {**dict_of(_decoded(record.metadata)), "idempotencyKey": event.key}
+        told["metadata"] = {**_members(record.metadata), "idempotencyKey": event.key}
     return told
+
+
+def _members(metadata: Raw) -> dict[str, Raw]:
+    """Return the members of an object as they were written, none of what is no object."""
+    try:
+        return msgspec.json.decode(metadata, type=dict[str, Raw])
+    except msgspec.DecodeError:
+        return {}
 
 
 def _models(events: Sequence[StoredEvent]) -> list[Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -10,10 +11,10 @@ from urllib.parse import quote
 from anyio import to_thread
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from whyops_trace.exceptions import TraceNotFoundError
+from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.assets import Renderer, trace_url
 from whyops_trace.server.readings import Reading, Readings
 from whyops_trace.server.rendering import in_script
@@ -72,10 +73,13 @@ class _Pages:
         get = self._readings.complete if answer in (self.head, self.findings) else self._readings.get
 
         async def endpoint(request: Request) -> Response:
+            trace_id = request.path_params["trace_id"]
             try:
-                reading = await get(request.path_params["trace_id"])
+                reading = await get(trace_id)
             except TraceNotFoundError:
-                return PlainTextResponse("There is no such trace; it may have been deleted.\n", 404)
+                return self._renderer.page("missing.html", 404, trace_id=trace_id)
+            except StoreError as error:
+                return self._renderer.page("problem.html", 503, problem=str(error))
             tag = f'"{quote(reading.tag)}"'
             if request.headers.get("if-none-match", "").removeprefix("W/") == tag and answer != self.page:
                 return Response(status_code=304, headers={"etag": tag})
@@ -160,7 +164,7 @@ def page(
         context: What else the template names.
     """
     transcript = Transcript(reading, renderer, base)
-    pieces = chunks(reading.story)
+    pieces = reading.once("chunks", lambda: chunks(reading.story))
     whole = reading.summary.event_count <= WHOLE
     shown = pieces if whole else _near(pieces, reading.story.steps.get(selected, 0))
     filled = {chunk.first: Markup(transcript.sections(chunk.first, chunk.end)) for chunk in shown}  # noqa: S704
@@ -182,8 +186,8 @@ def page(
 
 def shape(reading: Reading, *, limit: int = WHOLE_SHAPE) -> bytes:
     """Return the skeleton of a trace, without what lies deep if it has more than *limit* nodes."""
-    running = reading.summary.running
-    return skeleton(reading.story, reading.findings, reading.version, running=running, limit=limit)
+    made = functools.partial(skeleton, reading.story, reading.findings, reading.version)
+    return reading.once(f"{reading.tag} {limit}", lambda: made(running=reading.summary.running, limit=limit))
 
 
 def head(reading: Reading, renderer: Renderer) -> str:

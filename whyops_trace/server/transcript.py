@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from whyops_trace._excerpt import value
 from whyops_trace.analysis import Finding
 from whyops_trace.server.assets import Renderer
 from whyops_trace.server.readings import Reading
-from whyops_trace.server.rendering import SHOWN, pretty
+from whyops_trace.server.rendering import SHOWN
 from whyops_trace.server.skeleton import uses
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 
@@ -24,6 +25,8 @@ WHOLE: Final = 500
 CHUNK: Final = 900
 #: Pixels of a line of text, and characters that fit into one.
 _LINE, _COLUMNS = 18, 110
+#: Lines of an indented value that are shown at once, about.
+_MEMBERS: Final = 40
 #: Finish reasons that say nothing: the model was done, or wants tools called.
 PLAIN: Final = frozenset({"", "stop", "end_turn", "tool_calls", "tool_use", "function_call", "completed"})
 
@@ -118,11 +121,15 @@ def _turn_height(turn: Turn) -> int:
 
 def _tool_height(use: ToolUse) -> int:
     given = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
-    result = 0 if use.result is None else _text_height(pretty(use.result))
-    return 62 + 20 * len(use.changes) + sum(_text_height(str(one)) for one in given.values()) + result
+    result = 0 if use.result is None else _text_height(use.result)
+    return 62 + 20 * len(use.changes) + sum(map(_text_height, given.values())) + result
 
 
-def _text_height(text: str) -> int:
+def _text_height(thing: object) -> int:
+    # To indent a value takes long; most take a line of some 40 characters for each member.
+    text = thing if isinstance(thing, str) else value(thing)
+    if thing is not text and len(text) > _COLUMNS:
+        return _LINE * min(_MEMBERS, 2 + len(text) // 40)
     begin = text[:SHOWN]
     lines = begin.count("\n") + 1 + len(begin) // _COLUMNS
     return _LINE * lines + (26 if len(text) > SHOWN else 0)

@@ -145,6 +145,9 @@ def _checked_json(body: bytes) -> object:
     except RecursionError:
         raise RefusedError(_too_deep("")) from None
     except msgspec.DecodeError as error:
+        if "out of range" in str(error):
+            message = "The body holds a number beyond 1.8e308, or of more than 4300 digits: send it as text."
+            raise RefusedError(Violation("", message, "invalid_number")) from None
         if _is_json(body):
             message = (
                 "The body holds half of a surrogate pair (\\ud800 to \\udfff), which is no text: "

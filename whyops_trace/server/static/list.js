@@ -15,6 +15,10 @@ const links = (root = document) => [...root.querySelectorAll("a.row")];
 const keyOf = (link) => link.getAttribute("href");
 const rowOf = (link) => link.closest("tr");
 
+/** While the search index is being filled, there is more to come though nothing changes. */
+const FILLING_MS = 400;
+const isBehind = () => document.getElementById("list").dataset.behind !== undefined;
+
 /** What the server shows now, if it is more than what is on the page. */
 let waiting = null;
 
@@ -40,7 +44,7 @@ const show = (page) => {
 /** Bring what is on the page up to date where it stands, and say how much there is beside it. */
 const update = (page) => {
   const shown = new Map(links().map((link) => [keyOf(link), rowOf(link)]));
-  if (shown.size === 0 || links(page).length === 0) {
+  if (shown.size === 0 || links(page).length === 0 || isBehind()) {
     show(page);
     return;
   }
@@ -83,12 +87,12 @@ const look = async () => {
   looking = true;
   try {
     update(await fetchPage());
-    await new Promise((done) => setTimeout(done, PAUSE_MS));
+    await new Promise((done) => setTimeout(done, isBehind() ? FILLING_MS : PAUSE_MS));
   } catch {
     // the server is gone, which the dot says; the stream looks again when it is back
   }
   looking = false;
-  if (again) look();
+  if (again || isBehind()) look();
 };
 
 if (isSupported) {
@@ -113,6 +117,7 @@ search?.addEventListener("input", () => {
     history.replaceState(null, "", text ? `/?${new URLSearchParams({ q: text })}` : "/");
     try {
       show(await fetchPage(searching.signal));
+      if (isBehind()) look();
     } catch {
       // typed on, or the server is gone; Enter asks for the page itself
     }

@@ -127,7 +127,7 @@ export class Drawer {
     const close = make("button", { type: "button", class: "quiet", "aria-label": "Close the detail", click: () => update({ detail: "" }) }, "✕");
     const name = row.turn ? `Turn ${row.turn} · ${row.model || row.name}` : row.name;
     return make("header", {}, make("i", { class: `icon ${row.kind}`, "aria-hidden": "true" }), make("h2", { class: "cut", title: name }, name),
-      make("span", { class: "dim" }, `#${row.step}`), close);
+      make("a", { href: `?e=${row.step}&detail=1`, title: "A link to this step" }, `#${row.step}`), close);
   }
 
   #content(row, records) {

@@ -85,6 +85,16 @@ export class Outline {
     this.#draw();
   }
 
+  /** Have the row of a step that the server had left out, because it lies deep in a huge trace. */
+  async fetch(step) {
+    if (this.trace.byStep.has(step)) return;
+    let above = this.trace.at(step);
+    while (above && !above.hidden) above = above.parent;
+    if (!above) return;
+    this.trace.insert(above, await source.children(above.step));
+    this.refresh();
+  }
+
   /** Fold everything, or unfold it if something is folded. */
   toggleAll() {
     if (this.folded.size) this.folded.clear();
@@ -137,7 +147,7 @@ export class Outline {
     const line = event.target.closest(".row");
     const row = line && this.#shown[Number(line.dataset.number)];
     if (!row) return;
-    if (event.target.closest(".twist") && (row.size > 1 || row.hidden)) this.fold(row, !this.#isFolded(row));
+    if (event.target.closest(".twist") && (row.size > 1 || row.hidden)) this.fold(row, !row.hidden && !this.#isFolded(row));
     else update({ e: row.step });
   }
 
@@ -162,7 +172,7 @@ export class Outline {
       Home: () => to(0),
       End: () => to(this.#shown.length - 1),
       ArrowRight: () => {
-        if (chosen && this.#isFolded(chosen)) this.fold(chosen, false);
+        if (chosen && (chosen.hidden || this.#isFolded(chosen))) this.fold(chosen, false);
         else if (chosen && chosen.size > 1) to(at + 1);
       },
       ArrowLeft: () => {
@@ -237,7 +247,7 @@ class Line {
     element.setAttribute("aria-level", row.depth + 1);
     if (below) element.setAttribute("aria-expanded", String(!closed));
     else element.removeAttribute("aria-expanded");
-    this.twist.textContent = below ? (closed ? "▸" : "▾") : "";
+    this.twist.textContent = below ? (closed || row.hidden ? "▸" : "▾") : "";
     this.what.style.paddingLeft = `${Math.min(row.depth, 12) * 12}px`;
     const open = row.state === "running" || row.state === "unfinished";
     this.icon.className = `icon ${row.state === "error" ? "failed" : open ? "open" : row.kind}`;
@@ -247,7 +257,7 @@ class Line {
       row.state === "ok" ? "" : row.state === "error" ? "failed" : WORDS[row.state],
       row.turn ? row.model || row.name : "",
       row.text,
-      closed ? `${(row.hidden + row.size - 1).toLocaleString("en")} below` : "",
+      closed ? `${(row.hidden + row.size - 1).toLocaleString("en")} below` : row.hidden ? `${row.hidden} more` : "",
     ].filter(Boolean).join(" · ");
     this.tokens.textContent = row.tokens ? tokens(row.tokens) : "";
     this.cost.textContent = row.cost ? dollars(row.cost) : "";

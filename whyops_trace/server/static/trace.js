@@ -73,6 +73,7 @@ const showView = () => {
 };
 
 watch(async (changed) => {
+  if (changed.has("e")) await outline.fetch(Number(state.e));
   if (changed.has("view")) showView();
   if (changed.has("from") || changed.has("to")) outline.refresh();
   if (changed.has("e") || changed.has("detail")) drawer.show();
@@ -161,6 +162,7 @@ showOutline(!small.matches);
 showView();
 if (!state.e && /^#e\d+$/.test(location.hash)) update({ e: location.hash.slice(2) });
 if (state.e) {
+  await outline.fetch(Number(root.dataset.selected) || Number(state.e));
   outline.reveal();
   drawer.show();
   transcript.reveal();

@@ -14,12 +14,21 @@ from hostile import attacked
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whyops_trace.analysis import findings
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.server import readings
-from whyops_trace.server.readings import Decoder, Reading, Readings, read
+from whyops_trace.server.assets import Assets, Renderer
+from whyops_trace.server.readings import Decoder, Reading, Readings, owners, read
 from whyops_trace.server.rendering import in_script, parts, plural, pretty, tokens, visible
 from whyops_trace.server.skeleton import children, outer, skeleton, walk
+from whyops_trace.server.texts import texts
+from whyops_trace.server.trace_page import page
 from whyops_trace.server.transcript import chunks
+from whyops_trace.store import TraceSummary
+from whyops_trace.story import tell
+
+#: Members by which the store knows a record; it takes none where they are of another type.
+KEPT = {"eventType", "traceId", "stepId", "idempotencyKey", "timestamp"}
 
 
 @pytest.fixture
@@ -213,6 +222,42 @@ def test_a_hostile_trace_has_a_reading(home: Path) -> None:
 
     assert not set("<>&") & set(encoded)
     assert json.loads(encoded) == shape(reading)
+
+
+#: What no program of ours would record, but somebody may send.
+STRANGE: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_a_page_is_made_of_any_records(data: st.DataObject) -> None:
+    """Whatever stands in the contents and metadata of a run: a wrong type, nothing, far too much."""
+    events = json.loads(json.dumps(shop().events))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place: Any = data.draw(st.sampled_from(events))
+        for key in ("metadata", "content"):
+            if key in place and data.draw(st.booleans()):
+                place = place[key]
+                break
+        while isinstance(place, (dict, list)) and place:
+            keys = sorted(place.keys() - KEPT) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if data.draw(st.booleans()) or not isinstance(place[key], (dict, list)):
+                place[key] = data.draw(STRANGE)
+                break
+            place = place[key]
+    summary = TraceSummary("strange")
+    story = tell(events)
+    found = findings(events)
+    reading = Reading(summary, "1", story, owners(events, story), 0, [], ended=lambda _: True, findings=found)
+
+    assert "<html" in page(reading, Renderer(Assets()), "/t/strange")
+    assert texts(story)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ export class Outline {
     const count = this.#shown.length;
     for (let i = this.#typed.length > 1 ? 0 : 1; i <= count; i++) {
       const row = this.#shown[(Math.max(at, 0) + i) % count];
-      if (row.name.toLowerCase().startsWith(this.#typed)) {
+      if (row?.name.toLowerCase().startsWith(this.#typed)) {
         update({ e: row.step });
         break;
       }

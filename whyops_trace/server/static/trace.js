@@ -23,6 +23,7 @@ let trace = new Trace(skeleton);
 let stamps = skeleton.stamps;
 let times = sections(trace);
 let focus = false;
+let left = null; // what had the focus before the detail was opened
 
 /** When each section begins and ends. */
 function sections({ rows }) {
@@ -109,9 +110,25 @@ const link = async () => {
     say("The browser does not let this page copy; the address bar has the link.");
   }
 };
+/** Open the detail and go into it, so that its links and copies are next; closing it leads back. */
+const enter = () => {
+  const [before, aside] = [document.activeElement, by("drawer")];
+  open();
+  if (state.detail) {
+    left = before;
+    aside.tabIndex = -1;
+    aside.focus({ preventScroll: true });
+  } else leave();
+};
+const leave = () => {
+  if (left?.isConnected) left.focus({ preventScroll: true });
+  left = null;
+};
 const back = () => {
-  if (state.detail) update({ detail: "" });
-  else if (state.to) update({ from: "", to: "" });
+  if (state.detail) {
+    update({ detail: "" });
+    leave();
+  } else if (state.to) update({ from: "", to: "" });
   else if (state.q) update({ q: (search.field.value = "") });
   else if (small.matches && !by("outline").hidden) showOutline(false);
   else update({ e: "" });
@@ -133,7 +150,7 @@ bind({
   o: () => showOutline(by("outline").hidden),
   c: () => void link(),
   "/": () => search.focus(),
-  Enter: (event) => (event.target.closest("a, button, summary") ? false : open()),
+  Enter: (event) => (event.target.closest("a, button, summary") ? false : enter()),
   Escape: back,
   // The page scrolls with the arrows; bars that have no place to scroll to are walked through.
   ArrowDown: () => state.view === "timeline" && inOutline("ArrowDown")(),

@@ -12,7 +12,7 @@ import pytest
 from lines import Process, encoded, tool_request, tool_response
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from whyops_trace._serve import _listen
+from whyops_trace.commands.serve import _listen
 from whyops_trace.server.app import create_app
 from whyops_trace.server.running import Server
 from whyops_trace.store import Store

@@ -19,12 +19,13 @@ from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request, tool_response
 from programs import Program, environment, start, start_code
 
-from whyops_trace import __version__, _follow
-from whyops_trace._command import Moment
+from whyops_trace import __version__
 from whyops_trace._excerpt import dollars
-from whyops_trace._follow import follow_events
 from whyops_trace._prices import cost
 from whyops_trace.cli import main
+from whyops_trace.commands import follow
+from whyops_trace.commands.common import Moment
+from whyops_trace.commands.follow import follow_events
 from whyops_trace.journal import Journal
 from whyops_trace.store import Store
 from whyops_trace.testing import ManualClock
@@ -552,7 +553,7 @@ def test_follow_ends_where_nothing_more_comes(home: Path, monkeypatch: pytest.Mo
     clock = ManualClock()
     store = Store(home / "traces.db", clock=clock)
     store.ingest(("", [encoded(tool_request(Process(), 1))]))
-    monkeypatch.setattr(_follow, "_PAUSE", 0.0)
+    monkeypatch.setattr(follow, "_PAUSE", 0.0)
     events = follow_events(home, store, "checkout-8841")
     first = next(events)
     clock.advance(3600)

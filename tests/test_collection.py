@@ -12,9 +12,9 @@ import pytest
 from lines import Process
 from local import event
 
-from whyops_trace._collection import SentEvent
-from whyops_trace._selection import QUIET
 from whyops_trace.store import Filter, Store
+from whyops_trace.store.collection import SentEvent
+from whyops_trace.store.selection import QUIET
 from whyops_trace.testing import ManualClock
 from whyops_trace.tree import build
 
@@ -261,7 +261,9 @@ def test_nothing_of_a_batch_is_stored_if_it_cannot_all_be(
 ) -> None:
     """All events of a batch are in one transaction."""
     collect(store, event())
-    monkeypatch.setattr("whyops_trace._collection.turn_of", lambda _: object())  # no type that SQLite takes
+    monkeypatch.setattr(
+        "whyops_trace.store.collection.turn_of", lambda _: object()
+    )  # no type that SQLite takes
 
     with pytest.raises(Exception, match="type 'object' is not supported"):
         collect(store, event(), event(trace="other"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tales import USER, Agent, called, result, said
 
-from whyops_trace._messages import read_message, read_prompt
 from whyops_trace.story import Message, Story, Turn
+from whyops_trace.story.messages import read_message, read_prompt
 
 NEXT = {"role": "user", "content": "And then?"}
 

@@ -168,9 +168,11 @@ def test_every_command_with_its_options_is_explained() -> None:
     sections = dict(
         re.findall(r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("cli.md"), re.MULTILINE | re.DOTALL)
     )
+    context = click.Context(main)
+    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
     missing = [
         (name, option)
-        for name, command in main.commands.items()
+        for name, command in commands.items()
         for parameter in command.params
         for option in (
             parameter.opts
@@ -180,7 +182,7 @@ def test_every_command_with_its_options_is_explained() -> None:
         if option not in sections.get(name, "")
     ]
 
-    assert sections.keys() == main.commands.keys()
+    assert sections.keys() == commands.keys()
     assert missing == []
 
 

@@ -19,11 +19,12 @@ from lines import Process, encoded
 from programs import ROOT, start, start_code
 from wire import Answer, Request
 
-from whyops_trace import WhyOps, _diagnosis
+from whyops_trace import WhyOps
 from whyops_trace._clock import iso
 from whyops_trace._dead_letters import DeadLetters
-from whyops_trace._serving import running
 from whyops_trace.cli import main
+from whyops_trace.commands import diagnosis
+from whyops_trace.commands.serving import running
 from whyops_trace.settings import VARIABLES
 from whyops_trace.store import Store
 
@@ -128,7 +129,7 @@ def test_an_extra_that_is_missing_says_how_to_install_it(
     checks: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is nothing wrong."""
-    monkeypatch.setattr(_diagnosis, "_EXTRAS", {"cli": ("click",), "prices": ("no-such-package",)})
+    monkeypatch.setattr(diagnosis, "_EXTRAS", {"cli": ("click",), "prices": ("no-such-package",)})
 
     assert checks()["extras"] == [
         {
@@ -394,8 +395,8 @@ def test_a_disk_that_is_full(
     checks: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, limit: str, state: str
 ) -> None:
     """Little room is a warning, none a problem."""
-    monkeypatch.setattr(_diagnosis, "_LITTLE_ROOM", 1 << 60)
-    monkeypatch.setattr(_diagnosis, limit, 1 << 60)
+    monkeypatch.setattr(diagnosis, "_LITTLE_ROOM", 1 << 60)
+    monkeypatch.setattr(diagnosis, limit, 1 << 60)
 
     assert states(checks()) == {"disk": state}
 
@@ -405,8 +406,8 @@ def test_a_file_system_that_takes_no_map(
     checks: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, platform: str, expected: dict[str, str]
 ) -> None:
     """It works, and slower; elsewhere than on Linux there is nothing to do about it."""
-    monkeypatch.setattr(_diagnosis, "MAPPABLE", frozenset())
-    monkeypatch.setattr(_diagnosis.sys, "platform", platform)
+    monkeypatch.setattr(diagnosis, "MAPPABLE", frozenset())
+    monkeypatch.setattr(diagnosis.sys, "platform", platform)
 
     assert states(checks()) == expected
 

@@ -21,9 +21,9 @@ from programs import ROOT, environment, run_code, start, stored
 
 from whyops_trace import WhyOps
 from whyops_trace._directory import look, segment_files
-from whyops_trace._journal_commands import journal
 from whyops_trace._segment import CHUNK, PAGE
 from whyops_trace.cli import main
+from whyops_trace.commands.journal import journal
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 KEY, OTHER_KEY = "whyops_test", "whyops_other"

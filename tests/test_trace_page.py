@@ -505,3 +505,16 @@ def test_text_is_shown_as_text_whatever_it_is(home: Path, browser: Browser) -> N
             page.locator("#transcript img, #transcript script, #drawer img, #transcript b[style]").count()
             == 0
         )
+
+
+def test_the_detail_takes_the_focus_and_gives_it_back(shown: Tab) -> None:
+    """Its links are next for whoever uses keys; Escape leads back to where one was."""
+    page = ready(shown.open(RUN))
+
+    page.keyboard.press("n")
+    expect(chosen(page)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#drawer")).to_be_focused()
+    expect(page.locator("#drawer .json").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(chosen(page)).to_be_focused()

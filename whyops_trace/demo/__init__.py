@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from whyops_trace._command import home_option
 from whyops_trace._home import STORE_FILE, command_line
+from whyops_trace.commands.common import home_option
 
 _TICKET = """\
 The teapot of order 8841 came with a broken lid. Can I have my money back?

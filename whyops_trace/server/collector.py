@@ -19,7 +19,6 @@ from starlette.routing import Route
 
 from whyops_trace._checks import MAX_NAME
 from whyops_trace._clock import SystemClock, iso
-from whyops_trace._collection import SentEvent, Stored
 from whyops_trace._shapes import text_of
 from whyops_trace._version import __version__
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
@@ -39,6 +38,7 @@ from whyops_trace.server.wire import RefusedError, SentToolResult, read_events
 from whyops_trace.server.writer import Writer
 from whyops_trace.settings import Retention
 from whyops_trace.store import Filter, Store
+from whyops_trace.store.collection import SentEvent, Stored
 
 #: A longer body is read in a thread, as that takes a millisecond and more.
 _LONG: Final = 64 << 10

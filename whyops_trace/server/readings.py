@@ -45,7 +45,7 @@ class Reading:
         owners: For the step of each record that is no node of its own the step of the node it belongs to.
         size: Characters of the records it was made of.
         events: Its records, until its findings are known.
-        gone: Tells of a process whether it was gone.
+        ended: Says of the token of a process whether it has ended.
         findings: What is worth knowing about it, the most severe first; None until it was searched for them.
         searching: The search, once it has begun.
     """
@@ -56,7 +56,7 @@ class Reading:
     owners: dict[int, int]
     size: int
     events: list[dict[str, Any]]
-    gone: Callable[[str], bool]
+    ended: Callable[[str], bool]
     findings: list[Finding] | None = None
     searching: asyncio.Task[None] | None = None
     _made: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Reading:
 
     def search(self) -> None:
         """Work out the findings."""
-        self.findings = findings(self.events, self.gone)
+        self.findings = findings(self.events, self.ended)
         self.events = []
 
     def matches(self, wanted: str) -> tuple[int, list[int]]:

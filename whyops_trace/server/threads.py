@@ -10,11 +10,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from whyops_trace._agents import AgentVersion
 from whyops_trace._excerpt import elapsed, get, number
 from whyops_trace._prices import cost
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.store import Store, StoredEvent, TraceSummary
+from whyops_trace.store.agents import AgentVersion
 
 #: The token counts of an event, each by the names it may have, of which the first that is there counts.
 _COUNTS: Final = {

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP, size
-from whyops_trace._collection import SentEvent, SentMetadata, metadata_decoder
+from whyops_trace.store.collection import SentEvent, SentMetadata, metadata_decoder
 from whyops_trace.types import EventType
 
 #: Objects and lists within each other that a reader of a record has to follow.

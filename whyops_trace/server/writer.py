@@ -9,10 +9,10 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from whyops_trace._collection import SentEvent, Stored
 from whyops_trace.exceptions import StoreError
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
+from whyops_trace.store.collection import SentEvent, Stored
 
 #: The store is pruned after that many transactions, or bytes, whichever comes first.
 _PRUNE_GROUPS: Final = 1_000

@@ -16,8 +16,8 @@ from itertools import accumulate
 from typing import Any, Final
 
 from whyops_trace._excerpt import value
-from whyops_trace._messages import Prompt, fingerprint, fingerprints, likeness, read_message, tool_names
-from whyops_trace._turns import Call, Message, PromptChange, Turn
+from whyops_trace.story.messages import Prompt, fingerprint, fingerprints, likeness, read_message, tool_names
+from whyops_trace.story.turns import Call, Message, PromptChange, Turn
 
 #: Messages between the common beginning and end of two requests that are compared one by one.
 _COMPARED: Final = 200

@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._markdown import CHARACTERS, markdown
 from whyops_trace._version import __version__
 from whyops_trace.analysis import findings
+from whyops_trace.export.markdown import CHARACTERS, markdown
 from whyops_trace.store import Store
 from whyops_trace.story import tell
 

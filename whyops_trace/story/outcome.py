@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from whyops_trace._arrangement import Arrangement
 from whyops_trace._excerpt import clean, excerpt
 from whyops_trace._nodes import Node
-from whyops_trace._retries import failed
-from whyops_trace._telling import Telling
-from whyops_trace._turns import Story, ToolUse, Turn
+from whyops_trace.story.arrangement import Arrangement
+from whyops_trace.story.retries import failed
+from whyops_trace.story.telling import Telling
+from whyops_trace.story.turns import Story, ToolUse, Turn
 
 #: Characters of an error in the status.
 _ERROR: Final = 160

@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from whyops_trace._agents import AGENTS, AgentVersion
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._database import Database
 from whyops_trace._excerpt import Tokens
-from whyops_trace._intake import SLICE, marks
 from whyops_trace._prices import cost, total
-from whyops_trace._schema import SCHEMA, UPGRADES
-from whyops_trace._selection import LOOP, Counts, Filter, conditions, running, seconds, unanswered
 from whyops_trace._summary import SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
+from whyops_trace.store.agents import AGENTS, AgentVersion
+from whyops_trace.store.intake import SLICE, marks
+from whyops_trace.store.schema import SCHEMA, UPGRADES
+from whyops_trace.store.selection import LOOP, Counts, Filter, conditions, running, seconds, unanswered
 
 T = TypeVar("T")
 

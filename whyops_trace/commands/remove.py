@@ -14,11 +14,11 @@ import click
 import msgspec
 
 from whyops_trace._clock import wire_time
-from whyops_trace._command import Duration, Size, file_size, home_option, stored_traces, when
 from whyops_trace._excerpt import clean, excerpt
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._numbers import read_head
 from whyops_trace._streams import survey
+from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, when
 from whyops_trace.store import Filter, Store, TraceSummary
 
 #: Traces that are named one by one before the question.

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from whyops_trace._excerpt import clean, dollars, duration, elapsed, excerpt, value
-from whyops_trace._messages import decoded
 from whyops_trace._nodes import Node
-from whyops_trace._shortening import Part, Piece, fitted, inline, lines, shortened
 from whyops_trace.analysis import Finding
+from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, shortened
 from whyops_trace.store import TraceSummary
 from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
+from whyops_trace.story.messages import decoded
 
 #: Characters that a token is taken to have.
 CHARACTERS: Final = 4

@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import click
 
-from whyops_trace._command import home_option, stored_traces
-from whyops_trace._serving import forget, note, running
 from whyops_trace._streams import at_hand
+from whyops_trace.commands.common import home_option, stored_traces
+from whyops_trace.commands.serving import forget, note, running
 
 _PORT: Final = 8765
 #: Characters a key has at least: whoever reaches the server can guess as often as he likes.

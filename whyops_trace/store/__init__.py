@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from whyops_trace._agents import AgentVersion, register
-from whyops_trace._collection import Collection, SentEvent, Stored
-from whyops_trace._intake import SLICE, Intake
-from whyops_trace._pruning import (
+from whyops_trace._summary import TraceSummary
+from whyops_trace.exceptions import TraceNotFoundError
+from whyops_trace.settings import Retention
+from whyops_trace.store.agents import AgentVersion, register
+from whyops_trace.store.collection import Collection, SentEvent, Stored
+from whyops_trace.store.intake import SLICE, Intake
+from whyops_trace.store.pruning import (
     delete,
     give_back,
     numbers_of,
@@ -22,11 +25,8 @@ from whyops_trace._pruning import (
     too_old,
     used_bytes,
 )
-from whyops_trace._reading import Reader, StoredEvent
-from whyops_trace._selection import LOOP, Counts, Filter
-from whyops_trace._summary import TraceSummary
-from whyops_trace.exceptions import TraceNotFoundError
-from whyops_trace.settings import Retention
+from whyops_trace.store.reading import Reader, StoredEvent
+from whyops_trace.store.selection import LOOP, Counts, Filter
 
 __all__ = ["LOOP", "MAX_AGE", "MAX_BYTES", "Counts", "Filter", "Store", "StoredEvent", "TraceSummary"]
 

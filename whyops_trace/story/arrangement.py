@@ -6,12 +6,12 @@ from collections import deque
 from itertools import pairwise
 from typing import Final
 
-from whyops_trace._messages import fingerprint
 from whyops_trace._nodes import Node
-from whyops_trace._retries import Made, count_repeats, followers, link_tools, link_turns
 from whyops_trace._shapes import dict_of
-from whyops_trace._telling import Telling
-from whyops_trace._turns import Call, Section, Story, ToolUse, Turn
+from whyops_trace.story.messages import fingerprint
+from whyops_trace.story.retries import Made, count_repeats, followers, link_tools, link_turns
+from whyops_trace.story.telling import Telling
+from whyops_trace.story.turns import Call, Section, Story, ToolUse, Turn
 
 #: Calls of one tool that were asked for and not made yet, among which a call that was made is looked for.
 _REMEMBERED: Final = 100

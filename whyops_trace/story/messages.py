@@ -18,7 +18,7 @@ from whyops_trace import llm
 from whyops_trace._excerpt import get, value
 from whyops_trace._links import TRACE_ID_ARGUMENT
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
-from whyops_trace._turns import Call, Message
+from whyops_trace.story.turns import Call, Message
 
 #: What the texts of a message stand under, by the type of the block.
 _TEXTS: Final = ("text", "refusal")

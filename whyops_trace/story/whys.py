@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._arrangement import Arrangement
 from whyops_trace._excerpt import clean, duration, excerpt, shorten, value
 from whyops_trace._nodes import Node
-from whyops_trace._outcome import FILTERS, LIMITS, Failures, Trouble
-from whyops_trace._retries import failed
-from whyops_trace._telling import Telling
-from whyops_trace._turns import Change, Story, ToolUse, Turn, Why, WhyKind
+from whyops_trace.story.arrangement import Arrangement
+from whyops_trace.story.outcome import FILTERS, LIMITS, Failures, Trouble
+from whyops_trace.story.retries import failed
+from whyops_trace.story.telling import Telling
+from whyops_trace.story.turns import Change, Story, ToolUse, Turn, Why, WhyKind
 
 #: Identical calls in a row that are a loop.
 _LOOP: Final = 3

@@ -16,7 +16,6 @@ from rich.padding import Padding
 from rich.progress import Progress
 from rich.text import Text
 
-from whyops_trace._command import Moment, console, home_option, stored_traces
 from whyops_trace._excerpt import clean
 from whyops_trace.analysis import (
     OWN_CODES,
@@ -28,6 +27,7 @@ from whyops_trace.analysis import (
     rank,
     server_findings,
 )
+from whyops_trace.commands.common import Moment, console, home_option, stored_traces
 from whyops_trace.store import Filter, Store, TraceSummary
 
 #: Findings of one rule in one trace that are printed, and steps of one finding.

@@ -19,8 +19,8 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP
 from whyops_trace._clock import iso
-from whyops_trace._intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
 from whyops_trace._summary import Metadata, Record
+from whyops_trace.store.intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
 from whyops_trace.types import EventType
 
 _Id = Annotated[str, Meta(max_length=MAX_ID)]

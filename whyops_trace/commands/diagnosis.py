@@ -18,13 +18,13 @@ from typing import Final, Literal, NamedTuple
 from whyops_trace._directory import MAPPABLE, is_mappable
 from whyops_trace._excerpt import clean, milliseconds
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
-from whyops_trace._schema import UPGRADES
-from whyops_trace._serving import running
 from whyops_trace._streams import SERVER, Stream, at_hand, survey, why_not
 from whyops_trace._version import __version__
+from whyops_trace.commands.serving import running
 from whyops_trace.exceptions import ConfigurationError, StoreError
 from whyops_trace.settings import VARIABLES, Settings
 from whyops_trace.store import Store
+from whyops_trace.store.schema import UPGRADES
 
 State = Literal["ok", "warning", "problem"]
 

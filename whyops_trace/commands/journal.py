@@ -13,12 +13,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import console, home_option, when
 from whyops_trace._drain import Drained, Patience, drain
 from whyops_trace._excerpt import clean
 from whyops_trace._home import REJECTED_FILE
 from whyops_trace._segment import Counts
 from whyops_trace._streams import SERVER, Stream, Survey, Waiting, at_hand, survey, why_not
+from whyops_trace.commands.common import console, home_option, when
 from whyops_trace.journal import segments_in
 from whyops_trace.settings import Settings
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -95,7 +97,28 @@ def _quantity(text: str, units: dict[str, Any], ending: str = "") -> float | Non
 
 
 class Commands(click.Group):
-    """A group whose commands end a mistake of the user's with one line on standard error and exit code 1."""
+    """
+    A group whose commands end a mistake of the user's with one line on standard error and exit code 1.
+
+    Args:
+        modules: For each command that is loaded when it is needed the module it is in, under its own name.
+        options: What else a group takes.
+    """
+
+    def __init__(self, *, modules: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._modules = modules or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *self._modules])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None if there is none of that name."""
+        if cmd_name not in self._modules:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(self._modules[cmd_name]), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command asked for."""
@@ -115,6 +138,12 @@ def stored_traces(home: Path) -> Iterator[Store]:
     take_in(home)
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         yield store
+
+
+def json_lines(items: Iterable[Mapping[str, Any]]) -> str:
+    """Return a JSON array with an item a line."""
+    # In ASCII, so that no text in it does anything to a terminal.
+    return "[" + ",\n".join(map(json.dumps, items)) + "]"
 
 
 def home_option(command: F) -> F:

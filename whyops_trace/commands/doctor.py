@@ -11,11 +11,11 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import console, home_option
 from whyops_trace._excerpt import clean
+from whyops_trace.commands.common import console, home_option
 
 if TYPE_CHECKING:
-    from whyops_trace._diagnosis import Finding, State
+    from whyops_trace.commands.diagnosis import Finding, State
 
 _STYLES: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -49,23 +49,23 @@ def doctor(init: bool, as_json: bool, home: Path) -> None:
 
 def _examine(home: Path, init: bool) -> Iterator[Finding]:
     # What they need takes longer to load than most commands to run.
-    from whyops_trace import _diagnosis, _server_diagnosis
+    from whyops_trace.commands import diagnosis, server_diagnosis
 
-    yield from _diagnosis.installation()
-    settings, finding = _diagnosis.settings_of(home)
+    yield from diagnosis.installation()
+    settings, finding = diagnosis.settings_of(home)
     yield finding
     if settings is not None:
-        yield from _diagnosis.switches(settings)
-        yield _server_diagnosis.key(settings)
-        yield from _server_diagnosis.server(settings, init=init)
+        yield from diagnosis.switches(settings)
+        yield server_diagnosis.key(settings)
+        yield from server_diagnosis.server(settings, init=init)
         if init and not settings.server:
             message = "No agent can be registered: there is no key, or nothing leaves this machine."
-            yield _diagnosis.Finding("agent", "warning", message, "Set WHYOPS_API_KEY, or leave out --init.")
-    yield from _diagnosis.clock()
-    yield from _diagnosis.home(home)
-    yield from _diagnosis.store(home, settings)
-    yield from _diagnosis.journal(home, settings)
-    yield _diagnosis.viewer(home)
+            yield diagnosis.Finding("agent", "warning", message, "Set WHYOPS_API_KEY, or leave out --init.")
+    yield from diagnosis.clock()
+    yield from diagnosis.home(home)
+    yield from diagnosis.store(home, settings)
+    yield from diagnosis.journal(home, settings)
+    yield diagnosis.viewer(home)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._intake import marks
+from whyops_trace.store.intake import marks
 
 #: Traces, and about as many events, deleted in one transaction, so that other processes need not wait long to write.
 DELETED_AT_ONCE: Final = 100

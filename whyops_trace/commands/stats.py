@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._command import Moment, console, home_option, stored_traces
 from whyops_trace._excerpt import clean, dollars, duration
+from whyops_trace.commands.common import Moment, console, home_option, stored_traces
 from whyops_trace.stats import Figures, Stats, gather
 from whyops_trace.store import Filter
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from whyops_trace._arrangement import Arrangement
-from whyops_trace._outcome import Failures, add_outcome
-from whyops_trace._telling import Telling
-from whyops_trace._turns import (
+from whyops_trace.story.arrangement import Arrangement
+from whyops_trace.story.outcome import Failures, add_outcome
+from whyops_trace.story.telling import Telling
+from whyops_trace.story.turns import (
     Call,
     Change,
     Message,
@@ -25,7 +25,7 @@ from whyops_trace._turns import (
     Why,
     WhyKind,
 )
-from whyops_trace._whys import explain
+from whyops_trace.story.whys import explain
 
 __all__ = [
     "Call",

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from whyops_trace import _json
-from whyops_trace._diagnosis import CLOCK_TOLERANCE, Finding
 from whyops_trace._excerpt import clean, duration, get, shorten
 from whyops_trace._http import Answer, Http, NoAnswerError
 from whyops_trace.agent import check_metadata
+from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
 from whyops_trace.retry import misconfiguration
 from whyops_trace.settings import Settings
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from whyops_trace._excerpt import value
-from whyops_trace._messages import fingerprint
-from whyops_trace._turns import Call, Change, ToolUse, Turn
+from whyops_trace.story.messages import fingerprint
+from whyops_trace.story.turns import Call, Change, ToolUse, Turn
 
 #: How many turns of its conversation after a failed call another one of the same tool is a retry.
 TURNS: Final = 3

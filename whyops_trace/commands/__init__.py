@@ -1,0 +1,1 @@
+"""The commands of ``whyops-trace``, each in a module of its own."""

@@ -1,0 +1,159 @@
+"""``whyops-trace ls``: lists the traces of a home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from whyops_trace._excerpt import Tokens, clean, dollars, duration, elapsed
+from whyops_trace.commands.common import (
+    Duration,
+    Moment,
+    console,
+    home_option,
+    json_lines,
+    stored_traces,
+    when,
+)
+from whyops_trace.store import Filter, TraceSummary
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Columns from which on there is room for the name of the agent.
+_WIDE: Final = 100
+
+_HOW_TO_RECORD: Final = """\
+There are no traces in {home} yet. This records one:
+
+    from whyops_trace import trace, traced_tool
+
+    @traced_tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with trace("hello"):
+        add(1, 2)
+"""
+
+_ELSEWHERE: Final = """
+WHYOPS_API_KEY is set, and with a key traces go to the server alone; WHYOPS_STORE=on keeps them here as well.
+"""
+
+
+def _filters(command: F) -> F:
+    """Add the options that choose traces, each called as the member of a :class:`Filter`."""
+    options = (
+        click.option("--agent", metavar="NAME", help="Only traces of this agent."),
+        click.option("--user", metavar="ID", help="Only traces for this user."),
+        click.option("--tag", metavar="TAG", help="Only traces with this tag."),
+        click.option("--failed", is_flag=True, help="Only traces that ended with an error."),
+        click.option("--running", is_flag=True, help="Only traces that go on."),
+        click.option(
+            "--looping", is_flag=True, help="Only traces that repeat a tool call three times or more."
+        ),
+        click.option(
+            "--no-answer", "unanswered", is_flag=True, help="Only traces that ended without an answer."
+        ),
+        click.option(
+            "--since", type=Moment(), metavar="TIME", help="Only those recorded on since: 2d or a date."
+        ),
+        click.option("--until", type=Moment(), metavar="TIME", help="Only those not recorded on since."),
+        click.option(
+            "--slower", "min_seconds", type=Duration(), metavar="TIME", help="At least so long: 30s, 5m."
+        ),
+        click.option("--faster", "max_seconds", type=Duration(), metavar="TIME", help="At most so long."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("ls", epilog="Example: whyops-trace ls --failed --since 2d")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many traces.")
+@_filters
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, a trace a line.")
+@home_option
+def ls(limit: int, as_json: bool, home: Path, **wanted: Any) -> None:
+    """
+    List the traces, the one recorded on last first.
+
+    What they cost is shown where the price data is installed:
+    pip install 'whyops-trace[prices]'
+    """
+    where = Filter(**{name: value for name, value in wanted.items() if value not in (None, False)})
+    with stored_traces(home) as store:
+        traces = store.traces(limit, where=where)
+        fitting = store.counts(where).total if len(traces) == limit else len(traces)
+        empty = not traces and not store.traces(1)
+    if as_json:
+        click.echo(json_lines(map(msgspec.to_builtins, traces)))
+    elif traces:
+        out = console()
+        out.print(_table(traces, out.width))
+        if fitting > len(traces):
+            click.echo(
+                f"{len(traces):,} of {fitting:,} traces; --limit {fitting} lists all of them.", err=True
+            )
+    elif empty:
+        click.echo(_HOW_TO_RECORD.format(home=home), nl=False)
+        if os.environ.get("WHYOPS_API_KEY"):
+            click.echo(_ELSEWHERE, nl=False)
+    else:
+        click.echo(f"None of the traces in {home} is of that kind.")
+    if not traces:
+        raise SystemExit(1)
+
+
+def _table(traces: Sequence[TraceSummary], width: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0) if width >= _WIDE else (0, 1, 0, 0), pad_edge=False)
+    table.add_column("when", no_wrap=True, style="dim")
+    table.add_column("trace", style="bold")
+    if width >= _WIDE:
+        table.add_column("agent")
+    table.add_column("asked → ended")
+    priced = any(trace.cost is not None for trace in traces)
+    for name in ("tools", "llm", "errors", "tokens", *(["cost"] if priced else []), "time"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for trace in traces:
+        table.add_row(
+            when(trace.last_at),
+            _cell(trace.trace_id),
+            *([_cell(trace.agent_name)] if width >= _WIDE else []),
+            _story(trace),
+            f"{trace.tool_calls:,}",
+            f"{trace.llm_responses:,}",
+            Text(f"{trace.errors:,}", "red" if trace.errors else ""),
+            _tokens(trace.tokens),
+            *(["" if trace.cost is None else dollars(trace.cost)] if priced else []),
+            duration(elapsed(trace.started_at, trace.last_at) or 0.0),
+        )
+    return table
+
+
+def _cell(text: str, style: str = "") -> Text:
+    return Text(clean(text), style, no_wrap=True, overflow="ellipsis")
+
+
+def _story(trace: TraceSummary) -> Text:
+    """Return what was asked, and how it ended or that it has not."""
+    story = _cell(trace.asked)
+    if trace.running:
+        story.append(" → running" if trace.asked else "running", "cyan")
+    elif trace.ended_with:
+        story.append(" → " if trace.asked else "")
+        story.append(clean(("✗ " if trace.failed else "") + trace.ended_with), "red" if trace.failed else "")
+    return story
+
+
+def _tokens(tokens: Tokens) -> str:
+    if not tokens.total:
+        return ""
+    share = f" ({tokens.cached_share})" if tokens.cache_read else ""
+    return f"{tokens.total:,}{share}" if tokens.total < 10_000 else f"{tokens.total / 1000:,.0f}k{share}"

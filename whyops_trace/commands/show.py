@@ -1,0 +1,86 @@
+"""``whyops-trace show``: shows one trace as a tree, one of its events, or how it grows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from whyops_trace._excerpt import clean
+from whyops_trace._prices import cost_of, is_billed
+from whyops_trace.commands.common import home_option, json_lines, stored_traces
+from whyops_trace.commands.follow import cut, follow_events, follow_tree
+from whyops_trace.store import Store
+from whyops_trace.tree import build, write_tree
+
+
+@click.command("show", epilog="Example: whyops-trace show checkout-8841")
+@click.argument("trace")
+@click.option(
+    "--step", type=click.IntRange(0), metavar="N", help="Print the event of this number whole, as JSON."
+)
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="Show so many levels of the tree.")
+@click.option("--follow", is_flag=True, help="Show the trace as it grows, until it ends.")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as a JSON array, an event a line.")
+@home_option
+def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json: bool, home: Path) -> None:
+    """
+    Show a trace as a tree: TRACE is its id, the beginning of its id, or "latest".
+
+    With --follow and --json each event is printed as a line when it comes.
+    """
+    if step is not None and (follow or depth):
+        raise click.UsageError("--step shows one event: it goes neither with --follow nor with --depth.")
+    with stored_traces(home) as store:
+        trace_id = store.resolve(trace)
+        if step is not None:
+            _show_step(store, trace_id, step, as_json)
+            return
+        if follow:
+            with contextlib.suppress(KeyboardInterrupt):  # stops looking, not the trace
+                _follow(home, store, trace_id, depth, as_json)
+            if as_json:
+                return
+        events = store.events(trace_id)
+        ended = store.ended_in(trace_id)
+    if as_json:
+        click.echo(json_lines(map(_with_cost, events)))
+        return
+    tree = build(events, ended, priced=True)
+    hidden = cut(tree, depth)
+    write_tree(tree, sys.stdout)
+    if hidden:
+        click.echo(f"{hidden:,} calls and events are deeper than --depth {depth}.", err=True)
+
+
+def _follow(home: Path, store: Store, trace_id: str, depth: int | None, as_json: bool) -> None:
+    if not as_json:
+        follow_tree(home, store, trace_id, depth)
+        return
+    for event in follow_events(home, store, trace_id):
+        click.echo(json.dumps(_with_cost(event)))
+
+
+def _show_step(store: Store, trace_id: str, step: int, as_json: bool) -> None:
+    events = store.event(trace_id, step)
+    if not events:
+        raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
+    if as_json:
+        click.echo(json_lines(map(_with_cost, events)))
+        return
+    for event in events:
+        pretty = json.dumps(_with_cost(event), indent=2, ensure_ascii=False)
+        click.echo("\n".join(map(clean, pretty.split("\n"))))
+
+
+def _with_cost(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a record; that of a turn of a model with what it cost, in US dollars, if that is known."""
+    metadata = event.get("metadata", {})
+    if is_billed(event["eventType"], metadata.get("wraps")):
+        amount = cost_of(metadata, event.get("timestamp"))
+        return event if amount is None else {**event, "cost": float(amount)}
+    return event

@@ -141,7 +141,11 @@ def package(session: nox.Session) -> None:
     session.install("build")
     session.run("python", "-m", "build", "--outdir", str(dist), ".", silent=True)
     (wheel,) = dist.glob("*.whl")
-    session.install(f"whyops-trace[cli] @ {wheel.as_uri()}")
+    session.install(f"whyops-trace[ui] @ {wheel.as_uri()}")
     session.cd(dist)  # away from the sources
     session.run("whyops-trace", "--version")
     session.run("whyops-trace", "demo", "--home", str(dist / "home"), silent=True)
+    # A page needs the templates, styles and scripts, which are no Python.
+    session.run(
+        "whyops-trace", "export", "latest", "--home", str(dist / "home"), "--output", "trace.html", silent=True
+    )

@@ -53,4 +53,5 @@ def demo(home: Path) -> None:
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         write_tree(build(store.events(trace_id), store.ended_processes().__contains__), sys.stdout)
     click.echo(f"\nSee it again:     {command_line('show', trace_id, home=home)}")
+    click.echo(f"In the browser:   {command_line('view', trace_id, home=home)}")
     click.echo(f"See every trace:  {command_line('ls', home=home)}")

@@ -87,15 +87,23 @@ def test_it_answers_to_no_other_name(client: httpx.Client) -> None:
     assert "--allow-host" in client.get("/", headers={"host": "evil.example"}).text
 
 
+@pytest.mark.parametrize("rest", ["/static/", "/api/health?", "/static/x#", "\\static", "@localhost", "[", ":1:2"])
+def test_a_host_is_nothing_but_a_host(locked: httpx.Client, rest: str) -> None:
+    """What an address would be made of with it would seem to be one that needs no key."""
+    answer = locked.get("/api/threads", headers={"host": f"localhost{rest}"})
+
+    assert answer.status_code == 421
+
+
 def test_it_answers_to_a_name_that_was_allowed(home: Path) -> None:
-    """With any port."""
-    with served(home, allowed_hosts=["Traces.Example"]) as url:
+    """With any port, whichever was named with it."""
+    with served(home, allowed_hosts=["Traces.Example", "two.example:8765", "fe80::1"]) as url:
         codes = [
             httpx.get(url, headers={"host": name}).status_code
-            for name in ("traces.example", "traces.example:80", "127.0.0.1", "other.example")
+            for name in ("traces.example", "two.example:80", "[FE80::1]:80", "127.0.0.1", "other.example")
         ]
 
-    assert codes == [200, 200, 200, 421]
+    assert codes == [200, 200, 200, 200, 421]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +280,31 @@ def test_a_browser_shows_the_key_in_a_form(locked: httpx.Client) -> None:
     assert (wrong.status_code, 'value="/t/checkout-8841"' in wrong.text) == (401, True)
     assert (right.status_code, right.headers["location"]) == (303, "/t/checkout-8841")
     assert locked.get("/t/checkout-8841").status_code == 200
+
+
+def test_the_key_is_asked_for_on_the_way_to_a_page(locked: httpx.Client) -> None:
+    """Whose address stays as it was, though the id of the trace has a slash in it."""
+    asked = locked.get("/t/a%2Fb%3Fc?e=5")
+    shown = locked.get(f"/t/a%2Fb%3Fc?e=5&key={KEY}")
+
+    assert 'value="/t/a%2Fb%3Fc?e=5"' in asked.text
+    assert shown.headers["location"] == "/t/a%2Fb%3Fc?e=5"
+
+
+def test_a_form_may_be_sent_twice(locked: httpx.Client) -> None:
+    """As by whoever had two pages open that asked for the key."""
+    answers = [locked.post("/login", data={"key": KEY, "next": "/"}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [303, 303]
+
+
+@pytest.mark.parametrize("other", ['a={"b": 1}', "a b=1", '"', "a/b=1"])
+def test_cookies_of_others_are_in_nobodys_way(locked: httpx.Client, other: str) -> None:
+    """A browser sends those of all servers of this machine, whatever is in them."""
+    cookie = locked.post("/login", data={"key": KEY}).headers["set-cookie"].partition(";")[0]
+    answer = httpx.get(locked.base_url, headers={"cookie": f"{other}; {cookie}"})
+
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ SERVER_RULES: Final[dict[str, Rule]] = {
         "tool_execution",
         1.0,
         "Nobody can see what the tool returned, whether it failed, or how long it took.",
-        "Decorate the function with @traced_tool, which always records a response, or record one by hand also when "
-        "the call fails.",
+        "Look for what ended the process, if it ended during the call. Else decorate the function with @traced_tool, "
+        "which always records a response, or record one by hand also when the call fails.",
     ),
     "ORPHAN_TOOL_CALL_RESPONSE": Rule(
         "medium",

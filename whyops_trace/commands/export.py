@@ -33,6 +33,7 @@ _BY_ENDING: Final = {
     type=click.Choice(_FORMATS),
     help="What to write; by the ending of FILE if left out, else markdown.",
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option(
     "-o",
     "--output",

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Collection, Sequence
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -35,14 +35,14 @@ _FORM_BYTES: Final = 4_096
 _OPEN: Final = ("/static/", "/api/health")
 #: What SDKs call: they show the key with each request, and are told in the words of a WhyOps server.
 _API: Final = ("/api/", "/v1/")
+#: A host with its port, and nothing that would begin a path, a query or another host where an address is made of it.
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.IGNORECASE)
 
 
 def hostname(authority: str) -> str:
     """Return the host in ``host:port``, in lower case; "" if it is none."""
-    try:
-        return urlsplit(f"//{authority}").hostname or ""
-    except ValueError:
-        return ""
+    found = _AUTHORITY.fullmatch(authority)
+    return found[1].strip("[]").lower() if found else ""
 
 
 class Access:
@@ -59,7 +59,7 @@ class Access:
     def __init__(self, app: ASGIApp, renderer: Renderer, hosts: Collection[str], key: str = "") -> None:
         self._app = app
         self._renderer = renderer
-        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
+        self._hosts = frozenset(hostname(host) or host.lower() for host in hosts)
         self._key = key
         self._headers = _headers(renderer.assets.import_map_hash)
         # Neither the key nor anything it can be told from; the same after a restart.
@@ -99,17 +99,17 @@ class Access:
 
     async def _without_key(self, request: Request) -> Response | None:
         """Return what a request gets that does not show the key; None for one that needs none, or shows it."""
-        path = request.url.path
+        path: str = request.scope["path"]  # what routes go by; an address is made of the Host header as well
         if not self._key or path.startswith(_OPEN):
             return None
         if _shown(request.headers, self._key):
             return None
         if path.startswith(_API):
             return JSONResponse({"error": "Unauthorized: Authentication required"}, 401)
-        if hmac.compare_digest(_value(request.headers, self._cookie), self._pass.encode()):
-            return None
         if request.method == "POST" and path == "/login":
             return await self._log_in(request)
+        if _same(request.cookies.get(self._cookie, ""), self._pass):
+            return None
         return self._ask_for_key(request)
 
     async def _log_in(self, request: Request) -> Response:
@@ -125,9 +125,10 @@ class Access:
         return self._renderer.page("login.html", 401, next=_local(target), wrong=True)
 
     def _ask_for_key(self, request: Request) -> Response:
-        query = parse_qsl(request.url.query, keep_blank_values=True)
+        query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         rest = urlencode([(name, value) for name, value in query if name != "key"])
-        target = request.url.path + (f"?{rest}" if rest else "")
+        # As it was sent: a slash in the id of a trace is not one between folders.
+        target = request.scope["raw_path"].decode("latin-1") + (f"?{rest}" if rest else "")
         shown = [value for name, value in query if name == "key"]
         if request.method == "GET" and any(_same(value, self._key) for value in shown):
             return self._admitted(request, target)
@@ -195,14 +196,6 @@ def _same(one: str, other: str) -> bool:
     # Of digests, so that neither the time it takes nor what cannot be compared tells anything.
     digests = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (one, other))
     return hmac.compare_digest(*digests)
-
-
-def _value(headers: Headers, cookie: str) -> bytes:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(cookie)
-    except CookieError:
-        return b""
-    return morsel.value.encode("utf-8", "surrogateescape") if morsel else b""
 
 
 def _local(target: str) -> str:

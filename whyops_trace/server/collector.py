@@ -15,7 +15,6 @@ import anyio.to_thread
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from whyops_trace._checks import MAX_NAME
 from whyops_trace._clock import SystemClock, iso
@@ -25,6 +24,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.agents import AgentInit, SamplingRate, issue
 from whyops_trace.server.analyses import Analyses, AnalysisRequest
 from whyops_trace.server.bodies import BodyError, read_body
+from whyops_trace.server.routing import RawRoute
 from whyops_trace.server.threads import (
     event_id,
     event_number,
@@ -46,7 +46,7 @@ _LONG: Final = 64 << 10
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(store: Store, retention: Retention | None = None) -> list[Route]:
+def routes(store: Store, retention: Retention | None = None) -> list[RawRoute]:
     """
     Return the API of one store.
 
@@ -88,7 +88,7 @@ class _Collector:
         self._writer = Writer(self._written, retention)
         self._analyses = Analyses(store)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[RawRoute]:
         handlers: list[tuple[str, str, Handler]] = [
             ("POST", "/api/events", self._add_events),
             ("POST", "/api/events/ingest", self._ingest),
@@ -107,7 +107,7 @@ class _Collector:
         # SDKs register at the server of events, and at that of the proxy, whose address may end in /api as well.
         inits = ("/api/entities/init", "/v1/agents/init", "/api/v1/agents/init")
         handlers += [("POST", path, self._init) for path in inits]
-        return [Route(path, _told(handler), methods=[method]) for method, path, handler in handlers]
+        return [RawRoute(path, _told(handler), methods=[method]) for method, path, handler in handlers]
 
     # What clients report
 

@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
 from whyops_trace.exporters.local import take_in
+from whyops_trace.server.routing import RawRoute
 from whyops_trace.store import Store
 
 #: Seconds between two looks at the store while somebody watches, and while nobody does.
@@ -67,7 +68,7 @@ class Live:
 
     def routes(self) -> list[Route]:
         """Return the routes of the streams."""
-        return [Route("/live", self._list_stream), Route("/t/{trace_id:path}/live", self._trace_stream)]
+        return [Route("/live", self._list_stream), RawRoute("/t/{trace_id:path}/live", self._trace_stream)]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -136,22 +137,22 @@ class Live:
             if not has_changed:
                 yield _ALIVE
             try:
-                rows, running = await to_thread.run_sync(self._read, trace_id, last)
+                # No more at once than a message has: a page that reads slowly, or never, keeps it in memory.
+                more = True
+                while more:
+                    rows, running = await to_thread.run_sync(self._read, trace_id, last)
+                    if rows or running != was_running:
+                        last = rows[-1][0] if rows else last
+                        yield _records(last, running, [line for _, line in rows])
+                    was_running, more = running, len(rows) == _RECORDS
             except TraceNotFoundError:
                 yield "event: gone\ndata: {}\n\n"
                 return
             except WhyOpsError:
                 continue
-            for start in range(0, len(rows), _RECORDS):
-                part = rows[start : start + _RECORDS]
-                last = part[-1][0]
-                yield _records(last, running, [event for _, event in part])
-            if not rows and running != was_running:
-                yield _records(last, running, [])
-            was_running = running
 
-    def _read(self, trace_id: str, last: int) -> tuple[list[tuple[int, dict[str, object]]], bool]:
-        return self._store.events_after(trace_id, last), self._store.trace(trace_id).running
+    def _read(self, trace_id: str, last: int) -> tuple[list[tuple[int, str]], bool]:
+        return self._store.lines_after(trace_id, last, _RECORDS), self._store.trace(trace_id).running
 
     async def _looks(self, seen: int = -1) -> AsyncIterator[bool]:
         """Yield True where there are more changes than were *seen*, and False after a silence, until the end."""
@@ -177,8 +178,10 @@ def _stream(messages: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
 
 
-def _records(last: int, running: bool, events: list[dict[str, object]]) -> str:
-    message = json.dumps({"last": last, "running": running, "events": events}, separators=(",", ":"))
+def _records(last: int, running: bool, lines: list[str]) -> str:
+    # As they were stored: whatever decodes them may not take numbers that others wrote. A line break ends a message.
+    events = ",".join(lines).replace("\n", " ").replace("\r", " ")
+    message = f'{{"last":{last},"running":{json.dumps(running)},"events":[{events}]}}'
     return f"event: records\nid: {last}\ndata: {message}\n\n"
 
 

@@ -239,8 +239,22 @@ class Reader:
         Raises:
             StoreError: if the file cannot be read.
         """
-        rows = self._database.rows(f"SELECT id, payload {_RECORDS} AND id > ? ORDER BY id", trace_id, number)
-        return [(number, json.loads(line)) for number, line in rows]
+        return [(number, json.loads(line)) for number, line in self.lines_after(trace_id, number)]
+
+    def lines_after(self, trace_id: str, number: int, limit: int = -1) -> list[tuple[int, str]]:
+        """
+        Return what :meth:`events_after` does, each record as one line of JSON.
+
+        Args:
+            trace_id: The trace.
+            number: The number of the last record that is known already, 0 for none.
+            limit: How many at most; all of them if it is negative.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        found = f"SELECT id, payload {_RECORDS} AND id > ? ORDER BY id LIMIT ?"
+        return self._database.rows(found, trace_id, number, limit)
 
     def all_after(self, number: int, limit: int = 1000) -> list[StoredEvent]:
         """

@@ -103,6 +103,10 @@ class Conversations:
             base = edited
         if base is None:
             base = self._by_call(sent) or (self._before.get(scope) if prompt.alone else None)
+        if base is not None and prompt.alone and not (prompt.system or prompt.tools):
+            # A result that was recorded by itself tells nothing of what else was sent.
+            sent.prompt = sent.prompt._replace(system=base.prompt.system, tools=base.prompt.tools)
+            sent.offered = base.offered
         self._add_messages(sent, base, kept)
         self._add_prompt(sent, base)
         return sent

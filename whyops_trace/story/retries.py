@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ TURNS: Final = 3
 CALLS: Final = 10
 #: Differences between two sets of arguments that are told.
 _CHANGES: Final = 20
+#: Characters of two texts that are compared for how much they differ.
+_COMPARED: Final = 200
 
 
 class Made(NamedTuple):
@@ -94,9 +97,11 @@ def link_tools(made: Sequence[Made], after: dict[int, list[Turn]]) -> None:
     """
     places = {id(one.use): place for place, one in enumerate(made)}
     asked = {id(one.use): one.call for one in made}
+    worked: dict[str, ToolUse] = {}
     for one in made:
         use = one.use
         if not (failed(use) or use.node.status == "cancelled"):
+            worked[use.node.name] = use
             continue
         ended = max(use.response, use.node.step)
         for candidates in _later(one, made, places, after):
@@ -107,6 +112,7 @@ def link_tools(made: Sequence[Made], after: dict[int, list[Turn]]) -> None:
                 and other.node.step > ended
                 and not other.retry_of
                 and _again(one, other, asked[id(other)])
+                and not _is_next(worked.get(use.node.name), use, other)
             ]
             if fitting:
                 again = min(fitting, key=lambda other: len(changes(use.arguments, other.arguments)))
@@ -119,6 +125,27 @@ def _again(one: Made, other: ToolUse, call: Call | None) -> bool:
     """Whether another call can be a retry: of calls asked for together each stands for itself."""
     together = one.turn is not None and call is not None and any(call is asked for asked in one.turn.calls)
     return not together or call is one.call
+
+
+def _is_next(before: ToolUse | None, use: ToolUse, other: ToolUse) -> bool:
+    """
+    Whether another call is the next of a series, such as of the pages of a book, and no retry.
+
+    It is if it is not much closer to the failed call than an earlier one that worked.
+    """
+    if before is None or before.retry_of:
+        return False
+    return 2 * _distance(use.arguments, other.arguments) > _distance(before.arguments, use.arguments)
+
+
+def _distance(before: Any, after: Any) -> float:
+    """Return how much two sets of arguments differ: 1 for each that changed, less for similar texts."""
+    return sum(
+        1 - difflib.SequenceMatcher(None, change.before[:_COMPARED], change.after[:_COMPARED]).ratio()
+        if change.before and change.after and change.before[0] == change.after[0] == '"'
+        else 1
+        for change in changes(before, after)
+    )
 
 
 def _later(

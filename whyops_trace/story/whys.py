@@ -20,6 +20,8 @@ _LOOP: Final = 3
 #: A prompt that grew by more than this share, and by at least that many tokens, jumped.
 _JUMP: Final = 0.5
 _JUMP_TOKENS: Final = 2_000
+#: What the cached share of a prompt loses when a change of the prompt costs something.
+_LOST: Final = 0.1
 #: A call that took at least this share of the time, and that many milliseconds, is worth a line.
 _LONG: Final = 1 / 3
 _LONG_MS: Final = 1_000
@@ -277,10 +279,11 @@ def _prompts(reader: _Reader) -> Iterator[Why]:
             continue
         said = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
         shares = [_share(one.node) for one in (turns[turn.continues - 1], turn)] if turn.continues else []
-        lost = len(shares) == 2 and shares[0] > shares[1]
+        lost = len(shares) == 2 and shares[0] - shares[1] >= _LOST
         if not lost and all(change.part == "tools" for change in turn.changes):
             continue  # an agent that offers other tools in another phase, at no cost
-        then = f"cached share of the prompt fell from {shares[0]:.0%} to {shares[1]:.0%}" if lost else ""
+        fell = [f"{100 * share:.0f} %" for share in shares]
+        then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if lost else ""
         yield Why("prompt", f"turn {turn.number} changed the prompt: {said}", turn.node.step, then)
 
 

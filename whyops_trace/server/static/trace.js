@@ -74,7 +74,7 @@ const showView = () => {
 };
 
 watch(async (changed) => {
-  if (changed.has("e")) await outline.fetch(Number(state.e));
+  if (changed.has("e") && !trace.byStep.has(Number(state.e))) await outline.fetch(Number(state.e));
   if (changed.has("view")) showView();
   if (changed.has("from") || changed.has("to")) outline.refresh();
   if (changed.has("e") || changed.has("detail")) drawer.show();

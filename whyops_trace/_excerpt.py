@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from whyops_trace._shapes import list_of
 
+_compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
 MAX_TOKENS: Final = 2**40
 
@@ -102,7 +103,7 @@ def failure(results: object) -> dict[str, Any] | None:
 def value(thing: object) -> str:
     """Return any JSON value as compact JSON."""
     try:
-        return json.dumps(thing, ensure_ascii=False)
+        return _compact(thing)
     except RecursionError:
         return "…"
 

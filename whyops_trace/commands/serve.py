@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import ipaddress
 import json
 import os
@@ -24,6 +25,10 @@ from whyops_trace.commands.serving import forget, note, running
 _PORT: Final = 8765
 #: Characters a key has at least: whoever reaches the server can guess as often as he likes.
 _KEY_LENGTH: Final = 16
+#: New objects until Python looks for cycles, and such looks until it looks at more. The records of a trace are many
+#: objects that stay: by its own rule it goes over all of them again and again while they are read, for a third of
+#: the time.
+_COLLECTED: Final = 50_000, 20, 100
 _HOW_TO_MAKE_A_KEY: Final = (
     "set WHYOPS_SERVE_KEY to the output of:"
     " python -c \"import secrets; print('whyops_' + secrets.token_urlsafe(24))\""
@@ -231,6 +236,7 @@ def _run(
             raise click.ClickException(
                 'The viewer is not installed: pip install "whyops-trace[ui]"'
             ) from error
+        gc.set_threshold(*_COLLECTED)
         application = create_app(home, key=key, allowed_hosts=names, retention=at_hand(home).retention)
         try:
             Server(application, note_and_say).run(sockets=[listening])

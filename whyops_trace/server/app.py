@@ -43,7 +43,7 @@ class Application:
         shown, indexed, watched, collected = self._stores
         self._index = Index(home, indexed)
         self._live = Live(home, watched, self._index.wake)
-        renderer = Renderer(Assets())
+        self._renderer = renderer = Renderer(Assets())
         routes = [
             renderer.assets.route(),
             *self._live.routes(),
@@ -80,7 +80,12 @@ class Application:
                 store.close()
 
     def _warm_up(self) -> None:
-        """Price what the first page shows: the price data is loaded by then, which takes longer than all the rest."""
+        """
+        Do what the first pages would have to wait for.
+
+        To price what the list shows loads the price data, which takes longer than all the rest.
+        """
+        self._renderer.compile()
         with contextlib.suppress(StoreError):
             self._stores[0].traces(pages.PAGE)
 

@@ -105,6 +105,11 @@ class Renderer:
         )
         self._environment.globals.update(asset=assets.url, import_map=assets.import_map)
 
+    def compile(self) -> None:
+        """Compile all templates now, so that the first page that needs one does not wait for it."""
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+
     def text(self, template: str, **context: Any) -> str:
         """Return a template filled in, such as the part of a page."""
         return self._environment.get_template(template).render(context)

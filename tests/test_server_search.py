@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lines import Process, encoded
 
 from whyops_trace.server.query import Term, parse
-from whyops_trace.server.search import Index, find_in_trace
+from whyops_trace.server.search import Index
 from whyops_trace.store import Store
 
 
@@ -277,51 +277,3 @@ def test_hostile_records_are_indexed(home: Path, store: Store, index: Index) -> 
     assert [found(index, word) for word in ("cups", "kettle", "teapot", "lamp", "tool:lamp")] == [
         ["t"]
     ] * 4 + [[]]
-
-
-# Inside of one trace
-
-
-def test_a_text_is_found_in_a_trace_letter_by_letter(home: Path, store: Store) -> None:
-    """In either case, anywhere in a word, across lines, quotes and brackets, with a true count."""
-    said = 'The "Teapot" of order 8841\nhas a broken lid: C:\\temp {teapot}'
-    record(
-        home, [*talk("t", said, "straße"), *tool_call("t", tool="tea_pot", arguments={"note": "teapots"})][:3]
-    )
-    counts = {
-        text: (find_in_trace(store, "t", text).steps, find_in_trace(store, "t", text).count)
-        for text in (
-            "teapot",
-            'E "t',
-            "8841\nhas",
-            "c:\\T",
-            "STRASSE",
-            "pot",
-            "nothing",
-            "",
-            "user_message",
-            't" of',
-        )
-    }
-
-    assert counts == {
-        "teapot": ([1, 2], 4),
-        'E "t': ([1, 2], 2),
-        "8841\nhas": ([1, 2], 2),
-        "c:\\T": ([1, 2], 2),
-        "STRASSE": ([2], 1),
-        "pot": ([1, 2], 4),
-        "nothing": ([], 0),
-        "": ([], 0),
-        "user_message": ([], 0),
-        't" of': ([1, 2], 2),
-    }
-
-
-def test_a_text_is_found_however_it_is_written(store: Store) -> None:
-    """A record may spell letters as escapes, as those of other SDKs do."""
-    line = b'{"eventType":"error","traceId":"t","stepId":3,"idempotencyKey":"k","content":{"message":"Z\\u00fcrich"}}'
-    store.ingest(("p", [line]))
-
-    assert find_in_trace(store, "t", "zÜr").steps == [3]
-    assert find_in_trace(store, "unknown", "zür").steps == []

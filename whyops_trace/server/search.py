@@ -1,7 +1,7 @@
 """
-Full-text search: over all traces with an index, and inside of one trace letter by letter.
+Full-text search over all traces.
 
-The index is a SQLite file of its own beside the store, made of what is in the store. It may be deleted at any time.
+Its index is a SQLite file of its own beside the store, made of what is in the store. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -13,18 +13,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
-
-import msgspec
+from typing import Final, NamedTuple, TypeVar
 
 from whyops_trace._clock import give_way
 from whyops_trace._database import Database
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server.query import Term
-from whyops_trace.server.words import Reader, spaced, texts
+from whyops_trace.server.words import Reader, spaced
 from whyops_trace.store import Store
 
 T = TypeVar("T")
@@ -254,56 +251,3 @@ def _expression(term: Term) -> str:
     text = "".join(character if character.isprintable() else " " for character in spaced(term.text))
     quoted = '"' + text.replace('"', '""') + '"'
     return (f"{term.column} : " if term.column else "") + quoted + (" *" if term.begins else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """
-    Where a text occurs in a trace.
-
-    Attributes:
-        steps: The steps that hold it, in order.
-        count: How often it occurs in them.
-    """
-
-    steps: list[int]
-    count: int
-
-
-class _Said(msgspec.Struct, rename="camel", gc=False):
-    step_id: int = 0
-    metadata: Any = None
-    content: Any = None
-
-
-_said: Final = msgspec.json.Decoder(_Said)
-
-
-def find_in_trace(store: Store, trace_id: str, text: str) -> Matches:
-    """
-    Return where a text occurs in the contents and metadata of a trace, letter by letter, in either case.
-
-    Raises:
-        StoreError: if the store cannot be read.
-    """
-    wanted = text.casefold()
-    if not wanted:
-        return Matches([], 0)
-    escaped = json.dumps(wanted, ensure_ascii=False)[1:-1]
-    counts: dict[int, int] = {}
-    for line in store.lines(trace_id):
-        # Most records can be told from how they are written, without taking them apart.
-        folded = line.casefold()
-        if escaped in folded or "\\u" in folded:
-            step, count = _occurrences(line, wanted)
-            if count:
-                counts[step] = counts.get(step, 0) + count
-    return Matches(list(counts), sum(counts.values()))
-
-
-def _occurrences(line: str, wanted: str) -> tuple[int, int]:
-    try:
-        said = _said.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return 0, 0
-    return said.step_id, sum(one.casefold().count(wanted) for one in texts([said.metadata, said.content]))

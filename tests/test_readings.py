@@ -13,6 +13,7 @@ from agents import Agent, long, put, shop, stored
 from hostile import attacked
 from hypothesis import given
 from hypothesis import strategies as st
+from lines import Process, tool_request, tool_response
 
 from whyops_trace.analysis import findings
 from whyops_trace.exceptions import TraceNotFoundError
@@ -156,6 +157,19 @@ def test_the_skeleton_has_a_row_for_each_node(home: Path) -> None:
     assert columns["texts"][str(failed)].startswith("TimeoutError")
     assert columns["links"][str(columns["step"][failed])] == [0, 16]
     assert len(columns["stamps"]) == len(reading.story.sections)
+
+
+def test_times_count_from_where_the_block_was_entered() -> None:
+    """Which is before the first event in it: what was done until then shows as a gap at the beginning."""
+    process = Process()
+    events = [
+        tool_request(process, 1, at=300),
+        tool_response(process, 2, 1, at=400),
+        process.event("trace_end", 1, metadata={"latencyMs": 500}, at=500, end=True),
+    ]
+    columns = json.loads(skeleton(tell(events), [], "1"))
+
+    assert (columns["start"], columns["duration"]) == ([300], 500)
 
 
 def test_the_skeleton_of_ten_thousand_events_is_small(home: Path) -> None:

@@ -20,6 +20,7 @@ from whyops_trace._excerpt import (
     excerpt,
     failure,
     get,
+    milliseconds,
     number,
     problem,
     question,
@@ -99,6 +100,7 @@ class TraceTree:
     Attributes:
         trace_id: Its id, safe to print.
         agent_name: The agent that recorded it, safe to print.
+        began_ms: When it began, in milliseconds since the epoch, if known.
         duration_ms: From its beginning to its latest record, if known.
         tool_calls: How many tool calls there were.
         llm_responses: How many answers of models, without what only repeats those of clients.
@@ -112,6 +114,7 @@ class TraceTree:
 
     trace_id: str = ""
     agent_name: str = ""
+    began_ms: float | None = None
     duration_ms: float | None = None
     tool_calls: int = 0
     llm_responses: int = 0
@@ -195,7 +198,8 @@ class TreeBuilder:
         self._costs: list[Decimal | None] = []
         self._tree = TraceTree()
         self._first = self._last = ""
-        self._latency: float | None = None
+        #: When the blocks of the trace began that have ended: each did before the first event in it.
+        self._began: list[float] = []
         self._failed = False
         self._nodes: list[Node] = []
         #: By run and step: processes that record on one trace at the same time may use a number twice.
@@ -224,9 +228,10 @@ class TreeBuilder:
                 tree.running += node.status == "running"
         tree.errors = tree.errors or int(self._failed or any(node.status == "error" for node in self._nodes))
         tree.cost = _amount(total(self._costs))
-        tree.duration_ms = elapsed(self._first, self._last)
-        if self._latency is not None:  # the block began before the first event in it
-            tree.duration_ms = max(tree.duration_ms or 0.0, self._latency)
+        first, last = milliseconds(self._first), milliseconds(self._last)
+        tree.began_ms = min([*self._began, *([] if first is None else [first])], default=None)
+        if tree.began_ms is not None and last is not None:
+            tree.duration_ms = last - tree.began_ms
         return tree
 
     def _find(self, event: Record, step: int) -> Node | None:
@@ -379,7 +384,9 @@ class TreeBuilder:
         return call if own else None
 
     def _trace_end(self, event: Record) -> Node | None:
-        self._latency = max(self._latency or 0.0, number(event.metadata.get("latencyMs")) or 0.0)
+        end, latency = milliseconds(event.timestamp), number(event.metadata.get("latencyMs"))
+        if end is not None and latency is not None and latency <= end:
+            self._began.append(end - latency)
         outcome = event.metadata.get("outcome")
         if outcome not in ("error", "cancelled"):
             return None

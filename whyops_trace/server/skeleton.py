@@ -16,7 +16,7 @@ import msgspec
 from whyops_trace._excerpt import milliseconds, shorten
 from whyops_trace.analysis import Finding
 from whyops_trace.story import Section, Story, ToolUse
-from whyops_trace.tree import Node, TraceTree
+from whyops_trace.tree import Node
 
 #: Nodes from which on what lies deep is left out; the skeleton of as many takes some 250 KB on the wire.
 WHOLE: Final = 25_000
@@ -60,7 +60,7 @@ class Columns:
         self._turns = {
             id(section.turn.node): section.turn.number for section in story.sections if section.turn
         }
-        self._origin = origin(story.tree)
+        self._origin = story.tree.began_ms or 0.0
 
     def of(self, rows: Iterable[Row]) -> dict[str, Any]:
         """Return the columns of some rows."""
@@ -177,12 +177,6 @@ def outer(nodes: Iterable[Node]) -> Iterator[Row]:
         left_out = sum(below[id(child)] for child in node.children) - sum(below[id(child)] for child in shown)
         yield Row(node, depth, left_out)
         stack += [(child, depth + 1) for child in reversed(shown)]
-
-
-def origin(tree: TraceTree) -> float:
-    """Return when the first node of a tree began, in milliseconds since the epoch."""
-    times = (milliseconds(row.node.started) for row in walk(tree.nodes))
-    return min((time for time in times if time is not None), default=0.0)
 
 
 def _wanted(nodes: Iterable[Node]) -> tuple[set[int], dict[int, int]]:

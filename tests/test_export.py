@@ -367,6 +367,16 @@ def test_a_dash_is_standard_output(cli: Callable[..., Result], store: Store, for
     assert list(Path().iterdir()) == []
 
 
+def test_json_has_an_option_as_in_other_commands(cli: Callable[..., Result], store: Store) -> None:
+    """Which is the format of that name."""
+    keep(store, refund())
+    done = cli("latest", "--json")
+
+    assert done.exit_code == 0
+    assert done.stdout == cli("latest", "--format", "json").stdout
+    assert json.loads(done.stdout)["format"] == "whyops-trace"
+
+
 def test_the_size_of_markdown_can_be_given(cli: Callable[..., Result], store: Store) -> None:
     """In tokens."""
     keep(store, talkative(20, 6_000))

@@ -247,6 +247,54 @@ def test_without_turns_a_retry_is_among_the_next_ten_calls() -> None:
     ]
 
 
+ROWS = [{"row": f"{name}, {price}"} for name, price in (("tea", 1), ("milk", 2), ("salt", 3))]
+PAGES = [{"book": 7, "page": page} for page in (9, 10, 11)]
+FILES = [{"path": path} for path in ("src/a.py", "b.py", "src/b.py")]
+QUERIES = [
+    {"sql": sql} for sql in ("SELECT id FROM orders", "SELECT nam FROM users", "SELECT name FROM users")
+]
+
+
+@pytest.mark.parametrize(
+    ("calls", "retried"),
+    [(ROWS, False), (PAGES, False), ([PAGES[0], PAGES[0], PAGES[1]], False), (FILES, True), (QUERIES, True)],
+)
+def test_the_next_call_of_a_series_is_no_retry(calls: list[dict[str, Any]], retried: bool) -> None:
+    """A retry is closer to the failed call than those that worked before are; nothing else has recovered."""
+    agent = Agent()
+    agent.tool("read", calls[0])
+    agent.tool("read", calls[1], error=("OSError", "no"))
+    agent.tool("read", calls[2])
+
+    assert agent.story().recovered == retried
+
+
+def test_a_call_of_a_series_that_is_made_again_is_a_retry() -> None:
+    """Also after the next ones."""
+    agent = Agent()
+    for page in PAGES:
+        agent.tool("read", page, error=("OSError", "no") if page is PAGES[1] else None)
+    agent.tool("read", PAGES[1])
+
+    assert explained(agent.story()) == [
+        "read(book=7, page=10) failed: OSError: no -> a later call tried again with the same arguments: ok"
+    ]
+
+
+@pytest.mark.parametrize("between", [9, 10])
+def test_ten_calls_of_a_turn_are_compared(between: int) -> None:
+    """Of more the right one may be further away."""
+    agent = Agent()
+    agent.turn([USER], "I look.")
+    agent.tool("look", {"n": -1})
+    agent.tool("look", {"n": 0}, error=("OSError", "no"))
+    for number in range(between):
+        agent.tool("look", {"n": number + 1})
+    agent.tool("look", {"n": 0})
+
+    assert agent.story().recovered == (between < 10)
+
+
 def test_of_several_retries_the_last_one_counts() -> None:
     """They are one line."""
     agent, messages = Agent(), [USER]
@@ -428,8 +476,22 @@ def test_a_changed_prompt_is_told_with_what_it_did_to_the_cache() -> None:
 
     assert explained(agent.story()) == [
         "turn 2 changed the prompt: the system prompt was edited"
-        " -> cached share of the prompt fell from 90% to 0%"
+        " -> cached share of the prompt fell from 90 % to 0 %"
     ]
+
+
+def test_a_cache_that_lost_little_is_not_the_price_of_a_change() -> None:
+    """The share falls a little by itself, when much is new."""
+    agent, messages = Agent(), [USER]
+    agent.turn(
+        messages, "Hello.", systemPrompt="Be kind.", usage={"promptTokens": 100, "cacheReadTokens": 900}
+    )
+    messages.append({"role": "user", "content": "And?"})
+    agent.turn(
+        messages, "Bye.", systemPrompt="Be brief.", usage={"promptTokens": 150, "cacheReadTokens": 900}
+    )
+
+    assert explained(agent.story()) == ["turn 2 changed the prompt: the system prompt was edited"]
 
 
 def test_the_longest_call_is_told_if_it_took_a_third_of_the_time() -> None:
@@ -660,6 +722,20 @@ def test_events_by_hand_make_turns() -> None:
     assert (second.messages[0].role, second.messages[0].name) == ("tool", "look")
     assert (second.messages[0].text, second.answer, second.continues) == ('{"found": 1}', "Found.", 1)
     assert story.status == "answered: no failures"
+
+
+def test_a_result_recorded_by_itself_tells_nothing_of_the_prompt() -> None:
+    """It has no system prompt and no tools, which does not mean that they were taken away."""
+    agent = Agent()
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    agent.request(USER, function="", systemPrompt="Be kind.", tools=tools)
+    agent.event("llm_response", content={"toolCalls": [called("look")]})
+    agent.event("tool_result", content={"toolName": "look", "output": {"found": 1}})
+    agent.event("llm_response", content={"content": "Found it."})
+    first, second = turns(agent.story())
+
+    assert (first.system, first.offered) == ("Be kind.", ["look"])
+    assert (second.continues, second.changes, second.system, second.offered) == (1, [], "", [])
 
 
 def test_a_failure_recorded_by_hand_belongs_to_its_request() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import math
+import re
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from whyops_trace._excerpt import value
@@ -12,12 +15,12 @@ from whyops_trace.story.turns import Call, Change, ToolUse, Turn
 
 #: How many turns of its conversation after a failed call another one of the same tool is a retry.
 TURNS: Final = 3
-#: How many tool calls after it, where no turn goes on from the one that made it.
+#: How many tool calls after it, where no turn goes on from the one that made it; how many of each turn are compared.
 CALLS: Final = 10
 #: Differences between two sets of arguments that are told.
 _CHANGES: Final = 20
-#: Characters of two texts that are compared for how much they differ.
-_COMPARED: Final = 200
+#: Characters of a text that are compared word by word.
+_COMPARED: Final = 1_000
 
 
 class Made(NamedTuple):
@@ -97,22 +100,29 @@ def link_tools(made: Sequence[Made], after: dict[int, list[Turn]]) -> None:
     """
     places = {id(one.use): place for place, one in enumerate(made)}
     asked = {id(one.use): one.call for one in made}
-    worked: dict[str, ToolUse] = {}
+    worked: defaultdict[str, deque[ToolUse]] = defaultdict(lambda: deque(maxlen=CALLS))
     for one in made:
         use = one.use
         if not (failed(use) or use.node.status == "cancelled"):
-            worked[use.node.name] = use
+            worked[use.node.name].append(use)
             continue
         ended = max(use.response, use.node.step)
+        others = worked[use.node.name]
+        nearest = min((_distance(use.arguments, other.arguments) for other in others), default=math.inf)
         for candidates in _later(one, made, places, after):
-            fitting = [
+            possible = (
                 other
                 for other in candidates
                 if other.node.name == use.node.name
                 and other.node.step > ended
                 and not other.retry_of
                 and _again(one, other, asked[id(other)])
-                and not _is_next(worked.get(use.node.name), use, other)
+            )
+            # Only so many are compared: a loop in which every call fails would take quadratic time.
+            fitting = [
+                other
+                for other in islice(possible, CALLS)
+                if not 0 < _distance(use.arguments, other.arguments) >= nearest
             ]
             if fitting:
                 again = min(fitting, key=lambda other: len(changes(use.arguments, other.arguments)))
@@ -127,25 +137,16 @@ def _again(one: Made, other: ToolUse, call: Call | None) -> bool:
     return not together or call is one.call
 
 
-def _is_next(before: ToolUse | None, use: ToolUse, other: ToolUse) -> bool:
-    """
-    Whether another call is the next of a series, such as of the pages of a book, and no retry.
-
-    It is if it is not much closer to the failed call than an earlier one that worked.
-    """
-    if before is None or before.retry_of:
-        return False
-    return 2 * _distance(use.arguments, other.arguments) > _distance(before.arguments, use.arguments)
-
-
 def _distance(before: Any, after: Any) -> float:
-    """Return how much two sets of arguments differ: 1 for each that changed, less for similar texts."""
-    return sum(
-        1 - difflib.SequenceMatcher(None, change.before[:_COMPARED], change.after[:_COMPARED]).ratio()
-        if change.before and change.after and change.before[0] == change.after[0] == '"'
-        else 1
-        for change in changes(before, after)
-    )
+    """Return how far two sets of arguments are apart: 1 for each that changed, of a text the share of its words."""
+    return sum(_difference(change.before or "", change.after or "") for change in changes(before, after))
+
+
+def _difference(before: str, after: str) -> float:
+    if before[:1] == after[:1] == '"':
+        old, new = (set(re.findall(r"\w+", text[:_COMPARED])) for text in (before, after))
+        return 1 - len(old & new) / max(len(old | new), 1)
+    return 1
 
 
 def _later(

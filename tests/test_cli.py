@@ -144,6 +144,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "failed": False,
         "ended": True,
         "repeated": 1,
+        "openCalls": 0,
         "running": False,
         "cost": None,
     }
@@ -239,6 +240,22 @@ def kinds(home: Path) -> None:
     for event in long:
         event["agentName"] = "billing"
     record(home, failed, long, loop, [silent], [tool_request(Process(trace="open"), 1, at=4 * day)])
+
+
+def test_ls_shows_what_stopped_in_the_middle(cli: Callable[..., Result], home: Path) -> None:
+    """Though its last answer sounds like an end."""
+    going = Process(trace="going")
+    said = conversation("going", answer="I will migrate it.", at=0)[:2]
+    record(
+        home,
+        [*said, going.event("llm_thinking", 3, metadata={"step": "go"}, idempotencyKey="k")],
+        tool_call("done"),
+    )
+    Store(home / "traces.db").process_ended(TOKEN)
+    result = cli("ls", "--stopped", "--home", home)
+
+    assert "going" in result.stdout and "no end seen" in result.stdout
+    assert "done" not in result.stdout
 
 
 @pytest.mark.parametrize(

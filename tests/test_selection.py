@@ -84,6 +84,8 @@ def ids(store: Store, **where: Any) -> set[str]:
         ({"looping": False, "failed": False}, "good unanswered running"),
         ({"running": True}, "running"),
         ({"running": False}, "good failed unanswered looping"),
+        ({"stopped": True}, "looping"),
+        ({"stopped": False}, "good failed unanswered running"),
         ({"unanswered": True}, "unanswered"),
         ({"unanswered": False, "running": False}, "good failed looping"),
         ({"agent": "other"}, "failed"),
@@ -120,7 +122,7 @@ def test_pages_of_chosen_traces_follow_each_other(several: Store) -> None:
 
 def test_what_deserves_a_look_is_counted(several: Store) -> None:
     """Of all traces, and of those that a filter leaves."""
-    assert several.counts() == Counts(total=5, failed=1, looping=1, unanswered=1, slow=0)
+    assert several.counts() == Counts(total=5, failed=1, looping=1, stopped=1, unanswered=1, slow=0)
     assert several.counts(Filter(failed=True)) == Counts(total=1, failed=1)
 
 

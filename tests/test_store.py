@@ -468,6 +468,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "failed": False,
         "ended": True,
         "repeated": 1,
+        "open_calls": 0,
         "running": False,
         "cost": None,
     }
@@ -932,6 +933,44 @@ def test_a_payload_that_is_no_json_is_brought_along(store: Store) -> None:
     assert [row[:10] for row in content_of(store.path)[1]] == before
 
 
+#: Records that begin something, and what ends it.
+PAIRS = {
+    "a tool": [("tool_call_request", {"tool": "ship"}), ("tool_call_response", {"tool": "ship"})],
+    "a model": [("user_message", {"function": "ask"}), ("llm_response", {"function": "ask"})],
+    "a model that is given a result": [
+        ("tool_result", {"function": "ask"}),
+        ("llm_response", {"function": "ask"}),
+    ],
+    "a model that fails": [("user_message", {"function": "ask"}), ("error", {"function": "ask"})],
+    "an embedding": [("embedding_request", {}), ("embedding_response", {})],
+    "a step": [("llm_thinking", {"step": "plan"}), ("step_end", {"step": "plan"})],
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_trace_whose_process_went_in_the_middle_has_stopped(
+    store: Store, pair: list[tuple[str, dict[str, Any]]], number: int
+) -> None:
+    """Not as long as its process runs, nor once everything has ended; in a store of an earlier format as well."""
+    open_, closed = Process(trace="open"), Process(trace="closed")
+    (begin, about), (end, after) = pair
+    for process in (open_, closed):
+        lines = [process.line("user_message", 1), process.line(begin, 2, metadata=about)]
+        lines += [process.line(end, 3, 2, metadata=after)] if process is closed else []
+        store.ingest((TOKEN, [*lines, process.line("llm_thinking", 4), process.line("llm_response", 5)]))
+    running = [summary.stopped for summary in store.traces()]
+    store.process_ended(TOKEN)
+    if number < 3:
+        to_earlier_format(store, number)
+
+    assert running == [False, False]
+    assert {summary.trace_id: summary.stopped for summary in store.traces()} == {
+        "open": True,
+        "closed": False,
+    }
+
+
 UPGRADER = """
     import sys
     from whyops_trace.store import Store
@@ -964,7 +1003,7 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
     ("number", "statement", "message"),
     [
         (1, "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')", "11 columns but 10"),
-        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "27 columns but 24"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "28 columns but 24"),
     ],
 )
 def test_a_process_of_an_earlier_format_writes_nothing_more_once_the_store_is_newer(

@@ -41,6 +41,8 @@ class Metadata(msgspec.Struct, rename="camel", gc=False):
     wraps: Any = None
     latency_ms: Any = None
     trace: Any = None
+    function: Any = None
+    step: Any = None
 
 
 class Record(msgspec.Struct, rename="camel", gc=False):
@@ -92,6 +94,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         failed: Whether that is an error, and the trace did not end well after it.
         ended: Whether its block was left; a trace recorded on by hand never ends.
         repeated: How often, at most, a tool was called with the same arguments time after time.
+        open_calls: Calls and steps in it that have not ended.
         running: Whether more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: What all calls of models cost, in US dollars; None if that is not known of each of them.
@@ -117,8 +120,14 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     failed: bool = False
     ended: bool = False
     repeated: int = 0
+    open_calls: int = 0
     running: bool = False
     cost: float | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its process went in the middle of it: something was going on, and nobody saw it end."""
+        return self.open_calls > 0 and not (self.ended or self.running)
 
     @property
     def tokens(self) -> Tokens:
@@ -151,6 +160,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         elif kind in LOCAL:
             self._add_ending(kind, record)
         self.ended = self.ended or record.end
+        self.open_calls = max(0, self.open_calls + _opened(record))
 
     def _add_time(self, kind: str, timestamp: str, latency_ms: object) -> None:
         started = timestamp
@@ -197,6 +207,24 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     def _add_failure(self, error: object) -> None:
         self.ended_with, self.failed = excerpt(problem(error), EXCERPT), True
+
+
+#: Types whose records begin a call or a step, or end one; others do where a traced function recorded them of itself.
+_BEGIN: Final = frozenset({"tool_call_request", "embedding_request"})
+_END: Final = frozenset({"tool_call_response", "embedding_response", "step_end"})
+_OF_FUNCTIONS: Final = {"user_message": 1, "tool_result": 1, "llm_response": -1, "error": -1}
+
+
+def _opened(record: Record) -> int:
+    """Return 1 if a call or a step begins with a record, -1 if one ends with it."""
+    kind, metadata = record.event_type, record.metadata
+    if kind in _BEGIN:
+        return 1
+    if kind in _END:
+        return -1
+    if kind == "llm_thinking":
+        return int(isinstance(metadata.step, str))
+    return 0 if metadata.function is None else _OF_FUNCTIONS.get(kind, 0)
 
 
 class _Call(msgspec.Struct, gc=False):

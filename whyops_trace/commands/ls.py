@@ -55,6 +55,7 @@ def _filters(command: F) -> F:
         click.option("--tag", metavar="TAG", help="Only traces with this tag."),
         click.option("--failed", is_flag=True, help="Only traces that ended with an error."),
         click.option("--running", is_flag=True, help="Only traces that go on."),
+        click.option("--stopped", is_flag=True, help="Only traces whose process went in the middle of them."),
         click.option(
             "--looping", is_flag=True, help="Only traces that repeat a tool call three times or more."
         ),
@@ -146,6 +147,8 @@ def _story(trace: TraceSummary) -> Text:
     story = _cell(trace.asked)
     if trace.running:
         story.append(" → running" if trace.asked else "running", "cyan")
+    elif trace.stopped:
+        story.append(" → no end seen" if trace.asked else "no end seen", "red")
     elif trace.ended_with:
         story.append(" → " if trace.asked else "")
         story.append(clean(("✗ " if trace.failed else "") + trace.ended_with), "red" if trace.failed else "")

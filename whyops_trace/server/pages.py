@@ -42,7 +42,7 @@ class Row(NamedTuple):
         url: Its page; of one that was searched for, with what was found in it.
         at: When it was last recorded on, as one reads it.
         took: Milliseconds from its beginning to its latest record.
-        state: ``running``, ``failed``, ``unanswered``, or ``ended``.
+        state: ``running``, ``stopped``, ``failed``, ``unanswered``, or ``ended``.
         loops: Whether it called a tool in a loop.
         spark: The tokens of its turns as the path of a small picture, "" for less than two of them.
     """
@@ -179,6 +179,8 @@ def _find(index: Index, query: Query) -> tuple[list[str], list[str], bool]:
 def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Row:
     if trace.running:
         state = "running"
+    elif trace.stopped:
+        state = "stopped"
     elif trace.failed:
         state = "failed"
     else:
@@ -227,6 +229,12 @@ def _saved(text: str, counts: Counts, slow: float) -> list[Saved]:
             counts.looping,
             "looping:yes",
             f"called a tool {LOOP} times or more with the same arguments",
+        ),
+        (
+            "stopped",
+            counts.stopped,
+            "stopped:yes",
+            "have calls or steps that never ended, as their process went",
         ),
         ("no answer", counts.unanswered, "answer:no", "were asked something and never answered"),
     )

@@ -160,5 +160,6 @@ _FLAGS: Final[dict[str, tuple[str, Callable[[bool], bool]]]] = {
     "failed": ("failed", bool),
     "looping": ("looping", bool),
     "running": ("running", bool),
+    "stopped": ("stopped", bool),
     "answer": ("unanswered", lambda holds: not holds),
 }

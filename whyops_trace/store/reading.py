@@ -21,7 +21,16 @@ from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
 from whyops_trace.store.intake import SLICE, marks
 from whyops_trace.store.schema import SCHEMA, UPGRADES
-from whyops_trace.store.selection import LOOP, Counts, Filter, conditions, running, seconds, unanswered
+from whyops_trace.store.selection import (
+    LOOP,
+    Counts,
+    Filter,
+    conditions,
+    running,
+    seconds,
+    stopped,
+    unanswered,
+)
 
 T = TypeVar("T")
 
@@ -144,7 +153,7 @@ class Reader:
         now = self._now()
         condition, values = conditions(where, now)
         slow = self.slow_seconds() if slow is None else slow
-        flags = ("failed", f"repeated >= {LOOP}", unanswered(now), f"{seconds()} > {slow!r}")
+        flags = ("failed", f"repeated >= {LOOP}", stopped(now), unanswered(now), f"{seconds()} > {slow!r}")
         sums = ", ".join(f"coalesce(sum({flag}), 0)" for flag in flags)
         rows = self._database.rows(f"SELECT count(*), {sums} FROM traces WHERE {condition}", *values)  # noqa: S608
         return Counts(*rows[0]) if rows else Counts()

@@ -40,6 +40,7 @@ CREATE TABLE traces (
     failed INTEGER NOT NULL,
     ended INTEGER NOT NULL,
     repeated INTEGER NOT NULL,
+    open_calls INTEGER NOT NULL,
     last_call INTEGER,
     alike INTEGER NOT NULL
 );
@@ -101,6 +102,7 @@ CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
 # Calls in a row are numbered among all and among those alike: while the difference stays, they follow one another.
 _ADD_LOOPS: Final = """
 ALTER TABLE traces ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE traces ADD COLUMN open_calls INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE traces ADD COLUMN last_call INTEGER;
 ALTER TABLE traces ADD COLUMN alike INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE loops (trace INTEGER PRIMARY KEY, longest INTEGER NOT NULL);
@@ -122,6 +124,15 @@ INSERT INTO loops SELECT trace, max(length) FROM (
 ) GROUP BY trace;
 UPDATE traces SET repeated = coalesce((SELECT longest FROM loops WHERE loops.trace = traces.id), 0);
 DROP TABLE loops;
+UPDATE traces SET open_calls = max(0, (SELECT coalesce(sum(CASE
+    WHEN type IN ('tool_call_request', 'embedding_request') THEN 1
+    WHEN type IN ('tool_call_response', 'embedding_response', 'step_end') THEN -1
+    WHEN type = 'llm_thinking' THEN json_type(payload, '$.metadata.step') IS 'text'
+    WHEN json_extract(payload, '$.metadata.function') IS NULL THEN 0
+    WHEN type IN ('user_message', 'tool_result') THEN 1
+    WHEN type IN ('llm_response', 'error') THEN -1
+    ELSE 0
+END), 0) FROM events WHERE trace = traces.id AND json_valid(payload)));
 CREATE TABLE deleted (trace INTEGER NOT NULL, event INTEGER NOT NULL);
 INSERT INTO deleted VALUES (0, 0);
 CREATE TABLE agents (

@@ -25,6 +25,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         errors: Whether anything in it failed, be it that the agent got over it.
         looping: Whether a tool was called with the same arguments at least :data:`LOOP` times in a row.
         running: Whether more may come.
+        stopped: Whether its process went in the middle of it.
         unanswered: Whether something was asked and neither an answer nor an error came, and nothing more will.
         min_seconds: It took at least as long.
         max_seconds: It took at most as long.
@@ -40,6 +41,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     errors: bool | None = None
     looping: bool | None = None
     running: bool | None = None
+    stopped: bool | None = None
     unanswered: bool | None = None
     min_seconds: float | None = None
     max_seconds: float | None = None
@@ -56,6 +58,7 @@ class Counts(NamedTuple):
         total: All of them.
         failed: Those that ended with an error.
         looping: Those that called a tool in a loop.
+        stopped: Those whose process went in the middle of them.
         unanswered: Those that were asked something and never answered.
         slow: Those that took longer than 95 of 100 do.
     """
@@ -63,6 +66,7 @@ class Counts(NamedTuple):
     total: int = 0
     failed: int = 0
     looping: int = 0
+    stopped: int = 0
     unanswered: int = 0
     slow: int = 0
 
@@ -71,6 +75,11 @@ def running(now: int) -> str:
     """Return the condition that more may come of a trace, *now* in seconds since the epoch."""
     gone = "process IN (SELECT token FROM processes)"
     return f"(NOT ended AND CASE process WHEN '' THEN stored_at > {now - QUIET} ELSE NOT {gone} END)"
+
+
+def stopped(now: int) -> str:
+    """Return the condition that the process of a trace went in the middle of it."""
+    return f"(open_calls > 0 AND NOT ended AND NOT {running(now)})"
 
 
 def unanswered(now: int) -> str:
@@ -106,6 +115,7 @@ def conditions(where: Filter | None, now: int) -> tuple[str, list[Any]]:
         ("(errors > 0)", where.errors),
         (f"(repeated >= {LOOP})", where.looping),
         (running(now), where.running),
+        (stopped(now), where.stopped),
         (unanswered(now), where.unanswered),
     )
     parts = [(part, [value]) for part, value in compared if value is not None]

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from local import JSON, LocalCollector, collecting, event, process
 from wire import PATIENCE
 
 from whyops_trace.server.bodies import MAX_BODY
-from whyops_trace.server.wire import MAX_DEPTH
+from whyops_trace.server.wire import MAX_DEPTH, MAX_VIOLATIONS
 from whyops_trace.settings import Retention
 
 ANSWER = {"model": "gpt-4o", "provider": "openai"}
@@ -218,6 +219,14 @@ def test_an_event_that_cannot_be_stored_is_refused_with_the_reason(
         assert refused(server.post(path, bad)) == expected
         assert refused(server.post(path, [event(), bad, event()])) == placed
     assert server.store.traces() == []
+
+
+@pytest.mark.parametrize("wrong", [{}, event(traceId="\N{PILE OF POO}" * 100)], ids=["missing", "long"])
+def test_not_all_of_many_mistakes_are_said(server: LocalCollector, wrong: dict[str, Any]) -> None:
+    """An answer must not be larger than what it refuses."""
+    answer = server.post("/api/events", [wrong] * 1_000)
+
+    assert len(refused(answer)) == MAX_VIOLATIONS
 
 
 @pytest.mark.parametrize("name", ["eventType", "traceId", "agentName"])
@@ -544,6 +553,17 @@ def test_threads_are_listed(server: LocalCollector) -> None:
     assert len(server.get("/api/threads", externalUserId="u1")["threads"]) == 2
     assert server.get("/api/threads", agentName="nobody")["threads"] == []
     assert server.get("/api/threads/a%2Fb%202")["threadId"] == "a/b 2"
+
+
+def test_an_id_may_be_like_an_address(server: LocalCollector) -> None:
+    """What is quoted in it belongs to it; a slash that is not quoted may belong to it as well."""
+    ids = ["x", "x/graph", "a\nb", "%2F", "a/b"]
+    server.add(*(event(traceId=trace_id) for trace_id in ids))
+    told = [server.get(f"/api/threads/{quote(trace_id, safe='')}") for trace_id in ids]
+
+    assert [thread.get("threadId") for thread in told] == ids
+    assert ["graph" in thread for thread in told] == [False] * len(ids)
+    assert server.get("/api/threads/a/b")["threadId"] == "a/b"
 
 
 def test_a_graph_says_what_follows_from_what(server: LocalCollector) -> None:

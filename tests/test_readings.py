@@ -77,6 +77,18 @@ def test_a_reading_is_made_anew_when_its_trace_has_grown(home: Path) -> None:
     assert (before.story.turns, after.story.turns) == (2, 7)
 
 
+def test_a_step_that_ends_makes_another_reading(home: Path) -> None:
+    """Though its end is no event that counts, and may come in the same millisecond."""
+    process = Process(trace="t")
+    begin = process.event("llm_thinking", 1, metadata={"step": "plan"})
+    end = process.event("step_end", 1, metadata={"step": "plan", "latencyMs": 0})
+    put(store := stored(home, gone=False), process.token, [begin])
+    before = read(store, "t").version
+    put(store, process.token, [end])
+
+    assert read(store, "t").version != before
+
+
 def test_readings_go_when_they_take_too_much(home: Path) -> None:
     """The one that was not looked at for longest goes first; one stays in any case."""
 

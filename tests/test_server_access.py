@@ -87,7 +87,9 @@ def test_it_answers_to_no_other_name(client: httpx.Client) -> None:
     assert "--allow-host" in client.get("/", headers={"host": "evil.example"}).text
 
 
-@pytest.mark.parametrize("rest", ["/static/", "/api/health?", "/static/x#", "\\static", "@localhost", "[", ":1:2"])
+@pytest.mark.parametrize(
+    "rest", ["/static/", "/api/health?", "/static/x#", "\\static", "@localhost", "[", ":1:2"]
+)
 def test_a_host_is_nothing_but_a_host(locked: httpx.Client, rest: str) -> None:
     """What an address would be made of with it would seem to be one that needs no key."""
     answer = locked.get("/api/threads", headers={"host": f"localhost{rest}"})

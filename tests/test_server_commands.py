@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import httpx
 import pytest
 from browser import record, tool_call
 from click.testing import CliRunner, Result
-from programs import Program, run_code, start
+from programs import Program, run_code, start, start_code
 
 from whyops_trace.cli import main
+from whyops_trace.commands.serving import forget, note, running
 
 KEY = "whyops_abcdefgh12345678"
 
@@ -124,6 +127,27 @@ def opened(folder: Path) -> str:
     return (folder / "opened").read_text().strip()
 
 
+@pytest.mark.parametrize("how", ["", "--json"])
+def test_serve_goes_on_where_nobody_listens(
+    command: Callable[..., Program], home: Path, tmp_path: Path, how: str
+) -> None:
+    """Such as behind a pipe whose other end is gone, or from a desktop."""
+    program = start_code(
+        f"""
+        import os
+        from whyops_trace.cli import main
+
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+        main(["serve", "--port", "0", "--open", *{how!r}.split()])
+        """,
+        home,
+        BROWSER=f"{tmp_path}/browser %s",
+    )
+
+    assert httpx.get(opened(tmp_path)).status_code == 200
+    assert stopped(program) == (0, "")
+
+
 def test_a_busy_port_is_said(cli: Callable[..., Result], home: Path) -> None:
     """With what to do, and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
@@ -177,6 +201,30 @@ def test_serve_with_a_key(command: Callable[..., Program]) -> None:
     ]
 
     assert codes == [401, 200, 401, 200, 421, 421]
+    assert stopped(program) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such bound")
+def test_a_flood_of_connections_leaves_files_to_answer_with(home: Path) -> None:
+    """Those that are too many are closed, without a word for each."""
+    served = """
+        import resource, sys
+        from whyops_trace.cli import main
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, 500))
+        main(["serve", "--port", "0"])
+    """
+    program = start_code(served, home)
+    url = line(program).rpartition(" ")[2]
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with httpx.Client(base_url=url) as client, contextlib.ExitStack() as flood:
+        before = client.get("/")
+        for _ in range(900):
+            with contextlib.suppress(OSError):
+                flood.enter_context(socket.create_connection(address, 30))
+        during = client.get("/?q=charge")
+
+    assert [answer.status_code for answer in (before, during)] == [200, 200]
     assert stopped(program) == (0, "")
 
 
@@ -242,6 +290,46 @@ def test_a_note_may_hold_anything(command: Callable[..., Program], home: Path, n
     (home / "serve.json").write_text(note)
 
     assert line(command("view", "--no-browser")).startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("rest", ["/\x1b]0;x\x07", "#@other.example", "/other/..", " ", "\u202e", "?"])
+def test_a_note_is_an_address_and_nothing_else(
+    command: Callable[..., Program], home: Path, rest: str
+) -> None:
+    """What somebody else wrote there is neither printed nor opened, though a server of this home is there."""
+    url = line(command("serve", "--port", "0")).rpartition(" ")[2]
+    (home / "serve.json").write_text(json.dumps({"pid": 1, "url": url + rest}))
+
+    assert not json.loads(line(command("view", "--json")))["url"].startswith(url)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders")
+def test_a_note_is_a_file(command: Callable[..., Program], home: Path) -> None:
+    """A pipe would be waited for."""
+    os.mkfifo(home / "serve.json")
+
+    assert json.loads(line(command("view", "--json")))["url"].startswith("http://")
+
+
+def test_a_note_follows_no_link(home: Path, tmp_path: Path) -> None:
+    """Whoever else writes to the home cannot let it overwrite what is not there."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (home / f"serve.json.{os.getpid()}").symlink_to(mine)
+    note(home, "http://127.0.0.1:8765")
+
+    assert mine.read_text() == "mine"
+    assert json.loads((home / "serve.json").read_text())["url"] == "http://127.0.0.1:8765"
+
+
+def test_where_no_note_can_be_nothing_is_left(home: Path) -> None:
+    """Nobody finds the server by the home then."""
+    (home / "serve.json").mkdir()
+    note(home, "http://127.0.0.1:8765")
+    forget(home)
+
+    assert [path.name for path in home.glob("serve*")] == ["serve.json"]
+    assert running(home) is None
 
 
 def test_view_of_no_trace(cli: Callable[..., Result], home: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
+from anyio import move_on_after, to_thread
 from browser import record, served, tool_call
-from lines import Process
+from lines import Process, encoded
 from programs import run_code, start_code
+from starlette.requests import Request
+from starlette.routing import Route
 
+from whyops_trace.server.live import Live
 from whyops_trace.store import Store
 
 #: How long a test waits for what must come.
@@ -182,3 +188,80 @@ def test_a_number_that_is_none_begins_at_the_beginning(home: Path, after: str) -
     record(home, tool_call("t"))
     with served(home) as url, following(url, f"/t/t/live?after={after}") as stream:
         assert len(stream.next()[1]["events"]) == 2
+
+
+def test_a_trace_may_be_called_like_a_stream(home: Path) -> None:
+    """What is quoted in an address belongs to the id, be it a slash or a line break."""
+    record(home, tool_call("x/live"), tool_call("a\nb"))
+    with served(home) as url:
+        page = httpx.get(f"{url}/t/x%2Flive")
+        with following(url, "/t/x%2Flive/live") as one, following(url, "/t/a%0Ab/live") as other:
+            ids = [stream.next()[1]["events"][0]["traceId"] for stream in (one, other)]
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert ids == ["x/live", "a\nb"]
+
+
+def test_a_trace_may_be_called_like_a_part_of_a_page(home: Path) -> None:
+    """A page is that of the trace whose id is quoted in its address, not a part of another one's."""
+    ids = ["x", "x/skeleton", "x/events/1", "a\nb"]
+    record(home, *(tool_call(trace_id) for trace_id in ids))
+    with served(home) as url:
+        answers = [httpx.get(f"{url}/t/{quote(trace_id, safe='')}") for trace_id in ids]
+        shape = httpx.get(f"{url}/t/x%2Fskeleton/skeleton")
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert all(answer.headers["content-type"].startswith("text/html") for answer in answers)
+    assert shape.json()["total"] == 1
+
+
+def test_records_are_told_as_they_were_stored(home: Path) -> None:
+    """Though Python takes no number that long, JSON has none that is infinite, and a line break ends a message."""
+    event = Process(trace="t").event("error", 1, content={"message": "N"})
+    line = encoded(event).replace(b'"N"', b'1e999,\r"long":' + b"9" * 5_000)
+    with contextlib.closing(Store(home / "traces.db")) as store:
+        store.ingest(("9f2c41aa01be", [line]))
+    with served(home) as url, following(url, "/t/t/live") as stream:
+        told = next(line for line in stream.response.iter_lines() if line.startswith("data: "))
+
+    assert '{"message":1e999, "long":999' in told
+
+
+def test_a_long_trace_comes_in_parts(home: Path) -> None:
+    """Each record once, in the order they were stored."""
+    process = Process(trace="t")
+    record(home, [process.event("error", step, content={"message": "m"}) for step in range(1, 251)])
+    with served(home) as url, following(url, "/t/t/live") as stream:
+        parts = [stream.next()[1]["events"] for _ in range(3)]
+
+    assert [event["stepId"] for part in parts for event in part] == list(range(1, 251))
+
+
+def test_streams_take_no_threads_from_pages(home: Path) -> None:
+    """However many there are, and however long they read."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Store):
+        def lines_after(self, trace_id: str, number: int, limit: int = -1) -> list[tuple[int, str]]:
+            entered.set()
+            go_on.wait(30)
+            return super().lines_after(trace_id, number, limit)
+
+    async def read(stream: Route) -> tuple[bool, list[str]]:
+        scope = {"type": "http", "headers": [], "query_string": b"", "path_params": {"trace_id": "t"}}
+        streams = [(await stream.endpoint(Request(scope))).body_iterator for _ in range(60)]
+        for each in streams:
+            await anext(each)
+        reading = [asyncio.ensure_future(anext(each)) for each in streams]
+        await to_thread.run_sync(entered.wait, 30)
+        with move_on_after(10) as waiting:
+            await to_thread.run_sync(str)
+        go_on.set()
+        return waiting.cancelled_caught, await asyncio.gather(*reading)
+
+    record(home, tool_call("t"))
+    with contextlib.closing(Slow(home / "traces.db")) as store:
+        has_waited, told = asyncio.run(read(Live(home, store, lambda: None).routes()[1]))
+
+    assert not has_waited
+    assert all(message.startswith("event: records") for message in told)

@@ -933,6 +933,25 @@ def test_a_payload_that_is_no_json_is_brought_along(store: Store) -> None:
     assert [row[:10] for row in content_of(store.path)[1]] == before
 
 
+def test_a_summary_stays_small_whatever_a_trace_says_of_itself(store: Store) -> None:
+    """Every list reads it: of many tags the first are kept, and metadata that would make it large is not."""
+    process = Process()
+    abouts = [
+        {"tags": [f"t{number}" for number in range(150)], "metadata": {"order": 8841}},
+        {"tags": ["more"], "metadata": {"x" * 70_000: 1}},
+    ]
+    usage = {f"kind{number}": number for number in range(10_000)}
+    lines = [process.line("error", step, metadata={"trace": about}) for step, about in enumerate(abouts, 1)]
+    store.ingest((TOKEN, [*lines, answer(process, 3, usage=usage)]))
+    summary = store.trace("checkout-8841")
+    with sqlite3.connect(store.path) as connection:
+        ((turn,),) = connection.execute("SELECT turn FROM events WHERE turn IS NOT NULL")
+    connection.close()
+
+    assert summary.tags == [f"t{number}" for number in range(100)]
+    assert (summary.metadata, summary.cost, len(turn) < 100) == ({"order": 8841}, None, True)
+
+
 #: Records that begin something, and what ends it.
 PAIRS = {
     "a tool": [("tool_call_request", {"tool": "ship"}), ("tool_call_response", {"tool": "ship"})],

@@ -23,6 +23,9 @@ from whyops_trace._excerpt import (
 
 #: Characters kept of a question, an answer or an error.
 EXCERPT: Final = 120
+#: Tags of a trace that are kept in its summary, and bytes of its metadata, as JSON: every list of traces reads them.
+TAGS: Final = 100
+METADATA_BYTES: Final = 64 << 10
 #: Event types that no WhyOps server sees.
 LOCAL: Final = frozenset({"step_end", "trace_end"})
 
@@ -75,8 +78,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     Attributes:
         trace_id: Its id.
-        tags: What ``trace(tags=...)`` was given, each time.
-        metadata: What ``trace(metadata=...)`` was given, each time; for a key that came twice the later value.
+        tags: What ``trace(tags=...)`` was given, each time; the first :data:`TAGS` of them.
+        metadata: What ``trace(metadata=...)`` was given, each time; for a key that came twice the later value. What
+            would make it larger than :data:`METADATA_BYTES` is left out.
         agent_name: The agent that recorded it.
         external_user_id: The user it acted for last, if that was told.
         started_at: When it began, ISO 8601.
@@ -174,9 +178,12 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     def _add_about(self, about: object) -> None:
         tags, metadata = get(about, "tags"), get(about, "metadata")
         if isinstance(tags, list):
-            self.tags = list(dict.fromkeys([*self.tags, *(tag for tag in tags if isinstance(tag, str))]))
+            tags = [*self.tags, *(tag for tag in tags[:TAGS] if isinstance(tag, str))]
+            self.tags = list(dict.fromkeys(tags))[:TAGS]
         if isinstance(metadata, dict):
-            self.metadata = {**self.metadata, **metadata}
+            together = {**self.metadata, **metadata}
+            if len(msgspec.json.encode(together)) <= METADATA_BYTES:
+                self.metadata = together
 
     def _add_answer(self, kind: str, record: Record) -> None:
         counts = Tokens.of(record.metadata.usage)

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -70,6 +71,8 @@ def serve(
     url = _url(listening, host)
 
     def ready() -> None:
+        if opens:
+            _open_aside(url)
         if as_json:
             click.echo(
                 json.dumps({"url": url, "collector": f"{url}/api", "pid": os.getpid(), "home": str(home)})
@@ -78,8 +81,6 @@ def serve(
             click.echo(f"The traces of {home} are at {url}")
             click.echo(f'WhyOps SDKs report to it with analyse_base_url="{url}/api"')
             click.echo("Ctrl-C stops it.")
-        if opens:
-            _open_aside(url)
 
     names = [*allowed, *([] if _is_wildcard(host) else [host])]
     _run(home, listening, url, key, names, ready)
@@ -223,7 +224,10 @@ def _run(
 
     def note_and_say() -> None:
         note(home, url)
-        ready()
+        try:
+            ready()
+        except OSError:  # whoever started it does not listen any more, as in `serve | head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     with contextlib.closing(listening):
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from whyops_trace._excerpt import get
 from whyops_trace._shapes import text_of
@@ -18,6 +18,8 @@ _FILE: Final = "serve.json"
 _ANSWER: Final = 2.0
 #: Bytes of its answer that are read.
 _MAX_ANSWER: Final = 10_000
+#: The address of a server, and nothing else: what the file says is shown, and opened.
+_ADDRESS: Final = re.compile(r"http://(\[[\w:.%]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 
 
 def note(home: Path, url: str) -> None:
@@ -25,38 +27,46 @@ def note(home: Path, url: str) -> None:
     with contextlib.suppress(OSError):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = home / f"{_FILE}.{os.getpid()}"
-        made.write_text(json.dumps({"pid": os.getpid(), "url": url}), encoding="utf-8")
-        os.replace(made, home / _FILE)
+        made.unlink(missing_ok=True)
+        try:
+            # Not where a link leads that somebody else has put there.
+            with made.open("x", encoding="utf-8") as file:
+                json.dump({"pid": os.getpid(), "url": url}, file)
+            os.replace(made, home / _FILE)
+        except OSError:
+            made.unlink(missing_ok=True)
+            raise
 
 
 def forget(home: Path) -> None:
     """Take back what this process wrote down, unless another one has written since."""
     if get(_read(home), "pid") == os.getpid():
-        (home / _FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (home / _FILE).unlink()
 
 
 def running(home: Path) -> str | None:
     """Return the address of a server that shows this home, None if there is none that answers."""
-    url = text_of(get(_read(home), "url"))
-    if not url:
+    address = _ADDRESS.fullmatch(text_of(get(_read(home), "url")))
+    if address is None:
         return None
     import http.client  # takes longer to load than most commands to run
 
     try:
-        where = urlsplit(url)
-        if where.scheme != "http" or where.hostname is None:
-            return None
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=_ANSWER)
+        host, port = address.groups()
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ANSWER)
         with contextlib.closing(connection):
             connection.request("GET", "/api/health")
             health = json.loads(connection.getresponse().read(_MAX_ANSWER))
     except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return None
-    return url if get(health, "home") == str(home) else None
+    return address[0] if get(health, "home") == str(home) else None
 
 
 def _read(home: Path) -> Any:
+    file = home / _FILE
     try:
-        return json.loads((home / _FILE).read_text(encoding="utf-8"))
+        # A pipe would be waited for.
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None

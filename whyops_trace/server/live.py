@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
@@ -37,7 +37,7 @@ _LEFT: Final = 3.0
 #: Seconds after which a stream without news says that it is alive, so that nothing between closes it.
 _SILENCE: Final = 15.0
 #: Records in one message.
-_RECORDS: Final = 500
+_RECORDS: Final = 100
 
 #: A browser that loses the stream tries again after that many milliseconds.
 _BEGIN: Final = "retry: 1000\n\n"
@@ -64,6 +64,8 @@ class Live:
         self._watchers = 0
         self._watched = asyncio.Event()
         self._stopped = False
+        #: Streams read one after the other, as they share a connection: no page waits for a thread meanwhile.
+        self._reading = CapacityLimiter(1)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def routes(self) -> list[Route]:
@@ -140,7 +142,9 @@ class Live:
                 # No more at once than a message has: a page that reads slowly, or never, keeps it in memory.
                 more = True
                 while more:
-                    rows, running = await to_thread.run_sync(self._read, trace_id, last)
+                    rows, running = await to_thread.run_sync(
+                        self._read, trace_id, last, limiter=self._reading
+                    )
                     if rows or running != was_running:
                         last = rows[-1][0] if rows else last
                         yield _records(last, running, [line for _, line in rows])

@@ -254,7 +254,7 @@ def _object(line: str) -> dict[str, Any]:
 
 def version(summary: TraceSummary) -> str:
     """Return a name for the state of a trace, made of what changes whenever something of it is stored."""
-    return f"{summary.event_count}-{summary.last_at}-{summary.running:d}"
+    return f"{summary.event_count}-{summary.open_calls}-{summary.last_at}-{summary.running:d}"
 
 
 def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:

@@ -6,6 +6,7 @@ What a client sends was made by other programs, of any language. Whatever gets t
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from whyops_trace.types import EventType
 
 #: Objects and lists within each other that a reader of a record has to follow.
 MAX_DEPTH: Final = 200
+#: Mistakes that are said of one body; an answer to one with millions would take a gigabyte.
+MAX_VIOLATIONS: Final = 100
 #: What tells how deep a document is nested.
 _STRINGS_AND_BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 #: Types whose metadata has to name a tool, and a model.
@@ -123,11 +126,12 @@ def read_events(body: bytes, kind: type[E]) -> tuple[list[E], bool]:
         events = msgspec.json.decode(array, type=list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError:
         _refuse(array, kind, is_array)
-    found = [
+    violations = (
         violation._replace(field=f"{index}.{violation.field}" if is_array else violation.field)
         for index, event in enumerate(events)
         for violation in _violations(event)
-    ]
+    )
+    found = list(itertools.islice(violations, MAX_VIOLATIONS))
     if found:
         raise RefusedError(*found)
     return events, is_array
@@ -174,16 +178,21 @@ def _is_json(body: bytes) -> bool:
 
 def _refuse(array: bytes, kind: type[SentEvent], is_array: bool) -> NoReturn:
     """Raise what is wrong with the members of events, of which at least one is wrong."""
-    found: list[Violation] = []
-    for index, item in enumerate(msgspec.json.decode(array, type=list[Raw])):
-        try:
-            members = msgspec.json.decode(item, type=dict[str, Raw])
-        except msgspec.ValidationError:
-            found.append(Violation(str(index), "An event must be an object.", "invalid_type"))
-            continue
-        for name, message, code, _ in _mistyped(members, kind):
-            found.append(Violation(f"{index}.{name}" if is_array else name, message, code))
-    raise RefusedError(*found)
+    items = enumerate(msgspec.json.decode(array, type=list[Raw]))
+    violations = (
+        violation for index, item in items for violation in _misshapen(item, f"{index}." * is_array, kind)
+    )
+    raise RefusedError(*itertools.islice(violations, MAX_VIOLATIONS))
+
+
+def _misshapen(item: Raw, where: str, kind: type[SentEvent]) -> Iterator[Violation]:
+    try:
+        members = msgspec.json.decode(item, type=dict[str, Raw])
+    except msgspec.ValidationError:
+        yield Violation(where.rstrip("."), "An event must be an object.", "invalid_type")
+        return
+    for name, message, code, _ in _mistyped(members, kind):
+        yield Violation(where + name, message, code)
 
 
 def _mistyped(members: dict[str, Raw], kind: type[SentEvent]) -> Iterator[Violation]:

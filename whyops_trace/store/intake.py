@@ -33,6 +33,10 @@ _NEXT_NUMBERS: Final = (
     " max((SELECT coalesce(max(id), 0) FROM events), event) + 1 FROM deleted"
 )
 
+#: Characters of what a turn is priced by; a longer one is none that any price is known of.
+_TURN: Final = 4_096
+_NO_PRICE: Final = "[null,null,null,null]"
+
 _decoder = msgspec.json.Decoder(Record)
 
 
@@ -67,7 +71,8 @@ def turn_of(record: Record) -> str | None:
     metadata = record.metadata
     if not is_billed(record.event_type, metadata.wraps):
         return None
-    return msgspec.json.encode((metadata.model, metadata.provider, metadata.usage, record.timestamp)).decode()
+    turn = msgspec.json.encode((metadata.model, metadata.provider, metadata.usage, record.timestamp)).decode()
+    return turn if len(turn) <= _TURN else _NO_PRICE
 
 
 class StoredTrace:

@@ -108,6 +108,21 @@ def test_an_example_runs_and_records_what_it_does(name: str, tmp_path: Path) -> 
     assert outline(stored(tmp_path, trace_id)) == expected
 
 
+def test_what_went_wrong_is_told(tmp_path: Path) -> None:
+    """How the run ended, what explains it, and what to do about it."""
+    done = run(EXAMPLES / "10_find_what_went_wrong.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "finished: 1 call failed, recovered",
+        "- find_parcel(order=8841) was called 4 times in a row, each time with the same result",
+        "- refund(order=8841, euros=129.0) failed: ValueError: more than the fee of 12.9"
+        " -> a later call tried again with euros=12.9 (was 129.0): ok",
+        "- high: find_parcel was called 4 times in a row with the same arguments.",
+        "  Say in the tool's result or error what to do differently, and limit how often a call may be repeated.",
+    ]
+
+
 def test_the_manual_events_are_all_nine_types(tmp_path: Path) -> None:
     """Each event as it was given, in order; pairs share a span id, and the user's options are kept."""
     done = run(EXAMPLES / "03_manual_events.py", home=tmp_path)

@@ -89,6 +89,10 @@ class Collector(Proxy):
         """Let the next requests of ``POST /events`` meet these faults, one each; None is a good answer."""
         self._faults.extend(faults)
 
+    def calm(self) -> None:
+        """Forget the faults that no request has met yet."""
+        self._faults.clear()
+
     def release(self) -> None:
         """Let the requests that hang now go on."""
         with self._changed:

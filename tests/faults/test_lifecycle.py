@@ -751,6 +751,7 @@ def test_an_exit_does_not_wait_for_ever(server: Collector, tmp_path: Path, fault
     if fault == "refuses":
         server.start()
     else:
+        server.calm()  # it may have ended before it asked
         server.release()
     next_process(server, tmp_path)
 

@@ -87,6 +87,15 @@ class Agent:
         self.messages.append({"role": "assistant", "content": answer or None, "tool_calls": wanted})
         return step
 
+    def breaks(self, error: str) -> int:
+        """Ask the model, which fails; returns the step of the request."""
+        kind, message = error.split(": ", 1)
+        about, content = {"function": "ask"}, {"messages": [dict(one) for one in self.messages]}
+        request = self.add("user_message", metadata=about, content=content)
+        failed = {"type": kind, "message": message}
+        self.add("error", request, within=request, metadata={**about, **MODEL}, content=failed)
+        return request
+
     def tool(
         self, name: str, given: Any, result: Any = None, *, by: int = 0, error: str = "", took: float = 80
     ) -> int:

@@ -80,6 +80,13 @@ def test_a_file_of_a_long_run_unfolds_as_it_is_read(write: Write, opened: Tab) -
     expect(page.locator("#drawer")).to_contain_text("records")
 
 
+def test_the_outline_of_a_long_file_says_what_calls_were_given(write: Write, opened: Tab) -> None:
+    """A file need not be small, and has nobody to ask."""
+    page = ready(opened.page, write(long(turns=140)))
+
+    expect(page.locator("[role=row]", has_text="look_up").first).to_contain_text("order=8001")
+
+
 def test_two_turns_in_a_file_are_compared(write: Write, opened: Tab) -> None:
     """The texts come from the file."""
     page = ready(opened.page, write(shop()))

@@ -21,7 +21,7 @@ from whyops_trace.server import readings
 from whyops_trace.server.assets import Assets, Renderer
 from whyops_trace.server.readings import Decoder, Reading, Readings, owners, read
 from whyops_trace.server.rendering import in_script, parts, plural, pretty, tokens, visible
-from whyops_trace.server.skeleton import children, outer, skeleton, walk
+from whyops_trace.server.skeleton import children, outer, previews, skeleton, walk
 from whyops_trace.server.texts import texts
 from whyops_trace.server.trace_page import page
 from whyops_trace.server.transcript import chunks
@@ -229,6 +229,76 @@ def test_a_section_that_changes_has_another_stamp(home: Path) -> None:
     after = shape(read(store, "t"))["stamps"]
 
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
+
+
+def test_a_failure_has_another_stamp_once_it_was_followed(home: Path) -> None:
+    """As its card says then what was done next."""
+    agent = Agent("t", "Do it.")
+    asked = agent.turn("", ("work", {}))
+    agent.tool("work", {}, by=asked, error="OSError: no")
+    store = stored(home, agent, gone=False)
+    before = shape(read(store, "t"))["stamps"]
+    known = len(agent.events)
+    agent.turn("It does not work.")
+    put(store, agent.process.token, agent.events[known:])
+    after = shape(read(store, "t"))["stamps"]
+
+    assert before[0] != after[0]
+
+
+def test_previews_that_the_skeleton_has_no_room_for_are_given_by_steps(home: Path) -> None:
+    """From one step up to, and without, another; the skeleton says that it lacks them."""
+    reading = read(stored(home, shop()), "shop-run-a")
+    short, whole = shape(reading, previewed=5), shape(reading)
+    texts = {str(whole["step"][int(row)]): text for row, text in whole["texts"].items()}
+
+    assert (short["previewed"], whole["previewed"]) == (False, True)
+    assert [text.partition(":")[0] for text in short["texts"].values()] == ["TimeoutError", "PolicyError"]
+    given = json.loads(previews(reading.story, 1, 999))
+    assert {step: text for step, text in given.items() if text} == texts
+    assert set(json.loads(previews(reading.story, 11, 14))) == {"11"}
+
+
+@pytest.mark.parametrize(
+    ("cached", "said"),
+    [(True, ""), (False, "The cache ends here."), (None, "The cache may end here.")],
+    ids=["kept", "lost", "unknown"],
+)
+def test_a_changed_prompt_ends_the_cache_only_where_its_share_fell(
+    cached: bool | None, said: str, home: Path
+) -> None:
+    """A provider may cache what comes before the change, or nothing at all."""
+    agent = Agent("t", "Do it." * 100)
+    for answer in ("Well.", "Done."):
+        agent.turn(answer)
+        agent.messages.append({"role": "user", "content": "And?"})
+    agent.messages[0] = {"role": "system", "content": "Be brief."}
+    agent._sent *= cached is True
+    agent.turn("Bye.")
+    if cached is None:
+        del agent.events[-1]["metadata"]["usage"]
+    store = stored(home, agent)
+    shown = page(read(store, "t"), Renderer(Assets()), "")
+
+    assert "System prompt changed" in shown
+    assert (
+        "".join(line for line in ("The cache ends here.", "The cache may end here.") if line in shown) == said
+    )
+
+
+@pytest.mark.parametrize("instead", [[], [{"role": "user", "content": "In short: done."}]])
+def test_messages_that_only_went_are_folded(instead: list[dict[str, Any]], home: Path) -> None:
+    """An agent that sends the latest messages only would else show them at each turn."""
+    agent = Agent("t", "Do it.")
+    for answer in ("Well.", "Done."):
+        agent.turn(answer)
+        agent.messages.append({"role": "user", "content": f"And {answer}"})
+    agent.messages[2:4] = instead
+    agent.turn("Bye.")
+    shown = page(read(stored(home, agent), "t"), Renderer(Assets()), "")
+
+    assert "Earlier messages changed" in shown
+    assert ('<details class="fold" open><summary>what changed' in shown) == bool(instead)
 
 
 def test_chunks_hold_each_section_once(home: Path) -> None:

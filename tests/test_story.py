@@ -494,6 +494,58 @@ def test_a_cache_that_lost_little_is_not_the_price_of_a_change() -> None:
     assert explained(agent.story()) == ["turn 2 changed the prompt: the system prompt was edited"]
 
 
+def test_a_turn_says_whether_the_cache_lost_something() -> None:
+    """Where both turns were counted, and the share fell by a tenth or more."""
+    agent, messages = Agent(), [USER]
+    for cached in (0, 900, 880, 100):
+        usage = {"promptTokens": 1000 - cached, "cacheReadTokens": cached, "completionTokens": 9}
+        agent.turn(messages, "Hello.", usage=usage)
+        messages.append({"role": "user", "content": "And?"})
+    agent.turn(messages, "Bye.")
+
+    assert [turn.lost for turn in turns(agent.story())] == [None, False, False, True, None]
+
+
+@pytest.mark.parametrize(
+    ("window", "removes"),
+    [
+        ([{"role": "user", "content": "And then?"}], True),
+        ([{"role": "user", "content": "In short: refunded."}, {"role": "user", "content": "And?"}], False),
+    ],
+    ids=["removed", "replaced"],
+)
+def test_messages_that_went_are_told_from_those_that_were_replaced(
+    window: list[dict[str, str]], removes: bool
+) -> None:
+    """Where only the latest messages are sent, some go at each turn."""
+    agent, messages = Agent(), [USER]
+    for number in range(3):
+        agent.turn(messages, f"Hello {number}.")
+        messages.append({"role": "user", "content": f"And {number}?"})
+    agent.turn(messages[:1] + window[:-1] + messages[4:] + window[-1:], "Bye.")
+    (change,) = turns(agent.story())[-1].changes
+
+    assert (change.part, change.only_removes) == ("history", removes)
+
+
+def test_each_turn_says_what_was_done_next() -> None:
+    """So that a failure which nobody tried to make good has its line at its place."""
+    agent, messages = Agent(), [USER]
+    call = called("search", q="order")
+    answer = agent.turn(messages, None, call)
+    agent.tool("search", {"q": "order"}, asked_by=answer, error=("OSError", "no"))
+    messages.append(result(call, "no"))
+    agent.turn(messages, None, called("look_up", order=1))
+    messages.append(result(called("look_up", order=1), "teapot"))
+    agent.turn(messages, "It is a teapot.")
+
+    assert [(turn.continued_by, turn.next) for turn in turns(agent.story())] == [
+        (2, "turn 2 went on with look_up"),
+        (3, 'turn 3 answered "It is a teapot."'),
+        (0, ""),
+    ]
+
+
 def test_the_longest_call_is_told_if_it_took_a_third_of_the_time() -> None:
     """And a second."""
     agent = Agent()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agents import Agent, long, put, shop, stored
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, served, tab
 from hostile import ATTACK, attacked
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from whyops_trace.server import skeleton, trace_page
 
@@ -22,6 +23,8 @@ __all__ = ["browser"]
 
 RUN = "/t/shop-run-a"
 LONG = "/t/long-run-b"
+#: A call of a tool as OpenAI has it.
+CALL = {"name": "track", "arguments": '{"order": "8852", "by": ["a\\nb"]}'}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,45 @@ def test_a_tool_that_was_tried_again_shows_what_changed(shown: Tab) -> None:
     expect(again.locator("ins")).to_have_text("12.9")
     again.get_by_role("link", name="tries #").click()
     expect(chosen(page)).to_contain_text("next: tried again in turn 5")
+
+
+def test_a_failed_turn_leads_to_the_one_that_tries_it_again(home: Path, browser: Browser) -> None:
+    """And back; a failure that nobody tried to make good leads to what was done next."""
+    agent = Agent("failing", "Refund my order.")
+    agent.breaks("RateLimitError: slow down")
+    asked = agent.turn("", ("refund", {"order": 1}))
+    agent.tool("refund", {"order": 1}, by=asked, error="PolicyError: never")
+    agent.turn("It cannot be refunded.")
+    stored(home, agent)
+    with served(home) as url, tab(browser, url) as opened:
+        page = ready(opened.open("/t/failing"))
+        first, second = page.locator("[data-turn='1']"), page.locator("[data-turn='2']")
+
+        first.get_by_role("link", name="tried again in turn 2").click()
+        expect(chosen(page)).to_have_attribute("data-turn", "2")
+        second.get_by_role("link", name="tries turn 1 again").click()
+        expect(chosen(page)).to_have_attribute("data-turn", "1")
+        second.locator(".card.tool .next").get_by_role("link", name="turn 3 answered").click()
+        expect(chosen(page)).to_have_attribute("data-turn", "3")
+
+
+def test_keys_that_came_before_the_shape_of_a_long_run_are_made_up_for(shown: Tab) -> None:
+    """They are acted on, in order, as soon as the page can."""
+    shape: list[Route] = []
+    shown.page.route("**/skeleton?*", lambda route: shape.append(route))
+    page = shown.page
+    with page.expect_request("**/skeleton?*"):
+        page.goto(shown.url + LONG, wait_until="domcontentloaded")
+    page.wait_for_function("!document.querySelector('#help-open').hidden")
+    for key in ("n", "n", "/", *"item"):
+        page.keyboard.press(key)
+    expect(chosen(page)).to_have_count(0)
+    shape[0].continue_()
+
+    expect(page.locator("#said")).to_contain_text("Failure 2 of")
+    expect(chosen(page)).to_contain_text("LookupError")
+    expect(page.get_by_role("searchbox")).to_have_value("item")
+    expect(page.locator("#found")).to_contain_text("found")
 
 
 def test_one_key_leads_to_the_first_failure_and_the_next_ones(shown: Tab) -> None:
@@ -258,6 +300,28 @@ def test_typing_in_the_outline_goes_to_the_next_row_of_that_name(shown: Tab) -> 
     expect(page.locator("[role=row][aria-selected=true]")).to_contain_text("quote")
 
 
+def test_the_outline_of_a_long_run_says_what_calls_were_given(
+    url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the rows in sight it is fetched, once, wherever one goes."""
+    monkeypatch.setattr(trace_page, "shape", functools.partial(trace_page.shape, previewed=10))
+    asked: list[str] = []
+    with tab(browser, url) as opened:
+        opened.page.on("request", lambda request: asked.append(request.url.partition("/previews")[2]))
+        page = ready(opened.open(LONG))
+        grid = page.get_by_role("treegrid")
+
+        expect(page.locator("[role=row]", has_text="look_up").first).to_contain_text("order=8001")
+        grid.focus()
+        page.keyboard.press("End")
+        row = page.locator("[role=row]", has_text="order=8120").first
+        expect(row).to_be_visible()
+        page.keyboard.press("Home")
+        expect(page.locator("[role=row]", has_text="order=8001").first).to_be_visible()
+        parts = list(filter(None, asked))
+        assert len(parts) == len(set(parts)) <= 4
+
+
 def test_search_counts_what_there_is_and_goes_through_it(shown: Tab) -> None:
     """The count is that of the records; what stands in the page is marked."""
     page = ready(shown.open(RUN))
@@ -330,6 +394,48 @@ def test_two_turns_are_compared_line_by_line(shown: Tab) -> None:
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     expect(page).not_to_have_url(re.compile("diff="))
+
+
+def test_turns_are_compared_by_what_they_say(shown: Tab) -> None:
+    """Not by how it was sent: without escapes, brackets and ids."""
+    page = ready(shown.open(f"{RUN}?e=14&diff=1"))
+    lines = page.locator("dialog.compare .diff")
+
+    expect(lines.locator(".added", has_text="── asked for track").first).to_be_visible()
+    expect(lines.locator(".same", has_text="order: 8852").first).to_be_visible()
+    expect(lines.locator(".added", has_text="item: teapot")).to_be_visible()
+    expect(lines).not_to_contain_text("call_")
+    expect(lines).not_to_contain_text('\\"')
+    expect(lines).not_to_contain_text(re.compile("1 lines"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "Well.", "tool_calls": [{"id": "c1", "function": CALL}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Well."},
+                {"type": "tool_use", "id": "c1", "name": "track", "input": {"order": "8852", "by": ["a\nb"]}},
+            ],
+        },
+        [
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Well."}]},
+            {"type": "function_call", "call_id": "c1", **CALL},
+        ],
+    ],
+    ids=["chat", "blocks", "items"],
+)
+def test_messages_are_compared_in_one_form(message: Any, shown: Tab) -> None:
+    """Whatever the provider calls their parts; a text that looks like a number has its quotes."""
+    page = ready(shown.open(RUN))
+    sent = message if isinstance(message, list) else [message]
+    records = [{"eventType": "user_message", "content": {"messages": sent}}]
+    told = page.evaluate("async (records) => (await import('whyops/trace-told')).told(records)", records)
+
+    lines = ["── assistant", "Well.", "── asked for track", 'order: "8852"', "by:", "  -", "    a", "    b"]
+    assert told == lines
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -422,6 +528,63 @@ def test_a_call_that_goes_on_is_running_until_its_process_is_gone(home: Path, br
         expect(page.locator(".card.tool .state")).to_have_text("running")
         store.process_ended(agent.process.token)
         expect(page.locator(".card.tool .state")).to_have_text("no end seen")
+
+
+def test_an_open_call_grows_and_nothing_has_ended(home: Path, browser: Browser) -> None:
+    """Its bar and its time go on until now, and what was said last is what there is so far."""
+    agent = Agent("open-call", "Where is my parcel?")
+    asked = agent.turn("I look.", ("track", {"order": 1}))
+    agent.open_tool("track", {"order": 1}, by=asked)
+    began = datetime.fromisoformat(agent.events[0]["timestamp"])
+    stored(home, agent, gone=False)
+    with served(home) as url, tab(browser, url) as opened:
+        opened.page.clock.install(time=began + timedelta(seconds=61))
+        opened.page.clock.pause_at(began + timedelta(seconds=61, milliseconds=1))
+        page = ready(opened.open("/t/open-call?view=timeline"))
+        row = page.locator("[role=row]", has_text="track")
+
+        expect(page.locator(".ends")).to_contain_text("so far")
+        expect(page.locator(".ends")).not_to_contain_text("ended")
+        expect(row.locator(".took")).to_have_text("1 m 00 s")
+        page.clock.run_for(5_500)
+        expect(row.locator(".took")).to_have_text("1 m 05 s")
+        _painted(page, "#map canvas", 0.9)
+        _painted(page, "#timeline canvas", 0.93)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["killed", "short"])
+def test_the_map_of_the_smallest_trace_is_not_empty(gone: bool, home: Path, browser: Browser) -> None:
+    """A call that never ended takes all of the time there is, and so does one of a millisecond."""
+    agent = Agent("small", "Look.")
+    agent.clock = -1
+    request = agent.open_tool("look", {})
+    if not gone:
+        agent.clock = -0.6
+        agent.answer(request, "look", took=0.4)
+    stored(home, agent)
+    with served(home) as url, tab(browser, url) as opened:
+        page = ready(opened.open("/t/small?view=timeline"))
+
+        _painted(page, "#map canvas", 0.5)
+        _painted(page, "#timeline canvas", 0.53)
+
+
+def _painted(page: Page, canvas: str, share: float) -> None:
+    """Wait until a call is drawn at a place of a canvas: side by side, as lines of a scale are not."""
+    page.wait_for_function(_PAINTED, arg=[canvas, share])
+
+
+_PAINTED = """([selector, share]) => {
+  const canvas = document.querySelector(selector);
+  const { width, height } = canvas;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  if (width) context.drawImage(canvas, 0, 0);
+  const top = selector.includes("timeline") ? 24 : 2;
+  return width > 0 && [0, 4, 8].every((beside) => {
+    const { data } = context.getImageData(width * share + beside, top, 1, height - top - 2);
+    return data.some((value, i) => i % 4 === 3 && value > 0);
+  });
+}"""
 
 
 def test_what_lies_deep_in_a_huge_trace_comes_when_it_is_unfolded_or_looked_for(

@@ -98,7 +98,7 @@ def _packed(store: Store, reading: Reading, renderer: Renderer) -> str:
         content["sections"] = {
             chunk.first: transcript.sections(chunk.first, chunk.end) for chunk in chunks(reading.story)
         }
-        content["skeleton"] = json.loads(shape(reading, limit=sys.maxsize))
+        content["skeleton"] = json.loads(shape(reading, limit=sys.maxsize, previewed=sys.maxsize))
     packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0)
     return base64.b64encode(packed).decode()
 

@@ -24,7 +24,8 @@ WHOLE: Final = 25_000
 LEVELS: Final = 2
 #: Characters of what a call was given, or failed with, beside its name.
 PREVIEW: Final = 72
-#: Nodes up to which there are previews of calls that did not fail: beyond, they would outweigh all the rest.
+#: Nodes up to which there are previews of calls that did not fail: beyond, they would outweigh all the rest, and
+#: those of the rows in sight are asked for.
 PREVIEWED: Final = 1_500
 
 #: What is told of each node: its step, where it is in the lists of names and of sections, its times in milliseconds,
@@ -70,7 +71,7 @@ class Columns:
         for number, row in enumerate(rows):
             for name, value in zip(_COLUMNS, self._values(row), strict=True):
                 columns[name].append(value)
-            preview = self._preview(row.node)
+            preview = _preview(row.node) if self._previews or row.node.error else ""
             if preview:
                 texts[number] = preview
             if row.hidden:
@@ -101,17 +102,15 @@ class Columns:
     def _name(self, name: str) -> int:
         return self._names.setdefault(name, len(self._names))
 
-    def _preview(self, node: Node) -> str:
-        if node.error:
-            return shorten(node.error, PREVIEW)
-        if not self._previews:
-            return ""
-        said = node.result or node.calls if node.kind == "llm" else node.arguments
-        return shorten(said, PREVIEW)
-
 
 def skeleton(
-    story: Story, found: Sequence[Finding] | None, version: str, *, running: bool = False, limit: int = WHOLE
+    story: Story,
+    found: Sequence[Finding] | None,
+    version: str,
+    *,
+    running: bool = False,
+    limit: int = WHOLE,
+    previewed: int = PREVIEWED,
 ) -> bytes:
     """
     Return the shape of a trace as JSON.
@@ -122,13 +121,16 @@ def skeleton(
         version: Names the state of the trace this is of.
         running: Whether more may come.
         limit: Nodes from which on what lies deep is left out.
+        previewed: Nodes up to which there are previews of calls that did not fail; see :func:`previews`.
     """
     rows = list(walk(story.tree.nodes))
     whole = len(rows) <= limit
-    columns = Columns(story, previews=len(rows) <= PREVIEWED)
+    columns = Columns(story, previews=len(rows) <= previewed)
     shape = columns.of(rows if whole else outer(story.tree.nodes))
     shape |= {
         "version": version,
+        "began": round(story.tree.began_ms or 0),
+        "previewed": len(rows) <= previewed,
         "duration": round(story.tree.duration_ms or 0),
         "total": len(rows),
         "findings": None if found is None else outlined(found),
@@ -156,6 +158,18 @@ def children(story: Story, step: int) -> bytes:
             columns = Columns(story, previews=False)
             return msgspec.json.encode(columns.of(walk(row.node.children)))
     return msgspec.json.encode({})
+
+
+def previews(story: Story, first: int, end: int) -> bytes:
+    """Return by step what the calls from one step up to, and without, another were given or said, as JSON."""
+    nodes = (row.node for row in walk(story.tree.nodes))
+    return msgspec.json.encode({node.step: _preview(node) for node in nodes if first <= node.step < end})
+
+
+def _preview(node: Node) -> str:
+    """Return what a row says beside the name of its call."""
+    said = node.result or node.calls if node.kind == "llm" else node.arguments
+    return shorten(node.error or said, PREVIEW)
 
 
 def walk(nodes: Iterable[Node]) -> Iterator[Row]:
@@ -204,5 +218,7 @@ def _stamp(section: Section) -> int:
     state: list[object] = [(node.step, node.status, node.latency_ms, node.answer) for node in nodes if node]
     state += [(use.retry_of, use.retried_by) for use in uses(section)]
     if turn:
+        broken = turn.error or any(use.error for use in turn.tools)
+        state += [turn.retry_of, turn.retried_by, turn.next if broken else ""]
         state += [len(turn.thinking), len(turn.answer), *(call.step for call in turn.calls)]
     return crc32(repr(state).encode()) & 0xFFFF

@@ -18,16 +18,17 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.assets import Renderer, trace_url
 from whyops_trace.server.readings import Reading, Readings
 from whyops_trace.server.rendering import in_script
+from whyops_trace.server.routing import RawRoute
+from whyops_trace.server.skeleton import PREVIEWED, children, outlined, previews, skeleton
 from whyops_trace.server.skeleton import WHOLE as WHOLE_SHAPE
-from whyops_trace.server.skeleton import children, outlined, skeleton
 from whyops_trace.server.transcript import WHOLE, Chunk, Transcript, chunks
 from whyops_trace.store import Store
 
 #: The modules of the page, the one that begins first: a browser fetches them before it has seen who imports them.
 MODULES: Final = (
     "trace.js", "trace-data.js", "trace-diff.js", "trace-drawer.js", "trace-json.js", "trace-live.js", "trace-map.js",
-    "trace-outline.js", "trace-search.js", "trace-source.js", "trace-state.js", "trace-timeline.js",
-    "trace-transcript.js",
+    "trace-outline.js", "trace-previews.js", "trace-search.js", "trace-source.js", "trace-state.js",
+    "trace-timeline.js", "trace-told.js", "trace-transcript.js",
 )  # fmt: skip
 #: Chunks at the beginning of a long transcript that are in the page: what is read first needs no script.
 _FIRST: Final = 2
@@ -50,6 +51,7 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
     parts: dict[str, Answer] = {
         "/skeleton": pages.skeleton,
         "/children/{step:int}": pages.children,
+        "/previews": pages.previews,
         "/head": pages.head,
         "/findings": pages.findings,
         "/sections": pages.sections,
@@ -57,7 +59,9 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
         "/find": pages.find,
         "": pages.page,
     }
-    return [Route(f"/t/{{trace_id:path}}{part}", pages.answering(answer)) for part, answer in parts.items()]
+    return [
+        RawRoute(f"/t/{{trace_id:path}}{part}", pages.answering(answer)) for part, answer in parts.items()
+    ]
 
 
 class _Pages:
@@ -113,13 +117,18 @@ class _Pages:
         """Answer with the part of the shape below one step."""
         return Response(children(reading.story, request.path_params["step"]), media_type=_JSON)
 
+    async def previews(self, request: Request, reading: Reading) -> Response:
+        """Answer with what some calls were given, for the outline."""
+        span = _span(request)
+        return Response(await to_thread.run_sync(previews, reading.story, *span), media_type=_JSON)
+
     async def head(self, _: Request, reading: Reading) -> Response:
         """Answer with the summary at the top of the page."""
         return HTMLResponse(head(reading, self._renderer))
 
     async def sections(self, request: Request, reading: Reading) -> Response:
         """Answer with some sections of the transcript."""
-        first, end = (_whole_number(request.query_params.get(name)) for name in ("from", "to"))
+        first, end = _span(request)
         base = trace_url(reading.summary.trace_id)
         transcript = Transcript(reading, self._renderer, base)
         return HTMLResponse(await to_thread.run_sync(transcript.sections, first, min(end, first + _SECTIONS)))
@@ -184,10 +193,13 @@ def page(
     )
 
 
-def shape(reading: Reading, *, limit: int = WHOLE_SHAPE) -> bytes:
-    """Return the skeleton of a trace, without what lies deep if it has more than *limit* nodes."""
-    made = functools.partial(skeleton, reading.story, reading.findings, reading.version)
-    return reading.once(f"{reading.tag} {limit}", lambda: made(running=reading.summary.running, limit=limit))
+def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIEWED) -> bytes:
+    """Return the skeleton of a trace: all of it up to *limit* nodes, with previews up to *previewed* of them."""
+    known = reading.story, reading.findings, reading.version
+    made = functools.partial(
+        skeleton, *known, running=reading.summary.running, limit=limit, previewed=previewed
+    )
+    return reading.once(f"{reading.tag} {limit} {previewed}", made)
 
 
 def head(reading: Reading, renderer: Renderer) -> str:
@@ -206,6 +218,12 @@ def _near(pieces: list[Chunk], section: int) -> list[Chunk]:
     return [
         chunk for number, chunk in enumerate(pieces) if number < _FIRST or chunk.first <= section < chunk.end
     ]
+
+
+def _span(request: Request) -> tuple[int, int]:
+    """Return from where and up to where something is asked for."""
+    first, end = (_whole_number(request.query_params.get(name)) for name in ("from", "to"))
+    return first, end
 
 
 def _whole_number(given: str | None) -> int:

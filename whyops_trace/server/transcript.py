@@ -62,6 +62,9 @@ class Transcript:
         self._renderer = renderer
         self._base = base
         self._placed = _placed(reading)
+        self._turns = {
+            section.turn.number: section.turn for section in reading.story.sections if section.turn
+        }
 
     def sections(self, first: int, end: int) -> str:
         """Return the markup of the sections from one number up to, and without, another."""
@@ -76,7 +79,7 @@ class Transcript:
             "node": self._reading.node,
             "placed": self._placed,
             "plain": PLAIN,
-            "turn_of": _turn_of(self._reading.story),
+            "turns": self._turns,
             "turn_at": self._turn_at,
         }
 
@@ -115,7 +118,8 @@ def _turn_height(turn: Turn) -> int:
         bool(turn.earlier) + bool(turn.system) + bool(turn.thinking) + len(turn.messages) - len(shown)
     )
     height += sum(30 + _text_height(message.text) for message in shown)
-    height += sum(60 + _LINE * min(40, len(change.diff)) for change in turn.changes)
+    diffs = (0 if change.only_removes else min(40, len(change.diff)) for change in turn.changes)
+    height += sum(60 + _LINE * lines for lines in diffs)
     return height + (30 + _text_height(turn.answer) if turn.answer else 0) + (40 if turn.error else 0)
 
 
@@ -142,8 +146,3 @@ def _placed(reading: Reading) -> dict[int, list[Finding]]:
         if finding.steps:
             placed.setdefault(reading.node(finding.steps[0]), []).append(finding)
     return placed
-
-
-def _turn_of(story: Story) -> dict[int, int]:
-    """Return the step of each turn by its number."""
-    return {section.turn.number: section.turn.node.step for section in story.sections if section.turn}

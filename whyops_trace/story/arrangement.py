@@ -8,6 +8,7 @@ from typing import Final
 
 from whyops_trace._nodes import Node
 from whyops_trace._shapes import dict_of
+from whyops_trace.story.following import tell_next
 from whyops_trace.story.messages import fingerprint
 from whyops_trace.story.retries import Made, count_repeats, followers, link_tools, link_turns
 from whyops_trace.story.telling import Telling
@@ -17,6 +18,8 @@ from whyops_trace.story.turns import Call, Section, Story, ToolUse, Turn
 _REMEMBERED: Final = 100
 #: Names in a path; of a deeper one the innermost.
 _DEEPEST: Final = 50
+#: What the cached share of a prompt loses when something was lost, and not only much is new.
+_LOST: Final = 0.1
 
 
 class Arrangement:
@@ -50,6 +53,7 @@ class Arrangement:
         self._number_steps()
         self._link_turns()
         self.after = followers(self.turns)
+        tell_next(self.turns, self.after)
         link_turns(self.turns, self.after)
         link_tools(self.made, self.after)
         self.rows = count_repeats(self.made, self.roots)
@@ -151,7 +155,7 @@ class Arrangement:
             self._story.steps[step] = places.get(id(shown), 0)
 
     def _link_turns(self) -> None:
-        """Tell each turn which one it goes on from, and how much the prompt grew since."""
+        """Tell each turn which one it goes on from, how much the prompt grew since, and whether the cache lost it."""
         for entry in self._telling.turns.values():
             sent, turn = entry.sent, entry.turn
             if sent is not None and sent.base is not None and turn.number:
@@ -162,6 +166,8 @@ class Arrangement:
             tokens = [one.node.tokens for one in (before, turn) if one is not None and one.node.tokens]
             if len(tokens) == 2 and all(count.sent for count in tokens):
                 turn.grown = sum(new.sent - old.sent for old, new in pairwise(tokens))
+            if before is not None and before.cached is not None and turn.cached is not None:
+                turn.lost = before.cached - turn.cached >= _LOST
 
 
 def _fits(call: Call, use: ToolUse) -> bool:

@@ -81,6 +81,11 @@ class PromptChange:
     summary: str
     diff: list[str]
 
+    @property
+    def only_removes(self) -> bool:
+        """Whether earlier messages went and nothing took their place, as where only the latest ones are sent."""
+        return self.part == "history" and not any(line.startswith("+") for line in self.diff)
+
 
 @dataclass(slots=True)
 class ToolUse:
@@ -124,10 +129,14 @@ class Turn:
             message that only repeats that turn's answer is left out.
         earlier: How many messages stood before those.
         grown: Prompt tokens more than in that turn; None if one of them has no token counts or there is none.
+        lost: Whether the share of its prompt that came from a cache is smaller than in that turn, by a tenth or more;
+            None as with ``grown``.
         continues: The number of that turn, 0 if this one begins a conversation.
+        continued_by: The number of the first turn that goes on from this one, 0 if none.
+        next: What was done there, such as ``turn 7 went on with search``; "" if nothing was.
         system: The system prompt, where it is told for the first time or changed; else "".
         offered: Names of the tools on offer, where they are told for the first time or changed; else empty.
-        changes: What it changed in what was sent before: the cache misses from there on.
+        changes: What it changed in what was sent before, which a cache does not have from there on.
         thinking: What the model thought.
         answer: What it said.
         calls: The tool calls it asked for.
@@ -143,7 +152,10 @@ class Turn:
     messages: list[Message] = field(default_factory=list)
     earlier: int = 0
     grown: int | None = None
+    lost: bool | None = None
     continues: int = 0
+    continued_by: int = 0
+    next: str = ""
     system: str = ""
     offered: list[str] = field(default_factory=list)
     changes: list[PromptChange] = field(default_factory=list)
@@ -155,6 +167,12 @@ class Turn:
     tools: list[ToolUse] = field(default_factory=list)
     retry_of: int = 0
     retried_by: int = 0
+
+    @property
+    def cached(self) -> float | None:
+        """The share of its prompt that came from a cache; None if it has no token counts."""
+        tokens = self.node.tokens
+        return tokens.cache_read / tokens.sent if tokens and tokens.sent else None
 
 
 @dataclass(slots=True)

@@ -20,12 +20,10 @@ _LOOP: Final = 3
 #: A prompt that grew by more than this share, and by at least that many tokens, jumped.
 _JUMP: Final = 0.5
 _JUMP_TOKENS: Final = 2_000
-#: What the cached share of a prompt loses when a change of the prompt costs something.
-_LOST: Final = 0.1
 #: A call that took at least this share of the time, and that many milliseconds, is worth a line.
 _LONG: Final = 1 / 3
 _LONG_MS: Final = 1_000
-#: Characters of a call, of an error and of an answer in a line.
+#: Characters of a call, of an error and of a changed argument in a line.
 _CALL: Final = 90
 _ERROR: Final = 160
 _SAID: Final = 80
@@ -90,26 +88,11 @@ class _Reader:
         turn = self.arrangement.turn_of(step)
         return f"turn {turn.number}: " if turn else ""
 
-    def next_turn(self, turn: Turn | None) -> Turn | None:
-        """Return the turn that goes on from one."""
-        after = self.arrangement.after.get(turn.number) if turn else None
-        return after[0] if after else None
-
     def went_on(self, turn: Turn | None) -> tuple[str, int]:
         """Return what the agent did after a turn, and the step to show for that."""
-        after = self.next_turn(turn)
-        if after is None:
+        if turn is None or not turn.next:
             return "", 0
-        if after.error:
-            done = f"failed: {_short(after.error, _SAID)}"
-        elif after.calls:
-            names = list(dict.fromkeys(clean(call.name) for call in after.calls))
-            done = f"went on with {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
-        elif after.answer:
-            done = f'answered "{_short(after.answer, _SAID)}"'
-        else:
-            return "", 0
-        return f"turn {after.number} {done}", after.node.step
+        return turn.next, self.arrangement.turns[turn.continued_by - 1].node.step
 
 
 def _failures(reader: _Reader) -> Iterator[Why]:
@@ -248,8 +231,8 @@ def _unanswered(reader: _Reader) -> Iterator[Why]:
             for call in turn.calls
             if not call.step and (call.id or call.name) not in answered and call.name
         ]
-        after = reader.next_turn(turn)
-        if not missing or (running and after is None):
+        continued = turn.continued_by > 0
+        if not missing or (running and not continued):
             continue
         arguments = excerpt(value(missing[0].arguments), _CALL)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -257,7 +240,7 @@ def _unanswered(reader: _Reader) -> Iterator[Why]:
             f"turn {turn.number} asked for {clean(missing[0].name)}({clean(arguments)}){more}, never called"
         )
         then, step = reader.went_on(turn)
-        yield Why("unanswered", text, turn.node.answer or turn.node.step, then, step, bad=after is not None)
+        yield Why("unanswered", text, turn.node.answer or turn.node.step, then, step, bad=continued)
 
 
 def _cuts(reader: _Reader) -> Iterator[Why]:
@@ -278,18 +261,11 @@ def _prompts(reader: _Reader) -> Iterator[Why]:
         if not turn.changes:
             continue
         said = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
-        shares = [_share(one.node) for one in (turns[turn.continues - 1], turn)] if turn.continues else []
-        lost = len(shares) == 2 and shares[0] - shares[1] >= _LOST
-        if not lost and all(change.part == "tools" for change in turn.changes):
+        if not turn.lost and all(change.part == "tools" for change in turn.changes):
             continue  # an agent that offers other tools in another phase, at no cost
-        fell = [f"{100 * share:.0f} %" for share in shares]
-        then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if lost else ""
+        fell = [f"{100 * (one.cached or 0):.0f} %" for one in (turns[turn.continues - 1], turn)]
+        then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if turn.lost else ""
         yield Why("prompt", f"turn {turn.number} changed the prompt: {said}", turn.node.step, then)
-
-
-def _share(node: Node) -> float:
-    tokens = node.tokens
-    return tokens.cache_read / tokens.sent if tokens and tokens.sent else 0.0
 
 
 def _jumps(reader: _Reader) -> Iterator[Why]:

@@ -1,6 +1,7 @@
 // Keys of a page, and the dialog that names them.
 
 const bound = new Map();
+let early = []; // what was pressed before the page had bound its keys
 
 const isTyping = (target) =>
   target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
@@ -8,9 +9,24 @@ const isTyping = (target) =>
 /**
  * Bind keys to what they do: `bind({ j: next, Enter: open })`. They are left alone while somebody types into a field
  * or a dialog is open, and together with Ctrl, Alt or Meta. A handler that returns false leaves the key to the browser.
+ * What was pressed while the page put itself together is made up for.
  */
 export const bind = (handlers) => {
   for (const [key, handler] of Object.entries(handlers)) bound.set(key, handler);
+  const waiting = early ?? [];
+  early = null;
+  waiting.forEach(makeUp);
+};
+
+const makeUp = (event) => {
+  const field = document.activeElement;
+  if (document.querySelector("dialog[open]:modal")) return;
+  if (!isTyping(field)) bound.get(event.key)?.(event);
+  // A key before this one led into a field.
+  else if (event.key.length === 1) {
+    field.value += event.key;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  } else field.dispatchEvent(new KeyboardEvent("keydown", { key: event.key, bubbles: true, cancelable: true }));
 };
 
 const help = document.getElementById("help");
@@ -22,12 +38,13 @@ if (help && opener) {
   help.addEventListener("click", (event) => {
     if (event.target === help) help.close(); // beside the dialog
   });
-  bind({ "?": () => help.showModal() });
+  bound.set("?", () => help.showModal());
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
   if (isTyping(event.target) || document.querySelector("dialog[open]:modal")) return;
   const handler = bound.get(event.key);
-  if (handler && handler(event) !== false) event.preventDefault();
+  if (!handler) early?.push(event);
+  else if (handler(event) !== false) event.preventDefault();
 });

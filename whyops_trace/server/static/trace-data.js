@@ -34,6 +34,8 @@ export class Trace {
   constructor(skeleton) {
     this.rows = decoded(skeleton);
     this.version = skeleton.version;
+    this.began = skeleton.began;
+    this.previewed = skeleton.previewed; // whether every row has its text
     this.find(skeleton.findings ?? []);
     this.links = skeleton.links;
     this.duration = skeleton.duration;
@@ -68,6 +70,22 @@ export class Trace {
     const byStep = (one, other) => one.step - other.step;
     this.turns.sort(byStep);
     this.failures.sort(byStep);
+    this.open = this.rows.filter(({ state }) => state === "running");
+  }
+
+  /** Let the open calls take until *now*, in ms since the epoch; returns whether there are any. */
+  tick(now) {
+    for (const row of this.open) {
+      row.took = Math.max(0, now - this.began - row.start);
+      this.duration = Math.max(this.duration, row.start + row.took);
+    }
+    return this.open.length > 0;
+  }
+
+  /** When a row ends, to draw it: one without an end goes on to the end of all, and each takes a millisecond. */
+  end({ state, start, took }) {
+    const endless = took < 0 && (state === "running" || state === "unfinished");
+    return Math.max(endless ? this.duration : start + took, start + 1);
   }
 
   /** The row that shows a step: its own, or that of the last step before it. */

@@ -1,9 +1,9 @@
 // Two turns side by side: what their prompts and answers have in common, and what not.
 
 import { make } from "whyops/trace-data";
-import { given } from "whyops/trace-drawer";
 import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
+import { told } from "whyops/trace-told";
 
 const AROUND = 3; // lines that are shown around what differs
 const LINES = 4000; // that are compared; what two prompts begin and end with alike costs nothing
@@ -63,25 +63,7 @@ const traced = (trail, before, after) => {
   return lines.reverse();
 };
 
-/** What a turn was sent and said, as lines. */
-const told = (records) => {
-  const lines = [];
-  const put = (title, content) => {
-    const said = typeof content === "string" ? content : JSON.stringify(content, null, 2);
-    if (said && said !== "null") lines.push(`── ${title}`, ...said.split("\n"));
-  };
-  const messages = given(records);
-  for (const one of Array.isArray(messages) ? messages : [messages]) {
-    const { role = "message", content, ...rest } = one && typeof one === "object" ? one : { content: one };
-    put(String(role), content ?? "");
-    if (rest.tool_calls) put("asked for", rest.tool_calls);
-  }
-  const answer = records.find((record) => record?.eventType === "llm_response")?.content ?? {};
-  put("assistant", answer.content ?? "");
-  put("asked for", answer.toolCalls ?? "");
-  put("stopped", answer.finishReason ?? "");
-  return lines;
-};
+const alike = (count) => make("span", { class: "same" }, `… ${count.toLocaleString("en")} ${count === 1 ? "line" : "lines"} alike`);
 
 const shown = (pairs) => {
   const near = new Set();
@@ -95,11 +77,11 @@ const shown = (pairs) => {
       skipped++;
       return;
     }
-    if (skipped) lines.push(make("span", { class: "same" }, `… ${skipped} lines alike`));
+    if (skipped) lines.push(alike(skipped));
     skipped = 0;
     lines.push(make("span", { class: { "+": "added", "-": "removed", " ": "same" }[sign] }, `${sign} ${line}`));
   });
-  if (skipped) lines.push(make("span", { class: "same" }, `… ${skipped} lines alike`));
+  if (skipped) lines.push(alike(skipped));
   return lines.slice(0, 3000);
 };
 

@@ -10,7 +10,7 @@ export const arrange = (trace) => {
     let lane = row.parent ? row.parent.lane + 1 : 0;
     while ((busy[lane] ?? -1) > row.start && lane < 60) lane++;
     row.lane = lane;
-    busy[lane] = row.start + Math.max(row.took, 1);
+    busy[lane] = trace.end(row);
     lanes = Math.max(lanes, lane + 1);
   }
   return lanes;
@@ -100,7 +100,7 @@ export class Overview {
 
   #draw() {
     this.colours ??= colours();
-    const key = `${this.canvas.clientWidth} ${this.canvas.clientHeight} ${this.#window}`;
+    const key = `${this.canvas.clientWidth} ${this.canvas.clientHeight} ${this.#window} ${this.trace.duration}`;
     if (!this.bars || this.bars.key !== key) this.#paint(key);
     const { context, width, height } = prepared(this.canvas);
     if (!width) return;
@@ -140,9 +140,10 @@ export class Overview {
     const x = (ms) => ((ms - start) / (end - start)) * width;
     const failed = [];
     for (const row of this.trace.rows) {
-      const from = Math.max(0, x(row.start));
-      const to = Math.min(width, x(row.start + Math.max(0, row.took)));
-      if (to < 0 || from > width || row.lane * lane > height) continue;
+      // What began at the very end is still to be seen.
+      const from = Math.min(Math.max(0, x(row.start)), width - 2);
+      const to = Math.min(width, x(this.trace.end(row)));
+      if (to < 0 || x(row.start) > width || row.lane * lane > height) continue;
       const bar = [from, row.lane * lane, Math.max(1, to - from), lane - 1];
       if (row.state === "error") failed.push(bar);
       // A pixel that is painted already would look the same again.

@@ -1,6 +1,7 @@
 // The outline: a tree grid of every node, of which only the rows in sight are in the page.
 
 import { WORDS, dollars, duration, make, tokens } from "whyops/trace-data";
+import { Previews } from "whyops/trace-previews";
 import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
@@ -36,17 +37,19 @@ export class Outline {
     const all = make("button", { type: "button", class: "quiet", click: () => this.toggleAll() }, "fold all");
     this.all = all;
     nav.replaceChildren(this.grid, make("div", { class: "foot" }, this.counted, all));
-    this.grid.addEventListener("scroll", () => this.#soon(), { passive: true });
+    this.previews = new Previews(trace, () => this.soon());
+    this.grid.addEventListener("scroll", () => this.soon(), { passive: true });
     this.grid.addEventListener("click", (event) => this.#clicked(event));
     this.grid.addEventListener("dblclick", () => this.open());
     this.grid.addEventListener("keydown", (event) => this.#pressed(event));
-    new ResizeObserver(() => this.#soon()).observe(this.grid);
+    new ResizeObserver(() => this.soon()).observe(this.grid);
     this.refresh();
   }
 
   /** Show another state of the trace, in the same place. */
   grow(trace) {
     this.trace = trace;
+    this.previews.grow(trace);
     this.refresh();
   }
 
@@ -120,7 +123,8 @@ export class Outline {
     }
   }
 
-  #soon() {
+  /** Show once more what is in sight, as something about it changed. */
+  soon() {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
@@ -139,6 +143,7 @@ export class Outline {
       line.show(row, number, row && row === chosen, row && this.folded.has(row.step));
       if (row && row === chosen) active = line.element.id;
     });
+    this.previews.want(this.#shown.slice(first, first + count));
     if (active) this.grid.setAttribute("aria-activedescendant", active);
     else this.grid.removeAttribute("aria-activedescendant");
   }
@@ -210,7 +215,7 @@ export class Outline {
 /** One row of the grid, which shows one node after another. */
 class Line {
   #row = null;
-  #folded = false;
+  #said = "";
 
   constructor(grid, number) {
     this.twist = make("span", { class: "twist", "aria-hidden": "true" });
@@ -238,9 +243,10 @@ class Line {
     element.dataset.number = number;
     element.setAttribute("aria-rowindex", number + 1);
     element.setAttribute("aria-selected", String(Boolean(chosen)));
-    if (row === this.#row && folded === this.#folded) return;
+    const said = `${folded} ${row.took} ${row.text}`; // what may change about a row
+    if (row === this.#row && said === this.#said) return;
     this.#row = row;
-    this.#folded = folded;
+    this.#said = said;
     const closed = folded || (row.hidden > 0 && row.size === 1);
     const below = row.size > 1 || row.hidden > 0;
     element.className = `row ${row.state}`;

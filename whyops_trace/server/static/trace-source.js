@@ -16,6 +16,7 @@ const server = {
   offline: false,
   skeleton: () => json(`/skeleton?v=${encodeURIComponent(root.dataset.version)}`, { cache: "default" }),
   children: (step) => json(`/children/${step}`),
+  previews: (first, end) => json(`/previews?from=${first}&to=${end}`),
   head: () => text("/head"),
   findings: () => json("/findings"),
   sections: (first, end) => text(`/sections?from=${first}&to=${end}`),
@@ -24,7 +25,7 @@ const server = {
 };
 
 /** Parse JSON; a number that JavaScript cannot hold as it was written, such as 1.0 or 2**60, stays as it is. */
-const exact = (said) => JSON.parse(said, (_, value, context) =>
+export const exact = (said) => JSON.parse(said, (_, value, context) =>
   typeof value === "number" && JSON.rawJSON && context?.source !== String(value) ? JSON.rawJSON(context.source) : value);
 
 /** Unpack base64 of gzip of JSON. */

@@ -95,12 +95,13 @@ export class Timeline {
       let painted = -1;
       for (const row of lane) {
         const x = (row.start - start) * scale;
-        const wide = Math.max(2, Math.max(0, row.took) * scale - 1);
+        const wide = Math.max(2, (this.trace.end(row) - row.start) * scale - 1);
         if (x > width) break;
         // Bars thinner than a pixel merge; one that failed is never painted over or left out.
         if (x + wide < 0 || (x + wide < painted && row.state !== "error" && row !== chosen)) continue;
         painted = x + wide;
-        this.#bar(context, row, Math.max(x, -2), y, Math.min(wide + Math.min(x + 2, 0), width + 4), row === chosen);
+        // What began at the very end is still to be seen.
+        this.#bar(context, row, Math.min(Math.max(x, -2), width - 3), y, Math.min(wide + Math.min(x + 2, 0), width + 4), row === chosen);
       }
     });
   }
@@ -156,7 +157,7 @@ export class Timeline {
       else high = middle;
     }
     for (let i = low - 1; i >= Math.max(0, low - 3); i--) {
-      if (time <= lane[i].start + Math.max(lane[i].took, 0) + 3 * pixel) return lane[i];
+      if (time <= this.trace.end(lane[i]) + 3 * pixel) return lane[i];
     }
     return null;
   }

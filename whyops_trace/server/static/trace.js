@@ -1,7 +1,7 @@
 // The page of one trace: puts its parts together and binds the keys.
 
 import { bind } from "whyops/keys";
-import { Trace } from "whyops/trace-data";
+import { Trace, duration } from "whyops/trace-data";
 import { compare } from "whyops/trace-diff";
 import { Drawer } from "whyops/trace-drawer";
 import { Below, keepUp } from "whyops/trace-live";
@@ -19,11 +19,17 @@ const columns = by("columns");
 const small = matchMedia("(max-width: 720px)");
 
 const skeleton = by("skeleton") ? JSON.parse(by("skeleton").textContent) : await source.skeleton();
-let trace = new Trace(skeleton);
+let trace = until(new Trace(skeleton));
 let stamps = skeleton.stamps;
 let times = sections(trace);
 let focus = false;
 let left = null; // what had the focus before the detail was opened
+
+/** The trace with its open calls as long as they are by now; in a file they stay as they were. */
+function until(grown) {
+  if (!source.offline) grown.tick(Date.now());
+  return grown;
+}
 
 /** When each section begins and ends. */
 function sections({ rows }) {
@@ -200,7 +206,7 @@ if (!skeleton.findings) find();
 
 keepUp(root, trace, async (grown, shape, markup) => {
   const [before, known] = [trace.rows.length, stamps];
-  trace = outline.trace = drawer.trace = grown;
+  trace = outline.trace = drawer.trace = until(grown);
   times = sections(trace);
   stamps = shape.stamps;
   showHead(markup);
@@ -213,4 +219,15 @@ keepUp(root, trace, async (grown, shape, markup) => {
   if (!shape.findings) find();
   if (stamps.length > known.length) below.add(trace.rows.length - before, known.length);
 });
+/** Let the times of open calls grow. */
+const tick = () => {
+  if (source.offline || !trace.tick(Date.now())) return;
+  for (const view of [outline, overview, timeline]) view.soon();
+  for (const row of trace.open) {
+    const told = document.querySelector(`#e${row.step} .state.running`);
+    if (told) told.dataset.took = duration(row.took);
+  }
+};
+tick();
+setInterval(tick, 1000);
 root.dataset.ready = "";

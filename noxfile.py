@@ -147,5 +147,12 @@ def package(session: nox.Session) -> None:
     session.run("whyops-trace", "demo", "--home", str(dist / "home"), silent=True)
     # A page needs the templates, styles and scripts, which are no Python.
     session.run(
-        "whyops-trace", "export", "latest", "--home", str(dist / "home"), "--output", "trace.html", silent=True
+        "whyops-trace",
+        "export",
+        "latest",
+        "--home",
+        str(dist / "home"),
+        "--output",
+        "trace.html",
+        silent=True,
     )

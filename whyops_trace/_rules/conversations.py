@@ -13,11 +13,10 @@ from whyops_trace._rules.exchanges import Turn
 OPEN: Final = 8
 #: What the library writes where it cut something out of a record that was too large.
 _CUT: Final = "[cut "
-#: The parts of a prompt that stand beside the messages.
-_PARTS: Final[tuple[tuple[Change, str], ...]] = (("tools", "tools"), ("system", "systemPrompt"))
-
 #: A part of a prompt; "unknown" where too much of it was cut out of the record, "" for nothing.
 Change = Literal["", "tools", "system", "messages", "unknown"]
+#: The parts of a prompt that stand beside the messages.
+_PARTS: Final[tuple[tuple[Change, str], ...]] = (("tools", "tools"), ("system", "systemPrompt"))
 
 
 class Step(NamedTuple):
@@ -88,7 +87,9 @@ def _step(before: Turn, turn: Turn) -> Step | None:
     # The last one tells most conversations apart, and takes no time.
     if len(new) < len(old) or new[len(old) - 1] != old[-1]:
         return None
-    parts = [part for part, name in _PARTS if _metadata(before).get(name) != _metadata(turn).get(name)]
+    parts: list[Change] = [
+        part for part, name in _PARTS if _metadata(before).get(name) != _metadata(turn).get(name)
+    ]
     if new[: len(old)] == old and not parts:
         return Step(before, turn)
     differing = [number for number, was in enumerate(old) if was != new[number]]

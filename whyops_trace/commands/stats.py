@@ -88,7 +88,9 @@ def _report(found: Stats, by: By | None) -> dict[str, Any]:
 
 def _print(found: Stats, by: By | None) -> None:
     out = console()
-    shown = [(name, figures) for name, figures in _chosen(found, by) if figures]
+    shown: list[tuple[By, Sequence[Figures]]] = [
+        (name, figures) for name, figures in _chosen(found, by) if figures
+    ]
     for number, (name, figures) in enumerate(shown):
         if number:
             out.print()

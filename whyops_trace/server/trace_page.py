@@ -108,10 +108,9 @@ class _Pages:
     async def findings(self, _: Request, reading: Reading) -> Response:
         """Answer with the findings of a long trace, and the sections to fetch again that show them."""
         found = reading.findings or []
-        sections = {
-            reading.story.steps.get(reading.node(step)) for finding in found for step in finding.steps[:1]
-        }
-        return JSONResponse({"findings": outlined(found), "sections": sorted(sections - {None})})
+        nodes = {reading.node(step) for finding in found for step in finding.steps[:1]}
+        sections = {section for step, section in reading.story.steps.items() if step in nodes}
+        return JSONResponse({"findings": outlined(found), "sections": sorted(sections)})
 
     async def children(self, request: Request, reading: Reading) -> Response:
         """Answer with the part of the shape below one step."""

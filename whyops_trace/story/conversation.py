@@ -272,7 +272,7 @@ class Conversations:
         blocks = _matching(before, after)
         said: list[str] = []
         diff: list[str] = []
-        old = new = 0
+        old = new = kept = 0
         for start_old, start_new, size in blocks:
             last = start_new == len(after) and not size
             gone, come = before[old:start_old], after[new:start_new]

@@ -38,7 +38,7 @@ class TurnEntry:
 
     def innermost(self) -> Iterator[TurnEntry]:
         """Yield the turns that tell what this one repeats, or itself, in order."""
-        waiting = [self]
+        waiting: list[TurnEntry] = [self]
         while waiting:
             entry = waiting.pop()
             if entry.repeats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -92,6 +93,27 @@ def start_code(code: str, home: Path, **more: str) -> Program:
 def run_code(code: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a program given as its text to its end."""
     return run("-c", textwrap.dedent(code), home=home, **more)
+
+
+def in_terminal(home: Path, *arguments: str) -> tuple[str, str]:
+    """Run ``whyops-trace`` in a terminal of 60 columns; return standard output and what else the terminal got."""
+    ours, theirs = pty.openpty()
+    settings = {**environment(home, COLUMNS="60", TERM="xterm-256color"), "FORCE_COLOR": "1"}
+    del settings["NO_COLOR"]
+    done = subprocess.run(
+        [sys.executable, "-m", "whyops_trace", *arguments],
+        env=settings, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    told = b""
+    while True:
+        try:
+            piece = os.read(ours, 65_536)
+        except OSError:  # the terminal has nobody at its other end
+            break
+        told += piece
+    os.close(ours)
+    return done.stdout, told.decode()
 
 
 def stored(home: Path, trace_id: str) -> list[dict[str, Any]]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from lines import encoded
-from programs import environment
+from programs import in_terminal
 from traces import Record, Story, call
 
 from whyops_trace._clock import SystemClock, iso
@@ -249,32 +244,11 @@ def test_nothing_that_a_trace_says_moves_a_cursor(check: Cli, home: Path) -> Non
     assert all(line.isprintable() for line in shown.splitlines())
 
 
-def in_terminal(home: Path, *arguments: Any) -> tuple[str, str]:
-    """Run the command in a terminal of 60 columns; return standard output and what else the terminal got."""
-    ours, theirs = pty.openpty()
-    settings = {**environment(home, COLUMNS="60", TERM="xterm-256color"), "FORCE_COLOR": "1"}
-    del settings["NO_COLOR"]
-    done = subprocess.run(
-        [sys.executable, "-m", "whyops_trace", "check", *map(str, arguments)],
-        env=settings, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    os.close(theirs)
-    told = b""
-    while True:
-        try:
-            piece = os.read(ours, 65_536)
-        except OSError:  # the terminal has nobody at its other end
-            break
-        told += piece
-    os.close(ours)
-    return done.stdout, told.decode()
-
-
 def test_a_terminal_sees_how_far_it_is(home: Path) -> None:
     """On standard error, so that it is in no file; one trace needs no bar."""
     store(home, recent(cut_off("a"), 40), recent(sound("b"), 50))
-    several, bar = in_terminal(home, "--since", "1h")
-    one, nothing = in_terminal(home, "a")
+    several, bar = in_terminal(home, "check", "--since", "1h")
+    one, nothing = in_terminal(home, "check", "a")
 
     assert "checking" in bar
     assert "checking" not in several + one + nothing

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request
-from programs import NOWHERE, start_code
+from programs import NOWHERE, in_terminal, start_code
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
@@ -224,6 +224,15 @@ def test_rm_as_json(cli: Callable[..., Result], store: Store) -> None:
     assert (report["journal"], report["refused"]) == ({"waiting": 0, "inUse": 0}, 0)
     assert result.stdout.isascii()
     assert result.stderr == ""
+
+
+def test_a_terminal_sees_how_far_it_is(home: Path, store: Store) -> None:
+    """On standard error, so that it is in no file."""
+    put(store, "a")
+    said, bar = in_terminal(home, "rm", "--all", "--yes")
+
+    assert "deleting" in bar
+    assert "Deleted 1 trace" in said and "deleting" not in said
 
 
 def test_a_preview_does_nothing_to_the_terminal(cli: Callable[..., Result], store: Store) -> None:

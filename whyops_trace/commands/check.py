@@ -11,9 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
 from rich.padding import Padding
-from rich.progress import Progress
 from rich.text import Text
 
 from whyops_trace._excerpt import clean
@@ -27,7 +25,7 @@ from whyops_trace.analysis import (
     rank,
     server_findings,
 )
-from whyops_trace.commands.common import Moment, console, home_option, stored_traces
+from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.store import Filter, Store, TraceSummary
 
 #: Findings of one rule in one trace that are printed, and steps of one finding.
@@ -105,15 +103,9 @@ def _chosen(store: Store, names: Sequence[str], since: str | None) -> list[Trace
 
 
 def _checked(store: Store, traces: Sequence[TraceSummary], *, server_rules: bool) -> Iterator[_Checked]:
-    terminal = Console(stderr=True)
-    with Progress(
-        console=terminal, transient=True, disable=len(traces) < 2 or not terminal.is_terminal
-    ) as progress:
-        for trace in progress.track(traces, description="checking"):
-            events, ended = store.events(trace.trace_id), store.ended_in(trace.trace_id)
-            yield _Checked(
-                trace.trace_id, server_findings(events) if server_rules else findings(events, ended)
-            )
+    for trace in tracked(traces, "checking", len(traces)) if len(traces) > 1 else traces:
+        events, ended = store.events(trace.trace_id), store.ended_in(trace.trace_id)
+        yield _Checked(trace.trace_id, server_findings(events) if server_rules else findings(events, ended))
     if len(traces) > 1 and not server_rules:
         yield _Checked("", findings_across(traces, store.events))
 

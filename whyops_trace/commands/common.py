@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType  # which takes no type before click 8.3
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Seconds of the units that a length of time is given in.
@@ -163,6 +164,16 @@ def home_option(command: F) -> F:
 def console() -> Console:
     """Return standard output for tables: as wide as the terminal, or nothing is cut off."""
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
+
+
+def tracked(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
+    """Return the items; while they are taken, a terminal on standard error shows how many of the total were."""
+    from rich.progress import track  # takes longer to load than most commands to run
+
+    terminal = Console(stderr=True)
+    return track(
+        items, doing, total=total, console=terminal, transient=True, disable=not terminal.is_terminal
+    )
 
 
 def when(timestamp: str) -> str:

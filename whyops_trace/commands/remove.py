@@ -18,7 +18,7 @@ from whyops_trace._excerpt import clean, excerpt
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._numbers import read_head
 from whyops_trace._streams import survey
-from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, when
+from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, tracked, when
 from whyops_trace.store import Filter, Store, TraceSummary
 
 #: Traces that are named one by one before the question.
@@ -121,7 +121,7 @@ def _where(store: Store, traces: Iterable[str], older_than: float | None, over: 
 
 def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
     """Delete traces and return which; more than were chosen if what the others take was estimated too low."""
-    store.delete_all(trace_ids)
+    store.delete_all(tracked(trace_ids, "deleting", len(trace_ids)))
     while over is not None and (more := store.oldest_over(over)):
         store.delete_all(more)
         trace_ids = [*trace_ids, *more]

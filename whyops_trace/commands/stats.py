@@ -9,13 +9,11 @@ from typing import Any, Final, Literal
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from whyops_trace._excerpt import clean, dollars, duration
-from whyops_trace.commands.common import Moment, console, home_option, stored_traces
+from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.stats import Figures, Stats, gather
 from whyops_trace.store import Filter
 
@@ -49,16 +47,7 @@ def stats(
     """
     where = Filter(agent=agent, since=since, until=until)
     with stored_traces(home) as store:
-        terminal = Console(stderr=True)
-        traces = track(
-            store.each(where),
-            "reading traces",
-            total=store.counts(where).total,
-            console=terminal,
-            transient=True,
-            disable=not terminal.is_terminal,
-        )
-        found = gather(store, traces)
+        found = gather(store, tracked(store.each(where), "reading traces", store.counts(where).total))
     if as_json:
         click.echo(json.dumps(_report(found, by), indent=1))
     elif found.traces:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lines import Process, encoded
-from programs import run
+from programs import run, run_code
 from tales import USER, Agent, called, result
 
 from whyops_trace.cli import main
@@ -405,19 +404,21 @@ def test_a_mistake_is_one_line(
     assert "Traceback" not in done.stderr
 
 
-def test_html_without_its_extra_says_which(
-    cli: Callable[..., Result], store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_html_without_its_extra_says_which(store: Store, tmp_path: Path) -> None:
     """And the other formats do without it."""
     keep(store, refund())
-    for name in [name for name in sys.modules if name.startswith("whyops_trace.server")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    done = cli("latest", "-o", "trace.html")
+    program = """
+        import sys
+        sys.modules["jinja2"] = None
+        from whyops_trace.cli import main
+        main(["export", "latest", {}])
+    """
+    home, page = tmp_path / "home", tmp_path / "trace.html"
+    done = run_code(program.format(f"'-o', {str(page)!r}"), home)
 
-    assert (done.exit_code, list(Path().iterdir())) == (1, [])
+    assert (done.returncode, done.stdout, page.exists()) == (1, "", False)
     assert "pip install 'whyops-trace[ui]'" in done.stderr
-    assert cli("latest").exit_code == 0
+    assert run_code(program.format(""), home).returncode == 0
 
 
 def test_the_command_runs_as_a_program(store: Store, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def minimums(session: nox.Session) -> None:
         "msgspec==0.19",
         "typing-extensions==4.12.2",
         "wrapt==1.16.0",
-        "click==8.1",
+        "click==8.2.1",
         "genai-prices==0.2",
         "jinja2==3.1.2",
         "rich==13.7",

@@ -7,6 +7,7 @@ import contextvars
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ from whyops_trace.testing import ManualClock, capture_events
 @traced_tool
 def f() -> int:
     return 1
+
+
+class Interrupted:
+    """Steps, and what runs as soon as one was taken."""
+
+    def __init__(self, steps: Iterator[int], handler: Callable[[], None]) -> None:
+        self.steps = steps
+        self.handler = handler
+
+    def __next__(self) -> int:
+        step = next(self.steps)
+        self.handler()
+        return step
 
 
 def numbers(events: list[dict[str, Any]]) -> list[tuple[int, int | None, Any]]:
@@ -52,6 +66,36 @@ def test_a_record_has_its_members_in_the_order_that_others_rely_on(tmp_path: Pat
         for parent, end in ((["parentStepId"], []), (["parentStepId"], []), ([], ["end"]))
     ]  # fmt: skip
     assert all(line.endswith(b"}\n") and line.count(b"\n") == 1 for line in lines)
+
+
+def test_a_record_made_while_another_takes_its_step_comes_after_it(tmp_path: Path) -> None:
+    """A signal handler may run at any time; steps and times rise all the same."""
+    clock = ManualClock()
+    sdk = WhyOps(home=tmp_path, clock=clock)
+    lines: list[bytes] = []
+    handle = sdk.trace("t")
+    recorder.capture(lines.append)
+    handle.error_sync("before")
+    state = sdk.recorder.traces["t"]
+
+    def handler() -> None:
+        state.steps = steps
+        handle.error_sync("from a signal handler")
+        clock.advance(0.01)
+
+    steps = state.steps
+    state.steps = Interrupted(steps, handler)
+    handle.error_sync("interrupted")
+    recorder.capture(None)
+    events = [msgspec.json.decode(line) for line in lines]
+
+    assert [event["stepId"] for event in events] == [1, 2, 3]
+    assert [event["content"]["message"] for event in events] == [
+        "before",
+        "interrupted",
+        "from a signal handler",
+    ]
+    assert sorted(event["timestamp"] for event in events) == [event["timestamp"] for event in events]
 
 
 def test_only_a_trace_id_of_the_users_names_its_run() -> None:

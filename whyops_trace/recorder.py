@@ -279,18 +279,20 @@ class Recorder:
             state.open += opens
             if state.token is not self.token:
                 self._continue_in_child(state)
-            if given is None and not at:
-                step = next(state.steps)
-            else:
-                given = given or EventOptions()
-                step = at or _take_step(state, given)
             if self._writing:
+                step = at or _take_step(state, given or EventOptions())
                 self._deferred.append(
                     (state, step, kind, parent, within, metadata, content, span, end, given)
                 )
                 return step
+            # Before the step is taken: a signal handler that runs right after would have the next one, and write first.
             self._writing = True
             try:
+                if given is None and not at:
+                    step = next(state.steps)
+                else:
+                    given = given or EventOptions()
+                    step = at or _take_step(state, given)
                 now = self._time_ns() // 1_000_000
                 if now != self._now or now != state.last_ms:
                     self._tick(state, now)

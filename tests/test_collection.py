@@ -229,6 +229,19 @@ def test_a_collected_trace_runs_until_it_has_been_quiet_for_some_minutes(
     assert store.counts().unanswered == 1
 
 
+def test_a_quiet_trace_has_stopped_if_a_call_of_it_never_ended(store: Store, clock: ManualClock) -> None:
+    """One that failed has ended, and so has a step, of which no client tells the end."""
+    about = {"function": "embed"}
+    collect(store, tool_call("open"))
+    collect(
+        store, event("embedding_request", "failed", metadata=about), event("error", "failed", metadata=about)
+    )
+    collect(store, event("llm_thinking", "step", metadata={"step": "plan"}))
+    clock.advance(QUIET + 1)
+
+    assert {summary.trace_id for summary in store.traces(where=Filter(stopped=True))} == {"open"}
+
+
 def test_a_run_that_both_recorded_and_reported_is_stored_once(tmp_path: Path) -> None:
     """A program may keep its own traces in the store that its collector writes to: in whichever order they come."""
     process = Process("9f2c41aa01be", run="9f2c41aa01be-7")

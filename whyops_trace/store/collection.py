@@ -68,18 +68,11 @@ class SentEvent(msgspec.Struct, rename="camel", kw_only=True, gc=False):
     content: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
 
 
-class SentMetadata(msgspec.Struct, rename="camel", gc=False):
+class SentMetadata(Metadata, rename="camel", gc=False):
     """What matters of an event's metadata; each member may hold anything."""
 
-    tool: Any = None
-    model: Any = None
-    provider: Any = None
     within: Any = 0
-    outcome: Any = None
-    usage: Any = None
-    wraps: Any = None
-    latency_ms: Any = None
-    trace: Any = None
+    tool: Any = None
 
 
 class Stored(NamedTuple):
@@ -205,14 +198,15 @@ class Collection:
         time = self._now if event.timestamp is UNSET else _milliseconds(event.timestamp)
         key = event.idempotency_key or f"{_MADE}{stored.number}"
         told = metadata_decoder.decode(event.metadata)
-        within = told.within if type(told.within) is int and 0 <= told.within <= MAX_STEP else 0
+        told.within = told.within if type(told.within) is int and 0 <= told.within <= MAX_STEP else 0
+        told.step = None  # that a step has ended is told to no server
         record = Record(
             event_type=event.event_type,
             trace_id=event.trace_id,
             step_id=stored.step,
             idempotency_key=key,
             parent_step_id=stored.parent,
-            metadata=_summed_up(told, within),
+            metadata=told,
             span_id=stored.span,
             timestamp=time,
             agent_name=event.agent_name,
@@ -238,23 +232,9 @@ class Collection:
             provider_id=event.provider_id,
         )
         return (
-            *(stored.number, trace.number, stored.step, stored.parent, within),
+            *(stored.number, trace.number, stored.step, stored.parent, told.within),
             *(event.event_type, stored.span, time, key, _encode(line).decode(), turn_of(record)),
         )
-
-
-def _summed_up(told: SentMetadata, within: int) -> Metadata:
-    """Return what a summary takes into account."""
-    return Metadata(
-        within=within,
-        outcome=told.outcome,
-        model=told.model,
-        provider=told.provider,
-        usage=told.usage,
-        wraps=told.wraps,
-        latency_ms=told.latency_ms,
-        trace=told.trace,
-    )
 
 
 def _halves(event: SentEvent) -> tuple[SentEvent, ...]:

@@ -6,17 +6,25 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
 
 from whyops_trace import _json
 from whyops_trace._clock import iso
 from whyops_trace._directory import make_private
 from whyops_trace._guard import attempt, warn_once
+from whyops_trace._home import REJECTED_FILE
 
 if sys.platform != "win32":
     import fcntl
 
+T = TypeVar("T")
+
+#: What stands at the end of the name of the file that was set aside.
+_OLD: Final = ".old"
 #: Bytes after which the file is set aside under a second name, in place of the one set aside before.
 MAX_BYTES: Final = 16 << 20
 
@@ -46,7 +54,7 @@ class DeadLetters:
         try:
             os.write(descriptor, entry)
             if os.fstat(descriptor).st_size > MAX_BYTES:
-                self.path.replace(self.path.with_name(self.path.name + ".old"))
+                self.path.replace(self.path.with_name(self.path.name + _OLD))
         finally:
             os.close(descriptor)
 
@@ -60,3 +68,37 @@ class DeadLetters:
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return descriptor
             os.close(descriptor)
+
+
+def letter_counts(home: Path) -> dict[Path, int]:
+    """
+    Return how many events are in each of the files of a home that exist, the one set aside last.
+
+    Raises:
+        OSError: if one cannot be read.
+    """
+    found = {}
+    for path in (home / REJECTED_FILE, home / (REJECTED_FILE + _OLD)):
+        if path.exists():
+            with path.open("rb") as file:
+                found[path] = sum(1 for _ in file)
+    return found
+
+
+def read_letters(home: Path, form: type[T]) -> Iterator[T]:
+    """
+    Yield what was refused, the oldest first; a line that is no letter is passed over.
+
+    Args:
+        home: Where the files are.
+        form: What to decode of each: ``at``, ``reason`` and ``event``.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    decoder = msgspec.json.Decoder(form)
+    for name in (REJECTED_FILE + _OLD, REJECTED_FILE):
+        with contextlib.suppress(FileNotFoundError), (home / name).open("rb") as file:
+            for line in file:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    yield decoder.decode(line)

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._home import REJECTED_FILE, STORE_FILE
+from whyops_trace._dead_letters import read_letters
+from whyops_trace._home import STORE_FILE
 from whyops_trace._segment import Header
 from whyops_trace._streams import SERVER, records_in
 from whyops_trace._summary import LOCAL
@@ -100,7 +101,7 @@ def known_events(home: Path, trace_id: str) -> dict[str, Known]:
             event = _add(known, trace_id, decoder.decode(record))
             if event and waits:
                 known[event.key] = event._replace(waits=(segment.header, segment.in_use))
-    for letter in _letters(home):
+    for letter in read_letters(home, _Letter):
         event = _add(known, trace_id, letter.event)
         if event:
             known[event.key] = event._replace(refused=letter.reason)
@@ -112,15 +113,6 @@ def _add(known: dict[str, Known], trace_id: str, record: _Record) -> Known | Non
     if record.trace_id != trace_id or record.event_type in LOCAL or record.audience == "local":
         return None
     return known.setdefault(record.idempotency_key, record.known())
-
-
-def _letters(home: Path) -> Iterator[_Letter]:
-    decoder = msgspec.json.Decoder(_Letter)
-    for name in (REJECTED_FILE + ".old", REJECTED_FILE):
-        with contextlib.suppress(FileNotFoundError), (home / name).open("rb") as file:
-            for line in file:
-                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    yield decoder.decode(line)
 
 
 class Row(msgspec.Struct, rename="camel"):

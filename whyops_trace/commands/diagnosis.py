@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from whyops_trace._dead_letters import letter_counts
 from whyops_trace._directory import MAPPABLE, is_mappable
 from whyops_trace._excerpt import clean, milliseconds
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
@@ -211,7 +212,7 @@ def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
     """Look at what waits to be delivered, and at what a server refused."""
     try:
         seen = survey(path)
-        letters = sum(_lines(path / name) for name in (REJECTED_FILE, REJECTED_FILE + ".old"))
+        letters = sum(letter_counts(path).values())
     except OSError as error:
         yield Finding("journal", "problem", str(error), "Make the home readable for this user.")
         return
@@ -253,13 +254,6 @@ def _stream(path: Path, settings: Settings | None, stream: Stream) -> Iterator[F
             "When it is full the oldest records are dropped: raise WHYOPS_MAX_JOURNAL_BYTES, or deliver them."
         )
         yield Finding("journal", "warning", message, advice)
-
-
-def _lines(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
 
 
 def viewer(path: Path) -> Finding:

@@ -13,9 +13,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from whyops_trace._dead_letters import letter_counts
 from whyops_trace._drain import Drained, Patience, drain
 from whyops_trace._excerpt import clean
-from whyops_trace._home import REJECTED_FILE
 from whyops_trace._segment import Counts
 from whyops_trace._streams import SERVER, Stream, Survey, Waiting, at_hand, survey, why_not
 from whyops_trace.commands.common import console, home_option, when
@@ -33,7 +33,7 @@ def journal() -> None:
 @home_option
 def status(as_json: bool, home: Path) -> None:
     """Show the streams of the journal, and how many records wait for each destination."""
-    settings, seen, letters = at_hand(home), survey(home), _letters(home)
+    settings, seen, letters = at_hand(home), survey(home), letter_counts(home)
     if as_json:
         click.echo(json.dumps(_status(home, settings, seen, letters), indent=1))
         return
@@ -110,7 +110,7 @@ def purge(streams: Sequence[str], everything: bool, rejected: bool, yes: bool, h
     seen = survey(home)
     chosen = seen.streams if everything else [_named(name, seen.streams) for name in dict.fromkeys(streams)]
     left = [stream for stream in chosen if stream.left]
-    files = [*(seen.bad if everything else []), *(_letters(home) if rejected else [])]
+    files = [*(seen.bad if everything else []), *(letter_counts(home) if rejected else [])]
     for stream in chosen:
         if len(stream.left) < len(stream.segments):
             click.echo(f"{stream.name} is in use by a running process; what that has recorded stays.")
@@ -128,17 +128,6 @@ def purge(streams: Sequence[str], everything: bool, rejected: bool, yes: bool, h
     for stream in left:
         _delete(home, stream)
     click.echo("Deleted.")
-
-
-def _letters(home: Path) -> dict[Path, int]:
-    """Return the files of refused events that exist, and how many are in each."""
-    found = {}
-    for name in (REJECTED_FILE, REJECTED_FILE + ".old"):
-        path = home / name
-        if path.exists():
-            with path.open("rb") as file:
-                found[path] = sum(1 for _ in file)
-    return found
 
 
 def _some(count: int, noun: str) -> str:

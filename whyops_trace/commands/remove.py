@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import click
 import msgspec
 
 from whyops_trace._clock import wire_time
+from whyops_trace._dead_letters import read_letters
 from whyops_trace._excerpt import clean, excerpt
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._numbers import read_head
@@ -173,7 +173,7 @@ def _kept(home: Path, trace_ids: Collection[str]) -> Kept:
                 in_use += count
             else:
                 waiting += count
-    refused = sum(letter.event.trace_id in trace_ids for letter in _letters(home))
+    refused = sum(letter.event.trace_id in trace_ids for letter in read_letters(home, _Letter))
     return Kept(waiting, in_use, refused)
 
 
@@ -191,15 +191,6 @@ class _Event(msgspec.Struct, rename="camel"):
 
 class _Letter(msgspec.Struct):
     event: _Event
-
-
-def _letters(home: Path) -> Iterator[_Letter]:
-    decoder = msgspec.json.Decoder(_Letter)
-    for name in (REJECTED_FILE, REJECTED_FILE + ".old"):
-        with contextlib.suppress(FileNotFoundError), (home / name).open("rb") as file:
-            for line in file:
-                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    yield decoder.decode(line)
 
 
 def _told(home: Path, kept: Kept) -> Iterator[str]:

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lines import Process, tool_request, tool_response
 
+from whyops_trace._excerpt import counted
 from whyops_trace.analysis import findings
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.server import readings
 from whyops_trace.server.assets import Assets, Renderer
 from whyops_trace.server.readings import Decoder, Reading, Readings, owners, read
-from whyops_trace.server.rendering import in_script, parts, plural, pretty, tokens, visible
+from whyops_trace.server.rendering import in_script, parts, pretty, tokens, visible
 from whyops_trace.server.skeleton import children, outer, previews, skeleton, walk
 from whyops_trace.server.texts import texts
 from whyops_trace.server.trace_page import page
@@ -436,4 +437,4 @@ def test_tokens_are_counted_roughly(count: int | None, shown: str) -> None:
 
 def test_a_count_has_its_noun() -> None:
     """One of it, or many."""
-    assert [plural(1, "turn"), plural(1_204, "turn")] == ["1 turn", "1,204 turns"]
+    assert [counted(1, "turn"), counted(1_204, "turn")] == ["1 turn", "1,204 turns"]

@@ -148,6 +148,16 @@ def duration(ms: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} m"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 turn``, ``1,204 turns``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """Return a share of 0 to 1 as one reads it: ``80 %``."""
+    return f"{100 * share:.{decimals}f} %"
+
+
 def dollars(amount: float) -> str:
     """Return an amount of US dollars as one reads it: ``$12.30``, ``$0.0123``, ``$0.00012``, ``$0``."""
     if amount >= 1 or not amount:
@@ -197,7 +207,7 @@ class Tokens(NamedTuple):
     @property
     def cached_share(self) -> str:
         """How much of the prompt came from a cache, such as ``80 %``; nothing if none did."""
-        return f"{self.cache_read / self.sent:.0%}".replace("%", " %") if self.cache_read else ""
+        return percent(self.cache_read / self.sent) if self.cache_read else ""
 
 
 def _tokens(count: object) -> int:

@@ -49,8 +49,3 @@ def named(text: object, otherwise: str = "") -> str:
     """Return the beginning of a name or message of a trace as one safe line; *otherwise* if it is no text."""
     shown = clean(excerpt(text, _NAMED)) if isinstance(text, str) else ""
     return shown or otherwise
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, which takes an s for several."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

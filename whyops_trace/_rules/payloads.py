@@ -12,8 +12,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from whyops_trace._excerpt import counted
 from whyops_trace._redaction import redacted
-from whyops_trace._rules.finding import Finding, Severity, counted, named
+from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
 from whyops_trace.processors import Redactor
 

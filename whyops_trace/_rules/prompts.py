@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from whyops_trace._excerpt import counted
 from whyops_trace._rules.conversations import Change, Conversations, Step
 from whyops_trace._rules.exchanges import Exchanges, Turn
-from whyops_trace._rules.finding import Finding, counted
+from whyops_trace._rules.finding import Finding
 
 #: Tokens of the shortest prompt that OpenAI caches, and Anthropic with most of its models.
 SHORTEST_CACHED: Final = 1_024

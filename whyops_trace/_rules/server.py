@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._excerpt import get
+from whyops_trace._excerpt import counted, get
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
 from whyops_trace._shapes import list_of
@@ -256,7 +256,7 @@ def _contents(events: Sequence[View]) -> Iterator[Finding]:
             if calls and followed <= event.step:
                 yield _found(
                     "TOOL_CALL_WITHOUT_FOLLOWUP_EVENTS",
-                    f"The model asked for {len(calls):,} tool call{'s' * (len(calls) > 1)}, and no event of a tool "
+                    f"The model asked for {counted(len(calls), 'tool call')}, and no event of a tool "
                     "follows.",
                     [event.step],
                     {"toolCallCount": len(calls)},

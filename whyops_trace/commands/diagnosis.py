@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 
 from whyops_trace._dead_letters import letter_counts
 from whyops_trace._directory import MAPPABLE, is_mappable
-from whyops_trace._excerpt import clean, milliseconds
+from whyops_trace._excerpt import clean, counted, milliseconds, percent
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
 from whyops_trace._streams import SERVER, Stream, at_hand, survey, why_not
 from whyops_trace._version import __version__
@@ -125,7 +125,7 @@ def switches(settings: Settings) -> Iterator[Finding]:
         message = "WHYOPS_TRACING=local: nothing leaves this machine, though there is a key."
         yield Finding("tracing", "warning", message, "Unset it to report to the server.")
     if settings.sample_rate < 1:
-        lost = f"{1 - settings.sample_rate:.0%}".replace("%", " %")
+        lost = percent(1 - settings.sample_rate)
         message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {lost} of the traces are not recorded."
         yield Finding("sampling", "warning", message, "Unset it to record all of them.")
 
@@ -192,7 +192,7 @@ def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
         if settings
         else ""
     )
-    message = f"{count:,} trace{'' if count == 1 else 's'}, {_mib(size)}, format {1 + len(UPGRADES)}"
+    message = f"{counted(count, 'trace')}, {_mib(size)}, format {1 + len(UPGRADES)}"
     yield Finding("store", "ok", f"{message}{f', the last of {clean(last)}' if last else ''}.{kept}")
     if stat.S_IMODE(mode) & 0o077:
         yield Finding("store", "warning", f"Others may read {file}.", f"chmod 600 {file}")
@@ -219,7 +219,7 @@ def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
     findings = [finding for stream in seen.streams for finding in _stream(path, settings, stream)]
     if seen.bad:
         one = len(seen.bad) == 1
-        files = "1 file" if one else f"{len(seen.bad):,} files"
+        files = counted(len(seen.bad), "file")
         message = f"{files} of the journal cannot be read and {'is' if one else 'are'} set aside."
         purge = command_line("journal", "purge", "--all", home=path)
         findings.append(
@@ -234,8 +234,7 @@ def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
     yield from findings
     if letters:
         purge = command_line("journal", "purge", "--rejected", home=path)
-        events = f"{letters:,} event{'' if letters == 1 else 's'}"
-        message = f"A server refused {events}: {path / REJECTED_FILE} has its words."
+        message = f"A server refused {counted(letters, 'event')}: {path / REJECTED_FILE} has its words."
         yield Finding("refused events", "warning", message, f"Read it; `{purge}` deletes it.")
 
 

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._excerpt import clean
+from whyops_trace._excerpt import clean, counted
 from whyops_trace.commands.common import console, home_option
 
 if TYPE_CHECKING:
@@ -85,4 +85,4 @@ def _verdict(problems: int, warnings: int) -> str:
     if not problems and not warnings:
         return "Everything is fine."
     counts = [(problems, "problem"), (warnings, "warning")]
-    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count) + "."
+    return ", ".join(counted(count, noun) for count, noun in counts if count) + "."

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from whyops_trace._dead_letters import letter_counts
 from whyops_trace._drain import Drained, Patience, drain
-from whyops_trace._excerpt import clean
+from whyops_trace._excerpt import clean, counted
 from whyops_trace._segment import Counts
 from whyops_trace._streams import SERVER, Stream, Survey, Waiting, at_hand, survey, why_not
 from whyops_trace.commands.common import console, home_option, when
@@ -45,7 +45,7 @@ def status(as_json: bool, home: Path) -> None:
         click.echo(f"{path} cannot be read and is set aside.")
     if letters:
         count = sum(letters.values())
-        click.echo(f"{_some(count, 'event')} refused by a server: {', '.join(map(str, letters))}")
+        click.echo(f"{counted(count, 'event')} refused by a server: {', '.join(map(str, letters))}")
 
 
 @journal.command("flush", epilog="Example: whyops-trace journal flush --timeout 300")
@@ -130,10 +130,6 @@ def purge(streams: Sequence[str], everything: bool, rejected: bool, yes: bool, h
     click.echo("Deleted.")
 
 
-def _some(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _title(stream: Stream) -> str:
     return f"{stream.name} ({clean(stream.header.agent)})"
 
@@ -179,7 +175,7 @@ def _table(settings: Settings, streams: Iterable[Stream]) -> Table:
             clean(stream.name),
             Text(clean(stream.header.agent), no_wrap=True, overflow="ellipsis"),
             when(stream.header.created),
-            f"{_some(len(stream.segments), 'file')}, {stream.size / 1024:,.0f} KiB",
+            f"{counted(len(stream.segments), 'file')}, {stream.size / 1024:,.0f} KiB",
             _state(stream),
             Text("\n".join(map(clean, lines))),
         )
@@ -270,7 +266,7 @@ def _named(name: str, streams: Sequence[Stream]) -> Stream:
 def _loss(stream: Stream) -> str:
     """Return what nobody will get any more."""
     lost = [
-        f"{_some(waiting.left, 'record')} not delivered to {name}"
+        f"{counted(waiting.left, 'record')} not delivered to {name}"
         for name, waiting in stream.waiting.items()
         if waiting.left
     ]

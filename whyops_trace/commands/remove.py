@@ -14,7 +14,7 @@ import msgspec
 
 from whyops_trace._clock import wire_time
 from whyops_trace._dead_letters import read_letters
-from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._excerpt import clean, counted, excerpt
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._numbers import read_head
 from whyops_trace._streams import survey
@@ -95,7 +95,7 @@ def rm(
     else:
         freed = file_size(max(0, before - after))
         click.echo(
-            f"Deleted {_some(len(deleted), 'trace')}: {freed} less, the store takes {file_size(after)} now."
+            f"Deleted {counted(len(deleted), 'trace')}: {freed} less, the store takes {file_size(after)} now."
         )
         for line in _told(home, kept):
             click.echo(line)
@@ -146,14 +146,10 @@ def _preview(chosen: Sequence[TraceSummary], *, err: bool) -> None:
     if len(chosen) > _NAMED:
         click.echo(f"and {len(chosen) - _NAMED:,} more", err=err)
     events = sum(trace.event_count for trace in chosen)
-    click.echo(f"{_some(len(chosen), 'trace')} with {_some(events, 'event')}.", err=err)
+    click.echo(f"{counted(len(chosen), 'trace')} with {counted(events, 'event')}.", err=err)
     running = sum(trace.running for trace in chosen)
     if running:
-        click.echo(f"{_some(running, 'trace')} may go on: what is recorded later begins anew.", err=err)
-
-
-def _some(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+        click.echo(f"{counted(running, 'trace')} may go on: what is recorded later begins anew.", err=err)
 
 
 def _kept(home: Path, trace_ids: Collection[str]) -> Kept:
@@ -197,12 +193,12 @@ def _told(home: Path, kept: Kept) -> Iterator[str]:
     """Yield what the user may want to delete as well, and how."""
     if kept.waiting:
         purge = command_line("journal", "purge", "--all", home=home)
-        what = f"{_some(kept.waiting, 'record')} of deleted traces"
+        what = f"{counted(kept.waiting, 'record')} of deleted traces"
         yield f"The journal still has {what} for another destination; `{purge}` deletes what is in it."
     if kept.in_use:
-        what = f"{_some(kept.in_use, 'record')} of deleted traces"
+        what = f"{counted(kept.in_use, 'record')} of deleted traces"
         yield f"The journal of a running process still has {what}, until that ends at the latest."
     if kept.refused:
         purge = command_line("journal", "purge", "--rejected", home=home)
-        what = f"{_some(kept.refused, 'event')} of deleted traces"
+        what = f"{counted(kept.refused, 'event')} of deleted traces"
         yield f"{REJECTED_FILE} still has {what} that a server refused; `{purge}` deletes it."

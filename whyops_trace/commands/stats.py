@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._excerpt import clean, dollars, duration
+from whyops_trace._excerpt import clean, counted, dollars, duration, percent
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.stats import Figures, Stats, gather
 from whyops_trace.store import Filter
@@ -88,7 +88,7 @@ def _print(found: Stats, by: By | None) -> None:
         click.echo(f"There are no {by}s in these traces.")
     unpriced = sum(each.unpriced for each in found.agents)
     if unpriced and by != "tool":
-        some = f"{unpriced:,} turn{'' if unpriced == 1 else 's'} of models"
+        some = f"{counted(unpriced, 'turn')} of models"
         out.print(Text(f"\nThe price of {some} is not known.", "dim"))
 
 
@@ -105,7 +105,7 @@ def _table(by: By, rows: Sequence[Figures]) -> Table:
             Text(clean(row.name), no_wrap=True, overflow="ellipsis"),
             f"{row.calls:,}",
             Text(f"{row.errors:,}", "red" if row.errors else ""),
-            f"{row.error_share:.1%}".replace("%", " %") if row.errors else "",
+            percent(row.error_share, 1) if row.errors else "",
             *("" if ms is None else duration(ms) for ms in (row.p50_ms, row.p95_ms, row.p99_ms)),
             *(
                 [f"{row.tokens.sent:,}", f"{row.tokens.completion:,}", row.tokens.cached_share]

@@ -17,7 +17,7 @@ from typing import Any, Final
 from jinja2 import Environment
 from markupsafe import Markup
 
-from whyops_trace._excerpt import dollars, duration, value
+from whyops_trace._excerpt import counted, dollars, duration, value
 from whyops_trace.story import Message
 
 #: Characters of a text that are shown at once; most messages and results are shorter, and three of these fill a screen.
@@ -74,11 +74,6 @@ def tokens(count: int | None) -> str:
     return f"{scaled:.1f}{unit}" if abs(scaled) < 9.95 else f"{scaled:.0f}{unit}"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 turn``, ``1,204 turns``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def in_script(encoded: str) -> Markup:
     """Return JSON so that it can stand in a script element: no character in it means anything to a page."""
     for character in "<>&":
@@ -127,7 +122,7 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "pretty": pretty,
     "parts": parts,
     "tokens": tokens,
-    "plural": plural,
+    "counted": counted,
     "duration": duration,
     "dollars": dollars,
     "groups": groups,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._excerpt import clean, counted, excerpt
 from whyops_trace._nodes import Node
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
@@ -149,18 +149,18 @@ def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> Non
 def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     """Return the outcome in words."""
     tree = story.tree
-    counted = _counted(story.failed, story.recovered)
+    failures = _failures(story.failed, story.recovered)
     if tree.running and not telling.ended:
         calls = sum(node.status == "running" and node.kind != "step" for node in telling.order)
-        what = f"{_calls(calls)} open" if calls else "between calls"
-        return f"running: {what}" + (f", {counted}" if story.failed else "")
+        what = f"{counted(calls, 'call')} open" if calls else "between calls"
+        return f"running: {what}" + (f", {failures}" if story.failed else "")
     if tree.unfinished and not telling.ended:
-        return "stopped: the process ended in the middle" + (f", {counted}" if story.failed else "")
+        return "stopped: the process ended in the middle" + (f", {failures}" if story.failed else "")
     if story.ended_reason == "error":
-        others = f" ({counted})" if story.failed > 1 else ""
+        others = f" ({failures})" if story.failed > 1 else ""
         return f"failed: {clean(excerpt(story.ended, _ERROR))}{others}"
     if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
-        return f"cancelled: {counted}"
+        return f"cancelled: {failures}"
     reason = story.ended_reason.lower()
     if reason in LIMITS:
         said = "cut off at the token limit"
@@ -171,14 +171,10 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     else:
         said = "ended without an answer" if arrangement.turns else "finished"
     left = sum(node.status in ("running", "unfinished") and node.kind != "step" for node in telling.order)
-    return f"{said}: {counted}" + (f", {_calls(left)} never ended" if left else "")
+    return f"{said}: {failures}" + (f", {counted(left, 'call')} never ended" if left else "")
 
 
-def _calls(count: int) -> str:
-    return "1 call" if count == 1 else f"{count:,} calls"
-
-
-def _counted(count: int, recovered: int) -> str:
+def _failures(count: int, recovered: int) -> str:
     """Return how many calls failed, and how many of them were made good."""
     if not count:
         return "no failures"

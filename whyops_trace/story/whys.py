@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._excerpt import clean, duration, excerpt, shorten, value
+from whyops_trace._excerpt import clean, duration, excerpt, percent, shorten, value
 from whyops_trace._nodes import Node
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.outcome import FILTERS, LIMITS, Failures, Trouble
@@ -263,7 +263,7 @@ def _prompts(reader: _Reader) -> Iterator[Why]:
         said = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
         if not turn.lost and all(change.part == "tools" for change in turn.changes):
             continue  # an agent that offers other tools in another phase, at no cost
-        fell = [f"{100 * (one.cached or 0):.0f} %" for one in (turns[turn.continues - 1], turn)]
+        fell = [percent(one.cached or 0) for one in (turns[turn.continues - 1], turn)]
         then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if turn.lost else ""
         yield Why("prompt", f"turn {turn.number} changed the prompt: {said}", turn.node.step, then)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace import _json
-from whyops_trace._shapes import dict_of, dicts_of, text_of
+from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
 
 #: The argument that the WhyOps proxy adds to the tool calls of an answer.
 TRACE_ID_ARGUMENT: Final = "_whyops_trace_id"
@@ -102,6 +102,14 @@ class ReportedTurns:
 def _bare(model: str) -> str:
     """Return the name of a model without the provider before it."""
     return model.rpartition("/")[2].lower()
+
+
+def asked_arguments(arguments: Any) -> Any:
+    """Return the arguments of a call as a model wrote them, decoded if they are JSON, without what the proxy adds."""
+    arguments = parsed(arguments)
+    if isinstance(arguments, dict) and TRACE_ID_ARGUMENT in arguments:
+        return {name: given for name, given in arguments.items() if name != TRACE_ID_ARGUMENT}
+    return arguments
 
 
 def _decoded(arguments: str) -> dict[str, Any] | None:

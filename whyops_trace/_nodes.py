@@ -146,6 +146,15 @@ def build(
     return builder.finish(ended)
 
 
+def recorded_by(event: Mapping[str, Any]) -> str:
+    """Return the token of the process of this library that recorded an event; "" if its key does not say."""
+    for name in ("idempotencyKey", "run"):
+        own = _OWN_KEY.fullmatch(text_of(event.get(name)))
+        if own:
+            return own[1]
+    return ""
+
+
 class Record(NamedTuple):
     """The members of a record that place it, each with a type that can be relied on."""
 
@@ -166,15 +175,13 @@ class Record(NamedTuple):
     def of(cls, event: Mapping[str, Any], process: str) -> Record:
         """Return the members of *event*; one with a key of the user's is by the same process as the one before."""
         metadata = dict_of(event.get("metadata"))
-        run = text_of(event.get("run"))
-        own = _OWN_KEY.fullmatch(text_of(event.get("idempotencyKey"))) or _OWN_KEY.fullmatch(run)
         return cls(
             text_of(event.get("eventType")),
             _step(event.get("stepId")),
             _step(event.get("parentStepId")),
             _step(metadata.get("within")),
-            run,
-            own.group(1) if own else process,
+            text_of(event.get("run")),
+            recorded_by(event) or process,
             text_of(event.get("timestamp")),
             metadata,
             event.get("content"),

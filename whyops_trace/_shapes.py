@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -23,3 +24,13 @@ def dicts_of(value: Any) -> list[dict[str, Any]]:
 def text_of(value: Any) -> str:
     """Return a text as it is, an empty one for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def parsed(value: Any) -> Any:
+    """Return what a text that is JSON means; any other value, and a text that is not JSON, as it is."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+    return value

@@ -26,6 +26,8 @@ EXCERPT: Final = 120
 #: Tags of a trace that are kept in its summary, and bytes of its metadata, as JSON: every list of traces reads them.
 TAGS: Final = 100
 METADATA_BYTES: Final = 64 << 10
+#: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
+LOOP: Final = 3
 #: Event types that no WhyOps server sees.
 LOCAL: Final = frozenset({"step_end", "trace_end"})
 

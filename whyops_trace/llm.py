@@ -38,6 +38,13 @@ _BUILT_IN: Final = {
 _CALLS: Final = ("function_call", "custom_tool_call", *_BUILT_IN)
 #: Members under which a call says what the tool is given.
 _ARGUMENTS: Final = ("arguments", "input", "actions", "action", "operation")
+#: Reasons to stop, in lower case: of answers that are whole or want tools called, that a limit cut off, and that a
+#: filter or the model itself held back.
+DONE_REASONS: Final = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use", "function_call"})
+CUT_REASONS: Final = frozenset(
+    {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
+)
+FILTER_REASONS: Final = frozenset({"content_filter", "safety", "refusal", "guardrail_intervened"})
 #: Roles and item types under which a tool's result goes back to a model.
 TOOL_ROLES: Final = ("tool", "function")
 TOOL_ITEMS: Final = ("tool_result", *(f"{call}_output" for call in _CALLS))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from whyops_trace._excerpt import get, message_text
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._links import TRACE_ID_ARGUMENT, asked_arguments
 from whyops_trace._rules.exchanges import Exchanges, Turn
 from whyops_trace._rules.finding import Finding
 from whyops_trace._rules.views import View
@@ -127,12 +127,4 @@ def _said(turn: Turn) -> str:
 
 
 def _call(function: dict[str, Any]) -> list[Any]:
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            return [function.get("name"), arguments]
-    if isinstance(arguments, dict):
-        arguments = {name: value for name, value in arguments.items() if name != TRACE_ID_ARGUMENT}
-    return [function.get("name"), arguments]
+    return [function.get("name"), asked_arguments(function.get("arguments"))]

@@ -18,11 +18,10 @@ from typing import Any, Final, NamedTuple
 from whyops_trace._excerpt import counted, get
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
-from whyops_trace._shapes import list_of
+from whyops_trace._shapes import list_of, parsed
+from whyops_trace._summary import LOOP
 
 TOOL_CALLS: Final = ("tool_call_request", "tool_call_response")
-#: A tool that is asked for the same thing so often in a row is in a loop.
-LOOP: Final = 3
 #: So many errors in a row are a streak.
 STREAK: Final = 3
 #: Fewer values have no outliers.
@@ -382,9 +381,7 @@ def signature(request: View) -> str | None:
     arguments = get(function, "arguments")
     if arguments is None:
         arguments = get(calls[0], "arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
+    arguments = parsed(arguments)
     names = (get(function, "name"), get(calls[0], "name"))
     name = next(filter(_is_true, names), "unknown")
     try:

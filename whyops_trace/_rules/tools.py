@@ -12,8 +12,10 @@ from typing import Any, Final
 from whyops_trace._excerpt import problem, value
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
-from whyops_trace._rules.server import LOOP, loop, orphan, signature, unanswered
+from whyops_trace._rules.server import loop, orphan, signature, unanswered
 from whyops_trace._shapes import dicts_of, text_of
+from whyops_trace._summary import LOOP
+from whyops_trace.llm import TOOL_ROLES
 
 #: The same failure so often is no accident: two may be a hiccup and its retry.
 REPEATED: Final = 3
@@ -188,7 +190,7 @@ def _began(turn: Turn) -> int:
 def _answers(block: dict[str, Any]) -> str:
     """Return the id of the call that a message, or a part of one, answers; "" if it is no answer."""
     kind = text_of(block.get("type"))
-    if block.get("role") in ("tool", "function"):
+    if block.get("role") in TOOL_ROLES:
         return text_of(block.get("tool_call_id"))
     if kind == "tool_result":
         return text_of(block.get("tool_use_id"))

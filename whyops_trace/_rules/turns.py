@@ -12,6 +12,7 @@ from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._shapes import dict_of, text_of
+from whyops_trace.llm import CUT_REASONS
 
 T = TypeVar("T")
 
@@ -37,10 +38,6 @@ GROWING_TURNS: Final = 8
 GROWN_TIMES: Final = 4
 #: Tokens of a prompt below which growth costs little.
 LARGE_CONTEXT: Final = 20_000
-#: Reasons to stop that say the answer is not whole, as the providers call them.
-CUT: Final = frozenset(
-    {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
-)
 #: Parameters under which clients and frameworks take the address to ask.
 ADDRESSES: Final = ("base_url", "baseURL", "api_base", "api_url", "endpoint")
 
@@ -49,7 +46,7 @@ def cut_answers(found: Exchanges) -> Iterator[Finding]:
     """Yield answers that end where the model ran out of tokens; one with tool calls may ask for half of one."""
     for turn in found.turns:
         reason = text_of(get(turn.response.content, "finishReason")) if turn.response is not None else ""
-        if reason.lower() in CUT and not turn.wraps:
+        if reason.lower() in CUT_REASONS and not turn.wraps:
             limits = _limits(turn)
             yield Finding(
                 "ANSWER_CUT",

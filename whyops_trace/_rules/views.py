@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from whyops_trace._nodes import recorded_by
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace._summary import LOCAL
-
-#: A key, or run, made by the recorder: the token of its process, and a number.
-_OWN: Final = re.compile(r"([0-9a-f]{12})-\d+")
 
 
 class View(NamedTuple):
@@ -58,8 +55,6 @@ def views(events: Iterable[Mapping[str, Any]]) -> list[View]:
 
 def _view(event: Mapping[str, Any]) -> View:
     metadata = dict_of(event.get("metadata"))
-    run = text_of(event.get("run"))
-    own = _OWN.fullmatch(text_of(event.get("idempotencyKey"))) or _OWN.fullmatch(run)
     return View(
         kind=text_of(event.get("eventType")),
         step=_number(event.get("stepId")),
@@ -67,8 +62,8 @@ def _view(event: Mapping[str, Any]) -> View:
         within=_number(metadata.get("within")),
         span=text_of(event.get("spanId")),
         moment=_moment(event.get("timestamp")),
-        process=own[1] if own else "",
-        run=run,
+        process=recorded_by(event),
+        run=text_of(event.get("run")),
         trace_id=text_of(event.get("traceId")),
         metadata=metadata,
         content=event.get("content"),

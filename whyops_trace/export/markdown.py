@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from whyops_trace._excerpt import clean, dollars, duration, elapsed, excerpt, value
 from whyops_trace._nodes import Node
+from whyops_trace._shapes import parsed
 from whyops_trace.analysis import Finding
 from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, shortened
+from whyops_trace.llm import DONE_REASONS
 from whyops_trace.store import TraceSummary
 from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
-from whyops_trace.story.messages import decoded
 
 #: Characters that a token is taken to have.
 CHARACTERS: Final = 4
@@ -23,8 +24,6 @@ _LISTED: Final = 12
 _NAME: Final = 200
 #: Characters of an error that are always told.
 _ERROR: Final = 2_000
-#: Finish reasons that say nothing, in lower case.
-_USUAL: Final = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use", "function_call"})
 
 
 def markdown(summary: TraceSummary, story: Story, found: Sequence[Finding], max_tokens: int) -> str:
@@ -38,15 +37,11 @@ def markdown(summary: TraceSummary, story: Story, found: Sequence[Finding], max_
         max_tokens: How long the text may be, of four characters a token.
     """
     results: dict[str, ToolUse] = {}
-    uses = {use.node.step: use for section in story.sections for use in _uses(section)}
+    uses = {use.node.step: use for section in story.sections for use in section.uses}
     parts = [part for section in story.sections for part in _section(section, uses, results)]
     if parts:
         parts[0].vital = parts[-1].vital = True
     return fitted(_head(summary, story, found), parts, max_tokens * CHARACTERS)
-
-
-def _uses(section: Section) -> list[ToolUse]:
-    return [*(section.turn.tools if section.turn else ()), *section.tools]
 
 
 def _head(summary: TraceSummary, story: Story, found: Sequence[Finding]) -> Part:
@@ -94,7 +89,7 @@ def _finding(one: Finding) -> str:
 def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, ToolUse]) -> Iterator[Part]:
     """Yield the parts of a section; *results* are the calls whose results are told already, by the calls' ids."""
     where = f" in {inline(' > '.join(section.path))}" if section.path else ""
-    failed = any(use.error for use in _uses(section)) or any(node.error for node in section.others)
+    failed = any(use.error for use in section.uses) or any(node.error for node in section.others)
     if section.node is not None:
         yield Part([Piece(f"\n### Step {inline(section.node.name)}{where}{_facts(section.node)}\n")])
     elif section.turn is not None:
@@ -103,7 +98,7 @@ def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, Tool
         results.update({call.id: uses[call.step] for call in turn.calls if call.id and call.step in uses})
     else:
         yield Part([Piece(f"\n### Calls{where}\n")], vital=failed)
-    for use in _uses(section):
+    for use in section.uses:
         yield Part(list(_use(use)), vital=bool(use.error))
     for node in section.others:
         yield Part(list(_other(node)), vital=bool(node.error))
@@ -125,7 +120,7 @@ def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece
         yield from _text("assistant", turn.answer)
     if turn.error:
         yield Piece(f"FAILED: {_error(turn.error)}\n")
-    if turn.finish_reason and turn.finish_reason.lower() not in _USUAL:
+    if turn.finish_reason and turn.finish_reason.lower() not in DONE_REASONS:
         yield Piece(f"finish reason: {inline(turn.finish_reason)}\n")
     for call in turn.calls:
         if not call.step:
@@ -163,7 +158,7 @@ def _message(message: Message, results: dict[str, ToolUse]) -> Iterator[Piece]:
 
 def _says(text: str, result: Any) -> bool:
     """Whether a message says what a tool returned."""
-    return text == result or value(decoded(text)) == value(result)
+    return text == result or value(parsed(text)) == value(result)
 
 
 def _asked(call: Call, what: str = "asked for, and not called here:") -> Iterator[Piece]:

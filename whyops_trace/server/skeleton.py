@@ -15,7 +15,7 @@ import msgspec
 
 from whyops_trace._excerpt import milliseconds, shorten
 from whyops_trace.analysis import Finding
-from whyops_trace.story import Section, Story, ToolUse
+from whyops_trace.story import Section, Story
 from whyops_trace.tree import Node
 
 #: Nodes from which on what lies deep is left out; the skeleton of as many takes some 250 KB on the wire.
@@ -146,11 +146,6 @@ def outlined(found: Iterable[Finding]) -> list[list[Any]]:
     return [[one.code, one.severity, one.title, one.steps[:20]] for one in found]
 
 
-def uses(section: Section) -> list[ToolUse]:
-    """Return the tool calls that a section shows."""
-    return [*(section.turn.tools if section.turn else []), *section.tools]
-
-
 def children(story: Story, step: int) -> bytes:
     """Return what lies below the node of a step, to its last level, as JSON; its depths count from that node."""
     for row in walk(story.tree.nodes):
@@ -207,16 +202,16 @@ def _wanted(nodes: Iterable[Node]) -> tuple[set[int], dict[int, int]]:
 
 def _links(story: Story) -> dict[int, list[int]]:
     """Return for each call that tries another again, or is tried again, the steps of the two; 0 where there is none."""
-    made = (use for section in story.sections for use in uses(section))
+    made = (use for section in story.sections for use in section.uses)
     return {use.node.step: [use.retry_of, use.retried_by] for use in made if use.retry_of or use.retried_by}
 
 
 def _stamp(section: Section) -> int:
     """Return a number that changes, almost certainly, when something in a section does."""
     turn = section.turn
-    nodes = [section.node, turn.node if turn else None, *(use.node for use in uses(section)), *section.others]
+    nodes = [section.node, turn.node if turn else None, *(use.node for use in section.uses), *section.others]
     state: list[object] = [(node.step, node.status, node.latency_ms, node.answer) for node in nodes if node]
-    state += [(use.retry_of, use.retried_by) for use in uses(section)]
+    state += [(use.retry_of, use.retried_by) for use in section.uses]
     if turn:
         broken = turn.error or any(use.error for use in turn.tools)
         state += [turn.retry_of, turn.retried_by, turn.next if broken else ""]

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 
 from whyops_trace._excerpt import value
 from whyops_trace.server.rendering import visible
-from whyops_trace.server.skeleton import uses
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 from whyops_trace.tree import Node
 
@@ -43,7 +42,7 @@ def _cards(section: Section) -> Iterator[tuple[int, Iterator[str]]]:
         yield section.node.step, _node(section.node)
     if section.turn:
         yield section.turn.node.step, _turn(section.turn)
-    for use in uses(section):
+    for use in section.uses:
         yield use.node.step, _use(use)
     for other in section.others:
         yield other.step, _node(other)

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from whyops_trace._excerpt import value
 from whyops_trace.analysis import Finding
+from whyops_trace.llm import DONE_REASONS
 from whyops_trace.server.assets import Renderer
 from whyops_trace.server.readings import Reading
 from whyops_trace.server.rendering import SHOWN
-from whyops_trace.server.skeleton import uses
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 
 #: Events up to which the whole transcript is in the page, where Ctrl-F finds it and no script is needed.
@@ -27,8 +27,6 @@ CHUNK: Final = 900
 _LINE, _COLUMNS = 18, 110
 #: Lines of an indented value that are shown at once, about.
 _MEMBERS: Final = 40
-#: Finish reasons that say nothing: the model was done, or wants tools called.
-PLAIN: Final = frozenset({"", "stop", "end_turn", "tool_calls", "tool_use", "function_call", "completed"})
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,7 +76,7 @@ class Transcript:
             "base": self._base,
             "node": self._reading.node,
             "placed": self._placed,
-            "plain": PLAIN,
+            "plain": {"", *DONE_REASONS},
             "turns": self._turns,
             "turn_at": self._turn_at,
         }
@@ -109,7 +107,7 @@ def _height(section: Section) -> int:
     height += 30 * len(section.others)
     if section.turn:
         height += _turn_height(section.turn)
-    return height + sum(_tool_height(use) for use in uses(section))
+    return height + sum(_tool_height(use) for use in section.uses)
 
 
 def _turn_height(turn: Turn) -> int:

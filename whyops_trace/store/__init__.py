@@ -26,9 +26,9 @@ from whyops_trace.store.pruning import (
     used_bytes,
 )
 from whyops_trace.store.reading import Reader, StoredEvent
-from whyops_trace.store.selection import LOOP, Counts, Filter
+from whyops_trace.store.selection import Counts, Filter
 
-__all__ = ["LOOP", "MAX_AGE", "MAX_BYTES", "Counts", "Filter", "Store", "StoredEvent", "TraceSummary"]
+__all__ = ["MAX_AGE", "MAX_BYTES", "Counts", "Filter", "Store", "StoredEvent", "TraceSummary"]
 
 #: Seconds that a trace is kept after it was last written to, and bytes that all traces together may take.
 MAX_AGE, MAX_BYTES = Retention()

@@ -16,13 +16,12 @@ from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._database import Database
 from whyops_trace._excerpt import Tokens
 from whyops_trace._prices import cost, total
-from whyops_trace._summary import SUMMARY_COLUMNS, TraceSummary, from_columns
+from whyops_trace._summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
 from whyops_trace.store.intake import SLICE, marks
 from whyops_trace.store.schema import SCHEMA, UPGRADES
 from whyops_trace.store.selection import (
-    LOOP,
     Counts,
     Filter,
     conditions,

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-#: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
-LOOP: Final = 3
+from whyops_trace._summary import LOOP
+
 #: Seconds after its last event that a trace counts as running whose process nobody can look at.
 QUIET: Final = 300
 

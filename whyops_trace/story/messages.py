@@ -7,7 +7,6 @@ library's own ``user_message`` and ``tool_result`` events. What is none of these
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -16,7 +15,7 @@ import msgspec
 
 from whyops_trace import llm
 from whyops_trace._excerpt import get, value
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._links import asked_arguments
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace.story.turns import Call, Message
 
@@ -147,20 +146,8 @@ def read_answer(answer: Any) -> llm.Turn:
 def read_call(call: Mapping[str, Any]) -> Call:
     """Return a tool call that a model asked for, as it is recorded of an answer."""
     function = get(call, "function")
-    arguments = decoded(get(function, "arguments"))
-    if isinstance(arguments, dict) and TRACE_ID_ARGUMENT in arguments:  # what a WhyOps proxy adds
-        arguments = {name: given for name, given in arguments.items() if name != TRACE_ID_ARGUMENT}
+    arguments = asked_arguments(get(function, "arguments"))
     return Call(text_of(get(call, "id")), text_of(get(function, "name")), arguments)
-
-
-def decoded(arguments: Any) -> Any:
-    """Return arguments as JSON values; a text that is not JSON stays as it is."""
-    if isinstance(arguments, str):
-        try:
-            return json.loads(arguments)
-        except (ValueError, RecursionError):
-            pass
-    return arguments
 
 
 def _split(content: Any) -> tuple[str, list[Any]]:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from whyops_trace._excerpt import clean, counted, excerpt
 from whyops_trace._nodes import Node
+from whyops_trace.llm import CUT_REASONS, FILTER_REASONS
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
@@ -14,9 +15,6 @@ from whyops_trace.story.turns import Story, ToolUse, Turn
 
 #: Characters of an error in the status.
 _ERROR: Final = 160
-#: Finish reasons, in lower case, of answers that were cut off by a limit or a filter.
-LIMITS: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
-FILTERS: Final = frozenset({"content_filter", "safety", "refusal", "guardrail_intervened"})
 
 
 class Trouble(NamedTuple):
@@ -162,9 +160,9 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
         return f"cancelled: {failures}"
     reason = story.ended_reason.lower()
-    if reason in LIMITS:
+    if reason in CUT_REASONS:
         said = "cut off at the token limit"
-    elif reason in FILTERS:
+    elif reason in FILTER_REASONS:
         said = "stopped by a refusal or a filter"
     elif story.ended:
         said = "answered"

@@ -194,6 +194,11 @@ class Section:
     tools: list[ToolUse] = field(default_factory=list)
     others: list[Node] = field(default_factory=list)
 
+    @property
+    def uses(self) -> list[ToolUse]:
+        """All tool calls that it shows, those of its turn first."""
+        return [*(self.turn.tools if self.turn else ()), *self.tools]
+
 
 @dataclass(slots=True)
 class Why:

@@ -9,14 +9,14 @@ from typing import Final
 
 from whyops_trace._excerpt import clean, duration, excerpt, percent, shorten, value
 from whyops_trace._nodes import Node
+from whyops_trace._summary import LOOP
+from whyops_trace.llm import CUT_REASONS, FILTER_REASONS
 from whyops_trace.story.arrangement import Arrangement
-from whyops_trace.story.outcome import FILTERS, LIMITS, Failures, Trouble
+from whyops_trace.story.outcome import Failures, Trouble
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import Change, Story, ToolUse, Turn, Why, WhyKind
 
-#: Identical calls in a row that are a loop.
-_LOOP: Final = 3
 #: A prompt that grew by more than this share, and by at least that many tokens, jumped.
 _JUMP: Final = 0.5
 _JUMP_TOKENS: Final = 2_000
@@ -208,7 +208,7 @@ def _open(reader: _Reader) -> Iterator[Why]:
 def _loops(reader: _Reader) -> Iterator[Why]:
     """The same call with the same arguments, three times or more in a row."""
     for row in reader.arrangement.rows:
-        if len(row) < _LOOP:
+        if len(row) < LOOP:
             continue
         first, last = row[0], row[-1]
         turns = [one.turn.number for one in (first, last) if one.turn]
@@ -247,8 +247,8 @@ def _cuts(reader: _Reader) -> Iterator[Why]:
     """Answers that a limit or a filter cut off."""
     for turn in reader.arrangement.turns:
         reason = turn.finish_reason.lower()
-        if reason in LIMITS or reason in FILTERS:
-            by = "cut off at the token limit" if reason in LIMITS else "stopped by a refusal or a filter"
+        if reason in CUT_REASONS or reason in FILTER_REASONS:
+            by = "cut off at the token limit" if reason in CUT_REASONS else "stopped by a refusal or a filter"
             then, step = reader.went_on(turn)
             text = f"turn {turn.number} was {by} ({clean(turn.finish_reason)})"
             yield Why("cut", text, turn.node.answer or turn.node.step, then, step, bad=not step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 
@@ -29,6 +28,8 @@ def text_of(value: Any) -> str:
 def parsed(value: Any) -> Any:
     """Return what a text that is JSON means; any other value, and a text that is not JSON, as it is."""
     if isinstance(value, str):
+        import json  # which those who only record do without
+
         try:
             return json.loads(value)
         except (ValueError, RecursionError):

@@ -723,6 +723,8 @@ async def test_events_of_the_proxy_s_that_come_late_leave_one_finding(
         with sdk.trace("checkout-8841"):
             charge_card(1)
             await ask(made, question())
+            collector.wait_for(lambda: collector.held)
+            next_millisecond()  # of events that share one the steps count
             charge_card(2)
             sdk.flush_sync(PATIENCE)
             collector.let_emit()
@@ -811,7 +813,6 @@ async def test_a_server_that_is_down_does_not_hold_a_call_up(
             with sdk.trace("checkout-8841"):
                 charge_card(1)
                 await ask(made, "One?")
-                next_millisecond()  # of events that share one the steps count
                 charge_card(2)
                 monkeypatch.setattr(_link, "WAIT", PATIENCE * 2)
                 await in_time(made)

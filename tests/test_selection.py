@@ -197,16 +197,3 @@ def test_records_of_all_traces_are_read_in_slices(store: Store) -> None:
     assert [event.number for event in [*first, *rest]] == [1, 2, 3, 4, 6]
     assert (rest[-1].type, rest[-1].step, rest[-1].key) == ("error", 1, f"{TOKEN}-1")
     assert '"content":{"n":5}' in rest[-1].line
-
-
-def test_traces_that_were_written_to_lately(tmp_path: Path) -> None:
-    """The latest first."""
-    clock = ManualClock()
-    store = Store(tmp_path / "traces.db", clock=clock)
-    for trace in "abc":
-        store.ingest((TOKEN, [Process(trace=trace).line("error", 1)]))
-        clock.advance(10)
-
-    assert store.recent_trace_ids(25) == ["c", "b"]
-    assert store.recent_trace_ids(5) == []
-    store.close()

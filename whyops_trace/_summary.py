@@ -157,10 +157,10 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         elif kind in ("llm_response", "embedding_response"):
             self._add_answer(kind, record)
         elif kind == "user_message" and not self.asked:
-            self.asked = excerpt(question(_decoded(record.content)), EXCERPT)
+            self.asked = excerpt(question(decoded(record.content)), EXCERPT)
         elif kind == "error":
             self.errors += 1
-            self._add_failure(_decoded(record.content))
+            self._add_failure(decoded(record.content))
         elif kind == "tool_call_response":
             self._add_result(record)
         elif kind in LOCAL:
@@ -195,13 +195,13 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         self.cache_creation_tokens += counts.cache_creation
         if kind == "llm_response":
             self.llm_responses += record.metadata.wraps is not True
-            said = excerpt(answer(_decoded(record.content)), EXCERPT)
+            said = excerpt(answer(decoded(record.content)), EXCERPT)
             if said:
                 self.ended_with, self.failed = said, False
 
     def _add_result(self, record: Record) -> None:
         if b'"error":{' in bytes(record.content):
-            error = failure(get(_decoded(record.content), "toolResults"))
+            error = failure(get(decoded(record.content), "toolResults"))
             if error is not None:  # there may be no event that tells of it, if it was recorded by hand
                 self.errors = max(self.errors, 1)
                 self._add_failure(error)
@@ -210,7 +210,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         if record.metadata.outcome == "error":
             self.errors = max(self.errors, 1)
             if kind == "trace_end":
-                self._add_failure(get(_decoded(record.content), "error"))
+                self._add_failure(get(decoded(record.content), "error"))
         elif kind == "trace_end":
             self.failed = False
 
@@ -280,9 +280,9 @@ def from_columns(row: Sequence[Any]) -> TraceSummary:
     return summary
 
 
-def _decoded(content: msgspec.Raw) -> object:
-    """Return a content as plain values, None where it holds numbers that no float can hold."""
+def decoded(raw: msgspec.Raw) -> object:
+    """Return a part of a record as plain values, None where it holds numbers that no float can hold."""
     try:
-        return msgspec.json.decode(content)
-    except msgspec.DecodeError:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
         return None

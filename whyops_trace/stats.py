@@ -23,7 +23,7 @@ import msgspec
 from whyops_trace._excerpt import Tokens, elapsed, failure, get, number
 from whyops_trace._prices import cost
 from whyops_trace._shapes import dicts_of, text_of
-from whyops_trace._summary import TraceSummary
+from whyops_trace._summary import TraceSummary, decoded
 from whyops_trace.store import Store
 
 __all__ = ["Figures", "Stats", "gather", "percentile"]
@@ -189,7 +189,7 @@ def _read(line: str) -> _Seen | None:
 
 def _tool(record: _Record) -> str:
     name = text_of(record.metadata.tool)
-    calls = () if name else dicts_of(get(_decoded(record.content), "toolCalls"))
+    calls = () if name else dicts_of(get(decoded(record.content), "toolCalls"))
     return name or ", ".join(text_of(call.get("name")) for call in calls) or _UNKNOWN
 
 
@@ -197,14 +197,7 @@ def _failed(record: _Record) -> bool:
     if record.metadata.outcome is not None:
         return bool(record.metadata.outcome == "error")
     told = b'"error"' in bytes(record.content)  # most answers need not be decoded
-    return told and failure(get(_decoded(record.content), "toolResults")) is not None
-
-
-def _decoded(content: msgspec.Raw) -> object:
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    return told and failure(get(decoded(record.content), "toolResults")) is not None
 
 
 class _Group:

@@ -20,10 +20,9 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._summary import LOCAL
 from whyops_trace.recorder import capture
 
-#: Records that stay on the machine.
-LOCAL_TYPES: Final = frozenset({"step_end", "trace_end"})
 #: Members of a record that a WhyOps server does not read.
 LOCAL_MEMBERS: Final = frozenset({"run", "given", "for", "end"})
 
@@ -49,7 +48,7 @@ def capture_events(*, local: bool = False) -> Iterator[list[dict[str, Any]]]:
             return
         if local:
             events.append(event)
-        elif event["eventType"] not in LOCAL_TYPES:
+        elif event["eventType"] not in LOCAL:
             events.append({name: value for name, value in event.items() if name not in LOCAL_MEMBERS})
 
     before = capture(collect)

@@ -126,16 +126,10 @@ def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
         store.delete_all(more)
         trace_ids = [*trace_ids, *more]
     if trace_ids:
-        _forget_words(store.path.parent)
+        from whyops_trace.server.search import delete_index  # no other command should wait for it
+
+        delete_index(store.path.parent)
     return trace_ids
-
-
-def _forget_words(home: Path) -> None:
-    """Delete the viewer's index, which holds the words of all traces; it makes a new one of those that are left."""
-    from whyops_trace.server.search import SEARCH_FILE  # no other command should wait for it
-
-    for ending in ("-wal", "-shm", ""):
-        (home / f"{SEARCH_FILE}{ending}").unlink(missing_ok=True)
 
 
 def _preview(chosen: Sequence[TraceSummary], *, err: bool) -> None:

@@ -16,13 +16,13 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import click
 
 from whyops_trace._streams import at_hand
 from whyops_trace.commands.common import home_option, stored_traces
 from whyops_trace.commands.serving import forget, note, running
+from whyops_trace.server import trace_url
 
 _PORT: Final = 8765
 #: Characters a key has at least: whoever reaches the server can guess as often as he likes.
@@ -197,7 +197,7 @@ def _path(home: Path, trace: str | None) -> str:
     if trace is None:
         return "/"
     with stored_traces(home) as store:
-        return f"/t/{quote(store.resolve(trace), safe='', errors='replace')}"
+        return trace_url(store.resolve(trace))
 
 
 def _open(url: str) -> None:

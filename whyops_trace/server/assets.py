@@ -9,7 +9,6 @@ import mimetypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -74,11 +73,6 @@ class Assets:
             return Response(status_code=304, headers=headers)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(content, headers=headers, media_type=kind)
-
-
-def trace_url(trace_id: str) -> str:
-    """Return the address of the page of a trace."""
-    return f"/t/{quote(trace_id, safe='', errors='replace')}"
 
 
 class Renderer:

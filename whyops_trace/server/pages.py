@@ -19,7 +19,8 @@ from starlette.routing import Route
 from whyops_trace._excerpt import elapsed
 from whyops_trace._summary import LOOP
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
-from whyops_trace.server.assets import Renderer, trace_url
+from whyops_trace.server import trace_url
+from whyops_trace.server.assets import Renderer
 from whyops_trace.server.query import Query, Term, parse
 from whyops_trace.server.search import Index
 from whyops_trace.store import Counts, Store, TraceSummary

@@ -226,9 +226,14 @@ class Index:
             name = getattr(error.__cause__, "sqlite_errorname", "")
             if not name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
                 raise
-        for ending in ("", "-wal", "-shm"):
-            self._database.path.with_name(SEARCH_FILE + ending).unlink(missing_ok=True)
+        delete_index(self._database.path.parent)
         return action()
+
+
+def delete_index(home: Path) -> None:
+    """Delete the index of a home, which holds the words of all traces; a new one is made of those that are left."""
+    for ending in ("-wal", "-shm", ""):
+        (home / (SEARCH_FILE + ending)).unlink(missing_ok=True)
 
 
 def _trace_numbers(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from msgspec import Raw
 from whyops_trace._excerpt import elapsed, get, number
 from whyops_trace._prices import cost
 from whyops_trace._shapes import dict_of, text_of
+from whyops_trace._summary import decoded
 from whyops_trace.store import Store, StoredEvent, TraceSummary
 from whyops_trace.store.agents import AgentVersion
 
@@ -188,7 +189,7 @@ def _details(events: Sequence[StoredEvent], included: Collection[str]) -> Iterat
     highest = 0
     following = [*(record.timestamp for record in records[1:]), None]
     for event, record, then in zip(events, records, following, strict=True):
-        metadata, content = (_decoded(raw) for raw in (record.metadata, record.content))
+        metadata, content = (decoded(raw) for raw in (record.metadata, record.content))
         latency = number(get(metadata, "latencyMs"))
         if event.type == "tool_call_request":
             asked[text_of(record.span_id)] = record.timestamp
@@ -237,7 +238,7 @@ def _models(events: Sequence[StoredEvent]) -> list[Json]:
     for event in events:
         if event.type in ("llm_response", "embedding_response"):
             record = _records.decode(event.line)
-            turns.append((dict_of(_decoded(record.metadata)), record.timestamp))
+            turns.append((dict_of(decoded(record.metadata)), record.timestamp))
     last = {text_of(metadata.get("model")): place for place, (metadata, _) in enumerate(turns)}
     by_model = sorted(turns, key=lambda turn: last[text_of(turn[0].get("model"))])
     return [
@@ -272,11 +273,3 @@ def _model(name: str, turns: Sequence[tuple[Mapping[str, Any], Any]], *, is_last
 def _count(usage: object, names: Sequence[str]) -> int | None:
     found = (get(usage, name) for name in names)
     return next((count for count in found if type(count) is int and 0 <= count < 2**53), None)
-
-
-def _decoded(raw: Raw) -> object:
-    """Return a payload as plain values, None where it holds numbers that no float can hold."""
-    try:
-        return msgspec.json.decode(raw)
-    except msgspec.DecodeError:
-        return None

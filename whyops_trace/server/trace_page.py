@@ -15,7 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
-from whyops_trace.server.assets import Renderer, trace_url
+from whyops_trace.server import trace_url
+from whyops_trace.server.assets import Renderer
 from whyops_trace.server.readings import Reading, Readings
 from whyops_trace.server.rendering import in_script
 from whyops_trace.server.routing import RawRoute

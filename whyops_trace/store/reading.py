@@ -16,7 +16,7 @@ from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._database import Database
 from whyops_trace._excerpt import Tokens
 from whyops_trace._prices import cost, total
-from whyops_trace._summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
+from whyops_trace._summary import LOCAL, LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
 from whyops_trace.store.intake import SLICE, marks
@@ -40,7 +40,10 @@ _TURNS_OF_TRACE: Final = (
 
 #: The records of a trace, and the order they are read in.
 _RECORDS: Final = "FROM events WHERE trace = (SELECT id FROM traces WHERE trace_id = ?)"
-_ORDER: Final = "ORDER BY step, type IN ('step_end', 'trace_end'), id"
+_LOCAL: Final = f"({', '.join(map(repr, sorted(LOCAL)))})"
+_ORDER: Final = f"ORDER BY step, type IN {_LOCAL}, id"
+#: The columns of a :class:`StoredEvent`.
+_STORED_EVENT: Final = "events.id, trace_id, step, type, key, payload"
 
 
 class StoredEvent(NamedTuple):
@@ -276,7 +279,7 @@ class Reader:
             StoreError: if the file cannot be read.
         """
         rows = self._database.rows(
-            "SELECT events.id, trace_id, step, type, key, payload FROM events JOIN traces ON traces.id = trace"
+            f"SELECT {_STORED_EVENT} FROM events JOIN traces ON traces.id = trace"  # noqa: S608 - no values in it
             " WHERE events.id > ? ORDER BY events.id LIMIT ?",
             number,
             limit,
@@ -298,9 +301,9 @@ class Reader:
         which = "TRUE" if trace_id is None else "trace = (SELECT id FROM traces WHERE trace_id = ?)"
         values = () if trace_id is None else (trace_id,)
         order = "id DESC" if trace_id is None else "timestamp DESC, step DESC, id DESC"
-        events = f"FROM events WHERE {which} AND type NOT IN ('step_end', 'trace_end')"
+        events = f"FROM events WHERE {which} AND type NOT IN {_LOCAL}"
         rows = self._database.rows(
-            "SELECT events.id, trace_id, step, type, key, payload"  # noqa: S608 - no values in it
+            f"SELECT {_STORED_EVENT}"  # noqa: S608 - no values in it
             f" FROM (SELECT id AS number {events} ORDER BY {order} LIMIT ? OFFSET ?)"
             " CROSS JOIN events ON events.id = number CROSS JOIN traces ON traces.id = trace",
             *values,
@@ -379,19 +382,6 @@ class Reader:
         with self._database.session() as connection:
             statement = f"SELECT payload {_RECORDS} AND type IN {marks(len(types))}"
             return [read(line) for (line,) in connection.execute(statement, (trace_id, *types))]
-
-    def recent_trace_ids(self, since_seconds: float) -> list[str]:
-        """
-        Return the ids of the traces that were stored to in the last seconds, the latest first.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        rows = self._database.rows(
-            "SELECT trace_id FROM traces WHERE stored_at >= ? ORDER BY stored_at DESC, id DESC",
-            self._now() - since_seconds,
-        )
-        return [trace_id for (trace_id,) in rows]
 
     def version(self) -> int:
         """

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
+# The tables that format 3 brought.
+_OF_FORMAT_3: Final = """
+CREATE TABLE deleted (
+    trace INTEGER NOT NULL,
+    event INTEGER NOT NULL
+);
+INSERT INTO deleted VALUES (0, 0);
+CREATE TABLE agents (
+    version_id TEXT PRIMARY KEY,
+    agent_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    UNIQUE (name, hash)
+) WITHOUT ROWID;
+"""
+
 # The columns of `traces` between the first five and the last two are the fields of TraceSummary, in their order.
 # `last_call` and `alike` are how far a row of equal tool calls has got.
 #
@@ -13,7 +31,8 @@ from typing import Final
 # Each format has more columns in a table that every batch is inserted into by position. So a process that opened the
 # file when it had an earlier one can no longer insert, and what it records waits in its journal for one of a newer
 # version.
-SCHEMA: Final = """
+SCHEMA: Final = (
+    """
 CREATE TABLE traces (
     id INTEGER PRIMARY KEY,
     last_step INTEGER NOT NULL,
@@ -71,21 +90,9 @@ CREATE TABLE processes (
     token TEXT PRIMARY KEY,
     ended_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE deleted (
-    trace INTEGER NOT NULL,
-    event INTEGER NOT NULL
-);
-INSERT INTO deleted VALUES (0, 0);
-CREATE TABLE agents (
-    version_id TEXT PRIMARY KEY,
-    agent_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    made_at INTEGER NOT NULL,
-    UNIQUE (name, hash)
-) WITHOUT ROWID;
 """
+    + _OF_FORMAT_3
+)
 
 # In SQL alone: a Python function would take the GIL for each record, which a busy thread gives away slowly.
 _ADD_TURNS: Final = """
@@ -133,18 +140,7 @@ UPDATE traces SET open_calls = max(0, (SELECT coalesce(sum(CASE
     WHEN type IN ('llm_response', 'error') THEN -1
     ELSE 0
 END), 0) FROM events WHERE trace = traces.id AND json_valid(payload)));
-CREATE TABLE deleted (trace INTEGER NOT NULL, event INTEGER NOT NULL);
-INSERT INTO deleted VALUES (0, 0);
-CREATE TABLE agents (
-    version_id TEXT PRIMARY KEY,
-    agent_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    metadata TEXT NOT NULL,
-    made_at INTEGER NOT NULL,
-    UNIQUE (name, hash)
-) WITHOUT ROWID;
 """
 
 #: What brings a file of format 1 to format 2, and from there to format 3.
-UPGRADES: Final = (_ADD_TURNS, _ADD_LOOPS)
+UPGRADES: Final = (_ADD_TURNS, _ADD_LOOPS + _OF_FORMAT_3)

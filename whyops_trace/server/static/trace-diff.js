@@ -10,7 +10,7 @@ const LINES = 4000; // that are compared; what two prompts begin and end with al
 const EDITS = 1500;
 
 /** Lines of a common subsequence: pairs of a sign and a line. Myers's algorithm, given up when too much differs. */
-export const compared = (before, after) => {
+const compared = (before, after) => {
   let start = 0;
   while (start < before.length && start < after.length && before[start] === after[start]) start++;
   let [endBefore, endAfter] = [before.length, after.length];

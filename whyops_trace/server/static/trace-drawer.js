@@ -78,7 +78,7 @@ const copied = async (text, what) => {
 };
 
 /** Copy a text, and say so on the button for a moment. */
-export const copying = (text, what) => {
+const copying = (text, what) => {
   const button = make("button", { type: "button", class: "quiet" }, "copy");
   button.addEventListener("click", async () => {
     button.textContent = (await copied(text(), what)) ? "copied" : "not copied";

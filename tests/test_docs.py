@@ -186,6 +186,20 @@ def test_every_command_with_its_options_is_explained() -> None:
     assert missing == []
 
 
+def test_every_command_has_an_example_and_what_looks_at_traces_has_json() -> None:
+    """In its help, and on the page of the command line."""
+    context = click.Context(main)
+    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    asked = re.findall(r"whyops-trace (\w+)", "".join(blocks(DOCS / "cli.md", "sh")))
+    json = {name for name, command in commands.items() if any("--json" in one.opts for one in command.params)}
+
+    assert all(
+        f"Example: whyops-trace {name}" in (command.epilog or "") for name, command in commands.items()
+    )
+    assert set(commands) - set(asked) == set()
+    assert set(commands) - json == {"demo", "journal"}
+
+
 def test_an_unknown_option_names_the_known_ones() -> None:
     """The documentation can be looked up from the error."""
     with pytest.raises(UnknownOptionError) as raised:

@@ -198,6 +198,13 @@ def test_the_policy_knows_the_import_map_of_the_page(client: httpx.Client) -> No
     assert Assets().import_map_hash in client.get("/").headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/", "/t/x", "/t/x/skeleton", "/t/x/events/1", "/live", "/t/x/live"])
+def test_pages_only_show(client: httpx.Client, path: str, method: str) -> None:
+    """Whoever wants to delete something uses the command line."""
+    assert client.request(method, path).status_code == 405
+
+
 @pytest.mark.parametrize(
     "path",
     ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd", "/static/..%5capp.py",

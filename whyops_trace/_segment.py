@@ -14,10 +14,9 @@ shows itself. What is in the page cache outlives the process, so nothing is ever
 Writing goes through a memory map, which keeps the GIL, where a system call gives it up to any busy thread for
 milliseconds. Where a map cannot be trusted, :class:`WrittenSegment` writes each record to the file as well.
 
-No lock is taken to append or to read. One thread at a time appends (it holds the recorder's lock): it stores
-the line, then publishes it by storing :attr:`Segment.end`, and readers look at nothing behind ``end``. Other
-threads see the stores in this order. Between the two the interpreter neither switches threads nor runs a
-signal handler, so an interrupt leaves no half of a record either.
+No lock is taken to write or to read. One thread at a time writes (it holds the recorder's lock), at the map's
+own position: the line is copied, then the position moves behind it, all in one call that keeps the GIL, so an
+interrupt leaves no half of a record. Readers look at nothing behind that position, :attr:`Segment.end`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import mmap
 import os
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -149,7 +149,6 @@ class Segment:
         path: The file; None if the segment lives only in memory.
 
     Attributes:
-        end: Offset behind the last complete record that this process knows.
         sealed: Whether nothing will be appended any more. Ask before a :meth:`read` that returns nothing, not
             after it, to know that there is nothing more to come.
         adopted: Whether another process began it.
@@ -157,12 +156,12 @@ class Segment:
 
     __slots__ = (
         "__weakref__",
+        "_end",
         "_gone",
         "_memory",
         "_reason",
         "_slots",
         "adopted",
-        "end",
         "header",
         "path",
         "sealed",
@@ -172,6 +171,8 @@ class Segment:
 
     def __init__(self, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None) -> None:
         self._memory = memory
+        memory.seek(PAGE)
+        self._end = PAGE
         self._gone = False
         self._reason: DropReason | None = None
         self._slots = {name: SLOTS + SLOT.size * index for index, name in enumerate(header.destinations)}
@@ -179,7 +180,6 @@ class Segment:
         self.totals = totals
         self.path = path
         self.size = len(memory)
-        self.end = PAGE
         self.sealed = False
         self.adopted = False
 
@@ -191,20 +191,17 @@ class Segment:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or 'in memory'}>"
 
-    def append(self, line: bytes) -> bool:
-        """
-        Add a record, unless there is no room.
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        """Adds one line of JSON with its newline; raises :class:`ValueError` if there is no room for it."""
+        return self._memory.write
 
-        Args:
-            line: One line of JSON with its newline.
-        """
-        start = self.end
-        end = start + len(line)
-        if end > self.size:
-            return False
-        self._memory[start:end] = line
-        self.end = end
-        return True
+    @property
+    def end(self) -> int:
+        """Offset behind the last complete record that this process knows."""
+        with contextlib.suppress(ValueError):  # released
+            self._end = self._memory.tell()
+        return self._end
 
     def read(self, destination: str, limit: int = CHUNK) -> tuple[list[bytes], int]:
         """
@@ -288,7 +285,7 @@ class Segment:
             JournalError: if a cursor is where no record begins.
         """
         self.sealed = self.adopted = True
-        self.end = self._last_newline(self._first_nul()) + 1
+        self._memory.seek(self._last_newline(self._first_nul()) + 1)
         for destination in self._slots:
             cursor, counts = self._slot(destination)
             # The file has been cut, or nobody is there any more.
@@ -370,11 +367,12 @@ class Segment:
             path: What the file is called now.
         """
         with self.totals.lock:
+            written = self.end
             memory, self._memory = self._memory, _CLOSED
             self.sealed = self._gone = True
         memory[:PAGE] = header.encode().ljust(PAGE, b"\0")
-        for start in range(PAGE, self.end, len(ZEROS)):
-            end = min(start + len(ZEROS), self.end)
+        for start in range(PAGE, written, len(ZEROS)):
+            end = min(start + len(ZEROS), written)
             memory[start:end] = ZEROS[: end - start]
         return Segment(memory, header, self.totals, path)
 
@@ -393,6 +391,7 @@ class Segment:
 
     def abandon(self) -> None:
         """Close what a forked child inherited, without a lock, which no thread may be left to give back."""
+        self._end = self.end
         self._memory.close()
 
 
@@ -413,12 +412,15 @@ class WrittenSegment(Segment):
         super().__init__(memory, header, totals, path)
         self._descriptor = descriptor
 
-    def append(self, line: bytes) -> bool:
-        """Add a record to the file and the memory; a file that does not take it is sealed."""
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        """Adds a record to the file and the memory; a file that does not take it is sealed."""
+        return self._write
+
+    def _write(self, line: bytes) -> None:
         start = self.end
-        end = start + len(line)
-        if end > self.size or self.sealed:
-            return False
+        if start + len(line) > self.size or self.sealed:
+            raise ValueError("no room")
         try:
             complete = os.pwrite(self._descriptor, line, start) == len(line)
         except OSError as error:
@@ -431,10 +433,8 @@ class WrittenSegment(Segment):
             raise
         if not complete:
             self.sealed = True
-            return False
-        self._memory[start:end] = line
-        self.end = end
-        return True
+            raise ValueError("not written")
+        self._memory.write(line)
 
     def page_out(self) -> None:
         """Do nothing: this memory is nowhere else."""

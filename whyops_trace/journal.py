@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -117,7 +117,7 @@ class Journal:
         self.lock = threading.RLock()
         self._own = Totals()
         self._adopted = Totals()
-        self._current: Segment | None = None
+        self._leave_segment()
         self._next_size = FIRST_SIZE
         self._spares: deque[Segment] = deque()
         self._serial = 0
@@ -140,8 +140,14 @@ class Journal:
             line: One line of JSON with its newline.
         """
         self.emitted += 1
-        if self._current is None or not self._current.append(line):
+        try:
+            self._write(line)
+        except ValueError:
             self._rotate(line)
+
+    def _leave_segment(self) -> None:
+        self._current: Segment | None = None
+        self._write: Callable[[bytes], object] = _has_no_room
 
     def _rotate(self, line: bytes) -> None:
         """Append to a new segment: the spare, else a file made now, else memory."""
@@ -149,18 +155,21 @@ class Journal:
             self._current.sealed = True
             if len(self.segments) > MAPPED and self._current.path is not None:
                 self._current.page_out()
-            self._current = None
+            self._leave_segment()
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):
             segment = make(needed)
             if segment is None:
                 continue
-            if segment.append(line):
-                self._next_size = SIZE
-                self.segments.append(segment)
-                self._current = segment
-                return
-            segment.remove()
+            try:
+                segment.write(line)
+            except ValueError:
+                segment.remove()
+                continue
+            self._next_size = SIZE
+            self.segments.append(segment)
+            self._current, self._write = segment, segment.write
+            return
         warn_once(
             f"journal: {self._stream}: no room",
             "A record of %d bytes fits nowhere and is dropped.",
@@ -368,7 +377,7 @@ class Journal:
         that comes later starts a new segment.
         """
         with self.lock:
-            self._current = None
+            self._leave_segment()
             self._next_size = FIRST_SIZE
             while self._spares:
                 self._spares.pop().remove()
@@ -386,6 +395,11 @@ class Journal:
                         lost,
                     )
             self.segments.clear()
+
+
+def _has_no_room(line: bytes) -> None:
+    """Stand for the current segment where there is none."""
+    raise ValueError
 
 
 def segments_in(

@@ -71,16 +71,17 @@ from strategies import (
 )
 
 from whyops_trace import _json
-from whyops_trace._json import CHANGING, CIRCULAR, TOO_DEEP, TOO_MANY, encode, plain, string
+from whyops_trace._json import CHANGING, CIRCULAR, TOO_DEEP, TOO_MANY, encoder, plain, string
 from whyops_trace._objects import name_of
 from whyops_trace.processors import REDACTED, Redactor
 
 hides = Redactor().hides
+encode = encoder(hides)
 
 
 def decoded(value: object) -> Any:
     """Return what a reader of the encoded value gets, after checking that it is one safe line."""
-    line = encode(value, hides)
+    line = encode(value)
 
     assert type(line) is bytes
     assert b"\n" not in line
@@ -138,7 +139,7 @@ def test_json_values_arrive_as_they_were_but_for_mending(value: Any) -> None:
 @given(python_values)
 def test_any_value_is_encoded_and_both_forms_agree(value: Any) -> None:
     """Objects of many kinds, nested in one another, become one line that says the same as the plain copy."""
-    line = encode(value, hides)
+    line = encode(value)
     copy = plain(value, hides)
 
     assert json.loads(line) == copy
@@ -152,7 +153,7 @@ def test_any_value_is_encoded_and_both_forms_agree(value: Any) -> None:
 def test_a_string_is_encoded_as_it_is_inside_a_value(text: str) -> None:
     """The names that a record's own fields hold are mended like any other text."""
     assert json.loads(string(text)) == mended(text)
-    assert string(text) == encode(text, hides)
+    assert string(text) == encode(text)
 
 
 def test_ordinary_values_are_encoded_without_a_copy() -> None:
@@ -507,8 +508,8 @@ def test_depth_is_bounded(wrap: Callable[[object], object], leaf: object) -> Non
     """64 containers in one another are kept, and one more is named, whether or not there is something to mend."""
     value = functools.reduce(lambda inner, _: wrap(inner), range(_json.MAX_DEPTH), leaf)
 
-    assert TOO_DEEP.encode() not in encode(value, hides)
-    assert encode(wrap(value), hides).count(TOO_DEEP.encode()) == 1
+    assert TOO_DEEP.encode() not in encode(value)
+    assert encode(wrap(value)).count(TOO_DEEP.encode()) == 1
 
 
 def test_endless_depth_is_bounded() -> None:
@@ -517,7 +518,7 @@ def test_endless_depth_is_bounded() -> None:
     for _ in range(100_000):
         deep = [deep]
 
-    assert encode(deep, hides) == b"[" * _json.MAX_DEPTH + b'"[too deep]"' + b"]" * _json.MAX_DEPTH
+    assert encode(deep) == b"[" * _json.MAX_DEPTH + b'"[too deep]"' + b"]" * _json.MAX_DEPTH
 
 
 def test_mended_copies_are_bounded() -> None:
@@ -760,9 +761,9 @@ def test_interrupts_pass() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode({"k": 1}, interrupted)
+        encoder(interrupted)({"k": 1})
     with pytest.raises(KeyboardInterrupt):
-        encode({"k": {1}}, interrupted)
+        encoder(interrupted)({"k": {1}})
 
 
 @pytest.mark.parametrize(
@@ -789,11 +790,11 @@ def test_a_stack_nearly_used_up(value: object, caplog: pytest.LogCaptureFixture)
             call()
         except RecursionError:
             return
-        answers.append(encode(value, hides))
+        answers.append(encode(value))
 
     dive()
 
-    assert encode(value, hides) == answers[-1]
+    assert encode(value) == answers[-1]
     assert b'"[too deep]"' in answers
     assert all(json.loads(answer) for answer in answers)
     assert caplog.records == []
@@ -846,7 +847,7 @@ def test_a_container_that_changes_whenever_it_is_read() -> None:
     Restless()
     gc.set_threshold(1)
     try:
-        line = encode(table, hides)
+        line = encode(table)
     finally:
         gc.set_threshold(*threshold)
         left.clear()

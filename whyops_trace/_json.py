@@ -11,7 +11,7 @@ Guarantees of both paths:
   the descriptors of builtin bases, slots, and the genuine instance ``__dict__``. A lazy proxy stays unresolved, a
   mock records nothing, an iterator keeps its items. Classes are told apart by identity alone, because a metaclass
   can override even ``==`` and ``hash`` of a class.
-- What stands under the name of a secret is replaced, at any depth.
+- What stands under the name of a secret, or has the form of one, is replaced, at any depth.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 
 from whyops_trace._guard import guarded
 from whyops_trace._objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
+from whyops_trace._redaction import redacted
 
 CIRCULAR: Final = "[circular]"
 TOO_DEEP: Final = "[too deep]"
@@ -42,31 +43,38 @@ _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def encode(value: object, hides: Callable[[str], bool]) -> bytes:
+def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
     """
-    Return a value as JSON: one line of UTF-8, without NUL.
+    Return a function that encodes any value as JSON: one line of UTF-8, without NUL and without secrets.
 
     Args:
-        value: Anything at all.
         hides: Tells of the key of a mapping, or the name of an attribute, whether its value is a secret.
     """
-    try:
-        kind = type(value)
-        if kind is dict or kind is list or kind is tuple:
-            flawless = _is_flawless(value, hides, 1)
-        elif type(value) is str:
-            flawless = "\0" not in value
-        else:
-            flawless = _is_flawless((value,), hides, 0)
-        if flawless:
-            return _encode(value)
-    except (RuntimeError, TypeError, ValueError):
-        # A lone surrogate, a stack nearly used up, or a container that another thread changes right now.
-        pass
-    try:
-        return _encode(plain(value, hides))
-    except RecursionError:
-        return b'"[too deep]"'
+
+    def encode(value: object) -> bytes:
+        try:
+            kind = type(value)
+            if kind is dict or kind is list or kind is tuple:
+                flawless = _is_flawless(value, hides, 1)
+            elif type(value) is str:
+                flawless = "\0" not in value
+            else:
+                flawless = _is_flawless((value,), hides, 0)
+            if flawless:
+                return redacted(_encode(value))
+        except (RuntimeError, TypeError, ValueError):
+            # A lone surrogate, a stack nearly used up, or a container that another thread changes right now.
+            pass
+        try:
+            return redacted(_encode(plain(value, hides)))
+        except RecursionError:
+            return b'"[too deep]"'
+
+    return encode
+
+
+#: Encodes what the user says of a program rather than what runs through it: no name in it stands for a secret.
+encode: Final = encoder(lambda _: False)
 
 
 def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) -> Any:

@@ -64,7 +64,7 @@ def _tool(index: int, tool: Any) -> AgentTool:
 
 def _schema(where: str, schema: Any) -> str:
     if isinstance(schema, Mapping):
-        return _json.encode(schema, lambda _: False).decode()
+        return _json.encode(schema).decode()
     return _text(where, schema or ANY_SCHEMA)
 
 

@@ -10,7 +10,6 @@ from whyops_trace._assembly import assemble, first_token
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
-from whyops_trace._redaction import redacted
 from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
@@ -40,7 +39,7 @@ class Tool(CallSite):
             self.require(self._id_parameter)
         self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
         self.keeps_short = self.capture_output and self.accumulate is None
-        name = redacted(_json.string(self.name))
+        name = _json.encode(self.name)
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
         self._metadata = b',"tool":%b' % name + self.metadata
@@ -123,7 +122,7 @@ class Llm(CallSite):
         self._model: str = options.get("model") or ""
         self._provider: str = options.get("provider") or ""
         self._extract: Callable[[Any], Any] | None = options.get("extract")
-        self._function = b',"function":' + redacted(_json.string(self.name)) + self.metadata
+        self._function = b',"function":' + _json.encode(self.name) + self.metadata
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         call = super()._open(named, run)

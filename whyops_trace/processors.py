@@ -16,7 +16,6 @@ import msgspec
 
 from whyops_trace import _json
 from whyops_trace._objects import REDACTED
-from whyops_trace._redaction import redacted
 from whyops_trace._truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 
@@ -50,11 +49,12 @@ class Processor:
     """
     What is done to the metadata and content of each record, and to which traces.
 
-    Guarantees: what is :meth:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._redaction`, and what
+    Guarantees: what is :attr:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._redaction`, and what
     is :meth:`fitted <fit>` nothing that one of the user's patterns finds in a text; it makes no record larger than
     *max_event_bytes*.
 
     Attributes:
+        encode: Returns any value as JSON, without what it has under the names of secrets and what has a secret's form.
         hides: ``hides(key)`` tells whether what stands under a key is a secret.
         fitting: Bytes of metadata and content together that need no :meth:`fit`; -1 if all do.
         samples: Whether some traces are left out.
@@ -69,7 +69,16 @@ class Processor:
         ConfigurationError: if *redact* or *keep* hold something else.
     """
 
-    __slots__ = ("_most_told", "_patterns", "_room", "_sampled_below", "fitting", "hides", "samples")
+    __slots__ = (
+        "_most_told",
+        "_patterns",
+        "_room",
+        "_sampled_below",
+        "encode",
+        "fitting",
+        "hides",
+        "samples",
+    )
 
     hides: Callable[[str], bool]
 
@@ -94,16 +103,13 @@ class Processor:
                 "redact has something else than names of keys and what re.compile() returns."
             )
         self.hides = Redactor(names, _listed("redact_keep", keep)).hides
+        self.encode = _json.encoder(self.hides)
         room = max_event_bytes - _RESERVE
         self._most_told = room // 10
         self._room = room - self._most_told
         self.fitting = -1 if self._patterns else self._room
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
-
-    def encode(self, value: object) -> bytes:
-        """Return any value as JSON, without what it has under the names of secrets and what has a secret's form."""
-        return redacted(_json.encode(value, self.hides))
 
     def fit(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
         """Return the metadata members, each led by a comma, and the content of a record as they may be written."""

@@ -16,7 +16,6 @@ from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._redaction import redacted
 from whyops_trace.calls import Asked, Call, Held, Items
 from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
@@ -70,7 +69,7 @@ class CallSite:
         self._recorder = recorder
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
-        members = redacted(_json.encode(about, lambda _: False))[1:-1]
+        members = _json.encode(about)[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)

@@ -12,7 +12,7 @@ import pytest
 from journals import make, read
 from lines import Process, encoded, tool_request, tool_response
 
-from whyops_trace import _json
+from whyops_trace._json import encoder
 from whyops_trace._redaction import redacted
 from whyops_trace.processors import Redactor
 from whyops_trace.store import Store
@@ -51,12 +51,12 @@ def lines(trace: str, calls: int) -> list[bytes]:
 @pytest.mark.parametrize("what", ["nested dict", "nested dict, json.dumps", "object"])
 def test_encode(measure: Any, what: str) -> None:
     """A value to JSON, beside what the standard library takes for it."""
-    hides = Redactor().hides
+    encode = encoder(Redactor().hides)
     if what.endswith("json.dumps"):
         measure("encode", lambda: json.dumps(NESTED).encode())
     else:
         value = NESTED if what == "nested dict" else Order(8841, "Köln", ["book", "lamp"])
-        measure("encode", lambda: _json.encode(value, hides))
+        measure("encode", encode, value)
 
 
 @pytest.mark.parametrize("what", ["small", "10 KB of text", "10 KB of words that might be tokens", "a token"])

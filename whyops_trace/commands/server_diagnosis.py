@@ -116,7 +116,7 @@ def _accepted(http: Http) -> Finding:
 
 
 def _registered(http: Http) -> Finding:
-    body = _json.encode({"agentName": _AGENT, "metadata": _METADATA}, lambda _: False)
+    body = _json.encode({"agentName": _AGENT, "metadata": _METADATA})
     try:
         answer = http.post("/entities/init", body)
     except NoAnswerError as error:

@@ -17,7 +17,7 @@ from recorded import Recorded
 
 from whyops_trace import WhyOps, _guard
 from whyops_trace.client import forget_clients
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope, set_scope
 from whyops_trace.testing import capture_events
 
 # How long an example takes says how busy the machine is.
@@ -69,8 +69,8 @@ def hygiene(
     forget_clients()
     _guard.logger.removeHandler(errors)
     _guard._said.clear()
-    scope = SCOPE.get()
-    SCOPE.set(None)
+    scope = get_scope()
+    set_scope(None)
     workers = [thread.name for thread in threading.enumerate() if thread.name.startswith("whyops-")]
 
     assert scope is None

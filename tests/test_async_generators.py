@@ -17,7 +17,7 @@ import pytest
 from recorded import Recorded, cancelled_tool, failed_tool, tool
 
 from whyops_trace import step, trace, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 
 ATalker = Callable[[], AsyncGenerator[Any, Any]]
 
@@ -152,13 +152,13 @@ async def test_aclose_from_another_task_works(events: Recorded) -> None:
 
     async def close() -> None:
         await it.aclose()
-        seen.append(SCOPE.get())
+        seen.append(get_scope())
 
     async with anyio.create_task_group() as group:
         group.start_soon(close)
 
     assert seen == [None]
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert events.rows == cancelled_tool("talk", {}, items=["ready"], count=1)
 
 

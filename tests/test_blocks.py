@@ -12,7 +12,7 @@ import pytest
 from recorded import Recorded, tool
 
 from whyops_trace import InvalidEventError, WhyOps, current_trace, step, trace, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope, set_scope
 
 
 @traced_tool
@@ -32,7 +32,7 @@ def test_a_trace_records_what_runs_in_its_block(events: Recorded) -> None:
         ("trace_end", 1, None, 0, None, {}),
     ]
     assert events.records[-1]["end"] is True
-    assert SCOPE.get() is None
+    assert get_scope() is None
 
 
 def test_a_trace_without_an_id_gets_one() -> None:
@@ -178,7 +178,7 @@ def test_a_handle_can_be_entered_again(events: Recorded) -> None:
     with handle, handle:
         leaf()
 
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert [row[:4] for row in events.all_rows] == [
         ("tool_call_request", 1, None, 0),
         ("tool_call_response", 2, 1, 1),
@@ -201,7 +201,7 @@ def test_an_exception_passes_through_blocks_and_is_told(events: Recorded) -> Non
     told = {"error": {"type": "ValueError", "message": "bad"}}
 
     assert caught.value is error
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert events.all_rows[1:] == [
         ("step_end", 1, None, 0, "plan", {"output": "half", **told}, {"outcome": "error"}),
         ("trace_end", 1, None, 0, None, told, {"outcome": "error"}),
@@ -236,9 +236,9 @@ def test_a_block_can_be_left_in_another_context(events: Recorded) -> None:
     elsewhere.run(inner.__exit__, None, None, None)
     elsewhere.run(outer.__exit__, None, None, None)
 
-    assert elsewhere.run(SCOPE.get) is None
+    assert elsewhere.run(get_scope) is None
     assert [row[0] for row in events.all_rows] == ["llm_thinking", "step_end", "trace_end"]
-    SCOPE.set(None)
+    set_scope(None)
 
 
 @pytest.mark.parametrize("make", [lambda: trace("t"), lambda: step("s")])
@@ -247,7 +247,7 @@ def test_leaving_what_was_not_entered_does_nothing(events: Recorded, make: Calla
     make().__exit__(None, None, None)
 
     assert events.records == []
-    assert SCOPE.get() is None
+    assert get_scope() is None
 
 
 def test_events_after_the_block_are_recorded(events: Recorded) -> None:

@@ -12,7 +12,7 @@ import pytest
 from recorded import Recorded, cancelled_tool, failed_tool
 
 from whyops_trace import traced_embedding, traced_llm, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 
 ERROR = {"type": "ValueError", "message": "bad"}
 
@@ -41,7 +41,7 @@ def test_the_callers_exception_arrives_as_the_same_object(decorate: Any) -> None
     assert caught.value is error
     assert error.__context__ is None
     assert ours(error) == ["traced"]
-    assert SCOPE.get() is None
+    assert get_scope() is None
 
 
 @pytest.mark.anyio
@@ -232,7 +232,7 @@ async def test_a_cancelled_call_is_no_error(events: Recorded) -> None:
             await anyio.wait_all_tasks_blocked()
             scope.cancel()
 
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert events.rows == cancelled_tool("slow", {"x": 1})
 
 

@@ -15,7 +15,7 @@ import pytest
 from recorded import Recorded, cancelled_tool, failed_tool, tool
 
 from whyops_trace import step, trace, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 
 USER: ContextVar[str] = ContextVar("user", default="nobody")
 
@@ -188,7 +188,7 @@ def test_breaking_out_of_the_loop_cancels_the_call(events: Recorded) -> None:
         break
     gc.collect()
 
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert events.rows == cancelled_tool("talk", {}, items=["ready"], count=1)
 
 
@@ -318,7 +318,7 @@ def test_a_generator_can_be_closed_in_another_context(events: Recorded) -> None:
     next(it)
     contextvars.Context().run(it.close)
 
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert events.rows == cancelled_tool("talk", {}, items=["ready"], count=1)
 
 

@@ -17,7 +17,7 @@ import pytest
 from recorded import Recorded
 
 from whyops_trace import propagate, propagate_threads, step, trace, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 
 
 @traced_tool
@@ -219,7 +219,7 @@ def test_a_propagated_function_runs_in_the_scope_it_was_made_in(events: Recorded
         with step("plan"):
             carried = propagate(leaf)
         pool.submit(carried).result()
-        after.append(pool.submit(SCOPE.get).result())
+        after.append(pool.submit(get_scope).result())
 
     assert requests(events, "leaf") == [(1, 1)]
     assert after == [None]
@@ -238,7 +238,7 @@ def test_a_propagated_function_keeps_result_error_and_name() -> None:
     assert carried.__name__ == "double"
     with pytest.raises(TypeError):
         carried()  # type: ignore[call-arg]
-    assert SCOPE.get() is None
+    assert get_scope() is None
 
 
 @pytest.fixture

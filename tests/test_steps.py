@@ -10,7 +10,7 @@ import pytest
 from recorded import Recorded
 
 from whyops_trace import InvalidEventError, WhyOps, step, trace, traced_tool
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 from whyops_trace.testing import ManualClock
 
 
@@ -32,7 +32,7 @@ def test_a_step_can_be_entered_again(events: Recorded) -> None:
                 plan.set_output("inner")
             leaf()
 
-    assert SCOPE.get() is None
+    assert get_scope() is None
     assert [(row[:4], row[5]) for row in events.all_rows if row[4] == "plan"] == [
         (("llm_thinking", 1, None, 0), {"type": "thinking", "thinking": "plan"}),
         (("step_end", 1, None, 0), {}),

@@ -13,7 +13,7 @@ import msgspec
 
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import guarded
-from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState, advance
+from whyops_trace.context import OpenTurn, Scope, TraceState, advance, get_scope, set_scope
 from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 from whyops_trace.types import EventOptions
 
@@ -133,7 +133,7 @@ class Call(msgspec.Struct, eq=False):
         """
         elapsed = self.elapsed_ms()
         if self.outer is not DETACHED:
-            SCOPE.set(self.outer)
+            set_scope(self.outer)
         if self.state.on:
             if self.items is not None and self.site.accumulate is not None:
                 kept, self.items = self.items.kept, None
@@ -145,7 +145,7 @@ class Call(msgspec.Struct, eq=False):
         """Leave the scope and record that the call raised, or was cancelled."""
         elapsed = self.elapsed_ms()
         if self.outer is not DETACHED:
-            SCOPE.set(self.outer)
+            set_scope(self.outer)
         if self.state.on:
             if self.site.accumulate is not None:
                 self.items = None  # what is kept are all the items, for it alone
@@ -159,7 +159,7 @@ class Call(msgspec.Struct, eq=False):
     def detach(self) -> None:
         """Leave the scope, while what the call returned goes on: it ends later, wherever that is."""
         if self.outer is not DETACHED:
-            SCOPE.set(self.outer)
+            set_scope(self.outer)
             self.outer = DETACHED
 
     def follow(self) -> None:
@@ -180,8 +180,8 @@ class Call(msgspec.Struct, eq=False):
 
     def elapsed_ms(self, moment_ns: int | None = None) -> int:
         """Return the milliseconds from the request until now, or until a moment of the recorder's clock."""
-        moment_ns = self.state.recorder.perf_counter_ns() if moment_ns is None else moment_ns
-        return (moment_ns - self.started) // 1_000_000
+        perf_counter_ns = self.state.recorder.perf_counter_ns
+        return ((perf_counter_ns() if moment_ns is None else moment_ns) - self.started) // 1_000_000
 
     def settle(self) -> bool:
         """
@@ -250,9 +250,9 @@ class GeneratorCall(Call, eq=False):
     def suspend(self, item: Any) -> Any:
         """Leave the scope while the consumer has an item; return the item."""
         self.running = False
-        self.inner = SCOPE.get()
+        self.inner = get_scope()
         if self.outer is not DETACHED:
-            SCOPE.set(self.outer)
+            set_scope(self.outer)
         kind, items = type(item), self.short
         if items is not None and (
             kind is int
@@ -270,8 +270,8 @@ class GeneratorCall(Call, eq=False):
 
     def resume(self) -> None:
         """Enter the scope again as the body goes on."""
-        self.outer = SCOPE.get()
-        SCOPE.set(self.inner)
+        self.outer = get_scope()
+        set_scope(self.inner)
         self.running = True
 
     def finish(self, result: Any, *, abandoned: bool) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 from whyops_trace import _json
 from whyops_trace._links import AskedTools, ReportedTurns
@@ -54,6 +54,8 @@ class TraceState:
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
         user: The user it acts for, if that was told.
+        when: The recorder's text for the time of its last record, by identity: another one means that time has passed,
+            or that this is a forked process.
         about: The metadata member, led by a comma, that tells of the trace as a whole, until an event carries it.
         given: The steps the user chose, if any.
         open_tools: For manual tool calls by span id, until their responses come: the request's step, what that is
@@ -63,6 +65,7 @@ class TraceState:
     __slots__ = (
         "about", "asked_tools", "blocks", "first", "form", "given", "head", "id", "last", "last_ms", "on", "open",
         "open_tools", "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "untold", "user",
+        "when",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +85,7 @@ class TraceState:
         self.root = 0
         self.last = 0
         self.last_ms = 0
+        self.when = b""
         self.form = b""
         self.token = recorder.token
         self.untold: list[Callable[[], None]] = []
@@ -150,14 +154,19 @@ class OpenTurn:
 #: call's own request; and the innermost turn around.
 Scope: TypeAlias = "tuple[TraceState, int, int, OpenTurn | None]"
 
-SCOPE: ContextVar[Scope | None] = ContextVar("whyops_trace_scope", default=None)
+_SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
+
+#: What says which scope is current, and what makes another one so: a call passes them five times, and to look a method
+#: up on the variable takes longer than what it does.
+get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
+set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
 
 
 def advance(state: TraceState, step: int) -> None:
     """Chain the next event at the top of *state*'s trace to *step*, if this flow is there."""
-    scope = SCOPE.get()
+    scope = get_scope()
     if scope is not None and scope[0] is state and not scope[1]:
-        SCOPE.set((state, 0, step, scope[3]))
+        set_scope((state, 0, step, scope[3]))
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
@@ -173,28 +182,28 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
         with trace("report-1"), ThreadPoolExecutor() as pool:
             pool.submit(propagate(fetch), url)
     """
-    scope = SCOPE.get()
+    scope = get_scope()
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-            before = SCOPE.get()
-            SCOPE.set(scope)
+            before = get_scope()
+            set_scope(scope)
             try:
                 return await function(*args, **kwargs)
             finally:
-                SCOPE.set(before)
+                set_scope(before)
 
         return cast("Callable[P, R]", awaited)
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = SCOPE.get()
-        SCOPE.set(scope)
+        before = get_scope()
+        set_scope(scope)
         try:
             return function(*args, **kwargs)
         finally:
-            SCOPE.set(before)
+            set_scope(before)
 
     return carried
 
@@ -225,7 +234,7 @@ class ThreadPropagation:
         def submit(
             pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
         ) -> Future[Any]:
-            if self._active and SCOPE.get() is not None:
+            if self._active and get_scope() is not None:
                 function = propagate(function)
             return original(pool, function, *args, **kwargs)
 

@@ -140,8 +140,9 @@ class Journal:
             line: One line of JSON with its newline.
         """
         self.emitted += 1
+        write = self._write  # looked up as a method is, it would take longer
         try:
-            self._write(line)
+            write(line)
         except ValueError:
             self._rotate(line)
 

@@ -46,7 +46,8 @@ class Tool(CallSite):
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        content = b"".join((self._request, recorder.encode(named), b"}]}"))  # + would copy a large one twice
+        encode = recorder.encode
+        content = b"".join((self._request, encode(named), b"}]}"))  # + would copy a large one twice
         return b"tool_call_request", self._metadata, content
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
@@ -59,12 +60,13 @@ class Tool(CallSite):
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record what the tool returned: what is no object under ``result``, a generator's items under ``items``."""
+        encode = call.state.recorder.encode
         if not self.capture_output:
             results = b"{}"
         elif call.items is not None:
-            results = b"{%b}" % _items(call.items, call.state.recorder.encode)
+            results = b"{%b}" % _items(call.items, encode)
         else:
-            results = call.state.recorder.encode(result)
+            results = encode(result)
             if results[0] != 123:  # not an object
                 results = b"".join((b'{"result":', results, b"}"))
         self._close(call, results, elapsed_ms)

@@ -98,6 +98,14 @@ class Recorder:
         on: Whether anything is recorded at all.
     """
 
+    # Instances of a class without slots take their attributes more slowly from the thirty-first on.
+    __slots__ = (
+        "__weakref__", "_append", "_captured", "_deferred", "_fit", "_fitting", "_keys", "_now", "_now_text", "_random",
+        "_runs", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork", "agent_name", "clock",
+        "encode", "free_spans", "hides", "journal", "lock", "nudges", "on", "open_blocks",
+        "perf_counter_ns", "processor", "serves", "sleepers", "stride", "tail", "token", "traces", "traces_clients",
+    )  # fmt: skip
+
     def __init__(
         self,
         journal: Sink,
@@ -277,9 +285,8 @@ class Recorder:
             metadata, content = self._fit(metadata, content)
         with self.lock:
             state.open += opens
-            if state.token is not self.token:
-                self._continue_in_child(state)
             if self._writing:
+                self._tick(state, self._now)
                 step = at or _take_step(state, given or EventOptions())
                 self._deferred.append(
                     (state, step, kind, parent, within, metadata, content, span, end, given)
@@ -287,27 +294,26 @@ class Recorder:
                 return step
             # Before the step is taken: a signal handler that runs right after would have the next one, and write first.
             self._writing = True
+            time_ns, append = self._time_ns, self._append  # looked up as methods are, they would take longer
             try:
-                if given is None and not at:
-                    step = next(state.steps)
-                else:
-                    given = given or EventOptions()
-                    step = at or _take_step(state, given)
-                now = self._time_ns() // 1_000_000
-                if now != self._now or now != state.last_ms:
+                now = time_ns() // 1_000_000
+                if now != self._now or state.when is not self._when:
                     self._tick(state, now)
-                if state.form and given is None:
+                if state.form and given is None and not at:
+                    step = next(state.steps)
                     line = state.form % (
-                        kind, step, parent if parent > 0 else state.root, within, metadata, span, self._when,
+                        kind, step, parent if parent > 0 else state.root, within, metadata, span, state.when,
                         next(self._keys), content, end,
                     )  # fmt: skip
                 else:
+                    given = given or EventOptions()
+                    step = at or _take_step(state, given)
                     line = self._line(state, step, kind, parent, within, metadata, content, span, end, given)
-                self._append(line)
+                append(line)
                 while self._deferred:
                     state, *deferred = self._deferred.popleft()
                     self._tick(state, self._now)
-                    self._append(self._line(state, *deferred))
+                    append(self._line(state, *deferred))
             finally:
                 self._writing = False
         if self.sleepers:
@@ -348,14 +354,18 @@ class Recorder:
         return line
 
     def _tick(self, state: TraceState, now: int) -> None:
-        """Set the time of a trace's next record: not before its last one, should the clock be set back."""
+        """Set the time of a trace's next records: not before its last one, should the clock be set back."""
+        if state.token is not self.token:
+            self._continue_in_child(state)
         now = state.last_ms = max(now, state.last_ms)
-        second, milliseconds = divmod(now, 1000)
-        if second != self._now // 1000:
-            self._second_text = iso_seconds(second)
-        self._now = now
-        self._now_text = b"%b.%03dZ" % (self._second_text, milliseconds)
-        self._when = b'"%b","idempotencyKey":"%b' % (self._now_text, self._token_bytes)
+        if now != self._now:
+            second, milliseconds = divmod(now, 1000)
+            if second != self._now // 1000:
+                self._second_text = iso_seconds(second)
+            self._now = now
+            self._now_text = b"%b.%03dZ" % (self._second_text, milliseconds)
+            self._when = b'"%b","idempotencyKey":"%b' % (self._now_text, self._token_bytes)
+        state.when = self._when
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in a trace it inherited: both go on with it at the same time."""

@@ -17,7 +17,7 @@ from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.calls import Asked, Call, Held, Items
-from whyops_trace.context import SCOPE, OpenTurn, Scope, TraceState
+from whyops_trace.context import OpenTurn, Scope, TraceState, get_scope, set_scope
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 from whyops_trace.processors import REDACTED
 from whyops_trace.recorder import FOR_LOCAL, LINE_END, NO_PARENT, Recorder
@@ -147,7 +147,7 @@ class CallSite:
         return self._open(named, run)
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
-        outer = SCOPE.get()
+        outer = get_scope()
         scope = outer or self._trace_of_its_own()
         if scope is None:
             return None
@@ -157,17 +157,18 @@ class CallSite:
             # What runs inside a trace of its own that is sampled out must not begin another one.
             if outer is not None or not recorder.on:
                 return None
-            SCOPE.set(scope)
+            set_scope(scope)
             return run(self, state, 0, b"", outer, True, 0)
         kind, metadata, content = self.request(named, recorder)
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
-        if self.holds and recorder.traces_clients:
+        if recorder.traces_clients and self.holds:
             return self._hold((kind, metadata, content), run, scope, outer, span)
         step = recorder.record(state, kind, last or within, within, metadata, content, span, LINE_END, 1)
-        SCOPE.set((state, step, 0, turn))
-        return run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
+        set_scope((state, step, 0, turn))
+        perf_counter_ns = recorder.perf_counter_ns
+        return run(self, state, step, span, outer, outer is None, perf_counter_ns())
 
     def _hold(
         self,
@@ -188,7 +189,7 @@ class CallSite:
         kind, metadata, content = request
         end = FOR_LOCAL + LINE_END if recorder.serves else LINE_END
         step = recorder.record(state, kind, parent, within, metadata, content, span, end, 1)
-        SCOPE.set((state, step, (parent or NO_PARENT) if recorder.serves else 0, turn))
+        set_scope((state, step, (parent or NO_PARENT) if recorder.serves else 0, turn))
         call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
         asked = call.asked = Asked()
         asked.turn = turn

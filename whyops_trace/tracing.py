@@ -19,7 +19,7 @@ from whyops_trace._failure import ending
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._links import AskedTools, ReportedTurns
 from whyops_trace._shapes import dict_of, dicts_of, text_of
-from whyops_trace.context import SCOPE, Scope, TraceState, advance
+from whyops_trace.context import Scope, TraceState, advance, get_scope, set_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
 from whyops_trace.llm import hide_in_arguments
@@ -96,7 +96,7 @@ class Trace:
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
     def __enter__(self) -> Self:
-        scope = SCOPE.get()
+        scope = get_scope()
         inside = self._joins and scope is not None and scope[0] is self._state
         block = Step("trace", recorder=lambda: self._state.recorder) if inside else _TraceBlock(self._state)
         block._enter()
@@ -134,7 +134,7 @@ def trace_on(
         about["metadata"] = check_metadata(metadata)
     if labels:
         about["tags"] = labels
-    scope = SCOPE.get()
+    scope = get_scope()
     joins = trace_id is None and scope is not None and scope[0].recorder is recorder
     state = scope[0] if scope is not None and joins else recorder.trace(trace_id)
     state.tell(external_user_id, b',"trace":' + _encode(state, about) if about else b"")
@@ -198,7 +198,7 @@ class Step:
 
     @guarded("entering a step")
     def _enter(self) -> None:
-        outer = SCOPE.get()
+        outer = get_scope()
         recorder = self._recorder() if outer is None else None
         scope = outer if recorder is None else (recorder.new_trace(), 0, 0, None)
         # What runs inside a trace of its own that is sampled out must not begin another one.
@@ -233,7 +233,7 @@ class _StepBlock:
         """Record that the step was entered, and enter its scope; return the step it took."""
         state, within, last, turn = self.scope
         if not state.on:
-            SCOPE.set(self.scope)
+            set_scope(self.scope)
             return 0
         clock = state.recorder.clock
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
@@ -241,13 +241,13 @@ class _StepBlock:
         self._step = state.recorder.record(
             state, b"llm_thinking", last or within, within, _members(state, about), content, opens=1
         )
-        SCOPE.set((state, self._step, 0, turn))
+        set_scope((state, self._step, 0, turn))
         return self._step
 
     def end(self, name: str, error: BaseException | None) -> None:
         """Leave the step's scope, and record how it ended."""
         state, within, last, _ = self.scope
-        SCOPE.set(self._outer)
+        set_scope(self._outer)
         if not state.on:
             return
         advance(state, self._step)
@@ -273,25 +273,25 @@ class _TraceBlock:
     @guarded("entering a trace")
     def _enter(self) -> None:
         state = self._state
-        self._outer = SCOPE.get()
+        self._outer = get_scope()
         self._started = state.recorder.perf_counter_ns()
         self._goes_on = self._outer is not None and self._outer[0] is state
         if not self._goes_on:
             if self._outer is not None and not self._outer[1]:
                 # Where that trace goes on, should it be opened again in here.
                 self._outer[0].last = self._outer[2]
-            SCOPE.set((state, 0, state.last, self._outer[3] if self._outer else None))
+            set_scope((state, 0, state.last, self._outer[3] if self._outer else None))
             state.recorder.count_block(state, 1)
 
     @guarded("leaving a trace")
     def _leave(self, error: BaseException | None) -> None:
         if self._goes_on:
             return
-        state, scope = self._state, SCOPE.get()
+        state, scope = self._state, get_scope()
         if scope is not None and scope[0] is state and not scope[1]:
             state.last = scope[2]
         # Set, not reset by a token: the block may be left in another context than it was entered in.
-        SCOPE.set(self._outer)
+        set_scope(self._outer)
         ended = state.recorder.count_block(state, -1) == 0
         if ended and state.on and state.first:
             metadata, content = ending(error)
@@ -318,7 +318,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
         if made:
             state.recorder.close_span(made)
         return 0
-    scope = SCOPE.get()
+    scope = get_scope()
     here = scope is not None and scope[0] is state
     within, parent = (scope[1], scope[2] or scope[1]) if scope is not None and here else (0, state.last)
     if event.type == "tool_call_response":

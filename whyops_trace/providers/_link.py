@@ -6,7 +6,7 @@ import time
 from typing import Any, Final, NamedTuple
 
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace.context import SCOPE
+from whyops_trace.context import get_scope
 from whyops_trace.delivery import Delivery
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
 from whyops_trace.providers._request import is_header
@@ -104,7 +104,7 @@ class Link:
             return not is_served_by_proxy(options)
         if time.monotonic() < self._pause.until:
             return True
-        scope = SCOPE.get()
+        scope = get_scope()
         if scope is None or is_header(scope[0].id):
             return False
         warn_once(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace.calls import Call
-from whyops_trace.context import SCOPE, Scope
+from whyops_trace.context import Scope, get_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
 from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, read_answer, watch
 
@@ -95,11 +95,11 @@ class Request:
     @guarded("recording a request to a model")
     def _open(self, site: CallSite, options: Any) -> None:
         """Record what the model is asked, in the trace it belongs to."""
-        before = SCOPE.get()
+        before = get_scope()
         scope = self._scope(before, self._given(options))
         if scope is not before:
             self._elsewhere = (before,)
-            SCOPE.set(scope)
+            set_scope(scope)
         if self.proxy is not None and scope is not None:
             self._link.recorder.make_room(scope[0])
         call = self.call = site.open(_body(options), Call)
@@ -148,10 +148,10 @@ class Request:
     def _return(self) -> None:
         """Go back to where the caller stands; the trace that the request named goes on after it."""
         if self._elsewhere is not None:
-            scope = SCOPE.get()
+            scope = get_scope()
             if scope is not None and not scope[1]:
                 scope[0].last = scope[2]
-            SCOPE.set(*self._elsewhere)
+            set_scope(*self._elsewhere)
 
     @guarded("naming the trace to the proxy")
     def name_trace(self, options: Any) -> None:
@@ -160,7 +160,7 @@ class Request:
         if self.proxy is None and self._added:
             # An older package makes the request again with the headers that it had for the proxy.
             options.headers = {name: value for name, value in headers.items() if name not in self._added}
-        scope = SCOPE.get()
+        scope = get_scope()
         if scope is None or self.proxy is None:
             return
         given, state = self._given(options), scope[0]

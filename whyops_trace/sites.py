@@ -79,9 +79,9 @@ class CallSite:
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
         self._arguments = Arguments(function)
-        self._names = self._arguments.positional
-        #: How many arguments a call has that needs no further look.
+        #: How many arguments a call has that needs no further look, and what names them.
         self._usual = self._arguments.usual if self._plain else -1
+        self._name_usual = self._arguments.name_usual
         for name in (*(self._captured or ()), *self._redacted):
             self.require(name)
 
@@ -122,7 +122,8 @@ class CallSite:
     def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
         if len(args) == self._usual and not kwargs:
-            return dict(zip(self._names, args))  # noqa: B905 - the lengths are equal
+            name_usual = self._name_usual
+            return name_usual(args)
         named = self._arguments.named(args, kwargs)
         if self._plain or named is None:
             return named

@@ -15,7 +15,8 @@ from typing import Any
 
 from whyops_trace._failure import traceback_of
 from whyops_trace._guard import guarded
-from whyops_trace.calls import Call, Followed, GeneratorCall, Untraced
+from whyops_trace.calls import DETACHED, Call, Followed, GeneratorCall, Untraced
+from whyops_trace.context import get_scope, set_scope
 from whyops_trace.sites import CallSite
 
 #: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
@@ -83,24 +84,34 @@ def _iterate(
     del named, args, kwargs
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
-    sent: list[Any] = [None]
+    passed: list[Any] = [None]
     send = step = items.send
     thrown = None
+    pass_on, outer, inner, running = call.pass_on, call.outer, None, True
     while True:
         try:
-            sent.append((yield call.suspend(step(sent.pop()))))
+            passed.append(step(passed.pop()))
+            running = False
+            if outer is not DETACHED:  # the scope is the consumer's own while that has an item
+                inner = get_scope()
+                set_scope(outer)
+            passed.append((yield pass_on(passed.pop())))
             step, thrown = send, None
         except BaseException as error:
-            if not call.running:  # thrown in by the consumer, or closed
+            if not running:  # thrown in by the consumer, or closed
                 step, thrown = items.throw, type(error)
-                sent.append(_without_frame(error))
-            elif type(error) is StopIteration:  # isinstance might run code of the exception
-                call.finish(error.value, abandoned=thrown is GeneratorExit)
-                return error.value
+                passed[:] = (_without_frame(error),)
             else:
+                call.outer = outer
+                if type(error) is StopIteration:  # isinstance might run code of the exception
+                    call.finish(error.value, abandoned=thrown is GeneratorExit)
+                    return error.value
                 call.fail(error)
                 raise
-        call.resume()
+        if outer is not DETACHED:
+            outer = get_scope()
+            set_scope(inner)
+        running = True
 
 
 async def _iterate_async(
@@ -113,23 +124,33 @@ async def _iterate_async(
     items = function(*args, **kwargs)
     call = site.open(named, GeneratorCall) or Untraced()
     del named, args, kwargs
-    sent: list[Any] = [None]
+    passed: list[Any] = [None]
     step, thrown = functools.partial(_start, items), None
+    pass_on, outer, inner, running = call.pass_on, call.outer, None, True
     while True:
         try:
-            sent.append((yield call.suspend(await step(sent.pop()))))
+            passed.append(await step(passed.pop()))
+            running = False
+            if outer is not DETACHED:
+                inner = get_scope()
+                set_scope(outer)
+            passed.append((yield pass_on(passed.pop())))
             step, thrown = items.asend, None
         except BaseException as error:
-            if not call.running:
+            if not running:
                 step, thrown = items.athrow, type(error)
-                sent.append(_without_frame(error))
-            elif type(error) is StopAsyncIteration:
-                call.finish(None, abandoned=thrown is GeneratorExit)
-                return
+                passed[:] = (_without_frame(error),)
             else:
+                call.outer = outer
+                if type(error) is StopAsyncIteration:
+                    call.finish(None, abandoned=thrown is GeneratorExit)
+                    return
                 call.fail(error)
                 raise
-        call.resume()
+        if outer is not DETACHED:
+            outer = get_scope()
+            set_scope(inner)
+        running = True
 
 
 def _start(items: AsyncGenerator[Any, Any], sent: None) -> Coroutine[Any, Any, Any]:

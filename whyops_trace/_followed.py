@@ -33,7 +33,7 @@ class FollowedIterator(Proxy):
 
     def __next__(self) -> Any:
         try:
-            return self._self_followed.suspend(next(self.__wrapped__))
+            return self._self_followed.pass_on(next(self.__wrapped__))
         except StopIteration:
             self._self_followed.finish(None, abandoned=False)
             raise
@@ -54,7 +54,7 @@ class FollowedAsyncIterator(Proxy):
 
     async def __anext__(self) -> Any:
         try:
-            return self._self_followed.suspend(await anext(self.__wrapped__))
+            return self._self_followed.pass_on(await anext(self.__wrapped__))
         except StopAsyncIteration:
             self._self_followed.finish(None, abandoned=False)
             raise

@@ -13,7 +13,7 @@ import msgspec
 
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import guarded
-from whyops_trace.context import OpenTurn, Scope, TraceState, advance, get_scope, set_scope
+from whyops_trace.context import OpenTurn, Scope, TraceState, advance, set_scope
 from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 from whyops_trace.types import EventOptions
 
@@ -35,7 +35,7 @@ MAX_ITEMS: Final = 100
 SHORT: Final = 500
 
 
-class Items(msgspec.Struct, eq=False):
+class Items:
     """
     What is kept of the items of a generator.
 
@@ -46,10 +46,13 @@ class Items(msgspec.Struct, eq=False):
         most: How many are kept at most, the first ones, where that is bounded.
     """
 
-    kept: list[Any] = []
-    count: int = 0
-    size: int = 0
-    most: int = MAX_ITEMS
+    __slots__ = ("count", "kept", "most", "size")
+
+    def __init__(self, kept: list[Any]) -> None:
+        self.kept = kept
+        self.count = 0
+        self.size = 0
+        self.most = MAX_ITEMS
 
 
 class Held(NamedTuple):
@@ -165,7 +168,7 @@ class Call(msgspec.Struct, eq=False):
     def follow(self) -> None:
         """Leave the scope, and from now on keep the items of what the call returned."""
         self.detach()
-        self.items = Items()
+        self.items = Items([])
 
     @guarded("recording an item", positional=2)
     def keep(self, item: Any) -> None:
@@ -231,28 +234,20 @@ class Call(msgspec.Struct, eq=False):
 
 class GeneratorCall(Call, eq=False):
     """
-    One run of a decorated generator: suspended while the consumer has an item, when the scope is the consumer's own.
+    One run of a decorated generator, whose body has a scope of its own; that of the consumer is ``outer``.
 
     Attributes:
-        running: Whether the body runs now.
-        inner: The body's scope, while it is suspended.
         short: Where items that are short and never change are kept as they are; None if all are given to the site.
     """
 
-    running: bool = True
-    inner: Scope | None = None
     short: Items | None = None
 
     def __post_init__(self) -> None:
-        items = self.items = Items()
+        items = self.items = Items([])
         self.short = items if self.site.keeps_short else None
 
-    def suspend(self, item: Any) -> Any:
-        """Leave the scope while the consumer has an item; return the item."""
-        self.running = False
-        self.inner = get_scope()
-        if self.outer is not DETACHED:
-            set_scope(self.outer)
+    def pass_on(self, item: Any) -> Any:
+        """Keep what is recorded of an item; return the item."""
         kind, items = type(item), self.short
         if items is not None and (
             kind is int
@@ -267,12 +262,6 @@ class GeneratorCall(Call, eq=False):
         else:
             self.keep(item)
         return item
-
-    def resume(self) -> None:
-        """Enter the scope again as the body goes on."""
-        self.outer = get_scope()
-        set_scope(self.inner)
-        self.running = True
 
     def finish(self, result: Any, *, abandoned: bool) -> None:
         """Record that the generator is done, or was cancelled if its consumer closed it before it was."""
@@ -291,10 +280,13 @@ class Followed:
 
     Args:
         call: The call.
+
+    Attributes:
+        outer: That there is no scope of its own.
     """
 
     def __init__(self, call: Call) -> None:
-        self.running = True
+        self.outer: Scope | Detached | None = DETACHED
         self._call: Call | None = call
         call.follow()
 
@@ -302,16 +294,11 @@ class Followed:
         """Return itself: the call has begun."""
         return self
 
-    def suspend(self, item: Any) -> Any:
+    def pass_on(self, item: Any) -> Any:
         """Keep what is recorded of an item; return the item."""
-        self.running = False
         if self._call is not None:
             self._call.keep(item)
         return item
-
-    def resume(self) -> None:
-        """Note that the body goes on."""
-        self.running = True
 
     def finish(self, result: Any, *, abandoned: bool) -> None:
         """Record what the items came to, or that the call was cancelled if its consumer went before the end."""
@@ -332,18 +319,18 @@ class Followed:
 
 
 class Untraced:
-    """Stands in for the :class:`GeneratorCall` of a generator that is not recorded."""
+    """
+    Stands in for the :class:`GeneratorCall` of a generator that is not recorded.
 
-    running = True
+    Attributes:
+        outer: That there is no scope of its own.
+    """
 
-    def suspend(self, item: Any) -> Any:
+    outer: Scope | Detached | None = DETACHED
+
+    def pass_on(self, item: Any) -> Any:
         """Return the item."""
-        self.running = False
         return item
-
-    def resume(self) -> None:
-        """Note that the body goes on."""
-        self.running = True
 
     def finish(self, result: Any, *, abandoned: bool) -> None:
         """Record nothing."""

@@ -98,11 +98,6 @@ class Head:
         return frozenset(given.decode().replace('"', "").split(",")) if given else frozenset()
 
     @property
-    def is_usual(self) -> bool:
-        """Whether it is in no run, the user chose none of its numbers, and it names no answer that asked for it."""
-        return not self.run and self._match.lastindex == 7 and self._match[6] is None
-
-    @property
     def end(self) -> int:
         """Offset behind the start in the line."""
         return self._match.end()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
+
+import msgspec
 
 from whyops_trace._checks import MAX_STEP
-from whyops_trace._numbers import Head, unrun
+from whyops_trace._numbers import Head, read_head, unrun
 from whyops_trace._server_state import RunKey, ServerState
-from whyops_trace.exporters.base import Outcome
+from whyops_trace._summary import LOCAL
+from whyops_trace.exporters.base import LAST, SERVER_ONLY, Outcome
 
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
 #: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.
@@ -19,28 +23,62 @@ PATIENCE: Final = 45.0
 REMEMBERED_ANSWERS: Final = 10_000
 
 
-class Event:
+#: The start of a record that a server gets as it is, as nearly all are: the user chose none of its numbers, it is in no
+#: run, names no answer that asked for it, and is no answer itself.
+_USUAL: Final = re.compile(
+    rb'\{"eventType":"(?!(?:llm_response|%b)")\w+","traceId":"[^"\\]*","stepId":\d+(?:,"parentStepId":\d+)?,'
+    rb'"metadata":\{"within":\d++(?!,"requestedBy")' % "|".join(LOCAL).encode()
+)
+#: How records end that say whom they are for, or finish a trace, and how without saying it.
+_ENDS: Final = (*SERVER_ONLY[::-1], LAST)
+#: What stands for the start of a line that is no record.
+_NO_HEAD: Final = cast("Head", read_head(b'{"eventType":"","traceId":"","stepId":0,"metadata":{"within":0'))
+
+
+def is_usual(line: bytes) -> bool:
+    """Tell whether a record needs no number and no change: the server gets it as it is."""
+    return _USUAL.match(line) is not None and not line.endswith(_ENDS)
+
+
+class Event(msgspec.Struct, eq=False):
     """
     A record on its way.
 
+    A struct, because one is made for each record, in a third of the time that ``__init__`` takes.
+
     Attributes:
         line: The record.
-        head: Its start.
-        key: The run it belongs to, as the process numbers it that recorded it; None if it is never renumbered.
+        usual: Whether the server gets it as it is, whatever it has got before.
         sent: What the server gets; empty until its numbers are known.
+        key: The run it belongs to, as the process numbers it that recorded it; None if it is never renumbered.
         outcome: What became of it; None if it has to come again.
         shift: By what the server's answer shows its run to be shifted; None if it shows nothing.
     """
 
-    __slots__ = ("head", "key", "line", "outcome", "sent", "shift")
+    line: bytes
+    usual: bool = False
+    sent: bytes = b""
+    key: RunKey | None = None
+    outcome: Outcome | None = None
+    shift: int | None = None
+    _head: Head | None = None
 
-    def __init__(self, line: bytes, head: Head) -> None:
-        self.line = line
-        self.head = head
-        self.key: RunKey | None = None
-        self.sent = b""
-        self.outcome: Outcome | None = None
-        self.shift: int | None = None
+    @property
+    def head(self) -> Head:
+        """Its start, read when somebody asks for it."""
+        if self._head is None:
+            self._head = read_head(self.line) or _NO_HEAD
+        return self._head
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it is one, of this version."""
+        return self.head is not _NO_HEAD
+
+    def go_as(self, text: bytes) -> None:
+        """Send it as this text, without what is only said to this side."""
+        end = next((end for end in _ENDS if text.endswith(end)), b"")
+        self.sent = text.removesuffix(end) + b"}" if end else text
 
     def number(self, shift: int, *, requested: bool) -> None:
         """
@@ -52,11 +90,11 @@ class Event:
         """
         numbers = self.head.numbers.shifted(shift, self.head.given, begins=self.head.numbers.parent is None)
         known = numbers if 0 < numbers.step <= MAX_STEP else None
-        self.sent = unrun(self.line, self.head, known, requested=requested)
+        self.go_as(unrun(self.line, self.head, known, requested=requested))
 
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
-        self.sent = unrun(self.line, self.head, None, requested=False)
+        self.go_as(unrun(self.line, self.head, None, requested=False))
 
 
 class Numbering:
@@ -104,16 +142,16 @@ class Numbering:
         self, event: Event, process: str, begins: dict[RunKey, Event], runs: dict[bytes, str]
     ) -> bool:
         """Number an event, or let it begin its run, or wait; return whether those after it can go on."""
-        head = event.head
-        if head.is_usual and head.type != "llm_response":
+        if event.usual:
             event.sent = event.line
             return True
+        head = event.head
         requested = self._note_answer(head)
         if event.outcome is not None:
             return True
         if not head.run:
             changed = head.given or not requested
-            event.sent = unrun(event.line, head, head.numbers, requested=requested) if changed else event.line
+            event.go_as(unrun(event.line, head, head.numbers, requested=requested) if changed else event.line)
             return True
         key = event.key = (head.run, process)
         shift = self._shift(key)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -17,12 +16,11 @@ from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._http import READ_TIMEOUT, Answer, Http, NoAnswerError
-from whyops_trace._numbers import Head, read_head
 from whyops_trace._server_state import ServerState
 from whyops_trace._summary import LOCAL
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters._numbering import Event, Numbering
-from whyops_trace.exporters.base import LAST, LOCAL_ONLY, SERVER_ONLY, Batch, Exporter, Outcome
+from whyops_trace.exporters._numbering import Event, Numbering, is_usual
+from whyops_trace.exporters.base import LOCAL_ONLY, Batch, Exporter, Outcome
 from whyops_trace.registration import Registration
 from whyops_trace.retry import GiveUp, Split, Wait, decide
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
@@ -50,10 +48,6 @@ class _Stored(msgspec.Struct, rename="camel"):
     message: str | None = None
 
 
-#: How records end that say whom they are for, or finish a trace, and how without saying it.
-_ENDS: Final = (*SERVER_ONLY[::-1], LAST)
-#: What stands for the start of a line that is no record.
-_NO_HEAD: Final = cast("Head", read_head(b'{"eventType":"","traceId":"","stepId":0,"metadata":{"within":0'))
 #: What became of events that may be sent: they were not yet, or it does no harm.
 _SENDABLE: Final = (None, Outcome.DELIVERED)
 
@@ -142,7 +136,7 @@ class WhyOpsExporter(Exporter):
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
-        events = [self._event(line) for line in batch.lines[: self._fitting(batch.lines)]]
+        events = self._events(batch.lines[: self._fitting(batch.lines)])
         try:
             if any(event.outcome is None for event in events):
                 self._wait_until_due()
@@ -151,16 +145,20 @@ class WhyOpsExporter(Exporter):
                 self._send([event for event in events if event.sent and event.outcome is None])
         except DeliveryError as error:
             failed = error
-        taken = list(itertools.takewhile(lambda event: event.outcome is not None, events))
-        if not taken:
+        outcomes: list[Outcome] = []
+        for event in events:
+            if event.outcome is None:
+                break
+            outcomes.append(event.outcome)
+        if not outcomes:
             raise failed or DeliveryError("", NUMBERED_SOON)
         self._failed = failed
         if self._given_up:
-            self._given_up.difference_update(event.line for event in taken)
+            self._given_up.difference_update(batch.lines[: len(outcomes)])
         # What is read beyond one request is read again for the next.
         size = sum(map(len, batch.lines)) // len(batch.lines)
         self.reads = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
-        return [event.outcome for event in taken if event.outcome is not None]
+        return outcomes
 
     def close(self) -> None:
         """Close the connections and the file."""
@@ -180,17 +178,21 @@ class WhyOpsExporter(Exporter):
             count += 1
         return count
 
+    def _events(self, lines: Iterable[bytes]) -> list[Event]:
+        if self._given_up or self._bound_elsewhere:
+            return list(map(self._event, lines))
+        return [Event(line, True) if is_usual(line) else self._event(line) for line in lines]
+
     def _event(self, line: bytes) -> Event:
-        head = read_head(line)
-        event = Event(line, head or _NO_HEAD)
-        if self._given_up and line in self._given_up:  # looking costs a hash of the line
+        event = Event(line)
+        if line in self._given_up:
             event.outcome = Outcome.REJECTED
-        elif head is None:
+        elif not event.is_record:
             self._give_up(event, "it is no record of this version")
-        elif head.type in LOCAL:
+        elif event.head.type in LOCAL:
             event.outcome = Outcome.WITHHELD
-        elif head.trace in self._bound_elsewhere:
-            self._give_up(event, self._bound_elsewhere[head.trace])
+        elif event.head.trace in self._bound_elsewhere:
+            self._give_up(event, self._bound_elsewhere[event.head.trace])
         return event
 
     def _number(self, events: Sequence[Event], batch: Batch) -> None:
@@ -345,22 +347,15 @@ def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
         keys = {event.key for event in begins}
         for event in left:
             if event.key in keys and not event.head.given:
-                second = Event(event.line, event.head)
+                second = Event(event.line)
                 second.leave_to_server()
                 return [second]
     return ready
 
 
 def _array(records: Iterable[bytes]) -> bytes:
-    """Return records as one JSON array, without what is only said to this side."""
-    return b"[" + b",".join(map(_bare, records)) + b"]"
-
-
-def _bare(record: bytes) -> bytes:
-    if record.endswith(_ENDS):
-        end = next(end for end in _ENDS if record.endswith(end))
-        return record.removesuffix(end) + b"}"
-    return record
+    """Return records as one JSON array."""
+    return b"[%b]" % b",".join(records)
 
 
 def _read(answer: Answer) -> list[_Stored] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -368,6 +369,89 @@ def test_a_worker_prepares_its_destinations_once_and_delivers_whatever_comes_of_
     assert before == []
     assert exporter.prepared == ["whyops-remote"] * 2
     assert sum(len(texts) for texts, _ in exporter.batches) == 4
+
+
+# Bursts
+
+
+class Watching(Remote):
+    """A destination that notes at each batch whether the program is still recording."""
+
+    def __init__(self) -> None:
+        super().__init__(at_once=10**9)
+        self.recording = True
+        self.seen: list[bool] = []
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        self.seen.append(self.recording)
+        return super().export(batch)
+
+
+def test_a_burst_is_left_alone_as_long_as_it_lasts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker beside it would take the interpreter away from the program time and again."""
+    monkeypatch.setattr(delivery, "BURST", 1)
+    monkeypatch.setattr(delivery, "LONGEST_BURST", LONG)
+    exporter = Watching()
+    sdk = client(home, exporter)
+    worker(sdk)._linger = linger = 0.3
+    ends = time.monotonic() + 2.5 * linger
+    while time.monotonic() < ends:
+        say(sdk, "a")
+    exporter.recording = False
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert set(exporter.seen) == {False}
+
+
+def test_a_burst_that_does_not_end_is_delivered_meanwhile(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits in the journal must not become too much."""
+    monkeypatch.setattr(delivery, "BURST", 1)
+    monkeypatch.setattr(delivery, "LONGEST_BURST", 0.2)
+    exporter = Watching()
+    sdk = client(home, exporter)
+    ends = time.monotonic() + PATIENCE
+    while not exporter.seen and time.monotonic() < ends:
+        say(sdk, "a")
+    exporter.recording = False
+    sdk.close_sync()
+
+    assert exporter.seen[0]
+
+
+class Telling(Watching):
+    """A destination that records some events while it takes its first batch, as the program may."""
+
+    def __init__(self, sdk: list[WhyOps]) -> None:
+        super().__init__()
+        self.sdk = sdk
+
+    def export(self, batch: Batch) -> Sequence[Outcome]:
+        if not self.seen:
+            worker(self.sdk[0])._linger = LONG
+            say(self.sdk[0], "b", "c")
+        return super().export(batch)
+
+
+def test_a_burst_that_begins_while_others_are_delivered_gathers_as_well(home: Path) -> None:
+    """What was recorded before it is delivered first."""
+    own: list[WhyOps] = []
+    exporter = Telling(own)
+    sdk = client(home, exporter)
+    own.append(sdk)
+    say(sdk, "a")
+    exporter.wait_until_asked(1)
+    ends = time.monotonic() + PATIENCE
+    while worker(sdk).wake not in sdk.recorder.sleepers and time.monotonic() < ends:  # until it is done
+        pass
+    exporter.recording = False
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert exporter.seen == [True, False]
+    assert [texts for texts, _ in exporter.batches] == [["a"], ["b", "c"]]
 
 
 # What waits for what was recorded

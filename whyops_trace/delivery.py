@@ -29,6 +29,9 @@ from whyops_trace.types import Ledger, Tally
 
 #: Seconds a worker waits after the first record, so that a burst becomes one batch.
 LINGER: Final = 0.05
+#: Records in that time that show that the program does little else, and seconds that it is left alone then.
+BURST: Final = 1_000
+LONGEST_BURST: Final = 0.5
 #: Seconds between looks at what processes left that died meanwhile, such as the workers of a pool.
 ADOPT_EVERY: Final = 10.0
 #: Seconds a destination waits for another one, which has to pass what is held before more can be taken over.
@@ -154,11 +157,11 @@ class Delivery:
         while not stop.is_set():
             self._wake.wait()
             self._wake.clear()
-            gathered = time.monotonic() + self._linger
+            started, emitted = time.monotonic(), self._journal.emitted
             while unprepared:
                 attempt(unprepared.pop().prepare)  # what fails here is said when it fails where it is needed
             if not self._hurried:
-                self._hurry.wait(max(0.0, gathered - time.monotonic()))
+                self._gather(started, emitted)
             self._hurry.clear()  # before the work: whoever waits from now on has it tried again
             wait, error = attempt(self.deliver, stop)
             if error is not None:
@@ -176,9 +179,25 @@ class Delivery:
                 if self._unread():  # recorded since the last look, when the worker was not among the sleepers
                     self._wake.set()
 
+    def _gather(self, started: float, emitted: int) -> None:
+        """
+        Let a burst gather, as long as it lasts: a worker beside it would only make both slower.
+
+        Args:
+            started: When the worker was woken, as :func:`time.monotonic` tells it.
+            emitted: How many records there were by then.
+        """
+        until = started + self._linger
+        while not self._hurry.wait(max(0.0, until - time.monotonic())):
+            self._journal.prepare()
+            emitted, before = self._journal.emitted, emitted
+            if emitted - before < BURST or until >= started + LONGEST_BURST:
+                return
+            until += self._linger
+
     def deliver(self, stop: Flag | None = None) -> float:
         """
-        Hand over everything that is in the journal.
+        Hand over everything that is in the journal now.
 
         Args:
             stop: Ends the work after the batch at hand, once set.
@@ -235,7 +254,8 @@ class Delivery:
             if adopted_only and not segment.adopted:
                 continue
             adopted = segment.header.token != self._journal.token
-            while not stop.is_set():
+            end = segment.end  # what comes to it meanwhile may be a burst
+            while segment.cursor(exporter.name) < end and not stop.is_set():
                 started = time.monotonic()
                 counts, error = attempt(hand_over, exporter, segment, adopted=adopted)
                 if error is not None:

@@ -38,11 +38,11 @@ class TracedCallable(Proxy):
     def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any], trace: Trace) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (trace, kind, options)
-        self._self_how = kind(wrapped, options, default_recorder), driver_of(wrapped)
+        self._self_how = wrapped, kind(wrapped, options, default_recorder), driver_of(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the callable and trace that."""
-        function, (site, drive) = self.__wrapped__, self._self_how
+        function, site, drive = self._self_how  # each look at an attribute of a proxy takes its time
         if kwargs and site.strips:
             kwargs.pop(TRACE_ID_ARGUMENT, None)
         if drive is not None:

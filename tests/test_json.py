@@ -156,6 +156,13 @@ def test_a_string_is_encoded_as_it_is_inside_a_value(text: str) -> None:
     assert string(text) == encode(text)
 
 
+@pytest.mark.parametrize("encode", [encode, _json.encode], ids=["of a call", "of a program"])
+def test_a_nul_is_replaced_in_keys_as_in_texts(encode: Callable[[object], bytes]) -> None:
+    """No server stores one."""
+    assert json.loads(encode({"a\0b": "c\0d"})) == {"a\ufffdb": "c\ufffdd"}
+    assert json.loads(encode({"to\0ken": True})) == {"to\ufffdken": True}
+
+
 def test_ordinary_values_are_encoded_without_a_copy() -> None:
     """Builtin data is unbounded in width, and its secrets' absence may be told."""
     wide = {"rows": [{"n": n, "ok": True, "token": None, "password": False} for n in range(_json.MAX_NODES)]}

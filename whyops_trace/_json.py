@@ -36,6 +36,8 @@ MAX_DEPTH: Final = 64
 MAX_NODES: Final = 20_000
 #: Integers beyond these come back from a JSON parser as other ones.
 MIN_INT, MAX_INT = -(2**53), 2**53
+#: How many bits all others have but those two.
+MAX_BITS: Final = 53
 #: What no float is beyond but the infinities, nor between if it is NaN; JSON has no numbers for those.
 MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -48,7 +50,8 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
     Return a function that encodes any value as JSON: one line of UTF-8, without NUL and without secrets.
 
     Args:
-        hides: Tells of the key of a mapping, or the name of an attribute, whether its value is a secret.
+        hides: Tells of the key of a mapping, or the name of an attribute, whether its value is a secret; it says so of
+            every key with a NUL as well, which cannot be recorded as it is.
     """
 
     def encode(value: object) -> bytes:
@@ -74,7 +77,7 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
 
 
 #: Encodes what the user says of a program rather than what runs through it: no name in it stands for a secret.
-encode: Final = encoder(lambda _: False)
+encode: Final = encoder(lambda key: "\0" in key)
 
 
 def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) -> Any:
@@ -103,11 +106,11 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     """Tell whether the encoder may have this dict, list or tuple as it is, down to the leaves."""
     if type(container) is dict:
         for key in container:
-            if type(key) is not str or "\0" in key:
+            if type(key) is not str:
                 return False
             if hides(key):
                 hidden = container.get(key)
-                if hidden is not None and type(hidden) is not bool:
+                if "\0" in key or (hidden is not None and type(hidden) is not bool):
                     return False
         container = container.values()
     for item in container:
@@ -117,7 +120,7 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
             if "\0" in item:
                 return False
         elif kind is int:
-            if not MIN_INT <= item <= MAX_INT:
+            if item.bit_length() > MAX_BITS:
                 return False
         elif kind is float:
             if not MIN_FLOAT <= item <= MAX_FLOAT:  # a NaN neither

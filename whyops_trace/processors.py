@@ -193,6 +193,8 @@ class Redactor:
     When in doubt a key is hidden: of ``cookies_accepted`` or ``password_changed`` nothing is lost, because ``True``,
     ``False`` and ``None`` are recorded under any key, while a cookie's value under an unforeseen name would be.
 
+    A key with a NUL cannot be recorded as it is, so that it is hidden as well; what it becomes is judged anew.
+
     Attributes:
         hides: ``hides(key)`` is the verdict, remembered for up to 4096 keys.
 
@@ -222,7 +224,7 @@ class _Verdicts(dict[str, bool]):
 
     def __missing__(self, key: str) -> bool:
         name = _squeezed(key)
-        verdict = name not in self.keep and (name in self.extra or _is_secret(key, name))
+        verdict = "\0" in key or (name not in self.keep and (name in self.extra or _is_secret(key, name)))
         if len(key) <= MAX_KEY_LENGTH:
             if len(self) >= MAX_REMEMBERED:
                 self.clear()

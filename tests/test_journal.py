@@ -80,13 +80,13 @@ def test_the_first_segment_is_small_and_later_ones_are_larger(
 def test_segments_of_a_backlog_grow(tmp_path: Path) -> None:
     """A long outage costs tens of descriptors, not hundreds."""
     journal = make(tmp_path)
-    fill(journal, range(50_000), 1_000)
+    fill(journal, range(100_000), 1_000)
 
     sizes = [segment.size // SIZE for segment in journal.segments]
     assert sizes == sorted(sizes)
-    assert sizes.count(1) == 15
-    assert sizes.count(2) == 16
-    assert read(journal.segments) == expected(range(50_000), 1_000)
+    assert sizes.count(1) == 31
+    assert sizes.count(2) == 32
+    assert read(journal.segments) == expected(range(100_000), 1_000)
 
 
 def test_a_finished_segment_is_written_again(tmp_path: Path) -> None:

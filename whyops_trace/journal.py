@@ -39,7 +39,7 @@ MEMORY_SIZE: Final = 256 << 10
 #: Segments of a backlog that stay in the process's memory.
 MAPPED: Final = 1
 #: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
-DOUBLED_EVERY: Final = 16
+DOUBLED_EVERY: Final = 32
 DOUBLED_TIMES: Final = 3
 #: Segments of other processes held at a time, for the same reason; others follow when these are finished.
 ADOPTED_AT_ONCE: Final = 64

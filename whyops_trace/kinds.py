@@ -69,7 +69,8 @@ class Tool(CallSite):
             results = encode(result)
             if results[0] != 123:  # not an object
                 results = b"".join((b'{"result":', results, b"}"))
-        self._close(call, results, elapsed_ms)
+        metadata = b'%b,"latencyMs":%d' % (self._metadata, elapsed_ms)
+        call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
@@ -78,14 +79,14 @@ class Tool(CallSite):
             items = b""
             if call.items is not None and self.capture_output:
                 items = b"," + _items(call.items, encode)
-            self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b',"outcome":"cancelled"')
+            self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b'"cancelled"')
         else:
             call.record(b"error", self._metadata, encode(error_content(error)))
             results = b'{"error":%b}' % encode(describe(error))
-            self._close(call, results, elapsed_ms, b',"outcome":"error"')
+            self._close(call, results, elapsed_ms, b'"error"')
 
-    def _close(self, call: Call, results: bytes, elapsed_ms: int, ending: bytes = b"") -> None:
-        metadata = b'%b,"latencyMs":%d%b' % (self._metadata, elapsed_ms, ending)
+    def _close(self, call: Call, results: bytes, elapsed_ms: int, outcome: bytes) -> None:
+        metadata = b'%b,"latencyMs":%d,"outcome":%b' % (self._metadata, elapsed_ms, outcome)
         call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def keep(self, call: Call, items: Items, item: Any) -> None:

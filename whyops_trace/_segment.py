@@ -217,13 +217,12 @@ class Segment:
             return [], cursor
         try:
             chunk = self._memory[cursor : min(end, cursor + limit)]
-            stop = chunk.rfind(b"\n")
-            if stop < 0:
-                stop = self._memory.find(b"\n", cursor + len(chunk), end) - cursor
-                chunk = self._memory[cursor : cursor + stop]
+            if b"\n" not in chunk:
+                chunk = self._memory[cursor : self._memory.find(b"\n", cursor + len(chunk), end) + 1]
         except ValueError:  # released by another thread in the meantime
             return [], cursor
-        return chunk[:stop].split(b"\n"), cursor + stop + 1
+        *lines, begun = chunk.split(b"\n")
+        return lines, cursor + len(chunk) - len(begun)
 
     def cursor(self, destination: str) -> int:
         """Return the offset of the first record that a destination has not passed."""

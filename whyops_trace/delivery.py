@@ -268,7 +268,8 @@ class Delivery:
                 with self._progress:
                     self._progress.notify_all()
                 if segment.passed(exporter.name):
-                    self._journal.retire()  # now, not after a long backlog: what has been read is in memory again
+                    self._journal.retire()  # now, not after a long backlog
+                self._journal.page_out_read(segment)
                 self._journal.prepare()
                 give_way()
         self._tell_ends(exporter)

@@ -38,7 +38,8 @@ READY: Final = 1 << 20
 MEMORY_SIZE: Final = 256 << 10
 #: Segments of a backlog that stay in the process's memory.
 MAPPED: Final = 1
-#: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor.
+#: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor, and
+#: from the 64th on Linux holds a process with threads up for 15 ms to make room for more of them.
 DOUBLED_EVERY: Final = 32
 DOUBLED_TIMES: Final = 3
 #: Segments of other processes held at a time, for the same reason; others follow when these are finished.
@@ -154,8 +155,8 @@ class Journal:
         """Append to a new segment: the spare, else a file made now, else memory."""
         if self._current is not None:
             self._current.sealed = True
-            if len(self.segments) > MAPPED and self._current.path is not None:
-                self._current.page_out()
+            if len(self.segments) > MAPPED:
+                self._page_out(self._current)
             self._leave_segment()
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):
@@ -179,6 +180,15 @@ class Journal:
         with self._own.lock:
             for destination in self._destinations:
                 self._own.add(destination, Counts(dropped=1), "too_large")
+
+    def page_out_read(self, segment: Segment) -> None:
+        """Take what was read of a segment off the memory of the process, if more of a backlog comes after it."""
+        if segment.sealed and len(self.segments) > MAPPED + 1:
+            self._page_out(segment)
+
+    def _page_out(self, segment: Segment) -> None:
+        if segment.path is not None:  # else it is nowhere else
+            segment.page_out()
 
     def _take_spare(self, needed: int) -> Segment | None:
         try:

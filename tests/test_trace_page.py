@@ -250,7 +250,7 @@ def test_the_address_shows_the_same_in_a_fresh_browser(keys: list[str], url: str
 _SEEN = """() => ({
   chosen: document.querySelector(".chosen")?.dataset.step ?? "",
   row: document.querySelector(".row[aria-selected=true]")?.title ?? "",
-  drawer: document.querySelector("#drawer").hidden ? "" : document.querySelector("#drawer h2").textContent,
+  drawer: document.querySelector("#drawer").hidden ? "" : document.querySelector("#drawer h2")?.textContent ?? "",
   timeline: document.querySelector("#timeline").hidden,
   found: document.querySelector("#found").textContent,
   compared: document.querySelector("dialog.compare .diff")?.textContent ?? "",

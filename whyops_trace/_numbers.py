@@ -103,6 +103,21 @@ class Head:
         return self._match.end()
 
 
+def plain_head(*others: str) -> re.Pattern[bytes]:
+    """
+    Return what matches the start of a record that nobody renumbers.
+
+    It is in no run, the user chose none of its numbers, and it names no answer that asked for it.
+
+    Args:
+        *others: Event types that it does not match.
+    """
+    return re.compile(
+        rb'\{"eventType":"(?!(?:%b)")\w+","traceId":"[^"\\]*","stepId":\d+(?:,"parentStepId":\d+)?,'
+        rb'"metadata":\{"within":\d++(?!,"requestedBy")' % "|".join(others).encode()
+    )
+
+
 def read_head(line: bytes) -> Head | None:
     """Return the start of a record, None if the line does not start as the recorder writes it."""
     match = _HEAD.match(line)

@@ -199,9 +199,10 @@ class Segment:
     @property
     def end(self) -> int:
         """Offset behind the last complete record that this process knows."""
-        with contextlib.suppress(ValueError):  # released
-            self._end = self._memory.tell()
-        return self._end
+        try:
+            return self._memory.tell()
+        except ValueError:  # released
+            return self._end
 
     def read(self, destination: str, limit: int = CHUNK) -> tuple[list[bytes], int]:
         """
@@ -349,7 +350,9 @@ class Segment:
                 self.path.unlink()
 
     def page_out(self) -> None:
-        """Take the memory of a segment that waits to be read off the process; it stays in the system's cache."""
+        """Take the memory of a file off the process, which stays in the system's cache; what has none is kept."""
+        if self.path is None:
+            return
         # Some systems take no such advice, and another thread may have released the memory.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             self._memory.madvise(mmap.MADV_DONTNEED)
@@ -366,7 +369,7 @@ class Segment:
             path: What the file is called now.
         """
         with self.totals.lock:
-            written = self.end
+            self._end = written = self.end
             memory, self._memory = self._memory, _CLOSED
             self.sealed = self._gone = True
         memory[:PAGE] = header.encode().ljust(PAGE, b"\0")

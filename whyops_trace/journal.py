@@ -156,7 +156,7 @@ class Journal:
         if self._current is not None:
             self._current.sealed = True
             if len(self.segments) > MAPPED:
-                self._page_out(self._current)
+                self._current.page_out()
             self._leave_segment()
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):
@@ -184,10 +184,6 @@ class Journal:
     def page_out_read(self, segment: Segment) -> None:
         """Take what was read of a segment off the memory of the process, if more of a backlog comes after it."""
         if segment.sealed and len(self.segments) > MAPPED + 1:
-            self._page_out(segment)
-
-    def _page_out(self, segment: Segment) -> None:
-        if segment.path is not None:  # else it is nowhere else
             segment.page_out()
 
     def _take_spare(self, needed: int) -> Segment | None:

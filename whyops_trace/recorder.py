@@ -287,7 +287,7 @@ class Recorder:
             state.open += opens
             if self._writing:
                 self._tick(state, self._now)
-                step = at or _take_step(state, given or EventOptions())
+                step = at or _take_step(state, given)
                 self._deferred.append(
                     (state, step, kind, parent, within, metadata, content, span, end, given)
                 )
@@ -306,7 +306,6 @@ class Recorder:
                         next(self._keys), content, end,
                     )  # fmt: skip
                 else:
-                    given = given or EventOptions()
                     step = at or _take_step(state, given)
                     line = self._line(state, step, kind, parent, within, metadata, content, span, end, given)
                 append(line)
@@ -396,10 +395,10 @@ def _tell(state: TraceState) -> None:
         tell()
 
 
-def _take_step(state: TraceState, given: EventOptions) -> int:
+def _take_step(state: TraceState, given: EventOptions | None) -> int:
     """Return the step of an event with options, and let later ones count on above it."""
     step = next(state.steps)
-    chosen = given.get("step_id")
+    chosen = given.get("step_id") if given else None
     if chosen is None:
         return step
     state.steps = count(max(step, chosen + state.stride), state.stride)

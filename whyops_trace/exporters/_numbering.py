@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Final, cast
 import msgspec
 
 from whyops_trace._checks import MAX_STEP
-from whyops_trace._numbers import Head, read_head, unrun
+from whyops_trace._numbers import Head, plain_head, read_head, unrun
 from whyops_trace._server_state import RunKey, ServerState
 from whyops_trace._summary import LOCAL
 from whyops_trace.exporters.base import LAST, SERVER_ONLY, Outcome
@@ -22,13 +21,8 @@ PATIENCE: Final = 45.0
 #: Answers of models that are remembered, so that tool calls may name them.
 REMEMBERED_ANSWERS: Final = 10_000
 
-
-#: The start of a record that a server gets as it is, as nearly all are: the user chose none of its numbers, it is in no
-#: run, names no answer that asked for it, and is no answer itself.
-_USUAL: Final = re.compile(
-    rb'\{"eventType":"(?!(?:llm_response|%b)")\w+","traceId":"[^"\\]*","stepId":\d+(?:,"parentStepId":\d+)?,'
-    rb'"metadata":\{"within":\d++(?!,"requestedBy")' % "|".join(LOCAL).encode()
-)
+#: The start of a record that a server gets as it is, as nearly all are: nobody renumbers it, and it is no answer.
+_USUAL: Final = plain_head("llm_response", *LOCAL)
 #: How records end that say whom they are for, or finish a trace, and how without saying it.
 _ENDS: Final = (*SERVER_ONLY[::-1], LAST)
 #: What stands for the start of a line that is no record.

@@ -138,15 +138,15 @@ class Delivery:
 
     def _start(self) -> None:
         self._stop = Flag()
-        # An empty context: the worker must not see, or keep alive, whatever scope started it.
         self._thread = thread = threading.Thread(
-            target=contextvars.Context().run,
-            args=(self._run, self._stop),
+            target=self._run,
+            args=(self._stop,),
             name="whyops-" + "-".join(exporter.name for exporter in self.exporters),
             daemon=True,
         )
         try:
-            attempt(thread.start)
+            # In an empty context, which a thread may take over: it must not see, or keep alive, whatever started it.
+            attempt(contextvars.Context().run, thread.start)
         finally:
             # None starts at exit from Python 3.12 on, or if an interrupt is in time; flush delivers without it.
             if thread.ident is None:

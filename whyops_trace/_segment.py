@@ -220,6 +220,7 @@ class Segment:
             chunk = self._memory[cursor : min(end, cursor + limit)]
             if b"\n" not in chunk:
                 chunk = self._memory[cursor : self._memory.find(b"\n", cursor + len(chunk), end) + 1]
+            self.page_out(cursor + len(chunk))
         except ValueError:  # released by another thread in the meantime
             return [], cursor
         *lines, begun = chunk.split(b"\n")
@@ -349,13 +350,16 @@ class Segment:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
-    def page_out(self) -> None:
-        """Take the memory of a file off the process, which stays in the system's cache; what has none is kept."""
-        if self.path is None:
+    def page_out(self, end: int) -> None:
+        """Take the pages before an offset off the memory of the process; those of a file stay in the system's cache."""
+        length = end - end % mmap.PAGESIZE - mmap.PAGESIZE
+        if self.path is None or length <= 0:
             return
         # Some systems take no such advice, and another thread may have released the memory.
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            self._memory.madvise(mmap.MADV_DONTNEED)
+            # The first page is fetched now, and stays: at a later look its neighbours would come back with it.
+            _ = self._memory[0]
+            self._memory.madvise(mmap.MADV_DONTNEED, mmap.PAGESIZE, length)
 
     def wiped(self, header: Header, path: Path) -> Segment:
         """
@@ -438,7 +442,7 @@ class WrittenSegment(Segment):
             raise ValueError("not written")
         self._memory.write(line)
 
-    def page_out(self) -> None:
+    def page_out(self, end: int) -> None:
         """Do nothing: this memory is nowhere else."""
 
     def _store(self, offset: int, data: bytes) -> None:

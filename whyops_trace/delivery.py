@@ -269,7 +269,6 @@ class Delivery:
                     self._progress.notify_all()
                 if segment.passed(exporter.name):
                     self._journal.retire()  # now, not after a long backlog
-                self._journal.page_out_read(segment)
                 self._journal.prepare()
                 give_way()
         self._tell_ends(exporter)

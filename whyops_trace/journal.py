@@ -156,7 +156,7 @@ class Journal:
         if self._current is not None:
             self._current.sealed = True
             if len(self.segments) > MAPPED:
-                self._current.page_out()
+                self._current.page_out(self._current.size)
             self._leave_segment()
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):
@@ -180,11 +180,6 @@ class Journal:
         with self._own.lock:
             for destination in self._destinations:
                 self._own.add(destination, Counts(dropped=1), "too_large")
-
-    def page_out_read(self, segment: Segment) -> None:
-        """Take what was read of a segment off the memory of the process, if more of a backlog comes after it."""
-        if segment.sealed and len(self.segments) > MAPPED + 1:
-            segment.page_out()
 
     def _take_spare(self, needed: int) -> Segment | None:
         try:

@@ -14,8 +14,9 @@ from journals import make
 from lines import Process, encoded
 from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
 
+from whyops_trace._record import LOCAL_ONLY, SERVER_ONLY
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters.base import LOCAL_ONLY, SERVER_ONLY, Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
 from whyops_trace.exporters.console import ConsoleExporter
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter

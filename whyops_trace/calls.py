@@ -13,8 +13,8 @@ import msgspec
 
 from whyops_trace._failure import describe, stack
 from whyops_trace._guard import guarded
+from whyops_trace._record import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 from whyops_trace.context import OpenTurn, Scope, TraceState, advance, set_scope
-from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from whyops_trace import _json
 from whyops_trace._clock import Clock, iso_seconds
+from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, line_of, usual_form
 from whyops_trace.context import TraceState
 from whyops_trace.processors import Processor
 from whyops_trace.types import EventOptions
@@ -26,8 +27,6 @@ from whyops_trace.types import EventOptions
 #: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
 #: processes of one agent start at different places of the cycle but share the same names.
 SPANS: Final = 400
-#: What an event that pairs with no other carries, so that the server does not invent a fresh one.
-NO_SPAN: Final = b"span_0"
 #: Traces whose numbering is remembered; an older one that comes back starts a new run.
 REMEMBERED_TRACES: Final = 10_000
 #: Milliseconds without a record after which a trace that comes back starts a new run as well: another process may
@@ -39,26 +38,8 @@ OPEN_TOOLS: Final = 1_000
 CHILD_BAND: Final = 100_000
 CHILD_BANDS: Final = 20_000
 
-LINE_END: Final = b"}\n"
-TRACE_END: Final = b',"end":true}\n'
-#: Before the end of a record: that it is for every destination but the WhyOps server, or for that alone.
-FOR_LOCAL: Final = b',"for":"local"'
-FOR_SERVER: Final = b',"for":"server"'
-
-#: The parent of an event that follows from one which a server may never have, and from nothing before that.
-NO_PARENT: Final = -1
 #: Steps from one event to the next where a proxy adds events of its own to the trace, after the last step it knows.
 ROOM: Final = 1_000
-
-#: What makes the usual records of a trace, with its head and tail put in: they have places for ten values each.
-_FORM: Final = (
-    b'{"eventType":"%%b",%b%%d,"parentStepId":%%d,"metadata":{"within":%%d%%b},"spanId":"%%b",'
-    b'"timestamp":%%b-%%d",%b,"content":%%b%%b'
-)
-_ANY: Final = (
-    b'{"eventType":"%b",%b%d%b%b,"metadata":{"within":%d%b%b},"spanId":%b,'
-    b'"timestamp":%b,"idempotencyKey":%b,%b%b,"content":%b%b'
-)
 
 
 class Sink(Protocol):
@@ -338,18 +319,14 @@ class Recorder:
         if is_local and not state.first and not state.run:
             # The server gets this trace's first event from the proxy, so that it has to number what comes after.
             state.name_run(f"{self.token}-{next(self._runs)}")
-        user = given.get("external_user_id")
-        line = _ANY % (
-            kind, state.head, step, *_relations(state, step, parent, given), within, state.about, metadata,
-            _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % span,
-            _json.string(str(given.get("timestamp") or self._now_text.decode())),
-            _json.string(given.get("idempotency_key") or f"{self.token}-{key}"), state.tail,
-            b',"externalUserId":' + _json.string(user) if user else b"", content, end,
+        line = line_of(
+            state, step, kind, parent, within, metadata, content, span, end, given,
+            self._now_text.decode(), f"{self.token}-{key}",
         )  # fmt: skip
         state.first = state.first or step
         if not is_local:
             state.root, state.about = state.root or step, b""
-            state.form = b"" if state.given else _form(state)
+            state.form = b"" if state.given else usual_form(state)
         return line
 
     def _tick(self, state: TraceState, now: int) -> None:
@@ -404,31 +381,6 @@ def _take_step(state: TraceState, given: EventOptions | None) -> int:
     state.steps = count(max(step, chosen + state.stride), state.stride)
     state.given = (state.given or set()) | {chosen}
     return chosen
-
-
-def _form(state: TraceState) -> bytes:
-    return _FORM % (state.head.replace(b"%", b"%%"), state.tail.replace(b"%", b"%%"))
-
-
-def _relations(state: TraceState, step: int, parent: int, given: EventOptions) -> tuple[bytes, bytes]:
-    """
-    Return the JSON members ``parentStepId`` and ``given`` of an event, each led by a comma, or nothing.
-
-    ``given`` names the numbers that are not of this run's own counting and so must never be shifted: a step the user
-    chose, and a parent that is such a step or one this process never issued.
-    """
-    chosen = state.given or ()
-    parent = parent if parent > 0 else state.root if state.root != step else 0
-    parent = given.get("parent_step_id") or parent
-    foreign = []
-    if step in chosen:
-        foreign.append(b'"stepId"')
-    if parent and (parent in chosen or parent >= step):
-        foreign.append(b'"parentStepId"')
-    return (
-        b',"parentStepId":%d' % parent if parent else b"",
-        b',"given":[%b]' % b",".join(foreign) if foreign else b"",
-    )
 
 
 #: Every recorder alive, for forks and captures.

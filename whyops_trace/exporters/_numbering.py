@@ -11,9 +11,10 @@ import msgspec
 
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._numbers import Head, plain_head, read_head, unrun
+from whyops_trace._record import LAST, SERVER_ONLY
 from whyops_trace._server_state import RunKey, ServerState
 from whyops_trace._summary import LOCAL
-from whyops_trace.exporters.base import LAST, SERVER_ONLY, Outcome
+from whyops_trace.exporters.base import Outcome
 
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
 #: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.

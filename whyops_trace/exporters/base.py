@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from whyops_trace._record import SERVER_ONLY
 from whyops_trace._segment import CHUNK, Counts, Segment
-from whyops_trace.recorder import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
-
-#: How the record ends that finishes its trace. Its last keys are the library's own, so nothing a user wrote can look
-#: like them.
-LAST: Final = TRACE_END[:-1]
-#: How records end that are not for every destination: for all but the WhyOps server, or for that alone.
-LOCAL_ONLY: Final = (FOR_LOCAL + LINE_END[:-1], FOR_LOCAL + LAST)
-SERVER_ONLY: Final = (FOR_SERVER + LINE_END[:-1], FOR_SERVER + LAST)
 
 
 class Batch(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 from journals import DESTINATIONS, die, expected, file_of, fill, make, names, read, record
 
 from whyops_trace._directory import is_mappable, make_private
-from whyops_trace._segment import PAGE, SLOT, SLOTS
+from whyops_trace._header import PAGE, SLOT, SLOTS
 from whyops_trace.journal import ADOPTED_AT_ONCE, FIRST_SIZE, Counts, segments_in
 
 

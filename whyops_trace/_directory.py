@@ -1,5 +1,5 @@
 """
-A directory of segments: making them, taking over what dead processes left, and looking without taking.
+A directory of segments: making them, and taking over what dead processes left.
 
 A segment is made as ``<token>-<number>.tmp``, locked with ``flock``, allocated and only then renamed to
 ``<token>-<serial>.seg``: a file of that name that is not locked has lost its owner. A lock ends with its
@@ -20,23 +20,11 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final
 
 from whyops_trace._guard import warn_once
-from whyops_trace._segment import (
-    CHUNK,
-    PAGE,
-    SLOT,
-    SLOTS,
-    ZEROS,
-    Counts,
-    Header,
-    Segment,
-    Totals,
-    WrittenSegment,
-)
+from whyops_trace._header import PAGE, Header
+from whyops_trace._segment import ZEROS, Segment, Totals, WrittenSegment
 from whyops_trace.exceptions import JournalError
 
 if sys.platform != "win32":
@@ -106,7 +94,7 @@ def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped
     try:
         if mapped:
             os.posix_fallocate(descriptor, 0, size)
-        parts: list[bytes | memoryview] = [header.encode().ljust(PAGE, b"\0")]
+        parts: list[bytes | memoryview] = [header.page()]
         if mapped:
             parts += (ZEROS[: size - start] for start in range(PAGE, size, len(ZEROS)))
         offset = 0
@@ -244,9 +232,7 @@ def _adopt(path: Path, totals: Totals, *, mapped: bool, stream: str | None) -> S
         return None
     try:
         size = os.fstat(descriptor).st_size
-        header = _header(descriptor)
-        if size < PAGE:
-            raise JournalError("its first page is cut")
+        header = Header.decode(os.pread(descriptor, PAGE, 0))
         if stream not in {None, header.stream}:
             raise JournalError(f"it belongs to the stream {header.stream}")
         segment = _segment(descriptor, size, header, totals, path, mapped=mapped)
@@ -259,15 +245,6 @@ def _adopt(path: Path, totals: Totals, *, mapped: bool, stream: str | None) -> S
         segment.abandon()
         raise
     return segment
-
-
-def _header(descriptor: int) -> Header:
-    try:
-        header = msgspec.json.decode(os.pread(descriptor, SLOTS, 0).partition(b"\0")[0], type=Header)
-        header.encode()  # as long as it may be
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise JournalError(f"its header cannot be read: {error}") from error
-    return header
 
 
 def _segment(
@@ -306,43 +283,6 @@ def _set_aside(path: Path, reason: str) -> None:
     warn_once(f"journal: {path}", "The journal segment %s is set aside as %s: %s.", path, aside.name, reason)
 
 
-class Glimpse(NamedTuple):
-    """
-    A segment as it stands in its file, which nobody took; that of a running process changes meanwhile.
-
-    Attributes:
-        path: The file.
-        header: What it says about itself.
-        size: Its bytes.
-        in_use: Whether a running process holds it.
-        slots: The cursor and the counts of each destination.
-    """
-
-    path: Path
-    header: Header
-    size: int
-    in_use: bool
-    slots: dict[str, tuple[int, Counts]]
-
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """Yield each complete record with its offset, without its newline; nothing if the file is gone."""
-        try:
-            file = self.path.open("rb")  # not a map: its owner may truncate the file under our feet
-        except FileNotFoundError:
-            return
-        with file:
-            offset = file.seek(PAGE)
-            rest = b""
-            while chunk := file.read(CHUNK):
-                written, nul, _ = chunk.partition(b"\0")
-                *lines, rest = (rest + written).split(b"\n")
-                for line in lines:
-                    yield offset, line
-                    offset += len(line) + 1
-                if nul:
-                    return
-
-
 def segment_files(directory: Path) -> list[Path]:
     """
     Return the segments of a directory, oldest first.
@@ -352,45 +292,6 @@ def segment_files(directory: Path) -> list[Path]:
     """
     names = [name for name in os.listdir(directory) if _SEGMENT.fullmatch(name)]
     return [directory / name for name in sorted(names, key=_place)]
-
-
-def look(path: Path) -> Glimpse | None:
-    """
-    Look at a segment without taking it; None if it is gone.
-
-    Raises:
-        JournalError: if it cannot be read as a segment; whoever adopts it sets it aside.
-        OSError: if the file cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        in_use = _is_locked(descriptor)
-        size = os.fstat(descriptor).st_size
-        header = _header(descriptor)
-        page = os.pread(descriptor, PAGE, 0)
-    finally:
-        os.close(descriptor)
-    if len(page) < PAGE:
-        raise JournalError("its first page is cut")
-    slots = {}
-    for index, name in enumerate(header.destinations):
-        cursor, *counts = SLOT.unpack_from(page, SLOTS + SLOT.size * index)
-        slots[name] = (cursor or PAGE, Counts(*counts))
-    return Glimpse(path, header, size, in_use, slots)
-
-
-def _is_locked(descriptor: int) -> bool:
-    """Return whether somebody else has locked a file; one that is free is free again when it is closed."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def begun(segment: Segment) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from whyops_trace._header import Counts
 from whyops_trace._home import STORE_FILE
-from whyops_trace._segment import Counts, Segment
+from whyops_trace._segment import Segment
 from whyops_trace._streams import SERVER, Stream, as_agent, why_not
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
 from whyops_trace.exporters.base import Exporter, hand_over

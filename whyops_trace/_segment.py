@@ -3,8 +3,7 @@ One segment of the journal: a run of records with a cursor for each destination,
 
 ::
 
-    0      JSON of the Header, then zeros
-    2048   a slot for each destination: its cursor, then its counters, 8 bytes each
+    0      the first page, see whyops_trace._header
     4096   the records, one line of JSON each, then zeros
 
 The file is as long as it will get from the start, so whatever is not written yet reads as NUL, which no JSON
@@ -24,22 +23,16 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
-
-import msgspec
+from typing import Final
 
 from whyops_trace._guard import warn_once
-from whyops_trace.exceptions import ConfigurationError, JournalError
+from whyops_trace._header import PAGE, SLOT, Counts, Header, read_slot
+from whyops_trace.exceptions import JournalError
 from whyops_trace.types import DropReason
 
-#: Bytes before the first record.
-PAGE: Final = 4096
-SLOTS: Final = 2048
-SLOT: Final = struct.Struct("<6Q")
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
 #: What new pages hold, as many as are written at a time: whoever writes gives up the GIL each time.
@@ -47,65 +40,6 @@ ZEROS: Final = memoryview(bytes(1 << 20))
 #: The memory of a segment that has let go of its own.
 _CLOSED: Final = mmap.mmap(-1, 1)
 _CLOSED.close()
-
-
-class Counts(NamedTuple):
-    """
-    What a destination did with records: one that its cursor has passed is in exactly one of these.
-
-    Attributes:
-        withheld: Records that are not for the destination, such as the end of a step for a server.
-    """
-
-    delivered: int = 0
-    sampled_out: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    withheld: int = 0
-
-    def plus(self, other: Counts) -> Counts:
-        """Return the sums."""
-        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What a segment says about itself.
-
-    Attributes:
-        version: Of the format.
-        stream: Name of the account, server, agent and destinations that the records belong to.
-        token: Name of the process that recorded them: twelve hexadecimal digits.
-        agent: The agent's name, for people.
-        destinations: Where the records go; the order of the slots.
-        ephemeral: Those of them that only the recording process can serve, such as its console.
-        created: When the file was made; ISO 8601.
-    """
-
-    version: Literal[1] = 1
-    stream: str
-    token: str
-    agent: str
-    destinations: list[str]
-    ephemeral: list[str] = []
-    created: str
-
-    def encode(self) -> bytes:
-        """
-        Return the header as it stands in a file.
-
-        Raises:
-            ConfigurationError: if it does not fit into its page, or a name is not valid Unicode.
-        """
-        try:
-            text = msgspec.json.encode(self)
-        except UnicodeEncodeError as error:
-            raise ConfigurationError(f"A name in the journal is not valid Unicode: {error}.") from error
-        if len(text) >= SLOTS or SLOTS + SLOT.size * len(self.destinations) > PAGE:
-            raise ConfigurationError(
-                "The names of the agent and its destinations are too long for the journal."
-            )
-        return text
 
 
 class Totals:
@@ -175,7 +109,7 @@ class Segment:
         self._end = PAGE
         self._gone = False
         self._reason: DropReason | None = None
-        self._slots = {name: SLOTS + SLOT.size * index for index, name in enumerate(header.destinations)}
+        self._slots = header.slots()
         self.header = header
         self.totals = totals
         self.path = path
@@ -236,10 +170,9 @@ class Segment:
 
     def _slot(self, destination: str) -> tuple[int, Counts]:
         try:
-            cursor, *counts = SLOT.unpack_from(self._memory, self._slots[destination])
+            return read_slot(self._memory, self._slots[destination])
         except ValueError:  # released: nothing is known any more
             return PAGE, Counts()
-        return cursor or PAGE, Counts(*counts)
 
     def passed(self, destination: str) -> bool:
         """Return whether a destination has nothing more to expect from this segment."""
@@ -376,7 +309,7 @@ class Segment:
             self._end = written = self.end
             memory, self._memory = self._memory, _CLOSED
             self.sealed = self._gone = True
-        memory[:PAGE] = header.encode().ljust(PAGE, b"\0")
+        memory[:PAGE] = header.page()
         for start in range(PAGE, written, len(ZEROS)):
             end = min(start + len(ZEROS), written)
             memory[start:end] = ZEROS[: end - start]

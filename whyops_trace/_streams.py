@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._directory import Glimpse, look, segment_files
+from whyops_trace._directory import segment_files
+from whyops_trace._glimpse import Glimpse, look
+from whyops_trace._header import Counts, Header
 from whyops_trace._home import JOURNAL
-from whyops_trace._segment import Counts, Header
 from whyops_trace.exceptions import JournalError
 from whyops_trace.settings import Settings, resolve
 

@@ -20,8 +20,9 @@ from typing import Final
 from whyops_trace._clock import iso
 from whyops_trace._directory import MAPPABLE, begun, create, is_mappable, left_behind, make_private, recreate
 from whyops_trace._guard import warn_once
+from whyops_trace._header import PAGE, Counts, Header
 from whyops_trace._home import JOURNAL
-from whyops_trace._segment import PAGE, Counts, Header, Segment, Totals
+from whyops_trace._segment import Segment, Totals
 from whyops_trace.types import DropReason
 
 __all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
@@ -104,7 +105,7 @@ class Journal:
         self._mappable = mappable
         self._mapped: bool | None = None
         self._start()
-        self._header().encode()
+        self._header().page()
 
     def _start(self) -> None:
         """Start as a process that has recorded nothing."""

@@ -9,7 +9,7 @@ import nox
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.14t"]
 
 #: Versions of the packages of OpenAI and Anthropic that are tested with each other, and what they stand on.
 PROVIDERS = {

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from whyops_trace._loading import load
 from whyops_trace._version import __version__
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class Http:
 
     def prepare(self) -> None:
         """Load the HTTP library, and the certificates that are trusted; what fails here fails at a request too."""
-        with _loading:
-            import httpx  # noqa: F401
+        with _importing:
+            load("httpx")
         self._connections()
 
     def post(self, path: str, body: bytes) -> Answer:
@@ -129,7 +130,8 @@ class Http:
         body: bytes | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Answer:
-        with _loading:
+        with _importing:
+            load("httpx")
             import httpx
 
         try:
@@ -159,7 +161,7 @@ class Http:
             if self._transport is not None:
                 _abandoned.append(self._transport)
             self._process = os.getpid()
-            with _loading:
+            with _importing:
                 import email.utils  # noqa: F401 - for the dates in answers
                 from urllib.request import getproxies, proxy_bypass
 
@@ -189,27 +191,28 @@ def _body(response: httpx.Response) -> bytes:
 
 
 #: Connections that a forked child inherited. They are its parent's, and closing them may wait for a lock of a thread
-#: that the child does not have.
+#: that the child does not have. What is registered for forks keeps this module, and so them, until the process is gone:
+#: nothing warns that they were never closed.
 _abandoned: list[httpx.HTTPTransport] = []
 #: Held while a worker imports the HTTP library and what that imports at its first use. A child forked in the middle
 #: would wait for ever for the lock of a module that nobody there goes on importing, in the host program's code too.
-_loading = threading.Lock()
+_importing = threading.Lock()
 _paused = False
 
 
 def _before_fork() -> None:
     global _paused  # noqa: PLW0603 - one fork at a time has it
-    _paused = _loading.acquire(timeout=FORK_TIMEOUT)
+    _paused = _importing.acquire(timeout=FORK_TIMEOUT)
 
 
 def _after_fork_in_parent() -> None:
     if _paused:
-        _loading.release()
+        _importing.release()
 
 
 def _after_fork_in_child() -> None:
-    global _loading  # noqa: PLW0603 - a thread the child does not have may hold it
-    _loading = threading.Lock()
+    global _importing  # noqa: PLW0603 - a thread the child does not have may hold it
+    _importing = threading.Lock()
 
 
 os.register_at_fork(

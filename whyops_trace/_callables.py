@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -32,8 +33,9 @@ class TracedCallable(Proxy):
         trace: Makes the like of another callable, for copies.
     """
 
-    # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's own.
-    __annotations__ = vars(Proxy)["__annotations__"]
+    if sys.version_info < (3, 14):
+        # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's.
+        __annotations__ = vars(Proxy)["__annotations__"]
 
     def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any], trace: Trace) -> None:
         super().__init__(wrapped)

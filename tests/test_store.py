@@ -186,7 +186,7 @@ def test_the_end_of_a_step_comes_after_its_beginning_and_that_of_a_trace_last(st
         b'{"eventType":"error","traceId":"t","stepId":1099511627777,"idempotencyKey":"k"}',
         b'{"eventType":"error","traceId":"t","stepId":1,"idempotencyKey":"k","content":"\xff"}',
         b'{"eventType":"error","traceId":"t","stepId":1,"idempotencyKey":"k","content":%b}'
-        % (b"[" * 100_000 + b"]" * 100_000),
+        % (b"[" * 1_000_000 + b"]" * 1_000_000),
     ],
 )
 def test_a_line_that_is_no_record_is_left_out(

@@ -108,5 +108,6 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_slot(page: bytes | mmap.mmap, offset: int) -> tuple[int, Counts]:
     """Return the cursor in a slot, the first record's if nothing stands there yet, and the counts."""
-    cursor, *counts = SLOT.unpack_from(page, offset)
+    # A slice, as unpack_from() would lend the memory out, and without the global lock another thread may close it.
+    cursor, *counts = SLOT.unpack(page[offset : offset + SLOT.size])
     return cursor or PAGE, Counts(*counts)

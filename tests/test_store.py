@@ -1319,16 +1319,20 @@ def test_a_fork_does_not_wait_for_a_transaction_for_ever(store: Store, tmp_path:
     assert store.ended_processes() == {"aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"}
 
 
-def test_a_store_that_nobody_closed_goes_without_a_warning(tmp_path: Path) -> None:
-    """Python warns of the connection from 3.13 on."""
+@pytest.mark.parametrize("ends", ["", "stores.append(stores)"], ids=["by itself", "as part of a cycle"])
+def test_a_store_that_nobody_closed_goes_without_a_warning(tmp_path: Path, ends: str) -> None:
+    """Python warns of the connection from 3.13 on, in whatever order it collects what belongs together."""
     done = run_code(
-        """
-        import os
+        f"""
+        import gc, os
         from whyops_trace.store import Store
 
-        store = Store(os.environ["WHYOPS_HOME"] + "/traces.db")
-        store.ingest(("9f2c41aa01be", []))
-        del store
+        stores = [Store(os.environ["WHYOPS_HOME"] + f"/{{n}}.db") for n in range(20)]
+        for store in stores:
+            store.ingest(("9f2c41aa01be", []))
+        {ends}
+        del stores, store
+        gc.collect()
         """,
         tmp_path,
     )

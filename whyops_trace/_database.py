@@ -55,9 +55,6 @@ class Database:
         self._opened = 0
         _databases.add(self)
 
-    def __del__(self) -> None:
-        self._drop()  # nobody can close it any more, and sqlite3 warns of that
-
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """
         Return all rows that a statement finds, none if there is no file yet.
@@ -151,12 +148,15 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
+            # Should nobody close it: sqlite3 warns of that, and a __del__ may come after the connection's own.
+            self._closing = weakref.finalize(self, self._connection.close)
+            self._closing.atexit = False
             _prepare(self._connection, self.path, self._schema, self._upgrades)
         return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            self._closing()
             self._connection = None
 
     def _pause(self) -> None:
@@ -174,6 +174,7 @@ class Database:
         self._paused = False
         if self._connection is not None:
             _abandoned.append(self._connection)
+            self._closing.detach()
             self._connection = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,12 @@ from recorded import Recorded
 
 from whyops_trace import propagate, propagate_threads, step, trace, traced_tool
 from whyops_trace.context import get_scope
+
+#: Whether a thread begins with the context of who starts it, as without the global lock.
+INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
+own_threads = pytest.mark.skipif(
+    INHERITS, reason="Here a pool's threads begin with the scope of who starts them."
+)
 
 
 @traced_tool
@@ -211,6 +218,7 @@ def test_to_thread_keeps_the_place(events: Recorded) -> None:
     assert requests(events, "leaf") == [(1, 1), (1, 1)]
 
 
+@own_threads
 def test_a_propagated_function_runs_in_the_scope_it_was_made_in(events: Recorded) -> None:
     """In any thread, which has its own scope back afterwards."""
     after = []
@@ -251,6 +259,7 @@ def submit() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.mark.usefixtures("submit")
+@own_threads
 def test_pools_carry_the_scope_until_it_is_undone(events: Recorded, said: Callable[[], list[str]]) -> None:
     """``submit``, ``map`` and so ``run_in_executor``."""
     with ThreadPoolExecutor(2) as pool, trace():
@@ -307,6 +316,7 @@ def test_several_can_be_undone_in_any_order(
     assert requests(events, "leaf") == [(1, 1)] * 3
 
 
+@own_threads
 def test_somebody_elses_patch_on_top_stays(
     events: Recorded, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +340,7 @@ def test_somebody_elses_patch_on_top_stays(
     assert requests(events, "leaf") == [(1, 1), (None, 0)]
 
 
+@own_threads
 @pytest.mark.parametrize("executor", ["pool", "loop"])
 def test_a_pool_thread_that_lost_the_scope_says_so_once(
     events: Recorded, said: Callable[[], list[str]], executor: str
@@ -352,6 +363,17 @@ def test_a_pool_thread_that_lost_the_scope_says_so_once(
     assert len(said()) == 1
     assert said()[0].startswith("leaf was called in thread ")
     assert "propagate_threads()" in said()[0]
+
+
+@pytest.mark.skipif(not INHERITS, reason="Here a thread begins without a scope.")
+def test_a_thread_begins_in_the_scope_it_was_started_in(events: Recorded) -> None:
+    """Where Python has it so."""
+    with trace(), step("plan"):
+        thread = threading.Thread(target=leaf)
+        thread.start()
+        thread.join()
+
+    assert requests(events, "leaf") == [(1, 1)]
 
 
 def test_a_pool_thread_says_nothing_while_no_trace_is_open(

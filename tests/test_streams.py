@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import anyio.lowlevel
 import pytest
-from packages import LOST, client, entered, got, items, openai
+from packages import LOST, client, entered, got, items, needs_drops, openai
 from provider import Provider
 from recorded import Recorded, Row
 from replies import Cut, Failure, Gate, Reply, Usage
@@ -319,6 +319,7 @@ async def test_a_stream_that_is_dropped_ends_its_turn(
     provider: Provider, events: Recorded, api: Api, kind: Any, reads: bool
 ) -> None:
     """When the garbage collector finds it, begun or not."""
+    needs_drops(kind)
     held(provider, after=1 if reads else 0)
 
     async with traced(kind, provider) as made:
@@ -558,6 +559,8 @@ async def test_an_official_stream_of_a_function_that_is_left_early_ends_as_cance
     provider: Provider, events: Recorded, api: Api, kind: Any, ending: str
 ) -> None:
     """Closed or dropped; with the text that came."""
+    if ending == "dropped":
+        needs_drops(kind)
     held(provider)
 
     async with client(kind, provider) as made:

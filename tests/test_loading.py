@@ -97,21 +97,18 @@ def test_a_module_that_looks_at_itself_finds_what_it_has(package: Callable[[str]
 
 
 @pytest.mark.parametrize("text", ["import there_is_no_such_module", "1 / 0"])
-def test_what_cannot_be_imported_raises_and_leaves_nothing(package: Callable[[str], str], text: str) -> None:
+def test_what_cannot_be_imported_raises_each_time(package: Callable[[str], str], text: str) -> None:
     """As an import statement does."""
-    before = list(sys.meta_path)
     name = package(text)
-    with pytest.raises((ImportError, ZeroDivisionError)):
-        load(name)
+    for _ in range(3):
+        with pytest.raises((ImportError, ZeroDivisionError)):
+            load(name)
 
     assert name not in sys.modules
-    assert sys.meta_path == before
+    assert len({id(finder) for finder in sys.meta_path}) == len(sys.meta_path)
 
 
 def test_a_module_that_does_not_exist_is_named() -> None:
     """The error is that of an import statement."""
-    before = list(sys.meta_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'there_is_no_such_module'"):
         load("there_is_no_such_module")
-
-    assert sys.meta_path == before

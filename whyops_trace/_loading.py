@@ -32,12 +32,11 @@ def load(name: str) -> None:
     """
     if name in sys.modules:
         return
-    finder = _Finder(name)
-    sys.meta_path.insert(0, finder)
-    try:
-        module = importlib.import_module(name)
-    finally:
-        sys.meta_path.remove(finder)
+    _finder.names.add(name)
+    # It stays: taken out, an import that goes through the list in another thread would miss the finder after it.
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    module = importlib.import_module(name)
     if type(module) is _Unfinished:
         module.__class__ = ModuleType  # type: ignore[assignment]
 
@@ -54,22 +53,22 @@ class _Unfinished(ModuleType):
 
 class _Finder:
     """
-    Finds one module as all other finders do, and has it made as an :class:`_Unfinished`.
+    Finds modules as all other finders do, and has them made as an :class:`_Unfinished`.
 
-    Args:
-        name: Of the module.
+    Attributes:
+        names: Of the modules, each until it is looked for.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name: str | None = name
+    def __init__(self) -> None:
+        self.names: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what the others find."""
-        if fullname != self._name:
+        if fullname not in self.names:
             return None
-        self._name = None  # the next line asks this one again
+        self.names.discard(fullname)  # the next line asks this one again
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             with contextlib.suppress(AttributeError):  # somebody's own loader; then it is imported as ever
@@ -79,3 +78,6 @@ class _Finder:
 
 def _unfinished(spec: ModuleSpec) -> ModuleType:
     return _Unfinished(spec.name)
+
+
+_finder = _Finder()

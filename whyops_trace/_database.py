@@ -55,6 +55,9 @@ class Database:
         self._opened = 0
         _databases.add(self)
 
+    def __del__(self) -> None:
+        self._drop()  # nobody can close it any more, and sqlite3 warns of that
+
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """
         Return all rows that a statement finds, none if there is no file yet.
@@ -148,7 +151,7 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            # Should nobody close it: sqlite3 warns of that, and a __del__ may come after the connection's own.
+            # As __del__ does, which comes too late if it is collected together with the connection.
             self._closing = weakref.finalize(self, self._connection.close)
             self._closing.atexit = False
             _prepare(self._connection, self.path, self._schema, self._upgrades)
@@ -156,7 +159,8 @@ class Database:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._closing()
+            self._closing.detach()
+            self._connection.close()
             self._connection = None
 
     def _pause(self) -> None:

@@ -138,10 +138,8 @@ class CallSite:
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
-    @guarded("looking at the arguments of a call", positional=3)
-    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`."""
-        return self._pick(args, kwargs)
+    #: Picks what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`.
+    look = guarded("looking at the arguments of a call", positional=3)(_pick)
 
     @guarded("recording a call", positional=3)
     def open(self, named: dict[str, Any], run: type[C]) -> C | None:

@@ -35,8 +35,6 @@ from whyops_trace.types import DropReason
 
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
-#: Records in a chunk from which on they are copied together, which takes less time for short ones.
-FEW: Final = 16
 #: What new pages hold, as many as are written at a time: whoever writes gives up the GIL each time.
 ZEROS: Final = memoryview(bytes(1 << 20))
 #: The memory of a segment that has let go of its own.
@@ -148,31 +146,21 @@ class Segment:
             destination: One of the header's; anything else is a :class:`KeyError`.
             limit: Bytes to read; one record comes whole even if it is longer.
         """
-        cursor = self.cursor(destination)
+        start = cursor = self.cursor(destination)
         end = self.end
+        lines: list[bytes] = []
         if cursor >= end or self._gone:
-            return [], cursor
+            return lines, cursor
+        memory = self._memory
         try:
-            lines, cursor = self._lines(cursor, end, limit)
+            # One by one, and not as a chunk to be split, which costs large ones a copy and the memory for it.
+            while (behind := memory.find(b"\n", cursor, end) + 1) and (behind - start <= limit or not lines):
+                lines.append(memory[cursor : behind - 1])
+                cursor = behind
         except ValueError:  # released by another thread in the meantime
-            return [], cursor
+            return [], start
         self.page_out(cursor)
         return lines, cursor
-
-    def _lines(self, start: int, end: int, limit: int) -> tuple[list[bytes], int]:
-        memory = self._memory
-        behind = memory.find(b"\n", start, end) + 1
-        if behind - start < limit // FEW:
-            chunk = memory[start : min(end, start + limit)]
-            *lines, begun = chunk.split(b"\n")
-            return lines, start + len(chunk) - len(begun)
-        # Long ones are copied once and not twice: a megabyte that comes and goes is given back to the system each time,
-        # and to get its pages again takes ten times as long as to fill them.
-        lines, stop = [], start + limit
-        while behind and (behind <= stop or not lines):
-            lines.append(memory[start : behind - 1])
-            start, behind = behind, memory.find(b"\n", behind, end) + 1
-        return lines, start
 
     def cursor(self, destination: str) -> int:
         """Return the offset of the first record that a destination has not passed."""

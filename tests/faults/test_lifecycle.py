@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import re
 import signal
 import subprocess
 import sys
@@ -622,7 +623,11 @@ def test_records_of_the_end_of_a_process(server: Collector, tmp_path: Path) -> N
     messages = arrived(server, tmp_path)
     others = [message for message in messages if not message.startswith("daemon")]
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    # Where it really runs beside the end, the daemon may go on while that is delivered which was there.
+    assert not done.stderr or re.fullmatch(
+        r"whyops: \d+ records are not delivered yet; they stay .*\n", done.stderr
+    )
     assert others == ["after", "before", "main", "thread"]
     assert {f"daemon {n}" for n in range(int(done.stdout))} <= set(messages)
     assert len(set(messages)) == len(messages)

@@ -15,11 +15,11 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from whyops_trace import _json
 from whyops_trace._clock import Clock, iso_seconds
-from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, line_of, usual_form
+from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, Draft, usual_form
 from whyops_trace.context import TraceState
 from whyops_trace.processors import Processor
 from whyops_trace.types import EventOptions
@@ -141,7 +141,7 @@ class Recorder:
         self._now = 0
         self._now_text = self._second_text = self._when = b""
         self._writing = False
-        self._deferred: deque[tuple[Any, ...]] = deque()
+        self._deferred: deque[Draft] = deque()
         self.redirect(_capture)
 
     @property
@@ -270,7 +270,7 @@ class Recorder:
                 self._tick(state, self._now)
                 step = at or _take_step(state, given)
                 self._deferred.append(
-                    (state, step, kind, parent, within, metadata, content, span, end, given)
+                    Draft(state, step, kind, parent, within, metadata, content, span, end, given or {})
                 )
                 return step
             # Before the step is taken: a signal handler that runs right after would have the next one, and write first.
@@ -288,44 +288,31 @@ class Recorder:
                     )  # fmt: skip
                 else:
                     step = at or _take_step(state, given)
-                    line = self._line(state, step, kind, parent, within, metadata, content, span, end, given)
+                    line = self._line(
+                        Draft(state, step, kind, parent, within, metadata, content, span, end, given or {})
+                    )
                 append(line)
                 while self._deferred:
-                    state, *deferred = self._deferred.popleft()
-                    self._tick(state, self._now)
-                    append(self._line(state, *deferred))
+                    draft = self._deferred.popleft()
+                    self._tick(draft.state, self._now)
+                    append(self._line(draft))
             finally:
                 self._writing = False
         if self.sleepers:
             self._wake()
         return step
 
-    def _line(
-        self,
-        state: TraceState,
-        step: int,
-        kind: bytes,
-        parent: int,
-        within: int,
-        metadata: bytes,
-        content: bytes,
-        span: bytes,
-        end: bytes,
-        given: EventOptions | None,
-    ) -> bytes:
-        """Return a record of any kind, the first of its trace and those with options among them."""
-        given, key = given or {}, next(self._keys)
-        is_local = end.startswith(FOR_LOCAL)
+    def _line(self, draft: Draft) -> bytes:
+        """Return a record of any kind, and note what its trace has begun with."""
+        state, key = draft.state, next(self._keys)
+        is_local = draft.end.startswith(FOR_LOCAL)
         if is_local and not state.first and not state.run:
             # The server gets this trace's first event from the proxy, so that it has to number what comes after.
             state.name_run(f"{self.token}-{next(self._runs)}")
-        line = line_of(
-            state, step, kind, parent, within, metadata, content, span, end, given,
-            self._now_text.decode(), f"{self.token}-{key}",
-        )  # fmt: skip
-        state.first = state.first or step
+        line = draft.line(self._now_text.decode(), f"{self.token}-{key}")
+        state.first = state.first or draft.step
         if not is_local:
-            state.root, state.about = state.root or step, b""
+            state.root, state.about = state.root or draft.step, b""
             state.form = b"" if state.given else usual_form(state)
         return line
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from collector import Collector
+from programs import HAS_GLOBAL_LOCK
 from provider import Provider
 from pydantic import BaseModel
 
@@ -55,10 +55,7 @@ async def client(kind: Any, to: Provider | Collector, **options: Any) -> AsyncIt
 
 def needs_drops(kind: Any) -> None:
     """Skip a test that leaves a stream to the garbage collector where a client cannot bear that, traced or not."""
-    if (
-        issubclass(kind, openai.AsyncOpenAI | anthropic.AsyncAnthropic)
-        and not getattr(sys, "_is_gil_enabled", lambda: True)()
-    ):
+    if not HAS_GLOBAL_LOCK and issubclass(kind, openai.AsyncOpenAI | anthropic.AsyncAnthropic):
         pytest.skip(
             "Without the global lock the generators of the HTTP library are collected in any order, and raise."
         )

@@ -18,6 +18,8 @@ from whyops_trace.tree import Node, build
 
 ROOT = Path(__file__).parents[1]
 
+#: Whether one thread of a process runs at a time.
+HAS_GLOBAL_LOCK: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 #: Where no server listens: what has a key and no server of the test's own must not look for one elsewhere.
 NOWHERE = "http://127.0.0.1:1"
 

@@ -36,7 +36,7 @@ def test_a_client_works_while_the_http_library_is_being_imported(tmp_path: Path)
     code = """
     import sys, threading
     import openai
-    from whyops_trace import WhyOps, traced_tool
+    from whyops_trace import WhyOps
 
     importing, called = threading.Event(), threading.Event()
     def hold(event, args):
@@ -60,7 +60,9 @@ def test_a_client_works_while_the_http_library_is_being_imported(tmp_path: Path)
     assert (ended.returncode, ended.stdout) == (0, "module\n"), ended.stderr
 
 
-def test_who_looks_meanwhile_waits_until_all_is_there(package: Callable[[str], str]) -> None:
+def test_who_looks_meanwhile_waits_until_all_is_there(
+    package: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also for what a module has from a part of its own, and for what it never has."""
     name = package("import sys; sys.gate.begun.set(); sys.gate.go.wait(30); from .part import value")
 
@@ -72,7 +74,7 @@ def test_who_looks_meanwhile_waits_until_all_is_there(package: Callable[[str], s
         return getattr(module, attribute, "nothing")
 
     looking = threading.Barrier(3)
-    sys.gate = Gate  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "gate", Gate, raising=False)
     with ThreadPoolExecutor() as pool:
         loading = pool.submit(load, name)
         Gate.begun.wait(30)
@@ -82,7 +84,6 @@ def test_who_looks_meanwhile_waits_until_all_is_there(package: Callable[[str], s
         Gate.go.set()
         loading.result()
         seen = [result.result() for result in found]
-    del sys.gate  # type: ignore[attr-defined]
 
     assert seen == [5, "nothing"]
     assert type(module) is ModuleType
@@ -90,7 +91,7 @@ def test_who_looks_meanwhile_waits_until_all_is_there(package: Callable[[str], s
 
 def test_a_module_that_looks_at_itself_finds_what_it_has(package: Callable[[str], str]) -> None:
     """It does not wait for itself."""
-    name = package("import sys\nme = sys.modules[__name__]\nearly, late = hasattr(me, 'value'), 1\nvalue = 2")
+    name = package("import sys\nme = sys.modules[__name__]\nearly = hasattr(me, 'value')\nvalue = 2")
     load(name)
 
     assert (sys.modules[name].early, sys.modules[name].value) == (False, 2)

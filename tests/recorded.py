@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections import defaultdict
 from typing import Any
+
+import whyops_trace
 
 #: ``(type, step, parent, within, name, payload)``, and a dict of what else the event says, if there is anything.
 Row = tuple[Any, ...]
@@ -12,6 +16,8 @@ LOCAL = ("step_end", "trace_end")
 #: Metadata under which an event names what it is about, and what varies from run to run.
 NAMES = ("tool", "step", "function")
 VARYING = ("within", "latencyMs", "startedAt")
+#: Where the package's own code is, its sub-packages included.
+PACKAGE = os.path.dirname(whyops_trace.__file__) + os.sep
 
 
 class Recorded:
@@ -64,8 +70,21 @@ class Recorded:
         keys = [record["idempotencyKey"] for record in self.records]
 
         assert len(set(keys)) == len(keys)
+        assert [record for record in self.records if PACKAGE in stack_of(record)] == []
         for records in traces.values():
             check_trace(records)
+
+
+def stack_of(record: dict[str, Any]) -> str:
+    """Return the stack that an error event tells, "" if it tells none."""
+    content = record.get("content")
+    return content.get("stack", "") if record["eventType"] == "error" and isinstance(content, dict) else ""
+
+
+def frames_of_ours(error: BaseException) -> list[str]:
+    """Return the functions of the package that an exception passed through, outermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.name for frame in frames if frame.filename.startswith(PACKAGE)]
 
 
 def check_trace(records: list[dict[str, Any]]) -> None:

@@ -120,6 +120,7 @@ def test_the_failed_call_is_retried_with_other_arguments(recorded: list[dict[str
 
     assert len(set(queries)) == 2
     assert (error["type"], error["message"]) == ("sqlite3.OperationalError", "no such column: customer")
+    assert error["stack"].splitlines()[0].endswith("in Shop.run_sql")
 
 
 def test_every_answer_has_its_tokens_the_streamed_one_too(recorded: list[dict[str, Any]]) -> None:

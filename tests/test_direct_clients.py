@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import socket
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from packages import (
 )
 from programs import run_code, stored
 from provider import Provider
-from recorded import Recorded
+from recorded import Recorded, frames_of_ours, stack_of
 from replies import Cut, Failure, Gate, Redacted, Reply, Thinking, ToolCall, Usage
 from traced import (
     ANSWERS,
@@ -46,13 +45,11 @@ from traced import (
 )
 from wire import PATIENCE, Request
 
-import whyops_trace
 from whyops_trace import WhyOps, propagate, trace, traced_tool
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.providers._endpoints import provider_of
 from whyops_trace.testing import ManualClock
 
-PACKAGE = str(Path(whyops_trace.__file__).parent)
 CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
 CHARGED = {"id": "call_1", "function": {"name": "charge_card", "arguments": '{"amount":4999}'}}
 RICH = Reply(
@@ -468,12 +465,6 @@ async def raised(made: Any, api: Api) -> Any:
     return caught.value
 
 
-def frames_of_ours(error: BaseException) -> list[str]:
-    """Return the functions of ours in a traceback."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return [frame.f_code.co_name for frame in frames if frame.f_code.co_filename.startswith(PACKAGE)]
-
-
 @both_faces(*APIS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 529])
 @pytest.mark.anyio
@@ -498,6 +489,7 @@ async def test_the_providers_error_is_raised_as_it_is_and_recorded(
     assert len(frames_of_ours(error)) <= 1
     about = {"type": type_name(error), "message": str(error), "status": status}
     assert events.rows == failed(api, about)
+    assert stack_of(events.records[-1]) != ""
 
 
 def type_name(error: BaseException) -> str:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
 import pytest
-from recorded import Recorded, cancelled_tool, failed_tool
+from recorded import Recorded, cancelled_tool, failed_tool, frames_of_ours
 
 from whyops_trace import traced_embedding, traced_llm, traced_tool
 from whyops_trace.context import get_scope
 
 ERROR = {"type": "ValueError", "message": "bad"}
-
-
-def ours(error: BaseException) -> list[str]:
-    """Return the frames of the library in an exception's traceback."""
-    return [
-        frame.name
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "whyops_trace" in frame.filename.rsplit("/", 2)[-2]
-    ]
 
 
 @pytest.mark.parametrize("decorate", [traced_tool, traced_llm, traced_embedding])
@@ -40,7 +30,7 @@ def test_the_callers_exception_arrives_as_the_same_object(decorate: Any) -> None
 
     assert caught.value is error
     assert error.__context__ is None
-    assert ours(error) == ["traced"]
+    assert frames_of_ours(error) == ["traced"]
     assert get_scope() is None
 
 
@@ -57,7 +47,7 @@ async def test_a_coroutines_exception_arrives_as_the_same_object() -> None:
         await fail()
 
     assert caught.value is error
-    assert ours(error) == ["_await"]
+    assert frames_of_ours(error) == ["_await"]
 
 
 @pytest.mark.anyio
@@ -81,15 +71,15 @@ async def test_exceptions_of_generators_and_objects_arrive_as_the_same_objects()
 
     with pytest.raises(ValueError, match="bad"):
         list(items())
-    assert ours(error) == ["_iterate"]
+    assert frames_of_ours(error) == ["_iterate"]
     error.__traceback__ = None
     with pytest.raises(ValueError, match="bad"):
         [item async for item in aitems()]
-    assert ours(error) == ["_iterate_async"]
+    assert frames_of_ours(error) == ["_iterate_async"]
     error.__traceback__ = None
     with pytest.raises(ValueError, match="bad"):
         traced_tool(Callable())()
-    assert ours(error) == ["__call__"]
+    assert frames_of_ours(error) == ["__call__"]
 
 
 def test_a_failure_is_an_error_event_then_the_response(events: Recorded) -> None:
@@ -371,5 +361,5 @@ def test_wrong_arguments_raise_the_same_error_at_the_call(
         decorate(bare)(*args, **kwargs)
 
     assert str(caught.value) == str(expected.value)
-    assert len(ours(caught.value)) == 1
+    assert len(frames_of_ours(caught.value)) == 1
     assert events.rows == []

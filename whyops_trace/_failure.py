@@ -15,7 +15,10 @@ MAX_FRAMES: Final = 30
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
-_HERE = os.path.dirname(__file__)
+#: The library's own code, its sub-packages included.
+_PACKAGE: Final = os.path.dirname(__file__) + os.sep
+#: The demo's agent plays the part of the user's code.
+_DEMO: Final = os.path.join(_PACKAGE, "demo") + os.sep
 
 
 def outcome(error: BaseException) -> Literal["error", "cancelled"]:
@@ -40,7 +43,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def stack(error: BaseException) -> str:
     """
-    Return where the exception was raised, a line a frame, outermost first; frames of this library are left out.
+    Return where the exception was raised, a line a frame, outermost first, without the frames of this library.
 
     Source lines are not read: that would be file access on the caller's path.
     """
@@ -48,7 +51,7 @@ def stack(error: BaseException) -> str:
     traceback: TracebackType | None = traceback_of(error)
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if os.path.dirname(code.co_filename) != _HERE:
+        if not code.co_filename.startswith(_PACKAGE) or code.co_filename.startswith(_DEMO):
             lines.append(f'File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_qualname}')
         traceback = traceback.tb_next
     return "\n".join(lines[-MAX_FRAMES:])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rules import init_issues
 from strategies import STEADY, python_values, texts
 
-from whyops_trace import ConfigurationError, WhyOps, _json
+from whyops_trace import ConfigurationError, WhyOps
+from whyops_trace._values import encoding
 from whyops_trace.agent import check_metadata
 
 
@@ -135,7 +136,7 @@ nearly_metadata = st.fixed_dictionaries(
 @given(nearly_metadata)
 def test_what_is_taken_a_server_takes(metadata: dict[str, Any]) -> None:
     """No metadata that a client takes is refused by the schema of the server."""
-    body = _json.encode({"agentName": "shop", "metadata": check_metadata(metadata)})
+    body = encoding.encode({"agentName": "shop", "metadata": check_metadata(metadata)})
 
     assert list(init_issues(json.loads(body))) == []
     assert b"\\u0000" not in body

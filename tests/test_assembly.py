@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from provider import Provider
 from replies import Redacted, Reply, Thinking, ToolCall, Usage
 
-from whyops_trace import _json
 from whyops_trace._assembly import assemble, first_token, is_complete
 from whyops_trace._sse import read_sse
+from whyops_trace._values import encoding
 from whyops_trace.llm import Turn, read_response
 
 USER: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -35,7 +35,7 @@ REPLIES = [
 
 def plain(item: Any) -> Any:
     """Make an item plain, with nothing hidden."""
-    return _json.plain(item, lambda name: False)
+    return encoding.plain(item, lambda name: False)
 
 
 Connect = Callable[[Provider], Any]

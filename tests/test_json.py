@@ -70,10 +70,10 @@ from strategies import (
     texts,
 )
 
-from whyops_trace import _json
-from whyops_trace._json import CHANGING, CIRCULAR, TOO_DEEP, TOO_MANY, encoder, plain, string
-from whyops_trace._objects import name_of
-from whyops_trace.processors import REDACTED, Redactor
+from whyops_trace._values import encoding
+from whyops_trace._values.encoding import CHANGING, CIRCULAR, TOO_DEEP, TOO_MANY, encoder, plain, string
+from whyops_trace._values.objects import name_of
+from whyops_trace._values.processor import REDACTED, Redactor
 
 hides = Redactor().hides
 encode = encoder(hides)
@@ -156,7 +156,7 @@ def test_a_string_is_encoded_as_it_is_inside_a_value(text: str) -> None:
     assert string(text) == encode(text)
 
 
-@pytest.mark.parametrize("encode", [encode, _json.encode], ids=["of a call", "of a program"])
+@pytest.mark.parametrize("encode", [encode, encoding.encode], ids=["of a call", "of a program"])
 def test_a_nul_is_replaced_in_keys_as_in_texts(encode: Callable[[object], bytes]) -> None:
     """No server stores one."""
     assert json.loads(encode({"a\0b": "c\0d"})) == {"a\ufffdb": "c\ufffdd"}
@@ -165,7 +165,9 @@ def test_a_nul_is_replaced_in_keys_as_in_texts(encode: Callable[[object], bytes]
 
 def test_ordinary_values_are_encoded_without_a_copy() -> None:
     """Builtin data is unbounded in width, and its secrets' absence may be told."""
-    wide = {"rows": [{"n": n, "ok": True, "token": None, "password": False} for n in range(_json.MAX_NODES)]}
+    wide = {
+        "rows": [{"n": n, "ok": True, "token": None, "password": False} for n in range(encoding.MAX_NODES)]
+    }
 
     assert decoded(wide) == wide
 
@@ -513,7 +515,7 @@ def test_cycles_are_cut() -> None:
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: (inner,), lambda inner: {"k": inner}])
 def test_depth_is_bounded(wrap: Callable[[object], object], leaf: object) -> None:
     """64 containers in one another are kept, and one more is named, whether or not there is something to mend."""
-    value = functools.reduce(lambda inner, _: wrap(inner), range(_json.MAX_DEPTH), leaf)
+    value = functools.reduce(lambda inner, _: wrap(inner), range(encoding.MAX_DEPTH), leaf)
 
     assert TOO_DEEP.encode() not in encode(value)
     assert encode(wrap(value)).count(TOO_DEEP.encode()) == 1
@@ -525,12 +527,12 @@ def test_endless_depth_is_bounded() -> None:
     for _ in range(100_000):
         deep = [deep]
 
-    assert encode(deep) == b"[" * _json.MAX_DEPTH + b'"[too deep]"' + b"]" * _json.MAX_DEPTH
+    assert encode(deep) == b"[" * encoding.MAX_DEPTH + b'"[too deep]"' + b"]" * encoding.MAX_DEPTH
 
 
 def test_mended_copies_are_bounded() -> None:
     """A flaw in a huge value does not make a huge copy: what is left out of each container is told."""
-    nodes = _json.MAX_NODES
+    nodes = encoding.MAX_NODES
 
     assert decoded(range(10**12)) == [*range(nodes - 1), TOO_MANY]
     assert decoded(Counter(map(str, range(nodes * 2)))) == Counter(map(str, range(nodes - 1))) | {

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from programs import outline, stored
 from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
-from whyops_trace import WhyOps, processors, recorder, traced_tool
-from whyops_trace._json import encoder, plain
-from whyops_trace._truncation import truncated
+from whyops_trace import WhyOps, recorder, traced_tool
+from whyops_trace._values import processor
+from whyops_trace._values.encoding import encoder, plain
+from whyops_trace._values.processor import REDACTED, Redactor
+from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.processors import REDACTED, Redactor
 from whyops_trace.testing import capture_events
 
 hides = Redactor().hides
@@ -111,10 +112,10 @@ def test_remembers_a_bounded_number_of_keys() -> None:
     """A program that makes up keys does not fill the memory, and gets right answers."""
     remembered = hides.__self__
 
-    verdicts = [(hides(f"key{n}"), hides(f"password{n}")) for n in range(processors.MAX_REMEMBERED)]
+    verdicts = [(hides(f"key{n}"), hides(f"password{n}")) for n in range(processor.MAX_REMEMBERED)]
 
     assert set(verdicts) == {(False, True)}
-    assert 0 < len(remembered) <= processors.MAX_REMEMBERED
+    assert 0 < len(remembered) <= processor.MAX_REMEMBERED
 
 
 def test_does_not_remember_long_keys() -> None:

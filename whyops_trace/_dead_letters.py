@@ -12,11 +12,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from whyops_trace import _json
 from whyops_trace._clock import iso
 from whyops_trace._directory import make_private
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace._home import REJECTED_FILE
+from whyops_trace._values import encoding
 
 if sys.platform != "win32":
     import fcntl
@@ -42,7 +42,7 @@ class DeadLetters:
 
     def add(self, event: bytes, why: str) -> None:
         """Keep an event; where that is not possible a warning says so once, and the event is only counted."""
-        reason = _json.string(why)
+        reason = encoding.string(why)
         entry = b'{"at":"%b","reason":%b,"event":%b}\n' % (iso(time.time_ns()).encode(), reason, event)
         _, error = attempt(self._append, entry)
         if error is not None:

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
-from whyops_trace._failure import traceback_of
 from whyops_trace._guard import guarded
+from whyops_trace._values.failures import traceback_of
 from whyops_trace.calls import DETACHED, Call, Followed, GeneratorCall, Untraced
 from whyops_trace.context import get_scope, set_scope
 from whyops_trace.sites import CallSite

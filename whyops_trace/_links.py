@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace import _json
 from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
+from whyops_trace._values import encoding
 
 #: The argument that the WhyOps proxy adds to the tool calls of an answer.
 TRACE_ID_ARGUMENT: Final = "_whyops_trace_id"
@@ -70,7 +70,7 @@ class AskedTools:
         asked = [one for one in tuple(self._asked) if one.name == name or one.id == call_id]
         found = [one for one in asked if call_id and one.id == call_id]
         if not found and asked:
-            plain = dict_of(_json.plain(dict(arguments), hides))
+            plain = dict_of(encoding.plain(dict(arguments), hides))
             found = [one for one in asked if one.name == name and one.fits(plain, hides)]
         if not found:
             return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from whyops_trace import _json
+from whyops_trace._values import encoding
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:
@@ -83,10 +83,10 @@ class Draft(msgspec.Struct, eq=False):
         user = given.get("external_user_id")
         return _ANY % (
             self.kind, state.head, self.step, *self._relations(), self.within, state.about, self.metadata,
-            _json.string(given["span_id"]) if "span_id" in given else b'"%b"' % self.span,
-            _json.string(str(given.get("timestamp") or time)),
-            _json.string(given.get("idempotency_key") or key), state.tail,
-            b',"externalUserId":' + _json.string(user) if user else b"", self.content, self.end,
+            encoding.string(given["span_id"]) if "span_id" in given else b'"%b"' % self.span,
+            encoding.string(str(given.get("timestamp") or time)),
+            encoding.string(given.get("idempotency_key") or key), state.tail,
+            b',"externalUserId":' + encoding.string(user) if user else b"", self.content, self.end,
         )  # fmt: skip
 
     def _relations(self) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from whyops_trace import _json
+from whyops_trace._values import encoding
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.types import AgentMetadata, AgentTool
 
@@ -64,7 +64,7 @@ def _tool(index: int, tool: Any) -> AgentTool:
 
 def _schema(where: str, schema: Any) -> str:
     if isinstance(schema, Mapping):
-        return _json.encode(schema).decode()
+        return encoding.encode(schema).decode()
     return _text(where, schema or ANY_SCHEMA)
 
 

@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeAlias, TypeVar, cast
 
-from whyops_trace import _json
 from whyops_trace._links import AskedTools, ReportedTurns
+from whyops_trace._values import encoding
 
 if TYPE_CHECKING:
     from whyops_trace.recorder import Recorder
@@ -101,8 +101,8 @@ class TraceState:
     def name_run(self, run: str | None) -> None:
         """Name the numbering, before the first record: whoever stores that has to find out where it begins."""
         self.run = run
-        member = b',"run":' + _json.string(run) if run else b""
-        self.head = b'"traceId":%b%b,"stepId":' % (_json.string(self.id), member)
+        member = b',"run":' + encoding.string(run) if run else b""
+        self.head = b'"traceId":%b%b,"stepId":' % (encoding.string(self.id), member)
 
     def note_asked(self, step: int, tool_calls: Any) -> None:
         """Remember the tool calls, plain data, that the answer of that step asks for."""
@@ -128,7 +128,10 @@ class TraceState:
         with self.recorder.lock:
             if external_user_id is not None:
                 self.user = external_user_id
-                self.tail = b'%b,"externalUserId":%b' % (self.recorder.tail, _json.string(external_user_id))
+                self.tail = b'%b,"externalUserId":%b' % (
+                    self.recorder.tail,
+                    encoding.string(external_user_id),
+                )
             self.about = about or self.about
             self.form = b""
 

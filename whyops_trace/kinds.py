@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from whyops_trace import _json
 from whyops_trace._assembly import assemble, first_token
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
-from whyops_trace._failure import describe, outcome
 from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._values import encoding
+from whyops_trace._values.failures import describe, outcome
 from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
 from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
@@ -39,7 +39,7 @@ class Tool(CallSite):
             self.require(self._id_parameter)
         self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
         self.keeps_short = self.capture_output and self.accumulate is None
-        name = _json.encode(self.name)
+        name = encoding.encode(self.name)
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
         self._metadata = b',"tool":%b' % name + self.metadata
@@ -125,7 +125,7 @@ class Llm(CallSite):
         self._model: str = options.get("model") or ""
         self._provider: str = options.get("provider") or ""
         self._extract: Callable[[Any], Any] | None = options.get("extract")
-        self._function = b',"function":' + _json.encode(self.name) + self.metadata
+        self._function = b',"function":' + encoding.encode(self.name) + self.metadata
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         call = super()._open(named, run)
@@ -137,7 +137,7 @@ class Llm(CallSite):
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        asked = read_request(_json.plain(named, recorder.hides))
+        asked = read_request(encoding.plain(named, recorder.hides))
         hide_in_arguments(asked.messages, recorder.hides)
         metadata = self._function
         if asked.metadata:
@@ -170,7 +170,7 @@ class Llm(CallSite):
     def _read(self, call: Call, result: Any) -> Turn:
         if self._extract is not None:
             result = self.made_by("extract", self._extract, result)
-        return read_response(_json.plain(result, call.state.recorder.hides))
+        return read_response(encoding.plain(result, call.state.recorder.hides))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
@@ -231,7 +231,7 @@ class Llm(CallSite):
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep every piece of text, and other items as plain data."""
-        kept = item if type(item) is str else _json.plain(_news(item), call.state.recorder.hides)
+        kept = item if type(item) is str else encoding.plain(_news(item), call.state.recorder.hides)
         items.kept.append(kept)
         if call.asked and call.asked.first_token_ms is None and first_token([kept]) is not None:
             call.asked.first_token_ms = call.elapsed_ms()
@@ -257,7 +257,7 @@ class Embedding(Llm):
         result = call.items.kept if call.items is not None else result
         if self._extract is not None:
             result = self.made_by("extract", self._extract, result)
-        answer = _json.plain(result, call.state.recorder.hides, shapes=True)
+        answer = encoding.plain(result, call.state.recorder.hides, shapes=True)
         vectors = read_embedding(answer)
         described = answer if isinstance(answer, dict) else {}
         model = described.get("model")

@@ -1,8 +1,8 @@
 """
 Reads what a model was asked and what it answered from plain data in the shapes of OpenAI and Anthropic.
 
-Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._json.plain`), so that nobody's objects
-are touched, and on whatever subset of a shape is there: what is missing stays empty.
+Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._values.encoding.plain`), so that
+nobody's objects are touched, and on whatever subset of a shape is there: what is missing stays empty.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace import _json
 from whyops_trace._checks import MAX_COUNT
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
+from whyops_trace._values import encoding
 from whyops_trace.types import TokenUsage, ToolCallItem
 
 #: Parameters that hold the conversation, in the order they are looked for.
@@ -418,6 +418,6 @@ def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
             if isinstance(text, str) and text.startswith("{"):
                 with suppress(msgspec.DecodeError, ValueError, RecursionError):
                     arguments = msgspec.json.decode(text)
-                    shown = _json.plain(arguments, hides)
+                    shown = encoding.plain(arguments, hides)
                     value["arguments"] = text if shown == arguments else _compact(shown)
             waiting += value.values()

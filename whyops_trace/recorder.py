@@ -17,11 +17,11 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final, Protocol
 
-from whyops_trace import _json
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, Draft, usual_form
+from whyops_trace._values import encoding
+from whyops_trace._values.processor import Processor
 from whyops_trace.context import TraceState
-from whyops_trace.processors import Processor
 from whyops_trace.types import EventOptions
 
 #: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
@@ -102,7 +102,7 @@ class Recorder:
         self._fit, self._fitting = processor.fit, processor.fitting
         self.hides, self.encode = processor.hides, processor.encode
         #: The fixed part of records after the key.
-        self.tail = b'"agentName":' + _json.string(agent_name)
+        self.tail = b'"agentName":' + encoding.string(agent_name)
         self.clock = clock
         self._time_ns = clock.time_ns
         self.perf_counter_ns = clock.perf_counter_ns

@@ -18,10 +18,10 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from whyops_trace import _json
 from whyops_trace._guard import warn_once
 from whyops_trace._http import Answer, Http, NoAnswerError
 from whyops_trace._server_state import Agent, ServerState
+from whyops_trace._values import encoding
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.retry import LONG_WAIT, Wait, backoff, decide
 from whyops_trace.types import AgentInfo, AgentMetadata
@@ -61,7 +61,7 @@ class Registration:
         self._servers = servers
         self._state = state
         self._done = metadata is None
-        self._body = _json.encode({"agentName": name, "metadata": metadata})
+        self._body = encoding.encode({"agentName": name, "metadata": metadata})
         self._fingerprint = hashlib.sha256(self._body).hexdigest()
         self._attempt = 0
         self._due = 0.0

@@ -11,16 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
-from whyops_trace import _json
 from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._record import FOR_LOCAL, LINE_END, NO_PARENT
+from whyops_trace._values import encoding
+from whyops_trace._values.processor import REDACTED
 from whyops_trace.calls import Asked, Call, Held, Items
 from whyops_trace.context import OpenTurn, Scope, TraceState, get_scope, set_scope
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
-from whyops_trace.processors import REDACTED
 from whyops_trace.recorder import Recorder
 
 C = TypeVar("C", bound="Call")
@@ -70,7 +70,7 @@ class CallSite:
         self._recorder = recorder
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
-        members = _json.encode(about)[1:-1]
+        members = encoding.encode(about)[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)

@@ -12,14 +12,15 @@ from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
-from whyops_trace import _json, events
+from whyops_trace import events
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
-from whyops_trace._failure import ending
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._links import AskedTools, ReportedTurns
 from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, TRACE_END
 from whyops_trace._shapes import dict_of, dicts_of, text_of
+from whyops_trace._values import encoding
+from whyops_trace._values.failures import ending
 from whyops_trace.context import Scope, TraceState, advance, get_scope, set_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
@@ -327,7 +328,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
         parent, within = (request, nested) if request else (parent, within)
     metadata, content, end = _members(state, event.metadata), event.content, LINE_END
     if event.type == "llm_response" and content.get("toolCalls"):
-        content = _json.plain(content, state.recorder.hides)
+        content = encoding.plain(content, state.recorder.hides)
         hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
@@ -372,7 +373,7 @@ def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> 
 def _requested_by(state: TraceState, asked: AskedTools, tool_calls: Any) -> bytes:
     """Return the metadata member that names the turn which asked for a tool call, led by a comma, or nothing."""
     hides = state.recorder.hides
-    call = next(iter(dicts_of(_json.plain(tool_calls, hides))), {})
+    call = next(iter(dicts_of(encoding.plain(tool_calls, hides))), {})
     step = asked.find(text_of(call.get("name")), dict_of(call.get("arguments")), call.get("id"), hides)
     return b',"requestedBy":%d' % step if step else b""
 

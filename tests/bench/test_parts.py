@@ -12,9 +12,9 @@ import pytest
 from journals import make, read
 from lines import Process, encoded, tool_request, tool_response
 
-from whyops_trace._json import encoder
-from whyops_trace._redaction import redacted
-from whyops_trace.processors import Redactor
+from whyops_trace._values.encoding import encoder
+from whyops_trace._values.processor import Redactor
+from whyops_trace._values.secrets import redacted
 from whyops_trace.store import Store
 from whyops_trace.tree import build, render
 

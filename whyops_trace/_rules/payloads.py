@@ -13,10 +13,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from whyops_trace._excerpt import counted
-from whyops_trace._redaction import redacted
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
-from whyops_trace.processors import Redactor
+from whyops_trace._values.processor import Redactor
+from whyops_trace._values.secrets import redacted
 
 #: The keys and numbers that lead to a value.
 _Path: TypeAlias = tuple[str | int, ...]
@@ -57,8 +57,8 @@ def secrets(events: Sequence[View]) -> Iterator[Finding]:
     """
     Yield credentials that were not redacted, each kind at each place once, with the steps of all records it is in.
 
-    A credential is what :mod:`whyops_trace._redaction` knows by its form. In records of other programs it is also a
-    text under the name of a secret, as this library records none unless it is told to. The value is never shown.
+    A credential is what :mod:`whyops_trace._values.secrets` knows by its form. In records of other programs it is also
+    a text under the name of a secret, as this library records none unless it is told to. The value is never shown.
     """
     seen: dict[tuple[str, str, Severity], list[int]] = defaultdict(list)
     hides = Redactor().hides

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace import _json
 from whyops_trace._excerpt import clean, duration, get, shorten
 from whyops_trace._http import Answer, Http, NoAnswerError
+from whyops_trace._values import encoding
 from whyops_trace.agent import check_metadata
 from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
 from whyops_trace.retry import misconfiguration
@@ -116,7 +116,7 @@ def _accepted(http: Http) -> Finding:
 
 
 def _registered(http: Http) -> Finding:
-    body = _json.encode({"agentName": _AGENT, "metadata": _METADATA})
+    body = encoding.encode({"agentName": _AGENT, "metadata": _METADATA})
     try:
         answer = http.post("/entities/init", body)
     except NoAnswerError as error:

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace import _json
-from whyops_trace._objects import REDACTED
-from whyops_trace._truncation import truncated
+from whyops_trace._values import encoding
+from whyops_trace._values.objects import REDACTED
+from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 
 __all__ = ["REDACTED", "Processor", "Redactor"]
@@ -49,7 +49,8 @@ class Processor:
     """
     What is done to the metadata and content of each record, and to which traces.
 
-    Guarantees: what is :attr:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._redaction`, and what
+    Guarantees: what is :attr:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._values.secrets`, and
+        what
     is :meth:`fitted <fit>` nothing that one of the user's patterns finds in a text; it makes no record larger than
     *max_event_bytes*.
 
@@ -103,7 +104,7 @@ class Processor:
                 "redact has something else than names of keys and what re.compile() returns."
             )
         self.hides = Redactor(names, _listed("redact_keep", keep)).hides
-        self.encode = _json.encoder(self.hides)
+        self.encode = encoding.encoder(self.hides)
         room = max_event_bytes - _RESERVE
         self._most_told = room // 10
         self._room = room - self._most_told

@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 from typing import Any, Final, Literal
 
-from whyops_trace import _json
+from whyops_trace._values import encoding
 
 #: Frames of a stack that are kept: the innermost ones.
 MAX_FRAMES: Final = 30
@@ -16,7 +16,7 @@ _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
 #: The library's own code, its sub-packages included.
-_PACKAGE: Final = os.path.dirname(__file__) + os.sep
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: The demo's agent plays the part of the user's code.
 _DEMO: Final = os.path.join(_PACKAGE, "demo") + os.sep
 
@@ -37,7 +37,7 @@ def outcome(error: BaseException) -> Literal["error", "cancelled"]:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return ``{"type", "message"}`` of an exception, without running code of its class."""
-    described: dict[str, Any] = _json.plain(error, lambda _: False)
+    described: dict[str, Any] = encoding.plain(error, lambda _: False)
     return described
 
 

@@ -20,7 +20,7 @@ import re
 import string
 from typing import Final
 
-from whyops_trace._objects import REDACTED
+from whyops_trace._values.objects import REDACTED
 
 # One byte is looked for as a number: CPython takes five times as long for a text of one.
 _AT: Final = ord("@")

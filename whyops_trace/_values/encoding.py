@@ -23,8 +23,8 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import guarded
-from whyops_trace._objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
-from whyops_trace._redaction import redacted
+from whyops_trace._values.objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
+from whyops_trace._values.secrets import redacted
 
 CIRCULAR: Final = "[circular]"
 TOO_DEEP: Final = "[too deep]"

@@ -2,7 +2,7 @@
 What an object holds, read without running any code of its class.
 
 :func:`reader_of` finds what reads an object of a type: a function that says one level of it in simpler terms, which
-:mod:`whyops_trace._json` mends further.
+:mod:`whyops_trace._values.encoding` mends further.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from whyops_trace.journal import Counts, Journal, Segment
+from whyops_trace._journal.header import Counts
+from whyops_trace._journal.journal import Journal
+from whyops_trace._journal.segment import Segment
 
 DESTINATIONS = ["local", "whyops"]
 

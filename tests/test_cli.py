@@ -21,12 +21,12 @@ from programs import Program, environment, start, start_code
 
 from whyops_trace import __version__
 from whyops_trace._excerpt import dollars
+from whyops_trace._journal.journal import Journal
 from whyops_trace._prices import cost
 from whyops_trace.cli import main
 from whyops_trace.commands import follow
 from whyops_trace.commands.common import Moment
 from whyops_trace.commands.follow import follow_events
-from whyops_trace.journal import Journal
 from whyops_trace.store import Store
 from whyops_trace.testing import ManualClock
 

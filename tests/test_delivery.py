@@ -12,10 +12,10 @@ import pytest
 from journals import die, names
 
 from whyops_trace import WhyOps, delivery
+from whyops_trace._journal.journal import ADOPTED_AT_ONCE
 from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
-from whyops_trace.journal import ADOPTED_AT_ONCE
 
 #: Seconds that a test waits for what must happen at all.
 PATIENCE = 30.0

@@ -14,6 +14,8 @@ from journals import make
 from lines import Process, encoded
 from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
 
+from whyops_trace._journal.header import Counts
+from whyops_trace._journal.journal import Journal
 from whyops_trace._record import LOCAL_ONLY, SERVER_ONLY
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
@@ -21,7 +23,6 @@ from whyops_trace.exporters.console import ConsoleExporter
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
-from whyops_trace.journal import Counts, Journal
 
 #: How records end, by whom they are for.
 ENDS = {"all": (b"}", b',"end":true}'), "local": LOCAL_ONLY, "server": SERVER_ONLY}

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from journals import DESTINATIONS, die, expected, file_of, fill, make, names, read, record
 
-from whyops_trace._header import PAGE
+from whyops_trace._journal.header import PAGE, Counts
+from whyops_trace._journal.journal import FIRST_SIZE, READY, SIZE, Journal, segments_in
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.journal import FIRST_SIZE, READY, SIZE, Counts, Journal, segments_in
 
 KIB = 1024
 

@@ -20,10 +20,10 @@ from journals import die, fill, make
 from programs import ROOT, environment, run_code, start, stored
 
 from whyops_trace import WhyOps
-from whyops_trace._directory import segment_files
-from whyops_trace._glimpse import look
-from whyops_trace._header import PAGE
-from whyops_trace._segment import CHUNK
+from whyops_trace._journal.directory import segment_files
+from whyops_trace._journal.header import PAGE
+from whyops_trace._journal.segment import CHUNK
+from whyops_trace._journal.survey import look
 from whyops_trace.cli import main
 from whyops_trace.commands.journal import journal
 from whyops_trace.exporters.base import Batch, Exporter, Outcome

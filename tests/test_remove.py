@@ -20,15 +20,15 @@ from whyops_trace import WhyOps
 from whyops_trace._clock import iso
 from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._drain import Patience, drain
-from whyops_trace._streams import at_hand, survey
+from whyops_trace._journal.journal import Journal
+from whyops_trace._journal.survey import survey
 from whyops_trace.cli import main
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Batch
 from whyops_trace.exporters.local import LocalExporter, take_in
-from whyops_trace.journal import Journal
 from whyops_trace.server.query import Term
 from whyops_trace.server.search import Index
-from whyops_trace.settings import MAX_STORE_BYTES, MAX_STORE_DAYS, Retention
+from whyops_trace.settings import MAX_STORE_BYTES, MAX_STORE_DAYS, Retention, at_hand
 from whyops_trace.store import MAX_AGE, MAX_BYTES, Store
 from whyops_trace.testing import ManualClock
 

@@ -14,7 +14,7 @@ from journals import die, make
 from lines import Process, encoded, tool_request, tool_response
 
 from whyops_trace import Trace, WhyOps
-from whyops_trace._header import Counts
+from whyops_trace._journal.header import Counts
 from whyops_trace.cli import main
 from whyops_trace.store import Store
 

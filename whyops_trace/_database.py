@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from whyops_trace._directory import make_private
+from whyops_trace._home import make_private
 from whyops_trace.exceptions import StoreError
 
 #: Seconds to wait for another process that writes.

@@ -13,9 +13,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from whyops_trace._clock import iso
-from whyops_trace._directory import make_private
 from whyops_trace._guard import attempt, warn_once
-from whyops_trace._home import REJECTED_FILE
+from whyops_trace._home import REJECTED_FILE, make_private
 from whyops_trace._values import encoding
 
 if sys.platform != "win32":

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from whyops_trace._header import Counts
 from whyops_trace._home import STORE_FILE
-from whyops_trace._segment import Segment
-from whyops_trace._streams import SERVER, Stream, as_agent, why_not
+from whyops_trace._journal.header import Counts, Header
+from whyops_trace._journal.journal import segments_in
+from whyops_trace._journal.segment import Segment
+from whyops_trace._journal.survey import SERVER, Stream
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
 from whyops_trace.exporters.base import Exporter, hand_over
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
-from whyops_trace.journal import segments_in
 from whyops_trace.retry import backoff
-from whyops_trace.settings import Settings
+from whyops_trace.settings import Settings, as_agent
 
 
 class Drained(NamedTuple):
@@ -155,3 +155,20 @@ def _exporters(home: Path, settings: Settings, destinations: Sequence[str]) -> l
     if SERVER in destinations:
         exporters.append(WhyOpsExporter(settings))
     return exporters
+
+
+def why_not(settings: Settings, header: Header) -> str:
+    """
+    Return why the records of a stream cannot go to a server with these settings; "" if they can.
+
+    A stream is named after its server, key, agent and destinations: no other key ever delivers it.
+    """
+    if not settings.api_key:
+        return "WHYOPS_API_KEY is not set"
+    if not settings.server:
+        return f"WHYOPS_TRACING is {settings.tracing}, so nothing leaves this machine"
+    if as_agent(settings, header.agent).stream(header.destinations) != header.stream:
+        return (
+            "they were recorded with another key, or for another server (WHYOPS_API_KEY, WHYOPS_ANALYSE_URL)"
+        )
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from pathlib import Path
@@ -28,3 +29,17 @@ def command_line(*words: str, home: Path) -> str:
     """Return what to type into a shell to run a command of ``whyops-trace`` on a home."""
     where = () if home == home_directory() else ("--home", str(home))
     return shlex.join(["whyops-trace", *words, *where])
+
+
+def make_private(directory: Path) -> None:
+    """
+    Make a directory and the missing ones above it, for their owner only, whatever the umask.
+
+    Raises:
+        OSError: if one cannot be made.
+    """
+    if not directory.is_dir():
+        make_private(directory.parent)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            directory.mkdir(0o700)
+            directory.chmod(0o700)

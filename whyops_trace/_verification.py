@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from whyops_trace._dead_letters import read_letters
-from whyops_trace._header import Header
 from whyops_trace._home import STORE_FILE
-from whyops_trace._streams import SERVER, records_in
+from whyops_trace._journal.header import Header
+from whyops_trace._journal.survey import SERVER, records_in
 from whyops_trace._summary import LOCAL
 from whyops_trace.store import Store
 

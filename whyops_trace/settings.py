@@ -171,6 +171,30 @@ def resolve(
     )
 
 
+def at_hand(home: Path) -> Settings:
+    """
+    Return the settings that the environment gives for a home.
+
+    Raises:
+        ConfigurationError: if one cannot be obeyed.
+    """
+    return resolve(
+        api_key=None,
+        agent_name=None,
+        proxy_base_url=None,
+        analyse_base_url=None,
+        home=home,
+        tracing=None,
+        store=None,
+        console=None,
+    )
+
+
+def as_agent(settings: Settings, agent: str) -> Settings:
+    """Return settings under the name of another agent."""
+    return msgspec.structs.replace(settings, agent_name=agent)
+
+
 def _key(value: str | None) -> str:
     key = _text("api_key", value, "WHYOPS_API_KEY").strip()
     if not (key.isascii() and key.isprintable()):

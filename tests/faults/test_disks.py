@@ -23,7 +23,7 @@ from collector import Collector
 from programs import environment, stored
 
 from whyops_trace import WhyOps
-from whyops_trace._header import PAGE
+from whyops_trace._journal.header import PAGE
 from whyops_trace.client import forget_clients
 from whyops_trace.exceptions import ConfigurationError
 

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from whyops_trace._dead_letters import letter_counts
-from whyops_trace._drain import Drained, Patience, drain
+from whyops_trace._drain import Drained, Patience, drain, why_not
 from whyops_trace._excerpt import clean, counted
-from whyops_trace._header import Counts
-from whyops_trace._streams import SERVER, Stream, Survey, Waiting, at_hand, survey, why_not
+from whyops_trace._journal.header import Counts
+from whyops_trace._journal.journal import segments_in
+from whyops_trace._journal.survey import SERVER, Stream, Survey, Waiting, survey
 from whyops_trace.commands.common import console, home_option, when
-from whyops_trace.journal import segments_in
-from whyops_trace.settings import Settings
+from whyops_trace.settings import Settings, at_hand
 
 
 @click.group("journal", epilog="Example: whyops-trace journal status")

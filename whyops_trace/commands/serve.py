@@ -19,10 +19,10 @@ from typing import Final
 
 import click
 
-from whyops_trace._streams import at_hand
 from whyops_trace.commands.common import home_option, stored_traces
 from whyops_trace.commands.serving import forget, note, running
 from whyops_trace.server import trace_url
+from whyops_trace.settings import at_hand
 
 _PORT: Final = 8765
 #: Characters a key has at least: whoever reaches the server can guess as often as he likes.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from whyops_trace._header import Counts
+from whyops_trace._journal.header import Counts
+from whyops_trace._journal.segment import CHUNK, Segment
 from whyops_trace._record import SERVER_ONLY
-from whyops_trace._segment import CHUNK, Segment
 
 
 class Batch(NamedTuple):

@@ -2,21 +2,94 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
-from whyops_trace._directory import segment_files
-from whyops_trace._glimpse import Glimpse, look
-from whyops_trace._header import Counts, Header
 from whyops_trace._home import JOURNAL
+from whyops_trace._journal.directory import segment_files
+from whyops_trace._journal.header import PAGE, Counts, Header, read_slot
+from whyops_trace._journal.segment import CHUNK
 from whyops_trace.exceptions import JournalError
-from whyops_trace.settings import Settings, resolve
+
+if sys.platform != "win32":
+    import fcntl
 
 #: The destination that only the key of a stream may deliver to.
 SERVER: Final = "whyops"
+
+
+class Glimpse(NamedTuple):
+    """
+    A segment as it stands in its file, which nobody took; that of a running process changes meanwhile.
+
+    Attributes:
+        path: The file.
+        header: What it says about itself.
+        size: Its bytes.
+        in_use: Whether a running process holds it.
+        slots: The cursor and the counts of each destination.
+    """
+
+    path: Path
+    header: Header
+    size: int
+    in_use: bool
+    slots: dict[str, tuple[int, Counts]]
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each complete record with its offset, without its newline; nothing if the file is gone."""
+        try:
+            file = self.path.open("rb")  # not a map: its owner may truncate the file under our feet
+        except FileNotFoundError:
+            return
+        with file:
+            offset = file.seek(PAGE)
+            rest = b""
+            while chunk := file.read(CHUNK):
+                written, nul, _ = chunk.partition(b"\0")
+                *lines, rest = (rest + written).split(b"\n")
+                for line in lines:
+                    yield offset, line
+                    offset += len(line) + 1
+                if nul:
+                    return
+
+
+def look(path: Path) -> Glimpse | None:
+    """
+    Look at a segment without taking it; None if it is gone.
+
+    Raises:
+        JournalError: if it cannot be read as a segment; whoever adopts it sets it aside.
+        OSError: if the file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        in_use = _is_locked(descriptor)
+        size = os.fstat(descriptor).st_size
+        page = os.pread(descriptor, PAGE, 0)
+    finally:
+        os.close(descriptor)
+    header = Header.decode(page)
+    slots = {name: read_slot(page, offset) for name, offset in header.slots().items()}
+    return Glimpse(path, header, size, in_use, slots)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Return whether somebody else has locked a file; one that is free is free again when it is closed."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 class Waiting(NamedTuple):
@@ -135,44 +208,3 @@ def records_in(home: Path, destination: str) -> Iterator[tuple[Glimpse, bool, by
                 cursor = segment.slots[destination][0]
                 for offset, line in segment.records():
                     yield segment, offset >= cursor, line
-
-
-def at_hand(home: Path) -> Settings:
-    """
-    Return the settings that the environment gives for a home.
-
-    Raises:
-        ConfigurationError: if one cannot be obeyed.
-    """
-    return resolve(
-        api_key=None,
-        agent_name=None,
-        proxy_base_url=None,
-        analyse_base_url=None,
-        home=home,
-        tracing=None,
-        store=None,
-        console=None,
-    )
-
-
-def why_not(settings: Settings, header: Header) -> str:
-    """
-    Return why the records of a stream cannot go to a server with these settings; "" if they can.
-
-    A stream is named after its server, key, agent and destinations: no other key ever delivers it.
-    """
-    if not settings.api_key:
-        return "WHYOPS_API_KEY is not set"
-    if not settings.server:
-        return f"WHYOPS_TRACING is {settings.tracing}, so nothing leaves this machine"
-    if as_agent(settings, header.agent).stream(header.destinations) != header.stream:
-        return (
-            "they were recorded with another key, or for another server (WHYOPS_API_KEY, WHYOPS_ANALYSE_URL)"
-        )
-    return ""
-
-
-def as_agent(settings: Settings, agent: str) -> Settings:
-    """Return settings under the name of another agent."""
-    return msgspec.structs.replace(settings, agent_name=agent)

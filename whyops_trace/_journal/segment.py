@@ -3,7 +3,7 @@ One segment of the journal: a run of records with a cursor for each destination,
 
 ::
 
-    0      the first page, see whyops_trace._header
+    0      the first page, see whyops_trace._journal.header
     4096   the records, one line of JSON each, then zeros
 
 The file is as long as it will get from the start, so whatever is not written yet reads as NUL, which no JSON
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from whyops_trace._guard import warn_once
-from whyops_trace._header import PAGE, SLOT, Counts, Header, read_slot
+from whyops_trace._journal.header import PAGE, SLOT, Counts, Header, read_slot
 from whyops_trace.exceptions import JournalError
 from whyops_trace.types import DropReason
 

@@ -1,7 +1,7 @@
 """
 The journal: where every record goes first, and from where each destination fetches it at its own pace.
 
-It is the queue, the spool and the crash record in one: a row of segments (see :mod:`whyops_trace._segment`)
+It is the queue, the spool and the crash record in one: a row of segments (see :mod:`whyops_trace._journal.segment`)
 that outlive the process. A segment goes when every destination has passed it, or when the room for records is
 used up. What a process leaves behind, the next one of the same stream takes over.
 """
@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from whyops_trace._clock import iso
-from whyops_trace._directory import MAPPABLE, begun, create, is_mappable, left_behind, make_private, recreate
 from whyops_trace._guard import warn_once
-from whyops_trace._header import PAGE, Counts, Header
-from whyops_trace._home import JOURNAL
-from whyops_trace._segment import Segment, Totals
+from whyops_trace._home import JOURNAL, make_private
+from whyops_trace._journal.directory import MAPPABLE, begun, create, is_mappable, left_behind, recreate
+from whyops_trace._journal.header import PAGE, Counts, Header
+from whyops_trace._journal.segment import Segment, Totals
 from whyops_trace.types import DropReason
-
-__all__ = ["Counts", "Header", "Journal", "Segment", "segments_in"]
 
 #: Bytes of a process's first segment: most processes are short, and they must not eat the budget.
 FIRST_SIZE: Final = 64 << 10

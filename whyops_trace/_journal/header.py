@@ -6,7 +6,7 @@ The first page of a segment: who recorded it, for whom, and how far each destina
     0      JSON of the Header, then zeros
     2048   a slot for each destination: its cursor, then its counters, 8 bytes each
 
-The records come after it, see :mod:`whyops_trace._segment`.
+The records come after it, see :mod:`whyops_trace._journal.segment`.
 """
 
 from __future__ import annotations

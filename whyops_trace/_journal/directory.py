@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from whyops_trace._guard import warn_once
-from whyops_trace._header import PAGE, Header
-from whyops_trace._segment import ZEROS, Segment, Totals, WrittenSegment
+from whyops_trace._journal.header import PAGE, Header
+from whyops_trace._journal.segment import ZEROS, Segment, Totals, WrittenSegment
 from whyops_trace.exceptions import JournalError
 
 if sys.platform != "win32":
@@ -40,20 +40,6 @@ _TEMPORARY: Final = re.compile(r"[0-9a-f]{12}-[0-9]{1,20}\.tmp")
 
 #: Numbers of temporary files, which are never used twice in one process.
 _numbers = count(1)
-
-
-def make_private(directory: Path) -> None:
-    """
-    Make a directory and the missing ones above it, for their owner only, whatever the umask.
-
-    Raises:
-        OSError: if one cannot be made.
-    """
-    if not directory.is_dir():
-        make_private(directory.parent)
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            directory.mkdir(0o700)
-            directory.chmod(0o700)
 
 
 def is_mappable(directory: Path, file_systems: Collection[str]) -> bool:

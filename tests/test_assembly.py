@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from provider import Provider
 from replies import Redacted, Reply, Thinking, ToolCall, Usage
 
-from whyops_trace._assembly import assemble, first_token, is_complete
-from whyops_trace._sse import read_sse
+from whyops_trace._models.answers import Turn, read_response
+from whyops_trace._models.assembly import assemble, first_token, is_complete
+from whyops_trace._models.sse import read_sse
 from whyops_trace._values import encoding
-from whyops_trace.llm import Turn, read_response
 
 USER: list[Any] = [{"role": "user", "content": "Hello"}]
 USAGE = Usage(fresh=12, cached=800, written_1h=30, written_5m=4, output=50, reasoning=20)

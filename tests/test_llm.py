@@ -12,8 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whyops_trace._models.answers import (
+    Request,
+    Turn,
+    Vectors,
+    read_embedding,
+    read_request,
+    read_response,
+    read_usage,
+)
 from whyops_trace._values import encoding
-from whyops_trace.llm import Request, Turn, Vectors, read_embedding, read_request, read_response, read_usage
 
 USER = {"role": "user", "content": "Hello"}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whyops_trace._sse import read_sse
+from whyops_trace._models.sse import read_sse
 
 BODIES: list[tuple[bytes, list[tuple[int, Any]]]] = [
     (b"", []),

@@ -10,7 +10,7 @@ from typing import Any
 
 from whyops_trace._drivers import driver_of, follow
 from whyops_trace._followed import Proxy
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace.default import default_recorder
 from whyops_trace.sites import CallSite
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeAlias, TypeVar, cast
 
-from whyops_trace._links import AskedTools, ReportedTurns
+from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._values import encoding
 
 if TYPE_CHECKING:

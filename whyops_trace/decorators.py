@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, TypeVar, overload
 
 from whyops_trace._drivers import driver_of, follow
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.kinds import Embedding, Llm, Tool

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from whyops_trace._assembly import assemble, first_token
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._models.answers import (
+    Turn,
+    hide_in_arguments,
+    read_embedding,
+    read_request,
+    read_response,
+    read_usage,
+)
+from whyops_trace._models.assembly import assemble, first_token
+from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 from whyops_trace.calls import Asked, Call, Items, error_content
 from whyops_trace.context import TraceState
-from whyops_trace.llm import Turn, hide_in_arguments, read_embedding, read_request, read_response, read_usage
 from whyops_trace.recorder import Recorder
 from whyops_trace.sites import C, CallSite
 

@@ -16,7 +16,8 @@ from whyops_trace import events
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._clock import iso
 from whyops_trace._guard import guarded, warn_once
-from whyops_trace._links import AskedTools, ReportedTurns
+from whyops_trace._models.answers import hide_in_arguments
+from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, TRACE_END
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
@@ -24,7 +25,6 @@ from whyops_trace._values.failures import ending
 from whyops_trace.context import Scope, TraceState, advance, get_scope, set_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.llm import hide_in_arguments
 from whyops_trace.recorder import OPEN_TOOLS, Recorder
 from whyops_trace.types import SpanId
 

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Final, TypeVar
 
 from whyops_trace._excerpt import duration, get
+from whyops_trace._models.answers import CUT_REASONS
 from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._shapes import dict_of, text_of
-from whyops_trace.llm import CUT_REASONS
 
 T = TypeVar("T")
 

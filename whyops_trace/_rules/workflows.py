@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from whyops_trace._excerpt import elapsed, get
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._rules.exchanges import Exchanges, Turn, exchanges
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.views import View, views

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from whyops_trace._excerpt import clean, dollars, duration, elapsed, excerpt, value
+from whyops_trace._models.answers import DONE_REASONS
 from whyops_trace._nodes import Node
 from whyops_trace._shapes import parsed
 from whyops_trace.analysis import Finding
 from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, shortened
-from whyops_trace.llm import DONE_REASONS
 from whyops_trace.store import TraceSummary
 from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
 

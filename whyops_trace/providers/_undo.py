@@ -12,7 +12,7 @@ import re
 from typing import Any, Final
 
 from whyops_trace._guard import attempt
-from whyops_trace._links import TRACE_ID_ARGUMENT
+from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._shapes import dict_of, dicts_of
 
 #: A trace id in characters without width: its bits between two joiners, so that what a text ends in by itself stays;

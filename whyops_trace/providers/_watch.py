@@ -18,9 +18,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from whyops_trace._assembly import assemble, first_token, is_complete
 from whyops_trace._guard import attempt, guarded
-from whyops_trace._sse import read_sse
+from whyops_trace._models.assembly import assemble, first_token, is_complete
+from whyops_trace._models.sse import read_sse
 from whyops_trace.calls import Call, Items
 from whyops_trace.providers._undo import Undo
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from whyops_trace._excerpt import value
+from whyops_trace._models.answers import DONE_REASONS
 from whyops_trace.analysis import Finding
-from whyops_trace.llm import DONE_REASONS
 from whyops_trace.server.assets import Renderer
 from whyops_trace.server.readings import Reading
 from whyops_trace.server.rendering import SHOWN

@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace import llm
 from whyops_trace._excerpt import get, value
-from whyops_trace._links import asked_arguments
+from whyops_trace._models import answers
+from whyops_trace._models.links import asked_arguments
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace.story.turns import Call, Message
 
@@ -99,7 +99,7 @@ def read_message(message: Any, names: Mapping[str, str]) -> list[Message]:
     if not isinstance(message, dict):
         return [Message("", value(message))]
     kind, role = text_of(message.get("type")), text_of(message.get("role"))
-    if role in llm.TOOL_ROLES or kind in llm.TOOL_ITEMS:
+    if role in answers.TOOL_ROLES or kind in answers.TOOL_ITEMS:
         return [_result(message, names)]
     if role in ("assistant", "model") or (kind and not role):
         return [_said(message, kind)]
@@ -135,12 +135,12 @@ def _result(message: dict[str, Any], names: Mapping[str, str]) -> Message:
     return Message("tool", text, name=name, call_id=call_id, other=_counted(others))
 
 
-def read_answer(answer: Any) -> llm.Turn:
+def read_answer(answer: Any) -> answers.Turn:
     """Return what a model answered, an empty turn if that is too strange to be read."""
     try:
-        return llm.read_response(answer)
+        return answers.read_response(answer)
     except _STRANGE:
-        return llm.Turn()
+        return answers.Turn()
 
 
 def read_call(call: Mapping[str, Any]) -> Call:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from whyops_trace._excerpt import clean, duration, excerpt, percent, shorten, value
+from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
 from whyops_trace._nodes import Node
 from whyops_trace._summary import LOOP
-from whyops_trace.llm import CUT_REASONS, FILTER_REASONS
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.outcome import Failures, Trouble
 from whyops_trace.story.retries import failed

@@ -16,7 +16,7 @@ from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporte
 
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal
-from whyops_trace._record import LOCAL_ONLY, SERVER_ONLY
+from whyops_trace._recording.line import LOCAL_ONLY, SERVER_ONLY
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
 from whyops_trace.exporters.console import ConsoleExporter

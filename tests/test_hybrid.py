@@ -23,7 +23,8 @@ from replies import Gate, Reply, ToolCall, Usage
 from serving import KEY, posts, sent
 from wire import Row
 
-from whyops_trace import WhyOps, propagate, recorder, traced_llm, traced_tool
+from whyops_trace import WhyOps, propagate, traced_llm, traced_tool
+from whyops_trace._recording import recorder
 from whyops_trace.delivery import Delivery
 from whyops_trace.providers import _link
 from whyops_trace.store import Store

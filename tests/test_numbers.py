@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lines import Process
 from strategies import STEADY
 
-from whyops_trace._numbers import Numbers, read_head, renumbered, unrun
+from whyops_trace._recording.numbers import Numbers, read_head, renumbered, unrun
 
 #: Ids as users choose them, with everything that JSON escapes.
 ids = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)

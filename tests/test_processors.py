@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from programs import outline, stored
 from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
-from whyops_trace import WhyOps, recorder, traced_tool
+from whyops_trace import WhyOps, traced_tool
+from whyops_trace._recording import recorder
 from whyops_trace._values import processor
 from whyops_trace._values.encoding import encoder, plain
 from whyops_trace._values.processor import REDACTED, Redactor

@@ -16,7 +16,8 @@ import pytest
 from collector import Collector, check
 from programs import stored
 
-from whyops_trace import WhyOps, _record, recorder, traced_tool
+from whyops_trace import WhyOps, traced_tool
+from whyops_trace._recording import line, recorder
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.testing import ManualClock, capture_events
 
@@ -390,9 +391,9 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ends", "named"),
     [
-        ([_record.FOR_LOCAL, b""], True),
-        ([b"", _record.FOR_LOCAL], False),
-        ([_record.FOR_SERVER, b""], False),
+        ([line.FOR_LOCAL, b""], True),
+        ([b"", line.FOR_LOCAL], False),
+        ([line.FOR_SERVER, b""], False),
         ([b"", b""], False),
     ],
 )
@@ -404,7 +405,7 @@ def test_a_trace_that_begins_with_what_the_server_gets_from_elsewhere_names_its_
     with capture_events(local=True) as events:
         handle = sdk.trace()
         for end in ends:
-            sdk.recorder.record(handle._state, b"error", 0, 0, b"", b"{}", end=end + _record.LINE_END)
+            sdk.recorder.record(handle._state, b"error", 0, 0, b"", b"{}", end=end + line.LINE_END)
         handle.error_sync("later")
     runs = {event.get("run") for event in events}
 
@@ -418,10 +419,10 @@ def test_what_a_server_never_has_is_nobody_s_parent_there() -> None:
     with capture_events(local=True) as events:
         state = sdk.recorder.new_trace()
         record = sdk.recorder.record
-        local = _record.FOR_LOCAL + _record.LINE_END
-        record(state, b"user_message", _record.NO_PARENT, 0, b"", b"{}", end=local)
-        record(state, b"tool_call_request", _record.NO_PARENT, 1, b"", b"{}")
+        local = line.FOR_LOCAL + line.LINE_END
+        record(state, b"user_message", line.NO_PARENT, 0, b"", b"{}", end=local)
+        record(state, b"tool_call_request", line.NO_PARENT, 1, b"", b"{}")
         record(state, b"tool_call_response", 2, 2, b"", b"{}")
-        record(state, b"llm_thinking", _record.NO_PARENT, 1, b"", b"{}")
+        record(state, b"llm_thinking", line.NO_PARENT, 1, b"", b"{}")
 
     assert [event.get("parentStepId") for event in events] == [None, None, 2, 2]

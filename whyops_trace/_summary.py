@@ -20,6 +20,7 @@ from whyops_trace._excerpt import (
     problem,
     question,
 )
+from whyops_trace._recording.line import LOCAL
 
 #: Characters kept of a question, an answer or an error.
 EXCERPT: Final = 120
@@ -28,8 +29,6 @@ TAGS: Final = 100
 METADATA_BYTES: Final = 64 << 10
 #: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
 LOOP: Final = 3
-#: Event types that no WhyOps server sees.
-LOCAL: Final = frozenset({"step_end", "trace_end"})
 
 #: A step number; the sum of as many as one trace can have runs still fits into 64 bits.
 _Step = Annotated[int, msgspec.Meta(ge=0, le=2**40)]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from whyops_trace._guard import guarded
-from whyops_trace._record import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
+from whyops_trace._recording.line import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
+from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import describe, stack
-from whyops_trace.context import OpenTurn, Scope, TraceState, advance, set_scope
+from whyops_trace.context import OpenTurn, Scope, advance, set_scope
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from whyops_trace._guard import attempt, warn_once
+from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import get_scope
-from whyops_trace.recorder import Recorder
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import Ledger
 

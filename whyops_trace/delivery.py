@@ -21,9 +21,9 @@ from typing import Final
 from whyops_trace._clock import give_way
 from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace._journal.journal import Journal
+from whyops_trace._recording.recorder import Recorder
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Exporter, hand_over
-from whyops_trace.recorder import Recorder
 from whyops_trace.retry import LAST_BACKOFF, backoff
 from whyops_trace.types import Ledger, Tally
 

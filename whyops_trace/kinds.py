@@ -16,11 +16,11 @@ from whyops_trace._models.answers import (
 )
 from whyops_trace._models.assembly import assemble, first_token
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
+from whyops_trace._recording.recorder import Recorder
+from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 from whyops_trace.calls import Asked, Call, Items, error_content
-from whyops_trace.context import TraceState
-from whyops_trace.recorder import Recorder
 from whyops_trace.sites import C, CallSite
 
 #: Bytes of JSON that are recorded of what a generator yields, beside short items.

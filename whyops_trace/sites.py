@@ -15,13 +15,14 @@ from whyops_trace._arguments import Arguments
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._record import FOR_LOCAL, LINE_END, NO_PARENT
+from whyops_trace._recording.line import FOR_LOCAL, LINE_END, NO_PARENT
+from whyops_trace._recording.recorder import Recorder
+from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
 from whyops_trace.calls import Asked, Call, Held, Items
-from whyops_trace.context import OpenTurn, Scope, TraceState, get_scope, set_scope
+from whyops_trace.context import OpenTurn, Scope, get_scope, set_scope
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
-from whyops_trace.recorder import Recorder
 
 C = TypeVar("C", bound="Call")
 

@@ -18,14 +18,15 @@ from whyops_trace._clock import iso
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._models.answers import hide_in_arguments
 from whyops_trace._models.links import AskedTools, ReportedTurns
-from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, TRACE_END
+from whyops_trace._recording.line import FOR_LOCAL, LINE_END, NO_SPAN, TRACE_END
+from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
+from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import ending
-from whyops_trace.context import Scope, TraceState, advance, get_scope, set_scope
+from whyops_trace.context import Scope, advance, get_scope, set_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.recorder import OPEN_TOOLS, Recorder
 from whyops_trace.types import SpanId
 
 P = ParamSpec("P")

@@ -13,7 +13,7 @@ from collector import Collector
 from wire import Event, Row
 
 from whyops_trace._home import STORE_FILE
-from whyops_trace._summary import LOCAL
+from whyops_trace._recording.line import LOCAL
 
 TOOL_TYPES = ("tool_call_request", "tool_call_response")
 #: A call, a tool, and a type; of other events the key instead of a call.

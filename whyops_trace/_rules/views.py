@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from whyops_trace._nodes import recorded_by
+from whyops_trace._recording.line import LOCAL
 from whyops_trace._shapes import dict_of, text_of
-from whyops_trace._summary import LOCAL
 
 
 class View(NamedTuple):

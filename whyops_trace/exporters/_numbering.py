@@ -10,10 +10,9 @@ from typing import Final, cast
 import msgspec
 
 from whyops_trace._checks import MAX_STEP
-from whyops_trace._numbers import Head, plain_head, read_head, unrun
-from whyops_trace._record import LAST, SERVER_ONLY
+from whyops_trace._recording.line import LAST, LOCAL, SERVER_ONLY
+from whyops_trace._recording.numbers import Head, plain_head, read_head, unrun
 from whyops_trace._server_state import RunKey, ServerState
-from whyops_trace._summary import LOCAL
 from whyops_trace.exporters.base import Outcome
 
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.segment import CHUNK, Segment
-from whyops_trace._record import SERVER_ONLY
+from whyops_trace._recording.line import SERVER_ONLY
 
 
 class Batch(NamedTuple):

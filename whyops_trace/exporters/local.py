@@ -15,7 +15,7 @@ from whyops_trace._excerpt import clean
 from whyops_trace._home import STORE_FILE, command_line
 from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.segment import Segment
-from whyops_trace._record import LAST
+from whyops_trace._recording.line import LAST
 from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store

@@ -16,9 +16,8 @@ from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._http import READ_TIMEOUT, Answer, Http, NoAnswerError
-from whyops_trace._record import LOCAL_ONLY
+from whyops_trace._recording.line import LOCAL, LOCAL_ONLY
 from whyops_trace._server_state import ServerState
-from whyops_trace._summary import LOCAL
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters._numbering import Event, Numbering, is_usual
 from whyops_trace.exporters.base import Batch, Exporter, Outcome

@@ -7,8 +7,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from whyops_trace._guard import guarded
+from whyops_trace._recording.recorder import Recorder
 from whyops_trace.kinds import Embedding, Llm
-from whyops_trace.recorder import Recorder
 from whyops_trace.sites import CallSite
 
 #: The path a request ends in, what its calls are named, and what kind of call they are.

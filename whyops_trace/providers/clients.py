@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from whyops_trace._guard import warn_once
+from whyops_trace._recording.recorder import ROOM, Recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.providers._endpoints import Endpoints, provider_of, variant
 from whyops_trace.providers._link import Link, Proxy
 from whyops_trace.providers._request import AGENT_NAME, is_header
 from whyops_trace.providers._traced import bare, connect, duplicate, is_client
-from whyops_trace.recorder import ROOM, Recorder
 
 Family = Literal["openai", "anthropic"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from whyops_trace._clock import SystemClock, iso
+from whyops_trace._recording.line import LOCAL
 from whyops_trace._rules.server import SERVER_RULES
-from whyops_trace._summary import LOCAL
 from whyops_trace.analysis import Finding, server_findings
 from whyops_trace.store import Store
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._numbers import read_head, renumbered
 from whyops_trace._prices import is_billed
+from whyops_trace._recording.numbers import read_head, renumbered
 from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, call_of, columns, from_columns
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then

@@ -14,8 +14,10 @@ from whyops_trace._values import encoding
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:
-    from whyops_trace.context import TraceState
+    from whyops_trace._recording.state import TraceState
 
+#: Event types that no WhyOps server sees.
+LOCAL: Final = frozenset({"step_end", "trace_end"})
 #: What an event that pairs with no other carries, so that the server does not invent a fresh one.
 NO_SPAN: Final = b"span_0"
 #: The parent of an event that follows from one which a server may never have, and from nothing before that.
@@ -63,7 +65,7 @@ class Draft(msgspec.Struct, eq=False):
     A struct, because one is made for each trace, in a third of the time that ``__init__`` takes.
 
     Attributes:
-        step: Its own; the others are as :meth:`~whyops_trace.recorder.Recorder.record` takes them.
+        step: Its own; the others are as :meth:`~whyops_trace._recording.recorder.Recorder.record` takes them.
     """
 
     state: TraceState

@@ -18,10 +18,10 @@ from itertools import count
 from typing import Final, Protocol
 
 from whyops_trace._clock import Clock, iso_seconds
-from whyops_trace._record import FOR_LOCAL, LINE_END, NO_SPAN, Draft, usual_form
+from whyops_trace._recording.line import FOR_LOCAL, LINE_END, NO_SPAN, Draft, usual_form
+from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import Processor
-from whyops_trace.context import TraceState
 from whyops_trace.types import EventOptions
 
 #: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the

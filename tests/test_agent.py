@@ -14,7 +14,7 @@ from strategies import STEADY, python_values, texts
 
 from whyops_trace import ConfigurationError, WhyOps
 from whyops_trace._values import encoding
-from whyops_trace.agent import check_metadata
+from whyops_trace.exporters.whyops.agent import check_metadata
 
 
 def tool(**members: Any) -> dict[str, Any]:

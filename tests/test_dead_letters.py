@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from programs import start_code
 
-from whyops_trace import _dead_letters
-from whyops_trace._dead_letters import DeadLetters
+from whyops_trace.exporters.whyops import dead_letters
+from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 
 EVENT = b'{"eventType":"error","content":{"message":"no"}}'
 
@@ -55,7 +55,7 @@ def test_only_its_owner_can_read_it(letters: DeadLetters) -> None:
 
 def test_the_file_is_set_aside_when_it_is_full(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the one before: the two together are bounded, and the latest events are there."""
-    monkeypatch.setattr(_dead_letters, "MAX_BYTES", 1000)
+    monkeypatch.setattr(dead_letters, "MAX_BYTES", 1000)
     for n in range(100):
         letters.add(b'{"n":%d}' % n, "no")
     old = letters.path.with_name("rejected.ndjson.old")
@@ -69,9 +69,9 @@ def test_several_processes_and_threads_add_whole_lines(letters: DeadLetters) -> 
     """Also while the file is set aside."""
     code = f"""
     from pathlib import Path
-    from whyops_trace import _dead_letters
-    _dead_letters.MAX_BYTES = 100_000
-    letters = _dead_letters.DeadLetters(Path({str(letters.path)!r}))
+    from whyops_trace.exporters.whyops import dead_letters
+    dead_letters.MAX_BYTES = 100_000
+    letters = dead_letters.DeadLetters(Path({str(letters.path)!r}))
     for n in range(300):
         letters.add(b'{{"n":%d}}' % n, "x" * 100)
     """

@@ -21,10 +21,10 @@ from wire import Answer, Request
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
-from whyops_trace._dead_letters import DeadLetters
 from whyops_trace.cli import main
 from whyops_trace.commands import diagnosis
 from whyops_trace.commands.serving import running
+from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.settings import VARIABLES
 from whyops_trace.store import Store
 

@@ -12,8 +12,8 @@ from collector import Answer as Instead
 from collector import Close, Collector, Drip, Hang, Reset
 from programs import run_code
 
-from whyops_trace import _http
-from whyops_trace._http import Http, NoAnswerError
+from whyops_trace.exporters.whyops import http as http_module
+from whyops_trace.exporters.whyops.http import Http, NoAnswerError
 
 EVENT = b'[{"eventType":"error","traceId":"t","agentName":"shop","content":{"message":"no"}}]'
 
@@ -146,7 +146,7 @@ def test_an_answer_that_does_not_end_is_an_error(
     collector: Collector, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each piece comes in time, the whole does not."""
-    monkeypatch.setattr(_http, "ANSWER_TIMEOUT", 0.0)
+    monkeypatch.setattr(http_module, "ANSWER_TIMEOUT", 0.0)
     collector.fail(Drip())
     with pytest.raises(NoAnswerError, match="too long") as caught:
         http.post("/events", EVENT)
@@ -158,7 +158,7 @@ def test_an_answer_too_large_to_be_one_is_an_error(
     collector: Collector, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is not filled by whoever answers in the server's place."""
-    monkeypatch.setattr(_http, "MAX_ANSWER", 1000)
+    monkeypatch.setattr(http_module, "MAX_ANSWER", 1000)
     collector.fail(Instead(200, b"x" * 10_000))
     with pytest.raises(NoAnswerError, match="too long for one about events") as caught:
         http.post("/events", EVENT)
@@ -202,7 +202,7 @@ def test_a_forked_child_opens_a_connection_of_its_own(collector: Collector, tmp_
     """Parent and child never read each other's answers, and the child leaves no warning about the parent's."""
     code = f"""
     import gc, os, sys
-    from whyops_trace._http import Http
+    from whyops_trace.exporters.whyops.http import Http
     http = Http({collector.url!r}, "whyops_test")
     def ask(trace):
         body = b'[{{"eventType":"error","traceId":"%b","agentName":"shop"}}]' % trace

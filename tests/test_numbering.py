@@ -33,9 +33,8 @@ from serving import (
 
 from whyops_trace import step, traced_tool
 from whyops_trace._clock import iso
-from whyops_trace._server_state import ServerState
-from whyops_trace.exporters import _numbering
-from whyops_trace.exporters.whyops import WhyOpsExporter
+from whyops_trace.exporters.whyops import WhyOpsExporter, numbering
+from whyops_trace.exporters.whyops.state import ServerState
 
 CHILD = "77aa00bb11cc"
 
@@ -398,7 +397,7 @@ def test_a_forked_child_whose_parent_s_events_are_lost_goes_on_alone(
 ) -> None:
     """After a while. Its numbers are sound, and it keeps them when the parent turns up after all."""
     deliver(to, turn(conversation("0123456789ab")), "0123456789ab")
-    monkeypatch.setattr(_numbering, "PATIENCE", 0.0)
+    monkeypatch.setattr(numbering, "PATIENCE", 0.0)
     parent = conversation(TOKEN)
     lines = forked(parent, CHILD, 500_000, 3)
     outcomes = persist(to, lines, token=CHILD)
@@ -523,7 +522,7 @@ def test_a_bounded_number_of_answers_is_remembered(
     to: WhyOpsExporter, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tool that an older one asked for is delivered without saying so."""
-    monkeypatch.setattr(_numbering, "REMEMBERED_ANSWERS", 1)
+    monkeypatch.setattr(numbering, "REMEMBERED_ANSWERS", 1)
     processes = [conversation(TOKEN, 1, "a"), conversation(TOKEN, 2, "b")]
     processes[1]._keys = itertools.count(100)
     deliver(to, [answer(process, 1) for process in processes])

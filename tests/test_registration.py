@@ -14,8 +14,8 @@ from serving import DELIVERED, KEY, client, deliver, exporter, messages, refuses
 from wire import Request
 
 from whyops_trace import WhyOps, traced_tool
-from whyops_trace.agent import check_metadata
-from whyops_trace.retry import LONG_WAIT
+from whyops_trace.exporters.whyops.agent import check_metadata
+from whyops_trace.exporters.whyops.retry import LONG_WAIT
 from whyops_trace.settings import DEFAULT_PROXY_URL
 
 A = {"systemPrompt": "Prompt A."}

@@ -18,7 +18,6 @@ from programs import NOWHERE, in_terminal, start_code
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
-from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._drain import Patience, drain
 from whyops_trace._journal.journal import Journal
 from whyops_trace._journal.survey import survey
@@ -26,6 +25,7 @@ from whyops_trace.cli import main
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Batch
 from whyops_trace.exporters.local import LocalExporter, take_in
+from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.server.query import Term
 from whyops_trace.server.search import Index
 from whyops_trace.settings import MAX_STORE_BYTES, MAX_STORE_DAYS, Retention, at_hand

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import STEADY
 
-from whyops_trace._http import Answer, NoAnswerError
-from whyops_trace.retry import (
+from whyops_trace.exporters.base import FIRST_BACKOFF, LAST_BACKOFF, backoff
+from whyops_trace.exporters.whyops.http import Answer, NoAnswerError
+from whyops_trace.exporters.whyops.retry import (
     EXCERPT,
-    FIRST_BACKOFF,
-    LAST_BACKOFF,
     LONG_WAIT,
     LONGEST_WAIT,
     TRIES_OF_500,
@@ -23,7 +22,6 @@ from whyops_trace.retry import (
     GiveUp,
     Split,
     Wait,
-    backoff,
     decide,
     retry_after,
 )

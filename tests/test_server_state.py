@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from programs import run_code
 
-from whyops_trace import _server_state
-from whyops_trace._server_state import KEPT, Agent, ServerState
+from whyops_trace.exporters.whyops import state as state_module
+from whyops_trace.exporters.whyops.state import KEPT, Agent, ServerState
 
 RUN = ("9f2c41aa01be-3", "9f2c41aa01be")
 CHILD = ("9f2c41aa01be-3", "77aa00bb11cc")
@@ -36,7 +36,7 @@ def test_a_shift_is_known_to_the_next_process(path: Path, state: ServerState) ->
     """It is on disk when it is said to be kept, also if the process is killed at once."""
     code = f"""
     import os, signal
-    from whyops_trace._server_state import Agent, ServerState
+    from whyops_trace.exporters.whyops.state import Agent, ServerState
     state = ServerState({str(path)!r})
     state.keep_shifts({{{RUN!r}: 7, {CHILD!r}: -3}})
     state.keep_agent("shop", Agent("a", "b", 2))
@@ -98,7 +98,7 @@ def test_memory_holds_the_latest_runs_and_the_file_all(
     path: Path, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was forgotten in memory is read again."""
-    monkeypatch.setattr(_server_state, "REMEMBERED_RUNS", 2)
+    monkeypatch.setattr(state_module, "REMEMBERED_RUNS", 2)
     keys = [(f"9f2c41aa01be-{n}", "9f2c41aa01be") for n in range(4)]
     for shift, key in enumerate(keys):
         state.keep_shifts({key: shift})

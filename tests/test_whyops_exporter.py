@@ -37,8 +37,8 @@ from serving import (
 from wire import Event
 
 from whyops_trace import step, traced_tool
-from whyops_trace.exporters.whyops import MAX_BYTES, MAX_EVENTS, WhyOpsExporter
-from whyops_trace.retry import LONG_WAIT
+from whyops_trace.exporters.whyops.exporter import MAX_BYTES, MAX_EVENTS, WhyOpsExporter
+from whyops_trace.exporters.whyops.retry import LONG_WAIT
 
 
 @traced_tool

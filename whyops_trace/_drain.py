@@ -15,10 +15,9 @@ from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.survey import SERVER, Stream
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
-from whyops_trace.exporters.base import Exporter, hand_over
+from whyops_trace.exporters.base import Exporter, backoff, hand_over
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
-from whyops_trace.retry import backoff
 from whyops_trace.settings import Settings, as_agent
 
 

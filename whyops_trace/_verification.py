@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._dead_letters import read_letters
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.survey import SERVER, records_in
 from whyops_trace._recording.line import LOCAL
+from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.store import Store
 
 #: Metadata under which an event names what it is about.

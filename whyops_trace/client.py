@@ -23,7 +23,6 @@ from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.processor import Processor
-from whyops_trace.agent import check_metadata
 from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
@@ -136,7 +135,7 @@ class WhyOps:
             max_event_bytes=self.settings.max_event_bytes,
             sample_rate=self.settings.sample_rate,
         )
-        self.agent_metadata = None if agent_metadata is None else check_metadata(agent_metadata)
+        self.agent_metadata = None if agent_metadata is None else _checked(agent_metadata)
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
@@ -414,6 +413,12 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _checked(metadata: AgentMetadata) -> AgentMetadata:
+    from whyops_trace.exporters.whyops.agent import check_metadata
+
+    return check_metadata(metadata)
 
 
 def _server(settings: Settings, agent: AgentMetadata | None) -> WhyOpsExporter | None:

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from whyops_trace._dead_letters import letter_counts
 from whyops_trace._drain import why_not
 from whyops_trace._excerpt import clean, counted, milliseconds, percent
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
@@ -24,6 +23,7 @@ from whyops_trace._journal.survey import SERVER, Stream, survey
 from whyops_trace._version import __version__
 from whyops_trace.commands.serving import running
 from whyops_trace.exceptions import ConfigurationError, StoreError
+from whyops_trace.exporters.whyops.dead_letters import letter_counts
 from whyops_trace.settings import VARIABLES, Settings, at_hand
 from whyops_trace.store import Store
 from whyops_trace.store.schema import UPGRADES

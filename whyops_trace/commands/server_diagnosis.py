@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 
 from whyops_trace._excerpt import clean, duration, get, shorten
-from whyops_trace._http import Answer, Http, NoAnswerError
 from whyops_trace._values import encoding
-from whyops_trace.agent import check_metadata
 from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
-from whyops_trace.retry import misconfiguration
+from whyops_trace.exporters.whyops.agent import check_metadata
+from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.retry import misconfiguration
 from whyops_trace.settings import Settings
 
 #: Seconds to wait for each part of an answer.

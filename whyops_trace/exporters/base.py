@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.segment import CHUNK, Segment
 from whyops_trace._recording.line import SERVER_ONLY
+
+#: Seconds before the second try, and at most.
+FIRST_BACKOFF: Final = 0.5
+LAST_BACKOFF: Final = 30.0
 
 
 class Batch(NamedTuple):
@@ -123,3 +127,14 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
     left = lines[taken:]
     segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
     return counts
+
+
+def backoff(attempt: int, chance: float) -> float:
+    """
+    Return the seconds to wait after some failures in a row: doubled by each, up to :data:`LAST_BACKOFF`.
+
+    Args:
+        attempt: How many failures there were.
+        chance: 0 to 1; up to half of the wait is taken off by it.
+    """
+    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 16)) * (1.0 - chance / 2)

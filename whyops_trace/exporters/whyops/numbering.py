@@ -12,8 +12,8 @@ import msgspec
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._recording.line import LAST, LOCAL, SERVER_ONLY
 from whyops_trace._recording.numbers import Head, plain_head, read_head, unrun
-from whyops_trace._server_state import RunKey, ServerState
 from whyops_trace.exporters.base import Outcome
+from whyops_trace.exporters.whyops.state import RunKey, ServerState
 
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
 #: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.

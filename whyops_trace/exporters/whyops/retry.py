@@ -18,7 +18,7 @@ a page of a load balancer, a 2xx that
 does not say what became of the events
 =========================================  ======================================================================
 
-Backoff doubles from half a second up to :data:`LAST_BACKOFF`, less up to half of it by chance, so that clients which
+The wait of :func:`~whyops_trace.exporters.base.backoff` is up to half of itself shorter by chance, so that clients which
 failed together do not come back together.
 """
 
@@ -31,11 +31,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from whyops_trace._http import Answer, NoAnswerError
+from whyops_trace.exporters.base import backoff
+from whyops_trace.exporters.whyops.http import Answer, NoAnswerError
 
-#: Seconds before the second try, and at most.
-FIRST_BACKOFF: Final = 0.5
-LAST_BACKOFF: Final = 30.0
 #: Seconds between tries where somebody has to mend something first.
 LONG_WAIT: Final = 60.0
 #: The longest time a server is left alone because it asked for it.
@@ -138,11 +136,6 @@ def decide(
         why = f"it is not available at present ({status})."
         return Wait(max(backoff(attempt, chance), retry_after(said, now) or 0.0), why)
     return Wait(LONG_WAIT, misconfiguration(said))
-
-
-def backoff(attempt: int, chance: float) -> float:
-    """Return the seconds to wait after that many failures in a row."""
-    return min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempt - 1, 16)) * (1.0 - chance / 2)
 
 
 def _refused(status: int, refused: Refusal, events: int) -> Decision:

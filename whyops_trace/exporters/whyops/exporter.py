@@ -12,17 +12,17 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._clock import give_way
-from whyops_trace._dead_letters import DeadLetters
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
-from whyops_trace._http import READ_TIMEOUT, Answer, Http, NoAnswerError
 from whyops_trace._recording.line import LOCAL, LOCAL_ONLY
-from whyops_trace._server_state import ServerState
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters._numbering import Event, Numbering, is_usual
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
-from whyops_trace.registration import Registration
-from whyops_trace.retry import GiveUp, Split, Wait, decide
+from whyops_trace.exporters.whyops.dead_letters import DeadLetters
+from whyops_trace.exporters.whyops.http import READ_TIMEOUT, Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.numbering import Event, Numbering, is_usual
+from whyops_trace.exporters.whyops.registration import Registration
+from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
+from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
 from whyops_trace.types import AgentMetadata
 
@@ -65,7 +65,8 @@ class WhyOpsExporter(Exporter):
 
     Args:
         settings: Where the server is, the key, the agent's name and the home.
-        agent: What :func:`whyops_trace.agent.check_metadata` returned, to be registered; None: nothing.
+        agent: What :func:`whyops_trace.exporters.whyops.agent.check_metadata` returned, to be registered; None:
+            nothing.
         read_timeout: Seconds to wait for each part of an answer.
     """
 

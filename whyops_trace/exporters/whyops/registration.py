@@ -19,11 +19,12 @@ from typing import Any, Final, cast
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._http import Answer, Http, NoAnswerError
-from whyops_trace._server_state import Agent, ServerState
 from whyops_trace._values import encoding
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.retry import LONG_WAIT, Wait, backoff, decide
+from whyops_trace.exporters.base import backoff
+from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.retry import LONG_WAIT, Wait, decide
+from whyops_trace.exporters.whyops.state import Agent, ServerState
 from whyops_trace.types import AgentInfo, AgentMetadata
 
 #: Times a server may fail with a 500 to register the same metadata, over all processes, until events go without.
@@ -39,7 +40,8 @@ class Registration:
     Args:
         name: The agent's name.
         key: What tells this agent from others: of another server, account or name.
-        metadata: What :func:`whyops_trace.agent.check_metadata` returned; None: there is nothing to register.
+        metadata: What :func:`whyops_trace.exporters.whyops.agent.check_metadata` returned; None: there is nothing to
+            register.
         servers: Where to register: the server, then what to ask if that has no such endpoint.
         state: Where what the server says is kept.
 

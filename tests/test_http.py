@@ -268,3 +268,31 @@ def test_certificates_that_cannot_be_read_are_an_error(
     with pytest.raises(NoAnswerError, match="cannot be reached: "):
         http.post("/events", EVENT)
     http.close()
+
+
+def test_a_client_with_a_key_has_the_http_library_before_any_worker_does(
+    collector: Collector, tmp_path: Path
+) -> None:
+    """A client of openai takes httpx as it finds it, at each request: it never finds half of it."""
+    code = f"""
+    import sys, threading
+    import openai
+    from whyops_trace import WhyOps
+
+    def imported(event, args):
+        if event == "import" and threading.current_thread() is not threading.main_thread():
+            seen.append(args[0])
+    seen = []
+    sys.addaudithook(imported)
+
+    client = openai.OpenAI(api_key="sk-test", base_url="http://127.0.0.1:1/v1")
+    sdk = WhyOps("whyops_test", agent_name="shop", analyse_base_url={collector.url!r})
+    with sdk.trace("t") as trace:
+        trace.error_sync("the worker starts")
+        client.with_options(base_url="http://127.0.0.1:2/v1", timeout=5)
+    assert sdk.close_sync(5)["whyops"].delivered == 1
+    print([name for name in seen if name.partition(".")[0] in ("httpx", "httpcore", "email", "urllib", "encodings")])
+    """
+    ended = run_code(code, tmp_path)
+
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr

@@ -297,7 +297,7 @@ def test_a_fork_in_the_middle_of_a_delivery(server: Collector, tmp_path: Path) -
         print(who, [(tally.emitted, tally.delivered) for tally in ledger.values()], flush=True)
         if not child:
             os._exit(0)
-        sys.exit(os.waitpid(child, 0)[1])
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
         server,
         tmp_path,
@@ -366,14 +366,12 @@ def test_a_child_may_import_what_a_worker_was_importing_at_the_fork(
         from whyops_trace import WhyOps
         sdk = WhyOps()
         sdk.trace("parent").error_sync("x")
-        while "httpx" not in sys.modules:
-            pass
         child = os.fork()
         if child == 0:
             import httpx
             sdk.trace("child").error_sync("x")
             os._exit(sdk.flush_sync(30)["whyops"].pending)
-        sys.exit(os.waitpid(child, 0)[1])
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
         server,
         tmp_path,
@@ -405,7 +403,7 @@ def test_a_child_may_register_the_agent_while_its_parent_does(server: Collector,
         if child == 0:
             print(sdk.init_agent_sync()["success"], flush=True)
             os._exit(0)
-        sys.exit(os.waitpid(child, 0)[1])
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """,
         server,
         tmp_path,

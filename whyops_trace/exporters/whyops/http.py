@@ -11,15 +11,20 @@ import codecs
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from whyops_trace._loading import load
+import httpcore  # noqa: F401 - httpx imports it with its first connection
+import httpx
+
 from whyops_trace._version import __version__
 
-if TYPE_CHECKING:
-    import httpx
+# All that a request needs is imported with this module, in the thread that makes a client: a child that is forked while
+# a worker imports something could never import it, and other packages take half of httpx for the whole.
+codecs.lookup("idna")  # an address is looked up by it
 
 #: Seconds to wait for a connection, and for each part of an answer: a server that stores 200 events one after the
 #: other takes three, and six more while it is idle.
@@ -30,8 +35,6 @@ ANSWER_TIMEOUT: Final = 60.0
 MAX_ANSWER: Final = 8 << 20
 #: Seconds an idle connection is kept. A Node server closes it after five.
 KEEP_ALIVE: Final = 4.0
-#: Seconds that a fork waits for a worker that is importing.
-FORK_TIMEOUT: Final = 5.0
 
 
 class Answer(NamedTuple):
@@ -90,12 +93,11 @@ class Http:
             "pool": read_timeout,
         }
         self._transport: httpx.HTTPTransport | None = None
-        self._process = 0
+        self._lock = threading.Lock()
+        _all.add(self)
 
     def prepare(self) -> None:
-        """Load the HTTP library, and the certificates that are trusted; what fails here fails at a request too."""
-        with _importing:
-            load("httpx")
+        """Load the certificates that are trusted; what fails here fails at a request too."""
         self._connections()
 
     def post(self, path: str, body: bytes) -> Answer:
@@ -119,8 +121,15 @@ class Http:
     def close(self) -> None:
         """Close the connections; the next request opens a new one."""
         transport, self._transport = self._transport, None
-        if transport is not None and self._process == os.getpid():
+        if transport is not None:
             transport.close()
+
+    def start_over(self) -> None:
+        """Leave the connections to the parent of this forked child: closing them may wait for a lock of its threads."""
+        if self._transport is not None:
+            _abandoned.append(self._transport)
+            self._transport = None
+        self._lock = threading.Lock()
 
     def _request(
         self,
@@ -130,10 +139,6 @@ class Http:
         body: bytes | None = None,
         params: Mapping[str, str | int] | None = None,
     ) -> Answer:
-        with _importing:
-            load("httpx")
-            import httpx
-
         try:
             request = httpx.Request(
                 method,
@@ -155,17 +160,8 @@ class Http:
             raise NoAnswerError(f"{self.base_url} cannot be reached: {why}") from error
 
     def _connections(self) -> httpx.HTTPTransport:
-        import httpx
-
-        if self._transport is None or self._process != os.getpid():
-            if self._transport is not None:
-                _abandoned.append(self._transport)
-            self._process = os.getpid()
-            with _importing:
-                import email.utils  # noqa: F401 - for the dates in answers
-                from urllib.request import getproxies, proxy_bypass
-
-                codecs.lookup("idna")  # what looking up an address imports
+        with self._lock:
+            if self._transport is None:
                 url = urlsplit(self.base_url)
                 proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
                 proxy = proxies.get(url.scheme) or proxies.get("all")
@@ -175,7 +171,7 @@ class Http:
                     proxy=proxy,
                     limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
                 )
-        return self._transport
+            return self._transport
 
 
 def _body(response: httpx.Response) -> bytes:
@@ -190,31 +186,16 @@ def _body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-#: Connections that a forked child inherited. They are its parent's, and closing them may wait for a lock of a thread
-#: that the child does not have. What is registered for forks keeps this module, and so them, until the process is gone:
-#: nothing warns that they were never closed.
+#: All that may have connections.
+_all: weakref.WeakSet[Http] = weakref.WeakSet()
+#: Connections of a forked child's parent. The hook below keeps them until the process is gone: nothing warns that they
+#: were never closed.
 _abandoned: list[httpx.HTTPTransport] = []
-#: Held while a worker imports the HTTP library and what that imports at its first use. A child forked in the middle
-#: would wait for ever for the lock of a module that nobody there goes on importing, in the host program's code too.
-_importing = threading.Lock()
-_paused = False
-
-
-def _before_fork() -> None:
-    global _paused  # noqa: PLW0603 - one fork at a time has it
-    _paused = _importing.acquire(timeout=FORK_TIMEOUT)
-
-
-def _after_fork_in_parent() -> None:
-    if _paused:
-        _importing.release()
 
 
 def _after_fork_in_child() -> None:
-    global _importing  # noqa: PLW0603 - a thread the child does not have may hold it
-    _importing = threading.Lock()
+    for http in _all:
+        http.start_over()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
@@ -199,8 +200,6 @@ def retry_after(answer: Answer, now: datetime) -> float | None:
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), LONGEST_WAIT)
-    from email.utils import parsedate_to_datetime  # by now it is loaded; nobody waits for it at the start
-
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

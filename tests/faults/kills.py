@@ -26,7 +26,7 @@ from faults.outages import AWAY, KEY, Agent, on_events, well
 from programs import environment
 from wire import Answer
 
-from whyops_trace.exporters.local import take_in
+from whyops_trace._delivery.draining import take_in
 
 PROGRAM = Path(__file__).with_name("mortal.py")
 #: Calls of a life that are waited for, at most; some more happen before it ends.

@@ -845,9 +845,9 @@ def test_what_a_dead_process_left_waits_for_its_own_key_and_server(server: Colle
     server.keys["whyops_other"] = "other tenant"
     run_agent(
         """
-        import os, whyops_trace.delivery
+        import os, whyops_trace._delivery.worker
         from whyops_trace import WhyOps
-        whyops_trace.delivery.LINGER = 3600
+        whyops_trace._delivery.worker.LINGER = 3600
         sdk = WhyOps(exporters=[])
         for delivery in sdk._deliveries:
             delivery._linger = 3600

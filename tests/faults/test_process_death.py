@@ -20,8 +20,8 @@ from whyops_trace.tree import build
 #: An agent that is killed when it has made 1,000 calls, before anything can have been delivered.
 THOUSAND = """
     import os, signal
-    import whyops_trace.delivery
-    whyops_trace.delivery.LINGER = 3600
+    import whyops_trace._delivery.worker
+    whyops_trace._delivery.worker.LINGER = 3600
     from whyops_trace import WhyOps, traced_tool, trace
     sdk = WhyOps(agent_name="shop")
     for delivery in sdk._deliveries:
@@ -327,8 +327,8 @@ def test_a_process_that_goes_on_delivers_what_its_dead_children_left(tmp_path: P
     done = run_code(
         """
         import os
-        import whyops_trace.delivery
-        whyops_trace.delivery.ADOPT_EVERY = 0
+        import whyops_trace._delivery.worker
+        whyops_trace._delivery.worker.ADOPT_EVERY = 0
         from whyops_trace import WhyOps
         sdk = WhyOps(agent_name="shop")
         handle = sdk.trace("t")

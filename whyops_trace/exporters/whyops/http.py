@@ -35,6 +35,8 @@ ANSWER_TIMEOUT: Final = 60.0
 MAX_ANSWER: Final = 8 << 20
 #: Seconds an idle connection is kept. A Node server closes it after five.
 KEEP_ALIVE: Final = 4.0
+#: Seconds that a fork waits for connections to be made ready.
+FORK_TIMEOUT: Final = 5.0
 
 
 class Answer(NamedTuple):
@@ -93,7 +95,9 @@ class Http:
             "pool": read_timeout,
         }
         self._transport: httpx.HTTPTransport | None = None
+        #: Held while connections are being made ready, during which nobody forks.
         self._lock = threading.Lock()
+        self._paused = False
         _all.add(self)
 
     def prepare(self) -> None:
@@ -124,12 +128,23 @@ class Http:
         if transport is not None:
             transport.close()
 
+    def pause(self) -> None:
+        """Let nobody make connections ready while this process forks: OpenSSL would be locked for ever in the child."""
+        self._paused = self._lock.acquire(timeout=FORK_TIMEOUT)
+
+    def resume(self) -> None:
+        """Go on in the parent of a fork."""
+        if self._paused:
+            self._paused = False
+            self._lock.release()
+
     def start_over(self) -> None:
         """Leave the connections to the parent of this forked child: closing them may wait for a lock of its threads."""
+        self._lock = threading.Lock()
+        self._paused = False
         if self._transport is not None:
             _abandoned.append(self._transport)
             self._transport = None
-        self._lock = threading.Lock()
 
     def _request(
         self,
@@ -188,9 +203,19 @@ def _body(response: httpx.Response) -> bytes:
 
 #: All that may have connections.
 _all: weakref.WeakSet[Http] = weakref.WeakSet()
-#: Connections of a forked child's parent. The hook below keeps them until the process is gone: nothing warns that they
+#: Connections of a forked child's parent. The hooks below keep them until the process is gone: nothing warns that they
 #: were never closed.
 _abandoned: list[httpx.HTTPTransport] = []
+
+
+def _before_fork() -> None:
+    for http in sorted(_all, key=id):
+        http.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for http in _all:
+        http.resume()
 
 
 def _after_fork_in_child() -> None:
@@ -198,4 +223,6 @@ def _after_fork_in_child() -> None:
         http.start_over()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

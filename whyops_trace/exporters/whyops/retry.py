@@ -18,8 +18,8 @@ a page of a load balancer, a 2xx that
 does not say what became of the events
 =========================================  ======================================================================
 
-The wait of :func:`~whyops_trace.exporters.base.backoff` is up to half of itself shorter by chance, so that clients which
-failed together do not come back together.
+The wait of :func:`~whyops_trace.exporters.base.backoff` is up to half of itself shorter by chance, so that clients
+which failed together do not come back together.
 """
 
 from __future__ import annotations

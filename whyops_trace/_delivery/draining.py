@@ -15,7 +15,8 @@ from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.survey import SERVER, Stream
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
-from whyops_trace.exporters.base import Exporter, backoff, hand_over
+from whyops_trace.exporters.base import Exporter, backoff
+from whyops_trace._handover import hand_over
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
 from whyops_trace.settings import Settings, as_agent
@@ -171,3 +172,34 @@ def why_not(settings: Settings, header: Header) -> str:
             "they were recorded with another key, or for another server (WHYOPS_API_KEY, WHYOPS_ANALYSE_URL)"
         )
     return ""
+
+
+def take_in(home: Path) -> int:
+    """
+    Store what dead processes left in the journals below a home, and note that they are gone.
+
+    Nothing is deleted: how long traces are kept is a setting of the programs that record, which whoever looks at
+    the traces need not know.
+
+    Returns:
+        How many records were stored.
+
+    Raises:
+        StoreError: if the file cannot be written; what was not stored stays in the journals.
+        OSError: if the journals cannot be read.
+    """
+    stored = 0
+    exporter = LocalExporter(home / STORE_FILE, hint=False, retention=None)
+    with contextlib.closing(exporter):
+        for segment in segments_in(home):
+            if exporter.name in segment.header.destinations:
+                stored += _take_in_segment(exporter, segment)
+    return stored
+
+
+def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
+    stored = 0
+    while (counts := hand_over(exporter, segment, adopted=True)) is not None:
+        stored += counts.delivered
+    exporter.process_ended(segment.header.token)
+    return stored

@@ -23,7 +23,8 @@ from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff, hand_over
+from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff
+from whyops_trace._handover import hand_over
 from whyops_trace.types import Ledger, Tally
 
 #: Seconds a worker waits after the first record, so that a burst becomes one batch.

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from journals import die, names
 
-from whyops_trace import WhyOps, delivery
+from whyops_trace import WhyOps
+from whyops_trace._delivery import worker as worker_module
+from whyops_trace._delivery.worker import Delivery
 from whyops_trace._journal.journal import ADOPTED_AT_ONCE
-from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
@@ -220,7 +221,7 @@ def test_a_closing_client_waits_for_a_server_that_is_answering(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past its own time: what was sent would be sent again by the next process."""
-    monkeypatch.setattr(delivery, "STOP_GRACE", 0.0)
+    monkeypatch.setattr(worker_module, "STOP_GRACE", 0.0)
     exporter = Remote()
     sdk = client(home, exporter, exit_timeout=0.0, answer_timeout=PATIENCE)
     stop, started = worker(sdk), threading.Event()
@@ -389,8 +390,8 @@ class Watching(Remote):
 
 def test_a_burst_is_left_alone_as_long_as_it_lasts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker beside it would take the interpreter away from the program time and again."""
-    monkeypatch.setattr(delivery, "BURST", 1)
-    monkeypatch.setattr(delivery, "LONGEST_BURST", LONG)
+    monkeypatch.setattr(worker_module, "BURST", 1)
+    monkeypatch.setattr(worker_module, "LONGEST_BURST", LONG)
     exporter = Watching()
     sdk = client(home, exporter)
     worker(sdk)._linger = linger = 0.3
@@ -408,8 +409,8 @@ def test_a_burst_that_does_not_end_is_delivered_meanwhile(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits in the journal must not become too much."""
-    monkeypatch.setattr(delivery, "BURST", 1)
-    monkeypatch.setattr(delivery, "LONGEST_BURST", 0.2)
+    monkeypatch.setattr(worker_module, "BURST", 1)
+    monkeypatch.setattr(worker_module, "LONGEST_BURST", 0.2)
     exporter = Watching()
     sdk = client(home, exporter)
     ends = time.monotonic() + PATIENCE

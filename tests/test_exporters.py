@@ -13,11 +13,12 @@ import pytest
 from lines import Process, encoded, tool_request, tool_response
 from programs import run_code
 
+from whyops_trace._delivery.draining import take_in
 from whyops_trace._journal.journal import Journal
 from whyops_trace.exceptions import StoreError
 from whyops_trace.exporters import Batch, Exporter, Outcome, console, local
 from whyops_trace.exporters.console import ConsoleExporter
-from whyops_trace.exporters.local import LocalExporter, take_in
+from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.store import Store
 

@@ -14,11 +14,12 @@ from journals import make
 from lines import Process, encoded
 from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
 
+from whyops_trace._delivery.handover import hand_over
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.line import LOCAL_ONLY, SERVER_ONLY
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.console import ConsoleExporter
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter

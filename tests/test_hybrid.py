@@ -24,8 +24,8 @@ from serving import KEY, posts, sent
 from wire import Row
 
 from whyops_trace import WhyOps, propagate, traced_llm, traced_tool
+from whyops_trace._delivery.worker import Delivery
 from whyops_trace._recording import recorder
-from whyops_trace.delivery import Delivery
 from whyops_trace.providers import _link
 from whyops_trace.store import Store
 from whyops_trace.tree import build

@@ -18,13 +18,13 @@ from programs import NOWHERE, in_terminal, start_code
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
-from whyops_trace._drain import Patience, drain
+from whyops_trace._delivery.draining import Patience, drain, take_in
 from whyops_trace._journal.journal import Journal
 from whyops_trace._journal.survey import survey
 from whyops_trace.cli import main
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Batch
-from whyops_trace.exporters.local import LocalExporter, take_in
+from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.server.query import Term
 from whyops_trace.server.search import Index

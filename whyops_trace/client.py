@@ -18,12 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
+from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt, guarded, say, warn_once
 from whyops_trace._home import JOURNAL, STORE_FILE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.processor import Processor
-from whyops_trace.delivery import Delivery
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.settings import Settings, Tracing, resolve

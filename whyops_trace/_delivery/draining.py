@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from whyops_trace._delivery.handover import hand_over
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Counts, Header
 from whyops_trace._journal.journal import segments_in
@@ -16,9 +17,7 @@ from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.survey import SERVER, Stream
 from whyops_trace.exceptions import DeliveryError, WhyOpsError
 from whyops_trace.exporters.base import Exporter, backoff
-from whyops_trace._handover import hand_over
 from whyops_trace.exporters.local import LocalExporter
-from whyops_trace.exporters.whyops import WhyOpsExporter
 from whyops_trace.settings import Settings, as_agent
 
 
@@ -153,6 +152,8 @@ def _exporters(home: Path, settings: Settings, destinations: Sequence[str]) -> l
     if LocalExporter.name in destinations:
         exporters.append(LocalExporter(home / STORE_FILE, hint=False, retention=None))
     if SERVER in destinations:
+        from whyops_trace.exporters.whyops import WhyOpsExporter  # it loads the HTTP library
+
         exporters.append(WhyOpsExporter(settings))
     return exporters
 

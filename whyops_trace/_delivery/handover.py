@@ -1,6 +1,12 @@
-"""New."""
+"""One step of a delivery: the next records of a segment are handed to a destination."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whyops_trace._journal.header import Counts
+from whyops_trace._journal.segment import Segment
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 
 def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts | None:

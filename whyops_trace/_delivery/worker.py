@@ -19,12 +19,12 @@ from statistics import median
 from typing import Final
 
 from whyops_trace._clock import give_way
+from whyops_trace._delivery.handover import hand_over
 from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff
-from whyops_trace._handover import hand_over
 from whyops_trace.types import Ledger, Tally
 
 #: Seconds a worker waits after the first record, so that a burst becomes one batch.

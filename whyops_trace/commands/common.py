@@ -17,9 +17,9 @@ import click
 from rich.console import Console
 
 from whyops_trace._clock import wire_time
+from whyops_trace._delivery.draining import take_in
 from whyops_trace._home import STORE_FILE, home_directory
 from whyops_trace.exceptions import WhyOpsError
-from whyops_trace.exporters.local import take_in
 from whyops_trace.store import Store
 
 if TYPE_CHECKING:

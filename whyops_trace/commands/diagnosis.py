@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from whyops_trace._drain import why_not
+from whyops_trace._delivery.draining import why_not
 from whyops_trace._excerpt import clean, counted, milliseconds, percent
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
 from whyops_trace._journal.directory import MAPPABLE, is_mappable

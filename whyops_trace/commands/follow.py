@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from whyops_trace.exporters.local import take_in
+from whyops_trace._delivery.draining import take_in
 from whyops_trace.store import Store
 from whyops_trace.tree import Node, TraceTree, build, fits, render
 

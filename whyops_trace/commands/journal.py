@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._drain import Drained, Patience, drain, why_not
+from whyops_trace._delivery.draining import Drained, Patience, drain, why_not
 from whyops_trace._excerpt import clean, counted
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import segments_in

@@ -6,17 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Final
 
 import msgspec
 
 from whyops_trace._excerpt import clean
-from whyops_trace._home import STORE_FILE, command_line
-from whyops_trace._journal.journal import segments_in
-from whyops_trace._journal.segment import Segment
+from whyops_trace._home import command_line
 from whyops_trace._recording.line import LAST
-from whyops_trace.exporters.base import Batch, Exporter, Outcome, hand_over
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
 
@@ -104,34 +101,3 @@ class LocalExporter(Exporter):
                 trace_id = clean(msgspec.json.decode(end, type=_Named).trace_id)
                 show = command_line("show", trace_id, home=self.store.path.parent)
                 sys.stderr.write(f"whyops-trace recorded a trace; see it with: {show}\n")
-
-
-def take_in(home: Path) -> int:
-    """
-    Store what dead processes left in the journals below a home, and note that they are gone.
-
-    Nothing is deleted: how long traces are kept is a setting of the programs that record, which whoever looks at
-    the traces need not know.
-
-    Returns:
-        How many records were stored.
-
-    Raises:
-        StoreError: if the file cannot be written; what was not stored stays in the journals.
-        OSError: if the journals cannot be read.
-    """
-    stored = 0
-    exporter = LocalExporter(home / STORE_FILE, hint=False, retention=None)
-    with contextlib.closing(exporter):
-        for segment in segments_in(home):
-            if exporter.name in segment.header.destinations:
-                stored += _take_in_segment(exporter, segment)
-    return stored
-
-
-def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
-    stored = 0
-    while (counts := hand_over(exporter, segment, adopted=True)) is not None:
-        stored += counts.delivered
-    exporter.process_ended(segment.header.token)
-    return stored

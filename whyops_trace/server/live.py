@@ -24,8 +24,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from whyops_trace._delivery.draining import take_in
 from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
-from whyops_trace.exporters.local import take_in
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.store import Store
 

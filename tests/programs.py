@@ -47,7 +47,7 @@ DEMO = [
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a program that records to *home*, without what another test or user put there."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WHYOPS_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WHYOPS_", "COLUMNS"))}
     clean |= {"PYTHONPATH": str(Path(whyops_trace.__file__).parents[1]), "PYTHONUTF8": "1", "NO_COLOR": "1"}
     clean |= {"PYTHONUNBUFFERED": "1", "WHYOPS_ANALYSE_URL": NOWHERE, "WHYOPS_PROXY_URL": NOWHERE}
     return {**clean, "WHYOPS_HOME": str(home), **more}

@@ -17,7 +17,7 @@ from provider import Provider
 from strategies import STEADY, json_values
 from traces import Record, Story, call, usage
 
-from whyops_trace._excerpt import get
+from whyops_trace._reading.excerpt import get
 from whyops_trace._rules.exchanges import exchanges
 from whyops_trace._rules.views import views
 from whyops_trace.analysis import (

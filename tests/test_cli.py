@@ -20,9 +20,9 @@ from lines import Process, encoded, tool_request, tool_response
 from programs import Program, environment, start, start_code
 
 from whyops_trace import __version__
-from whyops_trace._excerpt import dollars
 from whyops_trace._journal.journal import Journal
-from whyops_trace._prices import cost
+from whyops_trace._reading.excerpt import dollars
+from whyops_trace._reading.prices import cost
 from whyops_trace.cli import main
 from whyops_trace.commands import follow
 from whyops_trace.commands.common import Moment

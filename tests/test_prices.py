@@ -17,8 +17,8 @@ from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, TieredPrices
 from programs import run_code
 
-from whyops_trace import _prices
-from whyops_trace._prices import cost, is_billed, total
+from whyops_trace._reading import prices
+from whyops_trace._reading.prices import cost, is_billed, total
 
 #: The time of the turns.
 AT = "2026-11-21T22:30:00.000Z"
@@ -29,9 +29,9 @@ ANTHROPIC = ["claude-haiku-4-5", "claude-opus-4-1-20250805", "claude-opus-4-5"]
 @pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
     """Let each test look models up anew."""
-    _prices._find_model.cache_clear()
+    prices._find_model.cache_clear()
     yield
-    _prices._find_model.cache_clear()
+    prices._find_model.cache_clear()
 
 
 def rates(provider: str, model: str, at: datetime = TIME) -> Any:

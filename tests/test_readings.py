@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lines import Process, tool_request, tool_response
 
-from whyops_trace._excerpt import counted
+from whyops_trace._reading.excerpt import counted
 from whyops_trace.analysis import findings
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.server import readings

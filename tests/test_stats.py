@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request, tool_response
 from programs import run
 
-from whyops_trace._excerpt import dollars
-from whyops_trace._prices import cost
+from whyops_trace._reading.excerpt import dollars
+from whyops_trace._reading.prices import cost
 from whyops_trace.cli import main
 from whyops_trace.stats import Figures, Stats, gather, percentile
 from whyops_trace.store import Filter, Store

@@ -19,8 +19,8 @@ from lines import Process, encoded, tool_request, tool_response
 from programs import run_code, start_code
 
 from whyops_trace import _database
-from whyops_trace._prices import cost
-from whyops_trace._summary import SUMMARY_COLUMNS
+from whyops_trace._reading.prices import cost
+from whyops_trace._reading.summary import SUMMARY_COLUMNS
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.store import Store, TraceSummary
 from whyops_trace.store.intake import SLICE

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lines import Process, tool_request, tool_response
 
-from whyops_trace._excerpt import (
+from whyops_trace._reading.excerpt import (
     Tokens,
     cells,
     clean,
@@ -25,7 +25,7 @@ from whyops_trace._excerpt import (
     shorten,
     value,
 )
-from whyops_trace._prices import cost
+from whyops_trace._reading.prices import cost
 from whyops_trace.tree import TraceTree, build, fits, render, write_tree
 
 ESCAPES = re.compile("\x1b\\[[0-9;]*m")

@@ -20,10 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._excerpt import Tokens, elapsed, failure, get, number
-from whyops_trace._prices import cost
+from whyops_trace._reading.excerpt import Tokens, elapsed, failure, get, number
+from whyops_trace._reading.prices import cost
+from whyops_trace._reading.summary import TraceSummary, decoded
 from whyops_trace._shapes import dicts_of, text_of
-from whyops_trace._summary import TraceSummary, decoded
 from whyops_trace.store import Store
 
 __all__ = ["Figures", "Stats", "gather", "percentile"]

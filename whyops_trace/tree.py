@@ -20,8 +20,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Final, TextIO
 
-from whyops_trace._excerpt import Tokens, cells, dollars, duration, shorten
-from whyops_trace._nodes import Kind, Node, Status, TraceTree, build
+from whyops_trace._reading.excerpt import Tokens, cells, dollars, duration, shorten
+from whyops_trace._reading.nodes import Kind, Node, Status, TraceTree, build
 
 __all__ = ["Kind", "Node", "Status", "TraceTree", "build", "fits", "render", "write_tree"]
 

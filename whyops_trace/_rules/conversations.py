@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from whyops_trace._excerpt import get, value
+from whyops_trace._reading.excerpt import get, value
 from whyops_trace._rules.exchanges import Turn
 
 #: Conversations of one model that are open at the same time and looked at.

@@ -7,8 +7,8 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from whyops_trace._excerpt import get, message_text
 from whyops_trace._models.links import TRACE_ID_ARGUMENT, asked_arguments
+from whyops_trace._reading.excerpt import get, message_text
 from whyops_trace._rules.exchanges import Exchanges, Turn
 from whyops_trace._rules.finding import Finding
 from whyops_trace._rules.views import View

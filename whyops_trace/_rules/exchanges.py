@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from whyops_trace._excerpt import Tokens, failure, get, message_text, number, problem
+from whyops_trace._reading.excerpt import Tokens, failure, get, message_text, number, problem
 from whyops_trace._rules.finding import named
 from whyops_trace._rules.views import View
 from whyops_trace._shapes import dicts_of, list_of, text_of

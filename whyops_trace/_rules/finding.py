@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._reading.excerpt import clean, excerpt
 
 Severity = Literal["low", "medium", "high", "critical"]
 

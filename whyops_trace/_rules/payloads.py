@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from whyops_trace._excerpt import counted
+from whyops_trace._reading.excerpt import counted
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
 from whyops_trace._values.processor import Redactor

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from whyops_trace._excerpt import counted
+from whyops_trace._reading.excerpt import counted
 from whyops_trace._rules.conversations import Change, Conversations, Step
 from whyops_trace._rules.exchanges import Exchanges, Turn
 from whyops_trace._rules.finding import Finding

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._excerpt import counted, get
+from whyops_trace._reading.excerpt import counted, get
+from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._rules.views import View
 from whyops_trace._shapes import list_of, parsed
-from whyops_trace._summary import LOOP
 
 TOOL_CALLS: Final = ("tool_call_request", "tool_call_response")
 #: So many errors in a row are a streak.

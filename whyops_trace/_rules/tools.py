@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from whyops_trace._excerpt import problem, value
 from whyops_trace._models.answers import TOOL_ROLES
+from whyops_trace._reading.excerpt import problem, value
+from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.server import loop, orphan, signature, unanswered
 from whyops_trace._shapes import dicts_of, text_of
-from whyops_trace._summary import LOOP
 
 #: The same failure so often is no accident: two may be a hiccup and its retry.
 REPEATED: Final = 3

@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from statistics import median
 from typing import Final, TypeVar
 
-from whyops_trace._excerpt import duration, get
 from whyops_trace._models.answers import CUT_REASONS
+from whyops_trace._reading.excerpt import duration, get
 from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named

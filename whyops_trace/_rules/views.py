@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from whyops_trace._nodes import recorded_by
+from whyops_trace._reading.nodes import recorded_by
 from whyops_trace._recording.line import LOCAL
 from whyops_trace._shapes import dict_of, text_of
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from whyops_trace._excerpt import elapsed, get
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
+from whyops_trace._reading.excerpt import elapsed, get
+from whyops_trace._reading.summary import TraceSummary
 from whyops_trace._rules.exchanges import Exchanges, Turn, exchanges
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.views import View, views
 from whyops_trace._shapes import dict_of, text_of
-from whyops_trace._summary import TraceSummary
 
 #: Traces in a row that it takes to be more than a coincidence.
 FRAGMENTS: Final = 3

@@ -14,7 +14,7 @@ import msgspec
 from rich.padding import Padding
 from rich.text import Text
 
-from whyops_trace._excerpt import clean
+from whyops_trace._reading.excerpt import clean
 from whyops_trace.analysis import (
     OWN_CODES,
     SERVER_RULES,

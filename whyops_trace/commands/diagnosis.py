@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
-from whyops_trace._excerpt import clean, counted, milliseconds, percent
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._journal.survey import SERVER, Stream, survey
+from whyops_trace._reading.excerpt import clean, counted, milliseconds, percent
 from whyops_trace._version import __version__
 from whyops_trace.commands.serving import running
 from whyops_trace.exceptions import ConfigurationError, StoreError

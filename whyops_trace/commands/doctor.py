@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._excerpt import clean, counted
+from whyops_trace._reading.excerpt import clean, counted
 from whyops_trace.commands.common import console, home_option
 
 if TYPE_CHECKING:

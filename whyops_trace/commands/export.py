@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from whyops_trace._excerpt import clean
+from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import file_size, home_option, stored_traces
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.export import MAX_TOKENS, export_json, export_markdown

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from whyops_trace._delivery.draining import Drained, Patience, drain, why_not
-from whyops_trace._excerpt import clean, counted
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.survey import SERVER, Stream, Survey, Waiting, survey
+from whyops_trace._reading.excerpt import clean, counted
 from whyops_trace.commands.common import console, home_option, when
 from whyops_trace.exporters.whyops.dead_letters import letter_counts
 from whyops_trace.settings import Settings, at_hand

@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._excerpt import Tokens, clean, dollars, duration, elapsed
+from whyops_trace._reading.excerpt import Tokens, clean, dollars, duration, elapsed
 from whyops_trace.commands.common import (
     Duration,
     Moment,

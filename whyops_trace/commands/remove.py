@@ -13,9 +13,9 @@ import click
 import msgspec
 
 from whyops_trace._clock import wire_time
-from whyops_trace._excerpt import clean, counted, excerpt
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._journal.survey import survey
+from whyops_trace._reading.excerpt import clean, counted, excerpt
 from whyops_trace._recording.numbers import read_head
 from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, tracked, when
 from whyops_trace.exporters.whyops.dead_letters import read_letters

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._excerpt import clean, duration, get, shorten
+from whyops_trace._reading.excerpt import clean, duration, get, shorten
 from whyops_trace._values import encoding
 from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
 from whyops_trace.exporters.whyops.agent import check_metadata

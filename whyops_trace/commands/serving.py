@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from whyops_trace._excerpt import get
+from whyops_trace._reading.excerpt import get
 from whyops_trace._shapes import text_of
 
 #: Where a home says which server shows it.

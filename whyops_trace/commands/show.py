@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from whyops_trace._excerpt import clean
-from whyops_trace._prices import cost_of, is_billed
+from whyops_trace._reading.excerpt import clean
+from whyops_trace._reading.prices import cost_of, is_billed
 from whyops_trace.commands.common import home_option, json_lines, stored_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store

@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from whyops_trace._excerpt import clean, counted, dollars, duration, percent
+from whyops_trace._reading.excerpt import clean, counted, dollars, duration, percent
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.stats import Figures, Stats, gather
 from whyops_trace.store import Filter

@@ -14,10 +14,10 @@ import click
 import msgspec
 
 from whyops_trace._delivery.draining import take_in, why_not
-from whyops_trace._excerpt import clean
 from whyops_trace._home import STORE_FILE, command_line
-from whyops_trace._verification import Known, Row, There, known_events
+from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import home_option
+from whyops_trace.commands.verification import Known, Row, There, known_events
 from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfiguration
 from whyops_trace.settings import Settings, at_hand

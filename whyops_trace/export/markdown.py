@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from whyops_trace._excerpt import clean, dollars, duration, elapsed, excerpt, value
 from whyops_trace._models.answers import DONE_REASONS
-from whyops_trace._nodes import Node
+from whyops_trace._reading.excerpt import clean, dollars, duration, elapsed, excerpt, value
+from whyops_trace._reading.nodes import Node
 from whyops_trace._shapes import parsed
 from whyops_trace.analysis import Finding
 from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, shortened

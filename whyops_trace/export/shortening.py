@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from whyops_trace._excerpt import clean
+from whyops_trace._reading.excerpt import clean
 
 #: Characters that the words take which say how much is missing.
 _MARK: Final = 40

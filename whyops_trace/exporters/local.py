@@ -10,8 +10,8 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from whyops_trace._excerpt import clean
 from whyops_trace._home import command_line
+from whyops_trace._reading.excerpt import clean
 from whyops_trace._recording.line import LAST
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.settings import Retention

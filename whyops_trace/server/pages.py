@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from whyops_trace._excerpt import elapsed
-from whyops_trace._summary import LOOP
+from whyops_trace._reading.excerpt import elapsed
+from whyops_trace._reading.summary import LOOP
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server import trace_url
 from whyops_trace.server.assets import Renderer

@@ -17,7 +17,7 @@ from typing import Any, Final
 from jinja2 import Environment
 from markupsafe import Markup
 
-from whyops_trace._excerpt import counted, dollars, duration, value
+from whyops_trace._reading.excerpt import counted, dollars, duration, value
 from whyops_trace.story import Message
 
 #: Characters of a text that are shown at once; most messages and results are shorter, and three of these fill a screen.

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from whyops_trace._excerpt import milliseconds, shorten
+from whyops_trace._reading.excerpt import milliseconds, shorten
 from whyops_trace.analysis import Finding
 from whyops_trace.story import Section, Story
 from whyops_trace.tree import Node

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from whyops_trace._excerpt import value
+from whyops_trace._reading.excerpt import value
 from whyops_trace.server.rendering import visible
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 from whyops_trace.tree import Node

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from whyops_trace._excerpt import value
 from whyops_trace._models.answers import DONE_REASONS
+from whyops_trace._reading.excerpt import value
 from whyops_trace.analysis import Finding
 from whyops_trace.server.assets import Renderer
 from whyops_trace.server.readings import Reading

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from whyops_trace._summary import TraceSummary
+from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register

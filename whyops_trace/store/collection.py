@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP
 from whyops_trace._clock import iso
-from whyops_trace._summary import Metadata, Record
+from whyops_trace._reading.summary import Metadata, Record
 from whyops_trace.store.intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
 from whyops_trace.types import EventType
 

@@ -16,9 +16,16 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._prices import is_billed
+from whyops_trace._reading.prices import is_billed
+from whyops_trace._reading.summary import (
+    SUMMARY_COLUMNS,
+    Record,
+    TraceSummary,
+    call_of,
+    columns,
+    from_columns,
+)
 from whyops_trace._recording.numbers import read_head, renumbered
-from whyops_trace._summary import SUMMARY_COLUMNS, Record, TraceSummary, call_of, columns, from_columns
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
 #: keeps it for 5 ms: a step for each record would store 500 a second beside such a thread. Many more than
@@ -84,7 +91,7 @@ class StoredTrace:
         last_step: The highest step in it.
         made_at: When its first record was stored, in seconds since the epoch.
         summary: Its summary, brought up to date.
-        last_call: The number of its latest tool call, as :func:`~whyops_trace._summary.call_of` gives it.
+        last_call: The number of its latest tool call, as :func:`~whyops_trace._reading.summary.call_of` gives it.
         alike: How many calls in a row were that one.
         changed: Whether the row has to be written.
     """

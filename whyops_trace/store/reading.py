@@ -14,10 +14,10 @@ import msgspec
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._database import Database
-from whyops_trace._excerpt import Tokens
-from whyops_trace._prices import cost, total
+from whyops_trace._reading.excerpt import Tokens
+from whyops_trace._reading.prices import cost, total
+from whyops_trace._reading.summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace._recording.line import LOCAL
-from whyops_trace._summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
 from whyops_trace.store.intake import SLICE, marks

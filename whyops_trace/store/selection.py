@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._summary import LOOP
+from whyops_trace._reading.summary import LOOP
 
 #: Seconds after its last event that a trace counts as running whose process nobody can look at.
 QUIET: Final = 300

@@ -6,7 +6,7 @@ from collections import deque
 from itertools import pairwise
 from typing import Final
 
-from whyops_trace._nodes import Node
+from whyops_trace._reading.nodes import Node
 from whyops_trace._shapes import dict_of
 from whyops_trace.story.following import tell_next
 from whyops_trace.story.messages import fingerprint

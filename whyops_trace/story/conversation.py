@@ -15,7 +15,7 @@ from functools import reduce
 from itertools import accumulate
 from typing import Any, Final
 
-from whyops_trace._excerpt import value
+from whyops_trace._reading.excerpt import value
 from whyops_trace.story.messages import Prompt, fingerprint, fingerprints, likeness, read_message, tool_names
 from whyops_trace.story.turns import Call, Message, PromptChange, Turn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from whyops_trace._excerpt import clean, excerpt
+from whyops_trace._reading.excerpt import clean, excerpt
 from whyops_trace.story.turns import Turn
 
 #: Characters of an error and of an answer.

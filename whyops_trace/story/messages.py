@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._excerpt import get, value
 from whyops_trace._models import answers
 from whyops_trace._models.links import asked_arguments
+from whyops_trace._reading.excerpt import get, value
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace.story.turns import Call, Message
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from whyops_trace._excerpt import clean, counted, excerpt
 from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
-from whyops_trace._nodes import Node
+from whyops_trace._reading.excerpt import clean, counted, excerpt
+from whyops_trace._reading.nodes import Node
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._excerpt import value
+from whyops_trace._reading.excerpt import value
 from whyops_trace.story.messages import fingerprint
 from whyops_trace.story.turns import Call, Change, ToolUse, Turn
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from whyops_trace._excerpt import failure, get, message_text, problem
-from whyops_trace._nodes import Node, Record, TraceTree, TreeBuilder
+from whyops_trace._reading.excerpt import failure, get, message_text, problem
+from whyops_trace._reading.nodes import Node, Record, TraceTree, TreeBuilder
 from whyops_trace._shapes import dicts_of, list_of, text_of
 from whyops_trace.story.conversation import Conversations, Sent
 from whyops_trace.story.messages import read_call, read_prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from whyops_trace._nodes import Node, TraceTree
+from whyops_trace._reading.nodes import Node, TraceTree
 
 WhyKind = Literal["failed", "retried", "loop", "unanswered", "cut", "context", "prompt", "longest", "open"]
 

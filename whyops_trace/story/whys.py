@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._excerpt import clean, duration, excerpt, percent, shorten, value
 from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
-from whyops_trace._nodes import Node
-from whyops_trace._summary import LOOP
+from whyops_trace._reading.excerpt import clean, duration, excerpt, percent, shorten, value
+from whyops_trace._reading.nodes import Node
+from whyops_trace._reading.summary import LOOP
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.outcome import Failures, Trouble
 from whyops_trace.story.retries import failed

@@ -15,8 +15,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from whyops_trace._excerpt import MAX_TOKENS, get
 from whyops_trace._guard import attempt
+from whyops_trace._reading.excerpt import MAX_TOKENS, get
 from whyops_trace._shapes import text_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from whyops_trace._clock import iso
-from whyops_trace._excerpt import (
+from whyops_trace._reading.excerpt import (
     Tokens,
     answer,
     excerpt,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 
-from whyops_trace._excerpt import (
+from whyops_trace._reading.excerpt import (
     Tokens,
     answer,
     clean,
@@ -26,7 +26,7 @@ from whyops_trace._excerpt import (
     question,
     value,
 )
-from whyops_trace._prices import cost_of, is_billed, total
+from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._shapes import dict_of, list_of, text_of
 
 Kind = Literal["tool", "llm", "step", "embedding", "event"]

@@ -12,10 +12,10 @@ from programs import DEMO, ROOT, run
 from provider import Provider
 
 from whyops_trace import Trace, WhyOps, events
+from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._checks import check_options
 from whyops_trace.cli import main
 from whyops_trace.exceptions import UnknownOptionError
-from whyops_trace.kinds import Embedding, Llm, Tool
 from whyops_trace.types import EventOptions
 
 DOCS = ROOT / "docs"

@@ -3,7 +3,7 @@
 
 A function is wrapped by a function of its own kind (plain, coroutine, generator, asynchronous generator), so that
 whatever looks at it sees what it saw before; any other callable by a proxy of it. What is recorded is the business of
-:mod:`whyops_trace.calls`, how a call that goes on is driven that of :mod:`whyops_trace._drivers`.
+:mod:`whyops_trace._calls.call`, how a call that goes on is driven that of :mod:`whyops_trace._calls.drivers`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar, overload
 
-from whyops_trace._drivers import driver_of, follow
+from whyops_trace._calls.drivers import driver_of, follow
+from whyops_trace._calls.kinds import Embedding, Llm, Tool
+from whyops_trace._calls.site import CallSite
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.kinds import Embedding, Llm, Tool
-from whyops_trace.sites import CallSite
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | property")
 
@@ -179,11 +179,10 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
     if type(function) is FunctionType and driver_of(function) is None:
         return _wrap(kind(function, options, default_recorder), function)
 
-    from whyops_trace._callables import (
-        TracedCallable,  # wrapt, which it needs, takes a quarter of the import's time
-    )
+    # wrapt, which it needs, takes a quarter of the import's time.
+    from whyops_trace._calls.callables import TracedCallable
 
-    return TracedCallable(function, kind, options, _trace)
+    return TracedCallable(function, kind, options, _trace, default_recorder)
 
 
 def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:

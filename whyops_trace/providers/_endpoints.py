@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from whyops_trace._calls.kinds import Embedding, Llm
+from whyops_trace._calls.site import CallSite
 from whyops_trace._guard import guarded
 from whyops_trace._recording.recorder import Recorder
-from whyops_trace.kinds import Embedding, Llm
-from whyops_trace.sites import CallSite
 
 #: The path a request ends in, what its calls are named, and what kind of call they are.
 _ENDPOINTS: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (

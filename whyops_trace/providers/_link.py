@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, Final, NamedTuple
 
+from whyops_trace._calls.site import CallSite
 from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.context import get_scope
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
 from whyops_trace.providers._request import is_header
-from whyops_trace.sites import CallSite
 
 #: Seconds that a request waits at most until what was recorded before it is stored.
 WAIT: Final = 0.25

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from whyops_trace._calls.call import Call
+from whyops_trace._calls.responses import EVENT_STREAM, is_read, media_type, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace.calls import Call
 from whyops_trace.context import Scope, get_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
-from whyops_trace.providers._watch import EVENT_STREAM, is_read, media_type, read_answer, watch
 
 if TYPE_CHECKING:
+    from whyops_trace._calls.site import CallSite
     from whyops_trace.providers._link import Link, Proxy
-    from whyops_trace.sites import CallSite
 
 TRACE_ID: Final = "X-Trace-ID"
 THREAD_ID: Final = "X-Thread-ID"

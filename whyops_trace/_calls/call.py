@@ -1,7 +1,7 @@
 """
 One run of a traced callable (:class:`Call`), from its request to its response.
 
-What its events look like is the business of its :class:`~whyops_trace.sites.CallSite`.
+What its events look like is the business of its :class:`~whyops_trace._calls.site.CallSite`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from whyops_trace.context import OpenTurn, Scope, advance, set_scope
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:
-    from whyops_trace.sites import CallSite
+    from whyops_trace._calls.site import CallSite
 
 
 class Detached(Enum):

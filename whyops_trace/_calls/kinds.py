@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
+from whyops_trace._calls.call import Asked, Call, Items, error_content
+from whyops_trace._calls.site import C, CallSite
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._models.answers import (
     Turn,
@@ -20,8 +22,6 @@ from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
-from whyops_trace.calls import Asked, Call, Items, error_content
-from whyops_trace.sites import C, CallSite
 
 #: Bytes of JSON that are recorded of what a generator yields, beside short items.
 MAX_ITEMS_BYTES: Final = 65_536

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from whyops_trace.calls import Followed
+from whyops_trace._calls.call import Followed
 
 if TYPE_CHECKING:
     Proxy = wrapt.BaseObjectProxy[Any]

@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
+from whyops_trace._calls.call import DETACHED, Call, Followed, GeneratorCall, Untraced
+from whyops_trace._calls.site import CallSite
 from whyops_trace._guard import guarded
 from whyops_trace._values.failures import traceback_of
-from whyops_trace.calls import DETACHED, Call, Followed, GeneratorCall, Untraced
 from whyops_trace.context import get_scope, set_scope
-from whyops_trace.sites import CallSite
 
 #: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
 Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
@@ -193,7 +193,7 @@ def follow(call: Call, result: Any) -> Any:
     if len(faces) == 1 and "close" in found and _is_watched(call, result):
         return result
     if len(faces) == 1:
-        from whyops_trace._followed import FollowedAsyncIterator, FollowedIterator
+        from whyops_trace._calls.iterators import FollowedAsyncIterator, FollowedIterator
 
         followed = FollowedIterator if faces == {"__next__"} else FollowedAsyncIterator
         return followed(result, Followed(call))
@@ -209,7 +209,7 @@ def _is_raw(call: Call, result: Any) -> bool:
     if not any("http_response" in vars(base).get("__annotations__", ()) for base in type(result).__mro__):
         return False
 
-    from whyops_trace.providers._watch import is_read, is_response, read_answer, watch
+    from whyops_trace._calls.responses import is_read, is_response, read_answer, watch
 
     response = result.http_response
     if not is_response(response):
@@ -225,7 +225,7 @@ def _is_raw(call: Call, result: Any) -> bool:
 @guarded("looking at a stream")
 def _is_watched(call: Call, result: Any) -> bool:
     """Watch the response of a provider's stream, if the result is one that nobody has read; tell whether it is."""
-    from whyops_trace.providers._watch import is_read, is_response, watch
+    from whyops_trace._calls.responses import is_read, is_response, watch
 
     response = getattr(result, "response", None) or getattr(result, "_response", None)
     if call.accumulates or not is_response(response) or is_read(response):

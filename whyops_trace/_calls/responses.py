@@ -13,21 +13,32 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from whyops_trace._calls.call import Call, Items
 from whyops_trace._guard import attempt, guarded
 from whyops_trace._models.assembly import assemble, first_token, is_complete
 from whyops_trace._models.sse import read_sse
-from whyops_trace.calls import Call, Items
-from whyops_trace.providers._undo import Undo
 
 #: The media type of a stream of events.
 EVENT_STREAM: Final = "text/event-stream"
 #: The last line of a stream of OpenAI's. Some readers, openai before 1.3 among them, stop there and leave it open.
 _DONE: Final = re.compile(rb"^data: ?\[DONE\]\r?\n", re.MULTILINE)
+
+
+class Undo(Protocol):
+    """Something that takes out of a body, piece by piece, what does not belong to it."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what can be passed on after another piece."""
+        ...
+
+    def rest(self) -> bytes:
+        """Return what is left at the end."""
+        ...
 
 
 def is_response(thing: Any) -> bool:

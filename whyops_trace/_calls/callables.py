@@ -8,11 +8,11 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from whyops_trace._drivers import driver_of, follow
-from whyops_trace._followed import Proxy
+from whyops_trace._calls.drivers import driver_of, follow
+from whyops_trace._calls.iterators import Proxy
+from whyops_trace._calls.site import CallSite
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
-from whyops_trace.default import default_recorder
-from whyops_trace.sites import CallSite
+from whyops_trace._recording.recorder import Recorder
 
 #: Returns a callable traced, given the kind of call it is and the decorator's options.
 Trace = Callable[[type[CallSite], Any, "dict[str, Any]"], Any]
@@ -31,16 +31,24 @@ class TracedCallable(Proxy):
         kind: The kind of call it is.
         options: The decorator's options, checked.
         trace: Makes the like of another callable, for copies.
+        recorder: Returns what records a call outside any trace; None if nothing does.
     """
 
     if sys.version_info < (3, 14):
         # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's.
         __annotations__ = vars(Proxy)["__annotations__"]
 
-    def __init__(self, wrapped: Any, kind: type[CallSite], options: dict[str, Any], trace: Trace) -> None:
+    def __init__(
+        self,
+        wrapped: Any,
+        kind: type[CallSite],
+        options: dict[str, Any],
+        trace: Trace,
+        recorder: Callable[[], Recorder | None],
+    ) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (trace, kind, options)
-        self._self_how = wrapped, kind(wrapped, options, default_recorder), driver_of(wrapped)
+        self._self_how = wrapped, kind(wrapped, options, recorder), driver_of(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the callable and trace that."""

@@ -1,8 +1,8 @@
 """
 What decorating a callable fixed (:class:`CallSite`): its name and options, and how its calls begin and end.
 
-The three kinds of call, in :mod:`whyops_trace.kinds`, differ in the events they make of a request, a result and a
-failure, and in nothing else.
+The three kinds of call, in :mod:`whyops_trace._calls.kinds`, differ in the events they make of a request, a result and
+a failure, and in nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
-from whyops_trace._arguments import Arguments
+from whyops_trace._calls.arguments import Arguments
+from whyops_trace._calls.call import Asked, Call, Held, Items
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
@@ -20,7 +21,6 @@ from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
-from whyops_trace.calls import Asked, Call, Held, Items
 from whyops_trace.context import OpenTurn, Scope, get_scope, set_scope
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 

@@ -74,7 +74,7 @@ class Parent:
             "WHYOPS_STORE": "on" if store else "off",
         }
         clean = environment(home, **more)
-        paths = [clean["PYTHONPATH"], str(PROGRAM.parents[1])]
+        paths = [clean["PYTHONPATH"], str(PROGRAM.parents[1]), str(PROGRAM.parents[1] / "doubles")]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed at its exit
         self._process = subprocess.Popen(
             [sys.executable, str(PROGRAM)],

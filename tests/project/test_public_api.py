@@ -152,7 +152,7 @@ def test_types_are_shipped() -> None:
 def test_type_checkers_see_what_the_code_does(tmp_path: Path) -> None:
     """Decorated callables keep their types in every form, and misuse is an error."""
     pytest.importorskip("mypy")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [
             sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "--no-error-summary",

@@ -1,5 +1,5 @@
 """
-What is wrong with a trace, or worth knowing: findings, each with what, where, why it matters, and what to do.
+Findings of a trace: mistakes and waste in it, each with its place, the reason it matters, and what to do.
 
 There are two sets of rules. :func:`server_findings` has those of a WhyOps server's static analysis, to the letter.
 :func:`findings` has them where they are right about traces of this library, and many more; see ``docs/findings.md``.
@@ -66,11 +66,11 @@ OWN_CODES: Final = (
 
 def server_findings(events: Iterable[Mapping[str, Any]], *, deep: bool = False) -> list[Finding]:
     """
-    Return what the static analysis of a WhyOps server finds in a trace: its thirteen rules, in its order.
+    Return the findings of a WhyOps server's static analysis of a trace: its thirteen rules, in its order.
 
     Args:
         events: The records of one trace, decoded; local ones are left out, as no server has them.
-        deep: Whether to answer as the server's mode ``deep`` does.
+        deep: True for the server's mode ``deep``.
     """
     return list(_server_findings(_sent(views(events)), deep=deep))
 
@@ -79,7 +79,7 @@ def findings(
     events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool] = lambda _: True, *, deep: bool = False
 ) -> list[Finding]:
     """
-    Return all that is found in a trace, the most severe first, then by step.
+    Return all findings of a trace, the most severe first, then by step.
 
     The server's rules count where they can be trusted: a response is told from its request's parent and tool as well
     as from its span, a loop is one finding, calls that go on are not unanswered, and a slow or long step is named once,
@@ -87,9 +87,9 @@ def findings(
 
     Args:
         events: The records of one trace, decoded.
-        ended: Says of the token of a process whether it is gone: what a running one has open is no mistake. By
+        ended: Returns True for the token of a process that is gone: an open call of a running one is no mistake. By
             default all are taken to be gone.
-        deep: Whether to weigh slow steps as the server's mode ``deep`` does.
+        deep: True to weigh slow steps as the server's mode ``deep`` does.
     """
     records = views(events)
     sent = _sent(records)
@@ -119,7 +119,7 @@ def findings_across(
     traces: Iterable[TraceSummary], events: Callable[[str], Iterable[Mapping[str, Any]]] | None = None
 ) -> list[Finding]:
     """
-    Return what only several traces together show: workflows that were scattered over many trace ids.
+    Return findings that only several traces together show: workflows that were scattered over many trace ids.
 
     Their ``evidence`` names the traces; they have no steps.
 

@@ -50,24 +50,24 @@ class WhyOps:
 
     Every argument can come from the environment instead; an argument given wins. With a key records go to a WhyOps
     server; with none everything works locally: they go to the store that ``whyops-trace ls`` and ``show`` read. The
-    first client made in a process is
-    the default one, which :func:`trace`, :func:`step` and decorated functions outside any trace use.
+    first client made in a process is the default one, which :func:`trace`, :func:`step` and decorated functions outside
+    any trace use.
 
     Guarantees: recording never waits for a network or for the store, no exception of the library reaches a traced
     call, and what was recorded when a call went on survives the death of the process.
 
     Args:
         api_key: Key of a WhyOps account (``WHYOPS_API_KEY``); begins with ``whyops_`` or ``YOPS-``.
-        agent_name: What the agent is called (``WHYOPS_AGENT_NAME``; default: the program's name); 1 to 255 characters.
+        agent_name: Name of the agent (``WHYOPS_AGENT_NAME``; default: the program's name); 1 to 255 characters.
         agent_metadata: ``systemPrompt``, ``tools`` and ``description`` of the agent, which the server is told before
             its first event. A change makes a new version of the agent there.
         proxy_base_url: A self-hosted WhyOps proxy (``WHYOPS_PROXY_URL``).
         analyse_base_url: A self-hosted WhyOps server (``WHYOPS_ANALYSE_URL``), with its ``/api``.
-        home: Where the journal and the local store are (``WHYOPS_HOME``; default ``~/.whyops``).
+        home: Directory of the journal and the local store (``WHYOPS_HOME``; default ``~/.whyops``).
         tracing: "on", "off" (nothing is recorded, no thread, no file) or "local" (nothing leaves the machine, even
             with a key) (``WHYOPS_TRACING``; default "on").
-        store: Whether records go to the local store (``WHYOPS_STORE=on|off``; default: only if there is no key).
-        console: Whether finished traces are printed on standard error as trees (``WHYOPS_CONSOLE=tree``).
+        store: True to keep records in the local store (``WHYOPS_STORE=on|off``; default: only if there is no key).
+        console: True to print finished traces on standard error as trees (``WHYOPS_CONSOLE=tree``).
         redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like;
             and patterns, made by ``re.compile``, whose matches are secrets in any text.
         redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
@@ -170,7 +170,7 @@ class WhyOps:
 
     @property
     def agent_name(self) -> str:
-        """What the agent is called."""
+        """Name of the agent."""
         return self.settings.agent_name
 
     def __repr__(self) -> str:
@@ -220,9 +220,9 @@ class WhyOps:
 
         Args:
             client: The client; it stays as it is.
-            proxy: Whether requests go through the WhyOps proxy; default: if there is a key.
-            fallback: Whether a request goes to the provider, with the client's own key, where the proxy is down or
-                refuses it. Without, the error is raised.
+            proxy: True to send requests through the WhyOps proxy; by default they go there if there is a key.
+            fallback: True to send a request to the provider, with the client's own key, if the proxy is down or
+                refuses it. Otherwise the error is raised.
 
         Raises:
             ConfigurationError: if it is no such client, or *proxy* is True and there is no key.
@@ -259,7 +259,7 @@ class WhyOps:
         Register the agent with the server now; nobody has to, since delivery does it before the first event.
 
         Returns:
-            What the server answered. None if there is no server or no ``agent_metadata``, or if it did not take it:
+            The server's answer. None if there is no server or no ``agent_metadata``, or if the server did not take it:
             the reason is logged, and delivery tries again.
         """
         if self._server is None:
@@ -304,8 +304,8 @@ class WhyOps:
         """
         Deliver what is recorded, end the worker threads, and close the journal and the exporters.
 
-        What could not be delivered in time stays in the journal for the next process. Closing again does nothing;
-        an event recorded afterwards is still recorded and delivered.
+        Records that could not be delivered in time stay in the journal for the next process. Closing again does
+        nothing; an event recorded afterwards is still recorded and delivered.
 
         Args:
             timeout: Seconds to wait at most; if left out ``exit_timeout``, or up to ``answer_timeout`` while a server

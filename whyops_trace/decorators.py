@@ -2,8 +2,8 @@
 ``@traced_tool``, ``@traced_llm`` and ``@traced_embedding``: one decorator, three kinds of call.
 
 A function is wrapped by a function of its own kind (plain, coroutine, generator, asynchronous generator), so that
-whatever looks at it sees what it saw before; any other callable by a proxy of it. What is recorded is the business of
-:mod:`whyops_trace._calls.call`, how a call that goes on is driven that of :mod:`whyops_trace._calls.drivers`.
+whatever looks at it sees what it saw before; any other callable by a proxy of it. :mod:`whyops_trace._calls` records
+the calls.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def traced_tool(
 ) -> Callable[[F], F]: ...
 def traced_tool(function: Any = None, /, **options: Any) -> Any:
     """
-    Record every call of a tool: what it was called with, what it returned or how it failed, how long it took.
+    Record every call of a tool: its arguments, its result or failure, and its latency.
 
     Works on functions, coroutines, generators, asynchronous generators, methods, class and static methods (above or
     below them), properties, partials and callable objects. The decorated callable behaves as the bare one does.
 
     Args:
         function: The tool, where the decorator is used bare.
-        name: What it is called in the trace; its own qualified name's last part if left out.
-        capture_input: Whether the arguments are recorded, or the names of those that are.
-        capture_output: Whether the result is recorded.
+        name: Name of the tool in the trace; by default the name of the function.
+        capture_input: False to record no arguments, or the names of those to record.
+        capture_output: False to record no result.
         redact: Names of parameters whose values are secrets.
         metadata: More about the tool; recorded with each call.
-        accumulate: For generators: makes the recorded result of the list of items, which is kept for it until the end.
-            Without, the first items are recorded as they come.
+        accumulate: For generators: function from the list of items, which is kept in memory until the end, to the
+            result to record. By default the first items are recorded as they come.
         tool_call_id: The parameter that holds the id a model gave to the call, by which the turn that asked for it is
             found; default: ``tool_call_id``, if there is one. Without an id it is found by name and arguments.
         enabled: False leaves the function as it is.
@@ -97,15 +97,15 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
     Args:
         function: The function, where the decorator is used bare.
         model: The model, where neither the answer nor the arguments name it.
-        provider: Who serves it, such as "openai", where the answer's shape does not tell.
-        name: What the call is called in the trace.
-        extract: Makes what is to be recorded of what the function returned: text, or a dict with any of ``content``,
+        provider: The service that runs the model, such as "openai", where the answer's shape does not tell.
+        name: Name of the call in the trace; by default the name of the function.
+        extract: Function from the returned value to the answer to record: text, or a dict with any of ``content``,
             ``tool_calls``, ``finish_reason``, ``usage``, ``model`` and ``provider``.
-        capture_input: Whether the arguments are recorded, or the names of those that are.
-        capture_output: Whether the answer is recorded; tokens and the finish reason always are.
+        capture_input: False to record no arguments, or the names of those to record.
+        capture_output: False to record no answer; tokens and the finish reason are recorded always.
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
-        accumulate: For generators: makes the answer of the list of items. Without, their texts are joined.
+        accumulate: For generators: function from the list of items to the answer. By default their texts are joined.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 
@@ -133,18 +133,18 @@ def traced_embedding(
 ) -> Callable[[F], F]: ...
 def traced_embedding(function: Any = None, /, **options: Any) -> Any:
     """
-    Record every call of a function that embeds texts: the texts, how many vectors came back, of what length.
+    Record every call of a function that embeds texts: the texts, and the number and length of the vectors.
 
     Args:
         function: The function, where the decorator is used bare.
         model: The model, where neither the answer nor the arguments name it.
-        provider: Who serves it, such as "openai".
-        name: What the call is called in the trace.
-        extract: Makes what is to be recorded of what the function returned: a list of vectors, or OpenAI's answer.
-        capture_input: Whether the texts are recorded, or the names of the parameters that are.
+        provider: The service that runs the model, such as "openai".
+        name: Name of the call in the trace; by default the name of the function.
+        extract: Function from the returned value to a list of vectors, or to an answer of OpenAI's shape.
+        capture_input: False to record no texts, or the names of the parameters to record.
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
-        accumulate: For generators: makes the answer of the list of items.
+        accumulate: For generators: function from the list of items to the answer.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 

@@ -1,4 +1,4 @@
-"""What works without naming a client: on the trace that is open, else with the default client, the first one made."""
+"""Functions that need no client: they use that of the open trace, else the default client, the first one made."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
     Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
 
     Args:
-        name: What the part is called; 1 to 255 characters.
-        input: What it starts from; any value, encoded when it is entered.
+        name: Name of the part; 1 to 255 characters.
+        input: Its input; any value, encoded when the block is entered.
         metadata: More about it.
 
     Example::

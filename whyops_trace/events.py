@@ -1,8 +1,8 @@
 """
 One builder for each event type of the WhyOps protocol.
 
-A builder checks what it is given and returns an :class:`Event`; it knows nothing of traces, clocks or files.
-What a server would refuse or silently lose is mended where the intent is plain (a latency of 12.5 ms is 13 ms)
+A builder checks its arguments and returns an :class:`Event`; it knows nothing of traces, clocks or files.
+A value that a server would refuse or silently lose is mended where the intent is plain (a latency of 12.5 ms is 13 ms)
 and otherwise refused with an error that says what to do.
 """
 
@@ -40,7 +40,7 @@ from whyops_trace.types import (
     UserMessageMetadata,
 )
 
-#: What recording the event returns: the step it took, for a tool request the span id (which knows its step).
+#: Result of recording the event: its step, or for a tool request its span id, which knows the step.
 T_co = TypeVar("T_co", int, SpanId, covariant=True)
 
 
@@ -73,10 +73,10 @@ def user_message(
     **options: Unpack[EventOptions],
 ) -> Event[int]:
     """
-    Record what was asked of the model: a new turn.
+    Record a request to a model, which begins a new turn.
 
     Args:
-        messages: The conversation as the model gets it, ``[{"role": ..., "content": ...}]``.
+        messages: Conversation as the model gets it, ``[{"role": ..., "content": ...}]``.
         metadata: ``systemPrompt`` (text), ``tools`` and ``params`` the model was given.
         **options: See :class:`~whyops_trace.types.EventOptions`.
 
@@ -103,14 +103,14 @@ def llm_response(
     **options: Unpack[EventOptions],
 ) -> Event[int]:
     """
-    Record what a model answered.
+    Record the answer of a model.
 
     Args:
         model: The model's name, such as ``"openai/gpt-4o"``; 1 to 200 characters.
-        provider: Who serves it, such as ``"openai"``.
+        provider: Service that runs the model, such as ``"openai"``.
         content: The text of the answer.
         tool_calls: The tool calls the answer asks for, ``[{"id", "function": {"name", "arguments": JSON text}}]``.
-        finish_reason: Why the model stopped, such as ``"stop"``; cut to 100 characters.
+        finish_reason: Reason for which the model stopped, such as ``"stop"``; cut to 100 characters.
         usage: Token counts; ``promptTokens`` without the cached ones.
         latency_ms: Milliseconds from request to answer; rounded to a whole number.
         **options: See :class:`~whyops_trace.types.EventOptions`.
@@ -139,7 +139,7 @@ def llm_thinking(
     thinking: str, *, signature: str | None = None, **options: Unpack[EventOptions]
 ) -> Event[int]:
     """
-    Record what a model, or the agent, thought before it acted.
+    Record a thought of a model, or of the agent, before it acts.
 
     Args:
         thinking: The text.
@@ -163,7 +163,7 @@ def llm_thinking(
 
 def embedding_request(inputs: Sequence[str], **options: Unpack[EventOptions]) -> Event[int]:
     """
-    Record what was sent to an embedding model.
+    Record a request to an embedding model.
 
     Args:
         inputs: The texts.
@@ -195,8 +195,8 @@ def embedding_response(
 
     Args:
         model: The model's name; 1 to 200 characters.
-        provider: Who serves it.
-        embedding_count: How many vectors came back.
+        provider: Service that runs the model, such as ``"openai"``.
+        embedding_count: Number of vectors in the answer.
         first_embedding_dimensions: The length of the first one.
         total_tokens: Tokens billed.
         latency_ms: Milliseconds from request to answer; rounded to a whole number.
@@ -232,9 +232,9 @@ def tool_call_request(
 
     Args:
         tool: The tool's name; 1 to 255 characters.
-        tool_calls: What it is called with, ``[{"name", "arguments": {...}}]``.
+        tool_calls: Calls with their arguments, ``[{"name", "arguments": {...}}]``.
         latency_ms: Milliseconds since the tool was asked for; rounded to a whole number.
-        requested_at: When it was asked for, ISO 8601 or a :class:`~datetime.datetime`.
+        requested_at: Time it was asked for, ISO 8601 or a :class:`~datetime.datetime`.
         **options: See :class:`~whyops_trace.types.EventOptions`.
 
     Returns:
@@ -259,15 +259,15 @@ def tool_call_response(
     **options: Unpack[ResponseOptions],
 ) -> Event[int]:
     """
-    Record what a tool returned.
+    Record the result of a tool.
 
     Args:
         tool: The tool's name; 1 to 255 characters.
-        span_id: What ``tool_call_request`` returned.
-        tool_calls: What it was called with, ``[{"name", "arguments": {...}}]``.
-        tool_results: What it returned; a failure is ``{"error": {"type": ..., "message": ...}}``.
+        span_id: Span id that ``tool_call_request`` returned.
+        tool_calls: Calls with their arguments, ``[{"name", "arguments": {...}}]``.
+        tool_results: Result; a failure is ``{"error": {"type": ..., "message": ...}}``.
         latency_ms: Milliseconds it ran; rounded to a whole number.
-        responded_at: When it returned, ISO 8601 or a :class:`~datetime.datetime`.
+        responded_at: Time it returned, ISO 8601 or a :class:`~datetime.datetime`.
         **options: See :class:`~whyops_trace.types.EventOptions`.
 
     Returns:
@@ -293,7 +293,7 @@ def tool_result(tool_name: str, output: Any, **options: Unpack[EventOptions]) ->
 
     Args:
         tool_name: The tool's name.
-        output: What it returned.
+        output: Result; any value.
         **options: See :class:`~whyops_trace.types.EventOptions`.
 
     Returns:
@@ -314,7 +314,7 @@ def error(
     Record that something failed.
 
     Args:
-        message: What went wrong.
+        message: Description of the failure.
         status: An HTTP status, if there is one.
         stack: A stack trace.
         **options: See :class:`~whyops_trace.types.EventOptions`.

@@ -54,8 +54,8 @@ class DeliveryError(WhyOpsError):
         wait: Seconds until it is worth trying again; None to leave that to the worker's own backoff.
 
     Args:
-        message: What is wrong, and what to check; the same text is logged once in a process. Empty if nothing is
-            wrong and it is only too early.
+        message: Description of the fault and of what to check; the same text is logged once in a process. Empty if
+            nothing is wrong and it is only too early.
     """
 
     def __init__(self, message: str, wait: float | None = None) -> None:

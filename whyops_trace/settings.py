@@ -1,4 +1,4 @@
-"""What a client was told: by its arguments, or else by the environment, read when it is made."""
+"""Settings of a client: from its arguments, or else from the environment, which is read when it is made."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ Tracing = Literal["on", "off", "local"]
 
 class Retention(NamedTuple):
     """
-    What the local store keeps; the arguments of :meth:`whyops_trace.store.Store.prune`.
+    Bounds of the local store; the arguments of :meth:`whyops_trace.store.Store.prune`.
 
     Attributes:
-        max_age_seconds: Traces not written to for longer go.
-        max_bytes: If the store takes more, the oldest traces go.
+        max_age_seconds: Seconds after its last record that a trace is deleted.
+        max_bytes: Size of the store above which the oldest traces are deleted.
     """
 
     max_age_seconds: float = MAX_STORE_DAYS * 86_400
@@ -71,17 +71,17 @@ class Retention(NamedTuple):
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a client was told, by its arguments or else by the environment.
+    Settings of a client, each from an argument or else from an environment variable.
 
     Attributes:
         api_key: ``WHYOPS_API_KEY``; "" records to the local store.
         agent_name: ``WHYOPS_AGENT_NAME``, else the name of the program; 1 to 255 characters.
         proxy_url: ``WHYOPS_PROXY_URL``, without ``/v1`` or a slash at its end.
         analyse_url: ``WHYOPS_ANALYSE_URL``, without a slash at its end.
-        home: ``WHYOPS_HOME``, else ``~/.whyops``: where the journal and the local store are.
+        home: ``WHYOPS_HOME``, else ``~/.whyops``: directory of the journal and the local store.
         tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
-        store: ``WHYOPS_STORE``: whether records go to the local store; by default where they go to no server.
-        console: ``WHYOPS_CONSOLE=tree``: whether finished traces are printed.
+        store: ``WHYOPS_STORE``: True to keep records in the local store; by default if they go to no server.
+        console: ``WHYOPS_CONSOLE=tree``: True to print finished traces.
         max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
         max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
@@ -105,12 +105,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retention(self) -> Retention:
-        """What the local store keeps."""
+        """Bounds of the local store."""
         return Retention(self.max_store_days * 86_400, self.max_store_bytes)
 
     @property
     def server(self) -> bool:
-        """Whether records go to a WhyOps server."""
+        """True if records go to a WhyOps server."""
         return bool(self.api_key) and self.tracing == "on"
 
     def stream(self, destinations: Sequence[str]) -> str:

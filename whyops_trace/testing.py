@@ -1,5 +1,5 @@
 """
-For tests of traced code: see what it records, with time that stands still.
+Tests of traced code: its events in a list, and a clock that stands still.
 
 ::
 
@@ -35,7 +35,7 @@ def capture_events(*, local: bool = False) -> Iterator[list[dict[str, Any]]]:
     Traces that begin in the block are recorded whatever the ``sample_rate``.
 
     Args:
-        local: Whether to include the records and members that no WhyOps server sees: how steps and traces ended.
+        local: True to include the records and members that no WhyOps server sees, such as the ends of steps and traces.
 
     Yields:
         The list the events are appended to as they are recorded: dicts as a WhyOps server gets them.

@@ -34,21 +34,21 @@ class MessageItem(TypedDict):
 
 
 class ToolCallFunction(TypedDict):
-    """What a model wants called: ``arguments`` is JSON text, as the model wrote it."""
+    """Function that a model asks for: ``arguments`` is JSON text, as the model wrote it."""
 
     name: str
     arguments: str
 
 
 class ToolCallItem(TypedDict):
-    """A tool call as an LLM's answer asks for it."""
+    """Tool call as the answer of a model asks for it."""
 
     id: NotRequired[str]
     function: ToolCallFunction
 
 
 class ToolCallPair(TypedDict):
-    """A tool call as it is made: the name and the arguments by parameter name."""
+    """Tool call as it is made: the name, and the arguments by parameter name."""
 
     name: str
     arguments: dict[str, Any]
@@ -74,7 +74,7 @@ class TokenUsage(TypedDict, total=False):
 
 
 class UserMessageMetadata(TypedDict, total=False):
-    """What a model was given beside the messages."""
+    """Input of a model beside the messages: system prompt, declared tools, parameters of the request."""
 
     systemPrompt: str
     tools: list[Any]
@@ -115,7 +115,7 @@ class AgentTool(TypedDict, total=False):
 
 
 class AgentMetadata(TypedDict, total=False):
-    """What defines a version of an agent."""
+    """System prompt, description and tools of an agent; a change of them makes a new version of it on a server."""
 
     systemPrompt: Required[str]
     description: str
@@ -123,7 +123,7 @@ class AgentMetadata(TypedDict, total=False):
 
 
 class AgentInfo(TypedDict):
-    """What a WhyOps server answers when an agent is registered."""
+    """Answer of a WhyOps server to the registration of an agent."""
 
     agentId: str
     agentVersionId: str
@@ -178,14 +178,15 @@ class SpanId(str):
         return SpanId, (str(self), self.step_id)
 
 
-#: Why a record was given up before its destination had it: the journal's room on disk, or in memory where the disk
-#: cannot be written, was full; the record alone fits in neither; or it was only in memory when the process ended.
+#: Reasons for which a record is given up before its destination has it: the journal's room on disk, or in memory where
+#: the disk cannot be written, was full; the record alone fits in neither; or it was only in memory at the process's
+#: end.
 DropReason = Literal["disk_full", "memory_full", "too_large", "process_end"]
 
 
 class Tally(NamedTuple):
     """
-    What became of this client's records at one destination.
+    Counts of a client's records at one destination, by their fate.
 
     ``emitted`` is always the sum of delivered, pending, sampled out, rejected and dropped.
 
@@ -196,7 +197,7 @@ class Tally(NamedTuple):
         sampled_out: Records the destination chose not to keep.
         rejected: Records the destination refused for good.
         dropped: Records given up before the destination had them.
-        reasons: How many were dropped why; they add up to ``dropped``.
+        reasons: Number of dropped records by reason; they add up to ``dropped``.
     """
 
     emitted: int
@@ -208,5 +209,5 @@ class Tally(NamedTuple):
     reasons: Mapping[DropReason, int] = {}
 
 
-#: What ``flush()`` returns: a :class:`Tally` for each destination by name.
+#: Result of ``flush()``: a :class:`Tally` for each destination by name.
 Ledger = dict[str, Tally]

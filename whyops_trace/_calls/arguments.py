@@ -1,4 +1,4 @@
-"""The arguments of a call by parameter name, as fast as the usual call allows."""
+"""Arguments of a call by parameter name, with a fast way for the usual call."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _EMPTY = inspect.Parameter.empty
 
 class Arguments:
     """
-    Names the arguments of a callable's calls.
+    The parameters of a callable, by which the arguments of its calls are named.
 
     Attributes:
         name_usual: Returns the arguments of a usual call by name.
-        usual: The number of arguments of a call that has one for each parameter, by position, none of them self or
+        usual: Number of arguments of a usual call, which has one for each parameter, by position, none of them self or
             cls; -1 if there is no such call.
 
     Args:
         function: The callable; one without a signature, as some builtins are, has its arguments listed by position.
-        own: Whether to take the function's own parameters, not those of one it wraps.
+        own: True to take the function's own parameters, not those of one it wraps.
     """
 
     def __init__(self, function: Callable[..., Any], *, own: bool = False) -> None:
@@ -113,7 +113,7 @@ class Arguments:
 
 
 def _namer(*names: str) -> Callable[[tuple[Any, ...]], dict[str, Any]]:
-    """Return what makes a dict of as many values: for a few written out, which takes less than half the time."""
+    """Return a function from as many values to a dict. For few names it is written out: less than half the time."""
     match names:
         case (one,):
             return lambda values: {one: values[0]}

@@ -25,9 +25,9 @@ Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, .
 
 def driver_of(function: Any) -> Driver | None:
     """
-    Return what drives a callable that does not run when it is called; None for one that does.
+    Return the driver of a callable that does not run when it is called; None for one that does.
 
-    What the driver returns is called as the function is whose body it runs.
+    The coroutine or generator that the driver returns has the name of the function whose body it runs.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -42,7 +42,7 @@ def driver_of(function: Any) -> Driver | None:
 
 
 def _named(driver: Any, body: Any) -> Driver:
-    """Return a driver under the name of a function: coroutines and generators are called as what made them."""
+    """Return a driver under the name of a function: coroutines and generators take theirs from what made them."""
     named = FunctionType(driver.__code__, driver.__globals__, body.__name__)
     named.__qualname__ = body.__qualname__
     return named
@@ -177,7 +177,7 @@ def follow(call: Call, result: Any) -> Any:
     another one; any other iterator stands behind a proxy.
 
     Returns:
-        What is to be returned in place of the result.
+        The value to return in place of the result.
     """
     kind = type(result)
     if kind is GeneratorType:

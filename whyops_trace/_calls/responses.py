@@ -1,10 +1,10 @@
 """
-Looks on while the body of an HTTP response is read by whoever made the request, and ends the traced call with it.
+Responses that are watched while the program reads them, so that a traced call ends when its response does.
 
 A response is watched by making it an instance of a subclass of its own class: every way to read it (by events, lines
 or bytes, in one piece, with a provider's helper) goes through ``iter_bytes`` or ``aiter_bytes``, every end through
-``close``, ``aclose`` or the garbage collector. Nothing is read ahead or held back, and what is kept is parsed when the
-call ends.
+``close``, ``aclose`` or the garbage collector. Nothing is read ahead or held back, and the copy of the body is parsed
+when the call ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DONE: Final = re.compile(rb"^data: ?\[DONE\]\r?\n", re.MULTILINE)
 
 
 class Undo(Protocol):
-    """Something that takes out of a body, piece by piece, what does not belong to it."""
+    """Restores a body, piece by piece, as the provider sent it."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be passed on after another piece."""
@@ -73,7 +73,7 @@ def watch(
     Args:
         response: The response.
         call: Ends as the reading does.
-        undo: Takes out of the body what does not belong to it, before anybody sees it.
+        undo: Restores the body as the provider sent it, before anybody sees it.
         then: Called when the reading has ended.
 
     Raises:
@@ -89,14 +89,14 @@ def watch(
 
 class Watch:
     """
-    What was seen of a body so far.
+    The part of a body that was read so far.
 
     Attributes:
         calls: The calls it answers, from the inside out: of a client, and of a function around it.
 
     Args:
         call: The first of them.
-        streams: Whether it is a stream of events.
+        streams: True for a stream of events.
         undo: See :func:`watch`.
         then: See :func:`watch`.
     """
@@ -111,7 +111,7 @@ class Watch:
         self._chunks: list[bytes] = []
         #: When each came, as the recorder's clock tells it.
         self._moments: list[int] = []
-        #: Whether the next piece is being waited for: what closes the response meanwhile is that it has ended.
+        #: True while the next piece is awaited: whatever closes the response meanwhile is its end.
         self._reading = False
         self._ended = False
 

@@ -1,7 +1,7 @@
 """
 Short, safe, single-line texts out of records, for summaries and terminals.
 
-What a trace holds was written by models, users and web pages. Nothing of it may move a cursor, change a
+The texts of a trace were written by models, users and web pages. None of them may move a cursor, change a
 colour or turn the direction of a line, so every text passes :func:`clean` before it is shown.
 """
 
@@ -46,13 +46,13 @@ def shorten(text: str, width: int) -> str:
     """Return *text* if it fits into *width* columns, else its beginning and an ellipsis."""
     if len(text) <= width and cells(text) <= width:
         return text
-    kept, room = [], width - 1
+    beginning, room = [], width - 1
     for character in text[: max(0, room)]:
         room -= cells(character)
         if room < 0:
             break
-        kept.append(character)
-    return "".join(kept) + "…" if width > 0 else ""
+        beginning.append(character)
+    return "".join(beginning) + "…" if width > 0 else ""
 
 
 def excerpt(text: str, limit: int) -> str:
@@ -73,7 +73,7 @@ def message_text(content: object) -> str:
 
 
 def question(content: object) -> str:
-    """Return what a ``user_message`` asks: the text of its last message from a user, or the text it consists of."""
+    """Return the question of a ``user_message``: the text of its last message from a user, or its whole text."""
     if isinstance(content, str):
         return content
     messages = content if isinstance(content, list) else list_of(get(content, "messages"))
@@ -84,7 +84,7 @@ def question(content: object) -> str:
 
 
 def answer(content: object) -> str:
-    """Return what an ``llm_response`` says, which may consist of its text."""
+    """Return the text of an ``llm_response``, whose content may be that text alone."""
     return message_text(content if isinstance(content, str) else get(content, "content"))
 
 
@@ -109,7 +109,7 @@ def value(thing: object) -> str:
 
 
 def get(thing: object, key: str) -> Any:
-    """Return a member of what should be an object, None if it is not one or has no such member."""
+    """Return a member of an object; None for anything that is no object, or has no such member."""
     return thing.get(key) if isinstance(thing, dict) else None
 
 
@@ -135,7 +135,7 @@ def elapsed(start: object, end: object) -> float | None:
 
 
 def duration(ms: float) -> str:
-    """Return a duration as one reads it: ``<1 ms``, ``8 ms``, ``1.2 s``, ``2 m 03 s``, ``3 h 05 m``."""
+    """Return a duration for people: ``<1 ms``, ``8 ms``, ``1.2 s``, ``2 m 03 s``, ``3 h 05 m``."""
     if ms < 1:
         return "<1 ms"
     if ms < 999.5:
@@ -154,12 +154,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    """Return a share of 0 to 1 as one reads it: ``80 %``."""
+    """Return a share of 0 to 1 for people: ``80 %``."""
     return f"{100 * share:.{decimals}f} %"
 
 
 def dollars(amount: float) -> str:
-    """Return an amount of US dollars as one reads it: ``$12.30``, ``$0.0123``, ``$0.00012``, ``$0``."""
+    """Return an amount of US dollars for people: ``$12.30``, ``$0.0123``, ``$0.00012``, ``$0``."""
     if amount >= 1 or not amount:
         return f"${amount:,.2f}" if amount else "$0"
     decimals = max(4, 1 - math.floor(math.log10(amount)))  # below a cent two digits that say something
@@ -184,7 +184,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of(cls, usage: object) -> Tokens:
-        """Return the counts in a ``usage`` object; what is not a count is none."""
+        """Return the counts in a ``usage`` object; anything that is not a count is 0."""
         names = ("promptTokens", "completionTokens", "cacheReadTokens", "cacheCreationTokens", "totalTokens")
         prompt, completion, read, creation, total = (_tokens(get(usage, name)) for name in names)
         # An embedding only tells how many tokens it took in all.
@@ -206,7 +206,7 @@ class Tokens(NamedTuple):
 
     @property
     def cached_share(self) -> str:
-        """How much of the prompt came from a cache, such as ``80 %``; nothing if none did."""
+        """Share of the prompt that came from a cache, such as ``80 %``; "" if none did."""
         return percent(self.cache_read / self.sent) if self.cache_read else ""
 
 

@@ -1,9 +1,9 @@
 """
-What turns of models cost, in US dollars, by the price data of genai-prices.
+Costs of turns of models in US dollars, by the price data of genai-prices.
 
-A figure is right or it is not there. A model, a provider or a kind of token that the price data does not know, a usage
-that tells only half of the tokens: none is guessed, and a sum that one of them is missing from is no sum. The package
-is an extra, takes a quarter of a second to load, and is loaded when the first turn is priced.
+A cost is right, or there is none. Nothing is guessed for a model, a provider or a kind of token that the price data
+does not know, nor for a usage that counts only half of the tokens; and a sum with an unknown cost in it is unknown. The
+package is an extra, takes a quarter of a second to load, and is loaded when the first turn is priced.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from whyops_trace._shapes import text_of
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, TieredPrices
 
-#: Prices of what a usage counts: USD for a million tokens each.
+#: Names of the prices of the counts in a usage, each in USD for a million tokens.
 _INPUT: Final = "input_mtok"
 _OUTPUT: Final = "output_mtok"
 _CACHE_READ: Final = "cache_read_mtok"
 _CACHE_WRITE: Final = "cache_write_mtok"
 _CACHE_WRITE_1H: Final = "cache_write_1h_mtok"
-#: Prices of what is billed beside the tokens, and is not counted in them.
+#: Prices of services that are billed beside the tokens.
 _BESIDE: Final = frozenset({"web_searches_kcount", "storage_searches_kcount"})
 #: A model with any other price has tokens (of sounds, of images) that a usage does not tell from those of texts.
 _UNDERSTOOD: Final = _BESIDE | {_INPUT, _OUTPUT, _CACHE_READ, _CACHE_WRITE, _CACHE_WRITE_1H}
@@ -49,28 +49,28 @@ def is_billed(kind: str, wraps: object) -> bool:
 
     Args:
         kind: The event type.
-        wraps: What its metadata says under that name: True if it only repeats the turn of a client called in it.
+        wraps: Member of that name in its metadata: True if it only repeats the turn of a client called in it.
     """
     return kind in ("llm_response", "embedding_response") and wraps is not True
 
 
 def cost(model: object, provider: object, usage: object, at: object) -> Decimal | None:
     """
-    Return what a turn cost, None if that is not known for certain.
+    Return the cost of a turn in USD, None if it is not known for certain.
 
     A :class:`~decimal.Decimal`, as the prices are: a sum of ten thousand turns comes out to the last digit.
 
     Args:
         model: The model that answered, such as ``gpt-4o``, or ``openai/gpt-4o``.
-        provider: Who is paid. The provider in the name of the model counts if the price data does not know this one.
+        provider: Service that is paid. If the price data does not know it, the provider in the model's name counts.
         usage: The token counts of a record.
         at: The time of the turn, ISO 8601: prices change.
     """
-    known = _find_model(text_of(provider), text_of(model))
+    info = _find_model(text_of(provider), text_of(model))
     time = _time(at)
-    if known is None or time is None:
+    if info is None or time is None:
         return None
-    prices = vars(known.get_prices(time))
+    prices = vars(info.get_prices(time))
     counts = _counts(usage, answers=prices.get(_OUTPUT) is not None)
     if counts is None or any(prices[name] is not None for name in prices.keys() - _UNDERSTOOD):
         return None
@@ -86,12 +86,12 @@ def cost(model: object, provider: object, usage: object, at: object) -> Decimal 
 
 
 def cost_of(metadata: Mapping[str, Any], at: object) -> Decimal | None:
-    """Return what the turn cost that has this metadata and time, None if that is not known for certain."""
+    """Return the cost of the turn with this metadata and time, None if it is not known for certain."""
     return cost(metadata.get("model"), metadata.get("provider"), metadata.get("usage"), at)
 
 
 def total(costs: Iterable[Decimal | None]) -> Decimal | None:
-    """Return the sum; None if one of them is not known, or there are none."""
+    """Return the sum; None if one of the costs is unknown, or there are none."""
     amount = None
     for one in costs:
         if one is None:
@@ -102,11 +102,11 @@ def total(costs: Iterable[Decimal | None]) -> Decimal | None:
 
 def _counts(usage: object, *, answers: bool) -> dict[str, int] | None:
     """
-    Return how many tokens are billed at which price, None if the usage does not tell all of it.
+    Return the number of tokens billed at each price, None if the usage leaves one of them open.
 
     Args:
         usage: The token counts of a record; those of the prompt are without the cached ones.
-        answers: Whether the model's answers are billed; else, as for embeddings, all tokens are the prompt's.
+        answers: True if the model's answers are billed; else, as for embeddings, all tokens are the prompt's.
     """
     counts = [get(usage, name) for name in _COUNTS]
     if not all(count is None or _is_count(count) for count in counts):
@@ -148,9 +148,9 @@ def _time(at: object) -> datetime | None:
 @functools.lru_cache(maxsize=1_000)
 def _find_model(provider: str, model: str) -> ModelInfo | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the package has to say is not for the user of ours
-        found, _error = attempt(_look_up, provider.lower(), model)
-    return found
+        warnings.simplefilter("ignore")  # warnings of that package are not for users of this one
+        info, _error = attempt(_look_up, provider.lower(), model)
+    return info
 
 
 def _look_up(provider: str, model: str) -> ModelInfo | None:
@@ -170,5 +170,5 @@ def _look_up(provider: str, model: str) -> ModelInfo | None:
         return None
     # A reseller's own names of models may have a slug, as "openai/gpt-4o" has with OpenRouter.
     names = [model, rest] if rest and slug == seller.id else [model]
-    found = (seller.find_model(name, all_providers=providers) for name in names)
-    return next(filter(None, found), None)
+    models = (seller.find_model(name, all_providers=providers) for name in names)
+    return next(filter(None, models), None)

@@ -1,8 +1,8 @@
 """
-What a trace tells, in the order it is read: what was asked, each turn with what it added, how it ended, and why.
+The story of a trace, in the order a person reads it: the question, each turn and its news, the end, and the reasons.
 
-A tree shows what called what; a story shows what the model saw, what it decided, and what became of it. Nothing here
-asks a model: every sentence follows from the records by a fixed rule.
+A tree shows which call made which. A story shows the input of the model, its decisions, and their results. No model
+is asked: every sentence follows from the records by a fixed rule.
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ def tell(
     """
     Return the story of one trace.
 
-    Of each record only what is new in it is kept, so they may come one by one from a file. What they hold is passed
-    on as it was recorded, but for ``status``, the texts of ``whys`` and those of nodes, which are single lines and
-    safe to print.
+    Only the new content of each record is kept, so the records may come one by one from a file. Contents are passed
+    on as recorded. Only ``status``, the texts of ``whys`` and those of nodes are single lines that are safe to print.
 
     Args:
-        events: Its records, decoded, in the order of their steps.
-        ended: Says of the token of a process whether it is gone.
-        priced: Whether to tell what calls of models cost; for the first of them the price data is loaded.
+        events: The trace's records, decoded, in the order of their steps.
+        ended: Function that takes the token of a process and returns True if that process is gone.
+        priced: True to include the cost of model calls. The first such call loads the price data.
     """
     telling = Telling(priced)
     for event in events:

@@ -1,4 +1,4 @@
-"""Puts what a trace tells in the order of reading, each tool call with the turn that it belongs to."""
+"""The order in which a trace is read, with each tool call beside the turn that it belongs to."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from whyops_trace._reading.nodes import Node
 from whyops_trace._shapes import dict_of
 from whyops_trace.story.following import tell_next
 from whyops_trace.story.messages import fingerprint
-from whyops_trace.story.retries import Made, count_repeats, followers, link_tools, link_turns
+from whyops_trace.story.retries import PlacedCall, count_repeats, followers, link_tools, link_turns
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import Call, Section, Story, ToolUse, Turn
 
-#: Calls of one tool that were asked for and not made yet, among which a call that was made is looked for.
+#: Largest number of requested calls of one tool that are remembered until the call itself is found.
 _REMEMBERED: Final = 100
-#: Names in a path; of a deeper one the innermost.
+#: Largest number of names in a path. A deeper path keeps its innermost names.
 _DEEPEST: Final = 50
-#: What the cached share of a prompt loses when something was lost, and not only much is new.
+#: Smallest fall of the cached share of a prompt that means a lost cache, and not only much new text.
 _LOST: Final = 0.1
 
 
 class Arrangement:
     """
-    The sections of a story, and what of it belongs together.
+    The sections of a story, and the links between its turns and tool calls.
 
     Args:
-        telling: What was told.
-        story: The story, which gets its sections and steps.
+        telling: Parts of the story, read from the records.
+        story: The story. Its sections and steps are filled in here.
 
     Attributes:
-        turns: The turns, by their numbers less one.
-        made: The tool calls, in order.
-        after: The turns that go on from each turn, by its number.
-        roots: For each turn number the number of the turn that its conversation began with.
-        rows: Identical tool calls that follow each other, two or more.
+        turns: The turns; the turn with number n is at index n - 1.
+        tool_calls: The tool calls, in order.
+        after: The turns that continue each turn, by its number.
+        roots: Number of the first turn of the conversation, by the number of each turn in it.
+        rows: Runs of two or more identical tool calls in a row.
     """
 
     def __init__(self, telling: Telling, story: Story) -> None:
         self.turns: list[Turn] = []
-        self.made: list[Made] = []
+        self.tool_calls: list[PlacedCall] = []
         self.roots: dict[int, int] = {}
         self._telling = telling
         self._story = story
         self._places: dict[int, int] = {}
         self._paths: dict[int, list[str]] = {0: []}
         self._turn_before: dict[int, Turn] = {}
-        self._asked: dict[str, deque[tuple[Turn, Call]]] = {}
+        self._requested: dict[str, deque[tuple[Turn, Call]]] = {}
         for node in telling.order:
             self._add(node)
         self._number_steps()
@@ -55,11 +55,11 @@ class Arrangement:
         self.after = followers(self.turns)
         tell_next(self.turns, self.after)
         link_turns(self.turns, self.after)
-        link_tools(self.made, self.after)
-        self.rows = count_repeats(self.made, self.roots)
+        link_tools(self.tool_calls, self.after)
+        self.rows = count_repeats(self.tool_calls, self.roots)
 
     def turn_of(self, step: int) -> Turn | None:
-        """Return the turn that a step is shown with, None if there is none."""
+        """Return the turn that shows a step, None if no turn does."""
         place = self._story.steps.get(step)
         return None if place is None else self._story.sections[place].turn
 
@@ -88,16 +88,16 @@ class Arrangement:
         self._turn_before[_scope(turn.node)] = turn
         self._append(turn.node, Section(self._path(turn.node.parent), turn=turn))
         for call in turn.calls:
-            self._asked.setdefault(call.name, deque(maxlen=_REMEMBERED)).append((turn, call))
+            self._requested.setdefault(call.name, deque(maxlen=_REMEMBERED)).append((turn, call))
 
     def _add_use(self, use: ToolUse) -> None:
-        """Put a tool call with the turn that asked for it, or else ran before it in the same place."""
+        """Put a tool call with the turn that requested it, otherwise with the turn before it under the same parent."""
         node = use.node
         turn, call = self._asker(use)
         if call is not None:
             call.step = node.step
         turn = turn or self._turn_before.get(_scope(node))
-        self.made.append(Made(use, turn, call))
+        self.tool_calls.append(PlacedCall(use, turn, call))
         if turn is not None:
             turn.tools.append(use)
             self._places[id(node)] = self._places[id(turn.node)]
@@ -105,7 +105,7 @@ class Arrangement:
             self._loose(node).tools.append(use)
 
     def _asker(self, use: ToolUse) -> tuple[Turn | None, Call | None]:
-        """Return the turn that asked for a tool call, and the call as it asked for it."""
+        """Return the turn that requested a tool call, and its request."""
         node = use.node
         entry = self._telling.turns.get(id(node.asked_by)) if node.asked_by is not None else None
         if entry is not None:
@@ -118,13 +118,13 @@ class Arrangement:
             ]
             fitting = [one for one in open_calls if _fits(one[1], use)]
             return next(iter(fitting or open_calls), (askers[-1], None))
-        for turn, call in self._asked.get(node.name, ()):
+        for turn, call in self._requested.get(node.name, ()):
             if not call.step and 0 < turn.node.answer < node.step and _fits(call, use):
                 return turn, call
         return None, None
 
     def _loose(self, node: Node) -> Section:
-        """Return the section for a node that belongs to no turn: the one before it, if that is of such nodes too."""
+        """Return the section for a node without a turn: the last section if it holds such nodes too, else a new one."""
         path = self._path(node.parent)
         last = self._story.sections[-1] if self._story.sections else None
         if last is None or last.path != path or last.node or last.turn:
@@ -145,21 +145,21 @@ class Arrangement:
         return path
 
     def _number_steps(self) -> None:
-        """Tell which section shows which step."""
+        """Map each step to the section that shows it."""
         telling, places = self._telling, self._places
         for entry in telling.turns.values():
             turn = next(entry.innermost()).turn
             places.setdefault(id(entry.turn.node), places.get(id(turn.node), 0))
         for step, node in telling.steps.items():
-            shown = telling.parts.get(id(node), node)
-            self._story.steps[step] = places.get(id(shown), 0)
+            node_shown = telling.parts.get(id(node), node)
+            self._story.steps[step] = places.get(id(node_shown), 0)
 
     def _link_turns(self) -> None:
-        """Tell each turn which one it goes on from, how much the prompt grew since, and whether the cache lost it."""
+        """Link each turn to the one it continues, with the growth of the prompt and a loss of its cache."""
         for entry in self._telling.turns.values():
-            sent, turn = entry.sent, entry.turn
-            if sent is not None and sent.base is not None and turn.number:
-                turn.continues = sent.base.number
+            request, turn = entry.sent, entry.turn
+            if request is not None and request.base is not None and turn.number:
+                turn.continues = request.base.number
         for turn in self.turns:
             before = self.turns[turn.continues - 1] if turn.continues else None
             self.roots[turn.number] = self.roots.get(turn.continues, turn.number)
@@ -171,10 +171,13 @@ class Arrangement:
 
 
 def _fits(call: Call, use: ToolUse) -> bool:
-    """Whether a tool was called as a model asked for it; what has a default may have been left out."""
+    """Return True if a tool call has the requested arguments. Those with a default may be missing in the request."""
     if isinstance(call.arguments, dict) and isinstance(use.arguments, dict):
-        given = dict_of(use.arguments)
-        return all(name in given and _same(asked, given[name]) for name, asked in call.arguments.items())
+        arguments = dict_of(use.arguments)
+        return all(
+            name in arguments and _same(expected, arguments[name])
+            for name, expected in call.arguments.items()
+        )
     return _same(call.arguments, use.arguments)
 
 

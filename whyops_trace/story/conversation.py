@@ -1,8 +1,8 @@
 """
-Which turn of a model goes on from which, what it adds, and what it changes in what was sent before.
+Conversations: the turn that each turn continues, its new messages, and its edits of earlier ones.
 
-Every request repeats the conversation so far. Of what was sent numbers are kept, not texts, so that a long
-conversation takes the memory of what is new in it.
+Every request repeats the conversation so far. Earlier messages are kept as numbers, not as texts, so that a long
+conversation takes memory only for its new messages.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from whyops_trace._reading.excerpt import value
 from whyops_trace.story.messages import Prompt, fingerprint, fingerprints, likeness, read_message, tool_names
 from whyops_trace.story.turns import Call, Message, PromptChange, Turn
 
-#: Messages between the common beginning and end of two requests that are compared one by one.
+#: Largest number of messages, between the common beginning and end of two requests, that are compared one by one.
 _COMPARED: Final = 200
-#: Turns that a new one is compared with before all others.
+#: Number of latest turns that a new one is compared with first.
 _RECENT: Final = 4
-#: Lines of a diff that are kept.
+#: Largest number of lines of a diff that are kept.
 _LINES: Final = 400
 
 
 @dataclass(slots=True)
 class Sent:
     """
-    What a turn sent.
+    The request of a turn.
 
     Attributes:
         turn: The turn.
-        prompt: Its request; without the messages once it is closed.
-        scope: The call that it ran in.
-        likes: The likeness of each message, as long as no turn goes on from it.
-        base: The turn that it goes on from, None if it begins a conversation.
-        since: How many of them the conversation had before.
-        chain: The number that all of them have together, with the answer once it is there.
-        offered: The fingerprint of the tools on offer.
-        conversation: The number of the conversation that it belongs to.
-        closed: Whether later turns may go on from it.
+        prompt: Prompt of the request. Its messages are dropped once the request is closed.
+        scope: Id of the call that the turn ran in, 0 if there is none.
+        likes: Likeness of each message, kept until a later turn continues this one.
+        base: The turn that it continues, None if it begins a conversation.
+        since: Number of messages that the conversation had before.
+        chain: One number for the messages together, and for the answer too once it is there.
+        offered: Fingerprint of the tools on offer.
+        conversation: Number of the conversation that it belongs to.
+        closed: True once later turns may continue it.
     """
 
     turn: Turn
@@ -61,36 +61,36 @@ class Conversations:
     """
     The conversations of a trace.
 
-    A turn goes on from the earlier one whose messages, with the answer to them, its own begin with; the longest such
-    beginning counts. Where the messages of a conversation come back with some of them edited, removed or replaced,
-    the turn goes on from the latest of that conversation, and the difference is told.
+    The messages of a turn begin with those of an earlier turn and the answer to them. The turn continues that earlier
+    turn; the longest such beginning counts. If the messages of a conversation come back with some of them edited,
+    removed or replaced, the turn continues the latest turn of that conversation, and the difference is reported.
     """
 
     def __init__(self) -> None:
-        #: The latest turn whose messages make up a chain, by the chain, and by the chain and the system prompt.
+        #: The latest request of a chain, by the chain with None, and by the chain with the system prompt.
         self._ends: dict[tuple[int, str | None], Sent] = {}
         self._latest: dict[int, Sent] = {}
         self._recent: deque[Sent] = deque(maxlen=_RECENT)
-        #: What only one conversation can hold, answers and results: its number, by their likeness.
+        #: Number of the conversation, by the likeness of an answer or a result. Only one conversation can hold these.
         self._owners: dict[int, int] = {}
         self._askers: dict[str, Sent] = {}
         self._before: dict[int, Sent] = {}
         self._names: dict[str, str] = {}
         self._likeness: dict[int, int] = {}
-        self._read: dict[int, list[Message]] = {}
+        self._messages: dict[int, list[Message]] = {}
         self._tools: dict[int, list[Any]] = {}
-        self._told: str | None = None
-        self._offered = 0
+        self._last_system: str | None = None
+        self._last_offered = 0
         self._count = 0
 
     def open(self, turn: Turn, prompt: Prompt, scope: int) -> Sent:
         """
-        Tell a turn what is new in its request.
+        Add to a turn the news of its request.
 
         Args:
-            turn: The turn, which gets its messages, and what it goes on from and changed.
-            prompt: What it sent.
-            scope: The call that it runs in.
+            turn: The turn. Its messages, its changes and the turn it continues are filled in.
+            prompt: Prompt of its request.
+            scope: Id of the call that it runs in, 0 if there is none.
         """
         offered = fingerprint(prompt.tools) if prompt.tools else 0
         tools = self._tools.setdefault(offered, prompt.tools)
@@ -104,7 +104,7 @@ class Conversations:
         if base is None:
             base = self._by_call(sent) or (self._before.get(scope) if prompt.alone else None)
         if base is not None and prompt.alone and not (prompt.system or prompt.tools):
-            # A result that was recorded by itself tells nothing of what else was sent.
+            # A result recorded by itself does not say what else the request held.
             sent.prompt = sent.prompt._replace(system=base.prompt.system, tools=base.prompt.tools)
             sent.offered = base.offered
         self._add_messages(sent, base, kept)
@@ -113,9 +113,9 @@ class Conversations:
 
     def close(self, sent: Sent) -> None:
         """
-        Let later turns go on from one that was answered, or failed.
+        Let later turns continue one that has an answer or failed.
 
-        A turn recorded by hand is closed as soon as it asks, and once more when its answer is there.
+        A turn recorded by hand is closed at its request, and once more when its answer is there.
         """
         turn = sent.turn
         if not sent.closed:
@@ -128,7 +128,7 @@ class Conversations:
         if turn.answer or turn.calls:
             answer = Message("assistant", turn.answer, calls=turn.calls)
             like = likeness(None, [answer])
-            self._read.setdefault(like, [answer])
+            self._messages.setdefault(like, [answer])
             self._owners[like] = sent.conversation
             sent.likes.append(like)
             sent.chain = _link(sent.chain, like)
@@ -145,35 +145,34 @@ class Conversations:
         sent.closed = True
 
     def _end(self, sent: Sent) -> None:
-        """Let turns go on from one whose messages begin with these."""
+        """Let later turns whose messages begin with these continue this one."""
         if sent.chain:
             self._ends[sent.chain, None] = self._ends[sent.chain, sent.prompt.system] = sent
 
     def _likes(self, messages: list[Any]) -> list[int]:
-        """Return the likeness of each message; one that was sent before is not read again."""
-        known = self._likeness
+        """Return the likeness of each message. A message seen before is not read again."""
+        likeness_of = self._likeness
         prints = fingerprints(messages)
         return [
-            known[print_] if print_ in known else self._read_new(print_, message)
+            likeness_of[print_] if print_ in likeness_of else self._read_new(print_, message)
             for print_, message in zip(prints, messages, strict=True)
         ]
 
     def _read_new(self, print_: int, message: object) -> int:
-        read = read_message(message, self._names)
-        like = self._likeness[print_] = likeness(message, read)
-        self._read[like] = read
-        for one in read:
+        messages = read_message(message, self._names)
+        like = self._likeness[print_] = likeness(message, messages)
+        self._messages[like] = messages
+        for one in messages:
             self._names.update((call.id, call.name) for call in one.calls if call.id)
             if one.role in ("assistant", "tool"):
                 self._owners.setdefault(like, 0)
         return like
 
     def _find(self, sent: Sent) -> tuple[Sent | None, int]:
-        """Return the turn whose messages are the longest beginning of these, and how many they are."""
+        """Return the request whose messages are the longest beginning of these, and the number of those messages."""
         likes, system = sent.likes, sent.prompt.system
-        for base in reversed(
-            self._recent
-        ):  # most turns go on from one of these, and lists are compared quickly
+        # Most turns continue one of these, and comparing lists is fast.
+        for base in reversed(self._recent):
             kept = len(base.likes)
             if kept and base.prompt.system == system and likes[:kept] == base.likes:
                 sent.chain = reduce(_link, likes[kept:], base.chain)
@@ -181,25 +180,25 @@ class Conversations:
         chain = list(accumulate(likes, _link, initial=0))
         sent.chain = chain[-1]
         for kept in range(len(likes), 0, -1):
-            found = self._ends.get((chain[kept], system))
-            if found is None:
-                found = self._ends.get((chain[kept], None))
-                # The same question to another agent is a conversation of its own, until somebody answered.
-                if found is not None and not any(like in self._owners for like in likes[:kept]):
-                    found = None
-            if found is not None:
-                return found, kept
+            match = self._ends.get((chain[kept], system))
+            if match is None:
+                match = self._ends.get((chain[kept], None))
+                # The same question to another agent is a conversation of its own until there is an answer.
+                if match is not None and not any(like in self._owners for like in likes[:kept]):
+                    match = None
+            if match is not None:
+                return match, kept
         return None, 0
 
     def _edited(self, sent: Sent, base: Sent | None, kept: int) -> Sent | None:
-        """Return the latest turn of the conversation that these messages are an edited form of, if they are one."""
+        """Return the latest request of the conversation that these messages are an edited form of, None if of none."""
         if base is not None and self._latest.get(base.conversation) is base:
             return None
-        shared = Counter(self._owners.get(like, 0) for like in sent.likes[kept:])
-        del shared[0]
-        if shared:
-            found = self._latest.get(shared.most_common(1)[0][0])
-            return None if found is base else found
+        counts = Counter(self._owners.get(like, 0) for like in sent.likes[kept:])
+        del counts[0]
+        if counts:
+            match = self._latest.get(counts.most_common(1)[0][0])
+            return None if match is base else match
         if base is None or len(sent.likes) == kept or base.prompt.system != sent.prompt.system:
             return None
         latest = self._latest[base.conversation]
@@ -207,9 +206,9 @@ class Conversations:
         return None if answered or len(latest.likes) <= kept + 1 else latest
 
     def _by_call(self, sent: Sent) -> Sent | None:
-        """Return the turn that asked for a call whose result is sent, without what was said before."""
+        """Return the request that led to a call whose result is sent alone, None if earlier messages are sent too."""
         for like in sent.likes:
-            for message in self._read[like]:
+            for message in self._messages[like]:
                 if message.role == "assistant":
                     return None
                 if message.call_id in self._askers:
@@ -217,46 +216,46 @@ class Conversations:
         return None
 
     def _add_messages(self, sent: Sent, base: Sent | None, kept: int) -> None:
-        """Tell the turn which messages are new."""
+        """Add the new messages to the turn."""
         turn = sent.turn
         while base is not None and kept < len(sent.likes) and self._repeats(sent.likes[kept], base.turn):
             kept += 1
         turn.earlier = kept
-        turn.messages = [message for like in sent.likes[kept:] for message in self._named(like)]
+        turn.messages = [message for like in sent.likes[kept:] for message in self._with_tool_names(like)]
         if base is not None:
             sent.base = base.turn
-        on = base is not None and self._latest.get(base.conversation) is base
-        if base is not None and on:
+        is_latest = base is not None and self._latest.get(base.conversation) is base
+        if base is not None and is_latest:
             sent.conversation, sent.since = base.conversation, kept
         else:
             self._count += 1
             sent.conversation = self._count
 
-    def _named(self, like: int) -> list[Message]:
-        """Return the messages of a likeness; a result gets the name of its tool."""
-        for message in self._read[like]:
+    def _with_tool_names(self, like: int) -> list[Message]:
+        """Return the messages of a likeness, with the names of tools filled in for results."""
+        for message in self._messages[like]:
             message.name = message.name or self._names.get(message.call_id, "")
-        return self._read[like]
+        return self._messages[like]
 
     def _repeats(self, like: int, turn: Turn) -> bool:
-        """Whether a message only repeats the answer of a turn, or a part of it."""
+        """Return True if a message only repeats the answer of a turn, or a part of it."""
         if not (turn.answer or turn.calls):
             return False
-        asked = {_call_key(call) for call in turn.calls}
+        calls = {_call_key(call) for call in turn.calls}
         return all(
             message.role == "assistant"
             and message.text.strip() in ("", turn.answer.strip())
-            and asked.issuperset(map(_call_key, message.calls))
-            for message in self._read[like]
+            and calls.issuperset(map(_call_key, message.calls))
+            for message in self._messages[like]
         )
 
     def _add_prompt(self, sent: Sent, base: Sent | None) -> None:
-        """Tell the turn its system prompt and tools, if they were not told before, and how they changed."""
+        """Add the system prompt and the tools to the turn if they are new, and their changes."""
         turn, system = sent.turn, sent.prompt.system
         tools = tool_names(sent.prompt.tools)
         if base is None:
-            turn.system = system if system != self._told else ""
-            turn.offered = list(tools) if sent.offered != self._offered else []
+            turn.system = system if system != self._last_system else ""
+            turn.offered = list(tools) if sent.offered != self._last_offered else []
         else:
             if base.prompt.system != system:
                 turn.system = system
@@ -264,35 +263,39 @@ class Conversations:
             if base.offered != sent.offered:
                 turn.offered = list(tools)
                 turn.changes.append(_tools_change(tool_names(base.prompt.tools), tools))
-        self._told, self._offered = system, sent.offered
+        self._last_system, self._last_offered = system, sent.offered
 
     def _tell_edits(self, sent: Sent, latest: Sent) -> int:
-        """Tell the turn what became of the messages of *latest*; return how many stand before the new ones."""
+        """Add to the turn its edits of the messages of *latest*; return the number of messages before the new ones."""
         before, after = latest.likes, sent.likes
         blocks = _matching(before, after)
-        said: list[str] = []
+        edits: list[str] = []
         diff: list[str] = []
         old = new = kept = 0
         for start_old, start_new, size in blocks:
             last = start_new == len(after) and not size
-            gone, come = before[old:start_old], after[new:start_new]
-            if gone == before[-1:] and old == len(before) - 1 and (latest.turn.answer or latest.turn.calls):
-                gone = []  # the answer, in another form or not yet repeated
-            if gone or (come and not last):
-                said.append(_edit(old, len(gone), len(come), len(before), new))
-                diff += self._diff(gone, come)
+            removed, added = before[old:start_old], after[new:start_new]
+            if (
+                removed == before[-1:]
+                and old == len(before) - 1
+                and (latest.turn.answer or latest.turn.calls)
+            ):
+                removed = []  # the answer, in another form or not yet repeated
+            if removed or (added and not last):
+                edits.append(_edit(old, len(removed), len(added), len(before), new))
+                diff += self._diff(removed, added)
             kept = new
             old, new = start_old + size, start_new + size
-        if said:
-            summary = ", ".join(said[:3]) + (f", and {len(said) - 3} more edits" if len(said) > 3 else "")
+        if edits:
+            summary = ", ".join(edits[:3]) + (f", and {len(edits) - 3} more edits" if len(edits) > 3 else "")
             sent.turn.changes.append(PromptChange("history", summary, diff[:_LINES]))
         return kept
 
-    def _diff(self, gone: Iterable[int], come: Iterable[int]) -> list[str]:
-        return _lines(*("\n".join(map(_shown, self._texts(likes))) for likes in (gone, come)))
+    def _diff(self, removed: Iterable[int], added: Iterable[int]) -> list[str]:
+        return _lines(*("\n".join(map(_message_text, self._texts(likes))) for likes in (removed, added)))
 
     def _texts(self, likes: Iterable[int]) -> list[Message]:
-        return [message for like in likes for message in self._read.get(like, [])]
+        return [message for like in likes for message in self._messages.get(like, [])]
 
 
 def _link(chain: int, like: int) -> int:
@@ -304,7 +307,7 @@ def _call_key(call: Call) -> tuple[str, int]:
 
 
 def _matching(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Return the pieces that two requests have in common, in order, ended by an empty one: starts and length."""
+    """Return the pieces common to two requests as (start, start, length), in order, ended by an empty one."""
     head = 0
     while head < min(len(before), len(after)) and before[head] == after[head]:
         head += 1
@@ -321,48 +324,48 @@ def _matching(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, in
     return [(0, 0, head), *blocks, *end, (len(before), len(after), 0)]
 
 
-def _edit(old: int, gone: int, come: int, count: int, new: int) -> str:
-    """Return what was done to a piece of the messages, in words."""
-    if not gone:
-        return f"{_messages(come)} inserted before message {new + 1}"
-    if not come:
-        which = f"message {old + 1}" if gone == 1 else f"messages {old + 1} to {old + gone}"
-        return f"{which} of {count} {'was' if gone == 1 else 'were'} removed"
-    if gone == come == 1:
+def _edit(old: int, removed: int, added: int, count: int, new: int) -> str:
+    """Return the edit of a piece of the messages, in words."""
+    if not removed:
+        return f"{_messages(added)} inserted before message {new + 1}"
+    if not added:
+        which = f"message {old + 1}" if removed == 1 else f"messages {old + 1} to {old + removed}"
+        return f"{which} of {count} {'was' if removed == 1 else 'were'} removed"
+    if removed == added == 1:
         return f"message {old + 1} of {count} was edited"
-    return f"{_messages(gone)} replaced by {come}"
+    return f"{_messages(removed)} replaced by {added}"
 
 
 def _messages(count: int) -> str:
     return "1 message was" if count == 1 else f"{count} messages were"
 
 
-def _shown(message: Message) -> str:
+def _message_text(message: Message) -> str:
     """Return a message as text, for a diff."""
     calls = [f"{call.name}({value(call.arguments)})" for call in message.calls]
     return "\n".join(filter(None, [f"{message.role}: {message.text}", *calls, message.other]))
 
 
 def _system_change(before: str, after: str) -> PromptChange:
-    done = "edited" if before and after else "removed" if before else "added"
-    return PromptChange("system", f"the system prompt was {done}", _lines(before, after))
+    verb = "edited" if before and after else "removed" if before else "added"
+    return PromptChange("system", f"the system prompt was {verb}", _lines(before, after))
 
 
 def _tools_change(before: dict[str, object], after: dict[str, object]) -> PromptChange:
-    """Return how the tools on offer changed."""
-    said, diff = [], []
-    for done, names in (
+    """Return the change of the tools on offer."""
+    parts, diff = [], []
+    for verb, names in (
         ("added", [name for name in after if name not in before]),
         ("removed", [name for name in before if name not in after]),
         ("changed", [name for name in after if name in before and value(before[name]) != value(after[name])]),
     ):
         if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            said.append(f"{shown} {'was' if len(names) == 1 else 'were'} {done}")
+            listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            parts.append(f"{listed} {'was' if len(names) == 1 else 'were'} {verb}")
             for name in names:
                 diff += [f"-{value(before[name])}"] if name in before else []
                 diff += [f"+{value(after[name])}"] if name in after else []
-    return PromptChange("tools", ", ".join(said) or "their order changed", diff[:_LINES])
+    return PromptChange("tools", ", ".join(parts) or "their order changed", diff[:_LINES])
 
 
 def _lines(before: str, after: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a trace ended, and what failed on the way: in words that never say "ok" of a run with failures."""
+"""The end of a trace and its failures, in words that never say "ok" for a run with failures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import Story, ToolUse, Turn
 
-#: Characters of an error in the status.
+#: Largest number of characters of an error in the status.
 _ERROR: Final = 160
 
 
 class Trouble(NamedTuple):
     """
-    A call that failed of itself, and did not only pass on what failed inside it.
+    A call that failed itself, rather than passing on the failure of a call inside it.
 
     Attributes:
         node: Its node.
@@ -33,46 +33,46 @@ class Trouble(NamedTuple):
 
     @property
     def error(self) -> str:
-        """``Type: message``, whole if it was recorded of a call."""
-        said = self.use.error if self.use else self.turn.error if self.turn else self.node.error
-        return said or self.node.error or "failed"
+        """``Type: message``, uncut if the error was recorded for a call."""
+        text = self.use.error if self.use else self.turn.error if self.turn else self.node.error
+        return text or self.node.error or "failed"
 
 
 class Failures:
     """
-    What failed in a trace, and what became of it.
+    The failures of a trace, and their retries.
 
     Attributes:
-        found: What failed of itself, in the order it began.
+        troubles: Calls that failed themselves, in the order they began.
     """
 
     def __init__(self, telling: Telling, arrangement: Arrangement) -> None:
-        self.found = list(_troubles(telling, arrangement))
-        self._uses = {one.use.node.step: one.use for one in arrangement.made if one.use.retry_of}
+        self.troubles = list(_troubles(telling, arrangement))
+        self._uses = {one.use.node.step: one.use for one in arrangement.tool_calls if one.use.retry_of}
         self._turns = arrangement.turns
-        #: The last try of each call and turn, so that a long row of failures is not walked for each of them.
+        #: The last try of each call and turn. Without these a long row of failures is walked for each of them.
         self._last_uses: dict[int, ToolUse] = {}
         self._last_turns: dict[int, Turn] = {}
-        for one in reversed(arrangement.made):
+        for one in reversed(arrangement.tool_calls):
             use = one.use
             self._last_uses[use.node.step] = self._last_uses.get(use.retried_by, use)
         for turn in reversed(arrangement.turns):
             self._last_turns[turn.number] = self._last_turns.get(turn.retried_by, turn)
 
     def tries_of_use(self, use: ToolUse) -> Iterator[ToolUse]:
-        """Yield the calls that tried a tool call again, one after the other."""
+        """Yield the retries of a tool call, one after the other."""
         while use.retried_by in self._uses:
             use = self._uses[use.retried_by]
             yield use
 
     def tries_of_turn(self, turn: Turn) -> Iterator[Turn]:
-        """Yield the turns that tried a turn again, one after the other."""
+        """Yield the retries of a turn, one after the other."""
         while turn.retried_by:
             turn = self._turns[turn.retried_by - 1]
             yield turn
 
     def recovered(self, trouble: Trouble) -> bool:
-        """Whether what failed was made good by the last of its retries."""
+        """Return True if the last retry of a failed call succeeded."""
         if trouble.use is not None:
             last = self._last_uses[trouble.use.node.step]
             return last.node.status == "ok" and not failed(last)
@@ -84,44 +84,44 @@ class Failures:
 
 def _troubles(telling: Telling, arrangement: Arrangement) -> Iterator[Trouble]:
     turns = {id(turn.node): turn for turn in arrangement.turns}
-    passed = _passed_on(telling.order)
+    passing = _passed_on(telling.order)
     for node in telling.order:
         use, turn = telling.uses.get(id(node)), turns.get(id(node))
         entry = telling.turns.get(id(node))
-        told = id(node) in passed or id(node) in telling.parts or (entry is not None and entry.repeats)
+        reported = id(node) in passing or id(node) in telling.parts or (entry is not None and entry.repeats)
         bad = node.status == "error" or (use and failed(use)) or (turn and turn.error)
-        if bad and not told and not is_end(node):
+        if bad and not reported and not is_end(node):
             yield Trouble(node, use, turn)
 
 
 def is_end(node: Node) -> bool:
-    """Whether a node is the end of the trace itself, which failed or was cancelled."""
+    """Return True if a node is the end of the trace itself, which failed or was cancelled."""
     return node.kind == "event" and node.name == "trace" and not node.step
 
 
 def _passed_on(nodes: Iterable[Node]) -> set[int]:
-    """Return the ids of nodes that only pass on the error of what ran inside them."""
-    passed: set[int] = set()
+    """Return the ids of nodes that only pass on the error of a call inside them."""
+    passing: set[int] = set()
     for node in nodes:
         outer = node.parent if node.status == "error" else None
-        while outer and outer.status == "error" and outer.error == node.error and id(outer) not in passed:
-            passed.add(id(outer))
+        while outer and outer.status == "error" and outer.error == node.error and id(outer) not in passing:
+            passing.add(id(outer))
             outer = outer.parent
-    return passed
+    return passing
 
 
 def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
-    """Tell a story what was asked, how it ended, and what failed."""
+    """Add the user's question, the end and the failures to a story."""
     story.turns = len(arrangement.turns)
-    story.failed = len(failures.found)
-    story.recovered = sum(map(failures.recovered, failures.found))
-    story.asked = _asked(telling, arrangement)
+    story.failed = len(failures.troubles)
+    story.recovered = sum(map(failures.recovered, failures.troubles))
+    story.asked = _question(telling, arrangement)
     _add_ending(story, telling, arrangement)
     story.status = _status(story, telling, arrangement)
 
 
-def _asked(telling: Telling, arrangement: Arrangement) -> str:
-    """Return what the user asked first: the last thing the first turn was told, else what the first step was given."""
+def _question(telling: Telling, arrangement: Arrangement) -> str:
+    """Return the user's first question: the last user message of the first turn, else the input of the first step."""
     for turn in arrangement.turns:
         for message in reversed(turn.messages):
             if message.role == "user" and message.text:
@@ -130,7 +130,7 @@ def _asked(telling: Telling, arrangement: Arrangement) -> str:
 
 
 def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> None:
-    """Tell a story what it ended with, and why."""
+    """Add to a story its last answer or error, and the reason of the end."""
     last = max(arrangement.turns, key=lambda turn: turn.node.response or turn.node.step, default=None)
     if telling.ended_with:
         story.ended, story.ended_reason = telling.ended_with, "error"
@@ -150,8 +150,8 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     failures = _failures(story.failed, story.recovered)
     if tree.running and not telling.ended:
         calls = sum(node.status == "running" and node.kind != "step" for node in telling.order)
-        what = f"{counted(calls, 'call')} open" if calls else "between calls"
-        return f"running: {what}" + (f", {failures}" if story.failed else "")
+        calls_open = f"{counted(calls, 'call')} open" if calls else "between calls"
+        return f"running: {calls_open}" + (f", {failures}" if story.failed else "")
     if tree.unfinished and not telling.ended:
         return "stopped: the process ended in the middle" + (f", {failures}" if story.failed else "")
     if story.ended_reason == "error":
@@ -161,19 +161,21 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
         return f"cancelled: {failures}"
     reason = story.ended_reason.lower()
     if reason in CUT_REASONS:
-        said = "cut off at the token limit"
+        outcome = "cut off at the token limit"
     elif reason in FILTER_REASONS:
-        said = "stopped by a refusal or a filter"
+        outcome = "stopped by a refusal or a filter"
     elif story.ended:
-        said = "answered"
+        outcome = "answered"
     else:
-        said = "ended without an answer" if arrangement.turns else "finished"
-    left = sum(node.status in ("running", "unfinished") and node.kind != "step" for node in telling.order)
-    return f"{said}: {failures}" + (f", {counted(left, 'call')} never ended" if left else "")
+        outcome = "ended without an answer" if arrangement.turns else "finished"
+    open_count = sum(
+        node.status in ("running", "unfinished") and node.kind != "step" for node in telling.order
+    )
+    return f"{outcome}: {failures}" + (f", {counted(open_count, 'call')} never ended" if open_count else "")
 
 
 def _failures(count: int, recovered: int) -> str:
-    """Return how many calls failed, and how many of them were made good."""
+    """Return the numbers of failed and recovered calls, in words."""
     if not count:
         return "no failures"
     if count == 1:

@@ -1,4 +1,4 @@
-"""Which call tries a failed one again, with what changed, and which calls only repeat the one before."""
+"""Retries of failed calls with their changed arguments, and calls that only repeat the one before."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from whyops_trace._reading.excerpt import value
 from whyops_trace.story.messages import fingerprint
 from whyops_trace.story.turns import Call, Change, ToolUse, Turn
 
-#: How many turns of its conversation after a failed call another one of the same tool is a retry.
+#: Number of turns after a failed call, in its conversation, in which a call of the same tool is a retry.
 TURNS: Final = 3
-#: How many tool calls after it, where no turn goes on from the one that made it; how many of each turn are compared.
+#: Number of tool calls after it instead, if no turn continues its own; also the calls compared in each turn.
 CALLS: Final = 10
-#: Differences between two sets of arguments that are told.
+#: Largest number of differences between two sets of arguments that are reported.
 _CHANGES: Final = 20
-#: Characters of a text that are compared word by word.
+#: Number of characters of a text that are compared word by word.
 _COMPARED: Final = 1_000
 
 
-class Made(NamedTuple):
+class PlacedCall(NamedTuple):
     """
-    A tool call in its place.
+    A tool call with its turn.
 
     Attributes:
         use: The call.
         turn: The turn that it belongs to, None if there is none.
-        call: The call that the turn asked for, None if it asked for none like it.
+        call: The request of the turn for it, None if the turn requested no such call.
     """
 
     use: ToolUse
@@ -39,28 +39,28 @@ class Made(NamedTuple):
 
 
 def failed(use: ToolUse) -> bool:
-    """Whether a tool call failed."""
+    """Return True if a tool call failed."""
     return bool(use.error) or use.node.status == "error"
 
 
 def changes(before: Any, after: Any) -> list[Change]:
-    """Return what differs between two sets of arguments, the first differences only."""
-    found: list[Change] = []
-    waiting = [("", before, after)]
-    while waiting and len(found) < _CHANGES:
-        path, old, new = waiting.pop()
+    """Return the first differences between two sets of arguments, 20 at most."""
+    differences: list[Change] = []
+    pending = [("", before, after)]
+    while pending and len(differences) < _CHANGES:
+        path, old, new = pending.pop()
         if old is not _MISSING and new is not _MISSING and fingerprint(old) == fingerprint(new):
             continue
         pairs = _members(path, old, new)
         if pairs is None:
-            found.append(Change(path, _json(old), _json(new)))
+            differences.append(Change(path, _json(old), _json(new)))
         else:
-            waiting += reversed(pairs)
-    return found
+            pending += reversed(pairs)
+    return differences
 
 
 class _Missing:
-    """Stands for a member that is not there."""
+    """Marker for a missing member."""
 
 
 _MISSING: Final = _Missing()
@@ -71,7 +71,7 @@ def _json(thing: Any) -> str | None:
 
 
 def _members(path: str, old: Any, new: Any) -> list[tuple[str, Any, Any]] | None:
-    """Return the members of two values side by side, None if they are to be compared as a whole."""
+    """Return the members of two values side by side, None if the values are compared as a whole."""
     if isinstance(old, dict) and isinstance(new, dict):
         lead = f"{path}." if path else ""
         names = dict.fromkeys([*old, *new])
@@ -82,43 +82,43 @@ def _members(path: str, old: Any, new: Any) -> list[tuple[str, Any, Any]] | None
 
 
 def followers(turns: Iterable[Turn]) -> dict[int, list[Turn]]:
-    """Return the turns that go on from each turn, by its number."""
-    found: dict[int, list[Turn]] = {}
+    """Return the turns that continue each turn, by its number."""
+    after: dict[int, list[Turn]] = {}
     for turn in turns:
         if turn.continues:
-            found.setdefault(turn.continues, []).append(turn)
-    return found
+            after.setdefault(turn.continues, []).append(turn)
+    return after
 
 
-def link_tools(made: Sequence[Made], after: dict[int, list[Turn]]) -> None:
+def link_tools(tool_calls: Sequence[PlacedCall], after: dict[int, list[Turn]]) -> None:
     """
-    Tell each failed tool call which later one tries it again.
+    Link each failed tool call to its retry.
 
     Args:
-        made: The tool calls of the trace, in order.
-        after: What :func:`followers` returned.
+        tool_calls: The tool calls of the trace, in order.
+        after: The result of :func:`followers`.
     """
-    places = {id(one.use): place for place, one in enumerate(made)}
-    asked = {id(one.use): one.call for one in made}
-    worked: defaultdict[str, deque[ToolUse]] = defaultdict(lambda: deque(maxlen=CALLS))
-    for one in made:
+    places = {id(one.use): place for place, one in enumerate(tool_calls)}
+    requests = {id(one.use): one.call for one in tool_calls}
+    successes: defaultdict[str, deque[ToolUse]] = defaultdict(lambda: deque(maxlen=CALLS))
+    for one in tool_calls:
         use = one.use
         if not (failed(use) or use.node.status == "cancelled"):
-            worked[use.node.name].append(use)
+            successes[use.node.name].append(use)
             continue
-        ended = max(use.response, use.node.step)
-        others = worked[use.node.name]
+        end = max(use.response, use.node.step)
+        others = successes[use.node.name]
         nearest = min((_distance(use.arguments, other.arguments) for other in others), default=math.inf)
-        for candidates in _later(one, made, places, after):
+        for candidates in _later(one, tool_calls, places, after):
             possible = (
                 other
                 for other in candidates
                 if other.node.name == use.node.name
-                and other.node.step > ended
+                and other.node.step > end
                 and not other.retry_of
-                and _again(one, other, asked[id(other)])
+                and _again(one, other, requests[id(other)])
             )
-            # Only so many are compared: a loop in which every call fails would take quadratic time.
+            # The number compared is bounded: a loop in which every call fails would take quadratic time.
             fitting = [
                 other
                 for other in islice(possible, CALLS)
@@ -131,14 +131,16 @@ def link_tools(made: Sequence[Made], after: dict[int, list[Turn]]) -> None:
                 break
 
 
-def _again(one: Made, other: ToolUse, call: Call | None) -> bool:
-    """Whether another call can be a retry: of calls asked for together each stands for itself."""
-    together = one.turn is not None and call is not None and any(call is asked for asked in one.turn.calls)
+def _again(one: PlacedCall, other: ToolUse, call: Call | None) -> bool:
+    """Return True if another call can be a retry. Calls requested together are no retries of each other."""
+    together = (
+        one.turn is not None and call is not None and any(call is request for request in one.turn.calls)
+    )
     return not together or call is one.call
 
 
 def _distance(before: Any, after: Any) -> float:
-    """Return how far two sets of arguments are apart: 1 for each that changed, of a text the share of its words."""
+    """Return the distance of two sets of arguments: 1 for each change, or the share of changed words in a text."""
     return sum(_difference(change.before or "", change.after or "") for change in changes(before, after))
 
 
@@ -150,15 +152,15 @@ def _difference(before: str, after: str) -> float:
 
 
 def _later(
-    one: Made, made: Sequence[Made], places: dict[int, int], after: dict[int, list[Turn]]
+    one: PlacedCall, tool_calls: Sequence[PlacedCall], places: dict[int, int], after: dict[int, list[Turn]]
 ) -> Iterator[Sequence[ToolUse]]:
-    """Yield the calls among which a retry is looked for, the nearest first."""
+    """Yield the calls that may be a retry, the nearest first."""
     turn = one.turn
     if turn is not None:
         yield turn.tools
     if turn is None or turn.number not in after:
         place = places[id(one.use)]
-        yield from ([other.use] for other in made[place + 1 : place + 1 + CALLS])
+        yield from ([other.use] for other in tool_calls[place + 1 : place + 1 + CALLS])
         return
     level = [turn]
     for _ in range(TURNS):
@@ -168,11 +170,11 @@ def _later(
 
 def link_turns(turns: Sequence[Turn], after: dict[int, list[Turn]]) -> None:
     """
-    Tell each failed turn which later one tries it again.
+    Link each failed turn to its retry.
 
     Args:
         turns: The turns of the trace, in order.
-        after: What :func:`followers` returned.
+        after: The result of :func:`followers`.
     """
     for place, turn in enumerate(turns):
         if not turn.error:
@@ -190,20 +192,20 @@ def link_turns(turns: Sequence[Turn], after: dict[int, list[Turn]]) -> None:
             turn.retried_by, again.retry_of = again.number, turn.number
 
 
-def count_repeats(made: Iterable[Made], roots: dict[int, int]) -> list[list[Made]]:
+def count_repeats(tool_calls: Iterable[PlacedCall], roots: dict[int, int]) -> list[list[PlacedCall]]:
     """
-    Tell each tool call how many identical ones stood before it in a row.
+    Add to each tool call the number of identical calls directly before it.
 
     Args:
-        made: The tool calls of the trace, in order.
-        roots: For each turn number the number of the turn that its conversation began with.
+        tool_calls: The tool calls of the trace, in order.
+        roots: Number of the first turn of the conversation, by the number of each turn in it.
 
     Returns:
-        The rows of identical calls, in order; single ones are left out.
+        The rows of two or more identical calls, in order.
     """
-    latest: dict[tuple[int, int], tuple[int, list[Made]]] = {}
-    rows: list[list[Made]] = []
-    for one in made:
+    latest: dict[tuple[int, int], tuple[int, list[PlacedCall]]] = {}
+    rows: list[list[PlacedCall]] = []
+    for one in tool_calls:
         use = one.use
         scope = (roots[one.turn.number], 0) if one.turn else (0, id(use.node.parent))
         same = hash((use.node.name, fingerprint(use.arguments)))

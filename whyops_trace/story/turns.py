@@ -1,4 +1,4 @@
-"""The parts of a story: what is read of a trace, in the order of reading."""
+"""The parts of a story: turns, messages, tool calls, and the sections they are read in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ WhyKind = Literal["failed", "retried", "loop", "unanswered", "cut", "context", "
 @dataclass(slots=True)
 class Call:
     """
-    A tool call as a model asked for it.
+    A tool call as a model requested it.
 
     Attributes:
         id: The provider's id of the call, "" if it gave none.
         name: The tool.
-        arguments: What to give it: decoded JSON, or the text where it is none.
-        step: The step of the tool's request that this led to, 0 if it was never made.
+        arguments: Its arguments: decoded JSON, or the text if it is not JSON.
+        step: The step of the tool call that followed, 0 if it was never made.
     """
 
     id: str
@@ -31,15 +31,15 @@ class Call:
 @dataclass(slots=True)
 class Message:
     """
-    One message that a model was given.
+    One message to a model.
 
     Attributes:
-        role: ``system``, ``user``, ``assistant``, ``tool``, or what the record says.
+        role: ``system``, ``user``, ``assistant``, ``tool``, or the recorded role.
         text: Its texts, one after the other.
-        name: The tool whose result it is, if it is one.
-        call_id: The call that it answers, "" if unknown.
+        name: Name of the tool if it is a tool's result, else "".
+        call_id: Id of the call that it answers, "" if unknown.
         calls: The tool calls in it, if it is an assistant's.
-        other: What it holds beside texts, such as ``2 images``; "" if nothing.
+        other: Its other contents in words, such as ``2 images``; "" if it holds only text.
     """
 
     role: str
@@ -56,7 +56,7 @@ class Change:
     A member that differs between two calls of a tool.
 
     Attributes:
-        path: Where it is, such as ``amount`` or ``items[0].price``.
+        path: Path of the member, such as ``amount`` or ``items[0].price``.
         before: Its value before, as JSON; None if it was not there.
         after: Its value after, as JSON; None if it is gone.
     """
@@ -69,12 +69,12 @@ class Change:
 @dataclass(slots=True)
 class PromptChange:
     """
-    What a turn changed in what the turn before it had sent, instead of only adding to it.
+    A turn's change of the prompt of the turn before it, beyond added messages.
 
     Attributes:
         part: ``system`` for the system prompt, ``tools`` for the tools on offer, ``history`` for earlier messages.
-        summary: What happened, such as ``message 3 of 14 was edited`` or ``12 messages were replaced by 2``.
-        diff: The lines of a unified diff, without its header; those of the changed texts only.
+        summary: The change in words, such as ``message 3 of 14 was edited`` or ``12 messages were replaced by 2``.
+        diff: Lines of a unified diff of the changed texts, without its header.
     """
 
     part: Literal["system", "tools", "history"]
@@ -83,26 +83,26 @@ class PromptChange:
 
     @property
     def only_removes(self) -> bool:
-        """Whether earlier messages went and nothing took their place, as where only the latest ones are sent."""
+        """True if earlier messages were removed and not replaced, as in an agent that sends only the latest ones."""
         return self.part == "history" and not any(line.startswith("+") for line in self.diff)
 
 
 @dataclass(slots=True)
 class ToolUse:
     """
-    A tool call as it was made: what went in, what came out, and how it belongs to other calls of that tool.
+    A tool call as it was made: its input, its output, and its links to other calls of that tool.
 
     Attributes:
-        node: Its node of the tree: name, status, time, the turn that asked for it.
+        node: Its node of the tree: name, status, time, the turn that requested it.
         response: The step of its response, 0 while there is none.
-        arguments: What it was given, decoded.
-        result: What it returned, decoded; None if it failed or has not ended.
+        arguments: Its arguments, decoded.
+        result: Its result, decoded; None if it failed or has not ended.
         error: ``Type: message`` of its failure, "" if it did not fail.
-        stack: Where it was raised, if that was recorded.
+        stack: The recorded stack of the exception, "" if none was recorded.
         retry_of: The step of the failed call that this one tries again, 0 if none.
         retried_by: The step of the call that tries this failed one again, 0 if none.
-        changes: What differs from the arguments of the call it tries again.
-        repeats: How many identical calls stood before it in a row: 2 for the third.
+        changes: Differences from the arguments of the call that it tries again.
+        repeats: Number of identical calls directly before it: 2 for the third.
     """
 
     node: Node
@@ -120,29 +120,29 @@ class ToolUse:
 @dataclass(slots=True)
 class Turn:
     """
-    One call of a model, with what is new in it, and the tools that ran because of it.
+    One call of a model, with its new messages and the tools that ran because of it.
 
     Attributes:
         number: 1 for the first turn of the trace.
         node: Its node of the tree: name, model, status, time, tokens, cost.
-        messages: What is new since the turn before it in the same conversation, in the order sent; the assistant's
-            message that only repeats that turn's answer is left out.
-        earlier: How many messages stood before those.
-        grown: Prompt tokens more than in that turn; None if one of them has no token counts or there is none.
-        lost: Whether the share of its prompt that came from a cache is smaller than in that turn, by a tenth or more;
-            None as with ``grown``.
-        continues: The number of that turn, 0 if this one begins a conversation.
-        continued_by: The number of the first turn that goes on from this one, 0 if none.
-        next: What was done there, such as ``turn 7 went on with search``; "" if nothing was.
-        system: The system prompt, where it is told for the first time or changed; else "".
-        offered: Names of the tools on offer, where they are told for the first time or changed; else empty.
-        changes: What it changed in what was sent before, which a cache does not have from there on.
-        thinking: What the model thought.
-        answer: What it said.
-        calls: The tool calls it asked for.
-        finish_reason: Why it stopped, "" if it does not say.
+        messages: New messages since the turn that it continues, in the order sent. An assistant's message that only
+            repeats that turn's answer is left out.
+        earlier: Number of messages before those.
+        grown: Growth of the prompt since that turn, in tokens; None if a token count or that turn is missing.
+        lost: True if the cached share of its prompt is smaller than in that turn by a tenth or more; None as with
+            ``grown``.
+        continues: The number of the turn that it continues, 0 if it begins a conversation.
+        continued_by: The number of the first turn that continues this one, 0 if none.
+        next: The action in that turn, such as ``turn 7 went on with search``; "" if there was none.
+        system: The system prompt if it is new or changed, else "".
+        offered: Names of the tools on offer if they are new or changed, else empty.
+        changes: Its changes of the earlier prompt. A cache holds nothing from the changed place on.
+        thinking: The model's thinking blocks.
+        answer: The text of the model's answer.
+        calls: The tool calls that it requested.
+        finish_reason: The model's reason to stop, "" if it gave none.
         error: ``Type: message`` of its failure, "" if it did not fail.
-        tools: The tool calls made because of it, or after it before the next turn.
+        tools: The tool calls made because of it, or between it and the next turn.
         retry_of: The number of the failed turn that this one tries again, 0 if none.
         retried_by: The number of the turn that tries this failed one again, 0 if none.
     """
@@ -170,7 +170,7 @@ class Turn:
 
     @property
     def cached(self) -> float | None:
-        """The share of its prompt that came from a cache; None if it has no token counts."""
+        """The share of its prompt that came from a cache, 0 to 1; None if it has no token counts."""
         tokens = self.node.tokens
         return tokens.cache_read / tokens.sent if tokens and tokens.sent else None
 
@@ -178,13 +178,13 @@ class Turn:
 @dataclass(slots=True)
 class Section:
     """
-    A piece of the transcript; sections follow each other in the order they began.
+    A piece of the transcript. Sections are in the order they began.
 
     Attributes:
-        path: The names of the steps and tools it ran in, the outermost first; the innermost 50 of them.
-        node: The step that begins here; such a section is a heading and holds nothing else. Else None.
-        turn: The turn it shows, None if no model was called.
-        tools: Tools that no turn led to.
+        path: The names of the innermost 50 steps and tools that it ran in, the outermost first.
+        node: The step that begins here, else None. A section with a step is a heading and holds nothing else.
+        turn: The turn that it shows, None if it shows no model call.
+        tools: Tool calls that belong to no turn.
         others: Embeddings and events of other kinds.
     """
 
@@ -196,7 +196,7 @@ class Section:
 
     @property
     def uses(self) -> list[ToolUse]:
-        """All tool calls that it shows, those of its turn first."""
+        """All its tool calls, those of its turn first."""
         return [*(self.turn.tools if self.turn else ()), *self.tools]
 
 
@@ -207,11 +207,11 @@ class Why:
 
     Attributes:
         kind: The rule it follows from.
-        text: What happened, such as ``turn 6 refund refused: PolicyError: exceeds the fee``.
+        text: The event in words, such as ``turn 6 refund refused: PolicyError: exceeds the fee``.
         step: The step to show for it.
-        then: What followed, such as ``turn 7 tried again with amount 12.9 (was 129.0): ok``; "" if nothing did.
-        then_step: The step to show for that, 0 if nothing followed.
-        bad: Whether nothing made it good again: a failure that was not recovered from, a loop, a cut answer.
+        then: The consequence, such as ``turn 7 tried again with amount 12.9 (was 129.0): ok``; "" if there was none.
+        then_step: The step to show for the consequence, 0 if there was none.
+        bad: True for a problem without recovery: a failure with no successful retry, a loop, a cut answer.
     """
 
     kind: WhyKind
@@ -225,20 +225,20 @@ class Why:
 @dataclass(slots=True)
 class Story:
     """
-    A whole trace as it is read.
+    A whole trace, in the order of reading.
 
     Attributes:
         tree: Its tree, with the totals.
-        asked: What the user asked first, whole.
-        ended: The last answer or error, whole.
-        ended_reason: The finish reason of that answer, ``error``, ``running``, or "" if it does not say.
-        failed: Calls that failed.
-        recovered: How many of them were made good: a later call of the same tool or model succeeded.
+        asked: The user's first question, uncut.
+        ended: The last answer or error, uncut.
+        ended_reason: The finish reason of that answer, ``error``, ``running``, or "" if unknown.
+        failed: Number of failed calls.
+        recovered: Number of failed calls with a successful retry: a later call of the same tool or model.
         status: The outcome in words, never a bare "ok": ``answered: 3 calls failed, 3 recovered``.
         sections: The transcript.
-        whys: What explains it, the most important first.
-        turns: How many turns there are.
-        steps: For each step number the number of the section that shows it.
+        whys: Lines that explain it, the most important first.
+        turns: Number of turns.
+        steps: Index of the section that shows a step, by the step's number.
     """
 
     tree: TraceTree

@@ -23,16 +23,16 @@ _JUMP_TOKENS: Final = 2_000
 #: A call that took at least this share of the time, and that many milliseconds, is worth a line.
 _LONG: Final = 1 / 3
 _LONG_MS: Final = 1_000
-#: Characters of a call, of an error and of a changed argument in a line.
+#: Largest numbers of characters of a call, of an error and of a changed argument in a line.
 _CALL: Final = 90
 _ERROR: Final = 160
-_SAID: Final = 80
-#: Changed arguments that a line names.
+_VALUE: Final = 80
+#: Largest number of changed arguments in a line.
 _CHANGES: Final = 3
 
-#: Lines of one kind; the others are counted.
+#: Largest number of lines of one kind. The others are counted.
 _SHOWN: Final = 4
-#: What the others are.
+#: Nouns for those others.
 _MORE: Final[dict[WhyKind, str]] = {
     "failed": "calls that failed",
     "retried": "calls that failed and were tried again",
@@ -45,7 +45,7 @@ _MORE: Final[dict[WhyKind, str]] = {
     "open": "calls that never ended",
 }
 
-#: What is said of errors, by what their type is called.
+#: Verbs for errors, by the name of their type.
 _VERBS: Final = (
     (re.compile(r"time_?d?_?out|deadline", re.IGNORECASE), "timed out"),
     (re.compile(r"polic|permission|denied|refus|forbidden|unauthori[sz]ed", re.IGNORECASE), "was refused"),
@@ -56,26 +56,26 @@ _VERBS: Final = (
 def explain(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> list[Why]:
     """Return the lines that explain a trace, the most important first."""
     reader = _Reader(story, telling, arrangement, failures)
-    found = [why for rule in _RULES for why in rule(reader)]
-    # What nothing made good stands first, whatever the rule.
-    return [*_fewer([why for why in found if why.bad]), *_fewer([why for why in found if not why.bad])]
+    lines = [why for rule in _RULES for why in rule(reader)]
+    # Problems without recovery come first, whatever the rule.
+    return [*_fewer([why for why in lines if why.bad]), *_fewer([why for why in lines if not why.bad])]
 
 
 def _fewer(lines: Sequence[Why]) -> Iterator[Why]:
     """Yield the first lines of each kind, and one that counts the others."""
     counts = Counter(why.kind for why in lines)
-    seen: Counter[str] = Counter()
+    counts_so_far: Counter[str] = Counter()
     for why in lines:
-        seen[why.kind] += 1
+        counts_so_far[why.kind] += 1
         rest = counts[why.kind] - _SHOWN
-        if seen[why.kind] <= _SHOWN or rest == 1:
+        if counts_so_far[why.kind] <= _SHOWN or rest == 1:
             yield why
-        elif seen[why.kind] == _SHOWN + 1:
+        elif counts_so_far[why.kind] == _SHOWN + 1:
             yield Why(why.kind, f"{rest:,} more: {_MORE[why.kind]}", why.step, bad=why.bad)
 
 
 class _Reader:
-    """What the rules read."""
+    """The material of the rules: the story and its parts."""
 
     def __init__(self, story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
         self.story = story
@@ -84,25 +84,25 @@ class _Reader:
         self.failures = failures
 
     def place(self, step: int) -> str:
-        """Return the turn that a step is shown with, as a beginning of a line."""
+        """Return the turn that shows a step, as the beginning of a line."""
         turn = self.arrangement.turn_of(step)
         return f"turn {turn.number}: " if turn else ""
 
     def went_on(self, turn: Turn | None) -> tuple[str, int]:
-        """Return what the agent did after a turn, and the step to show for that."""
+        """Return the agent's next action after a turn, and the step to show for it."""
         if turn is None or not turn.next:
             return "", 0
         return turn.next, self.arrangement.turns[turn.continued_by - 1].node.step
 
 
 def _failures(reader: _Reader) -> Iterator[Why]:
-    """What failed and what followed; of calls that tried again the first stands for all."""
-    for trouble in reader.failures.found:
+    """Failures and their consequences; the first failed call stands for its retries."""
+    for trouble in reader.failures.troubles:
         use, turn = trouble.use, trouble.turn
         if (use and use.retry_of) or (turn and turn.retry_of):
             continue
         node = trouble.node
-        text = f"{reader.place(node.step)}{_what_failed(trouble)}"
+        text = f"{reader.place(node.step)}{_failure_text(trouble)}"
         then, step = _then_of_use(reader, use) if use else _then_of_turn(reader, turn) if turn else ("", 0)
         retried = bool(step)
         if not retried:
@@ -111,15 +111,15 @@ def _failures(reader: _Reader) -> Iterator[Why]:
         yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
     error = reader.telling.ended_with
     if error and not any(
-        _short(trouble.error, _ERROR) == _short(error, _ERROR) for trouble in reader.failures.found
+        _short(trouble.error, _ERROR) == _short(error, _ERROR) for trouble in reader.failures.troubles
     ):
         last = max(reader.telling.steps, default=0)
         yield Why("failed", f"the trace ended with {_short(error, _ERROR)}", last, bad=True)
 
 
 def _cancelled(reader: _Reader) -> Iterator[Why]:
-    """Tool calls that were cancelled; of those tried again with what followed."""
-    for one in reader.arrangement.made:
+    """Cancelled tool calls, with their retries."""
+    for one in reader.arrangement.tool_calls:
         node = one.use.node
         if node.status == "cancelled" and not one.use.retry_of:
             took = f" after {duration(node.latency_ms)}" if node.latency_ms else ""
@@ -128,30 +128,30 @@ def _cancelled(reader: _Reader) -> Iterator[Why]:
             yield Why("retried" if step else "failed", text, node.step, then, step)
 
 
-def _what_failed(trouble: Trouble) -> str:
+def _failure_text(trouble: Trouble) -> str:
     node, error = trouble.node, trouble.error
     kind = error.partition(":")[0]
-    verb = next((said for pattern, said in _VERBS if pattern.search(kind)), "failed")
+    verb = next((phrase for pattern, phrase in _VERBS if pattern.search(kind)), "failed")
     if verb == "timed out" and node.latency_ms:
         verb += f" after {duration(node.latency_ms)}"
     if node.kind == "event" and node.name == "error":
         return f"error: {_short(error, _ERROR)}"
     if trouble.turn is not None:
-        what = " ".join(filter(None, ["the model", f"({node.model or node.name})"]))
+        subject = " ".join(filter(None, ["the model", f"({node.model or node.name})"]))
     else:
-        what = _call(node) if node.kind in ("tool", "embedding") else f"step {node.name}"
-    return f"{what} {verb}" + (f": {_short(error, _ERROR)}" if error != "failed" else "")
+        subject = _call(node) if node.kind in ("tool", "embedding") else f"step {node.name}"
+    return f"{subject} {verb}" + (f": {_short(error, _ERROR)}" if error != "failed" else "")
 
 
 def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
-    """Return how a tool call was tried again, and the step of the last try; nothing if it was not."""
+    """Return the retries of a tool call in words and the step of the last one, "" and 0 if there are none."""
     tries = list(reader.failures.tries_of_use(use))
     if not tries:
         return "", 0
     last = tries[-1]
     turn = reader.arrangement.turn_of(last.node.step)
     where = f"turn {turn.number}" if turn else "a later call"
-    tried = (
+    beginning = (
         f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where},"
     )
     if failed(last):
@@ -161,11 +161,11 @@ def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
         outcome = {"ok": "ok", "running": "still open", "unfinished": "never ended"}.get(
             last.node.status, last.node.status
         )
-    return f"{tried} with {_changed(last.changes)}: {outcome}", last.node.step
+    return f"{beginning} with {_changed(last.changes)}: {outcome}", last.node.step
 
 
 def _then_of_turn(reader: _Reader, turn: Turn) -> tuple[str, int]:
-    """Return how a turn was tried again, and the step of the last try; nothing if it was not."""
+    """Return the retries of a turn in words and the step of the last one, "" and 0 if there are none."""
     tries = list(reader.failures.tries_of_turn(turn))
     if not tries:
         return "", 0
@@ -173,35 +173,35 @@ def _then_of_turn(reader: _Reader, turn: Turn) -> tuple[str, int]:
     other = last.node.name if last.node.name != turn.node.name else ""
     by = f" with {other}" if other else ""
     where = f"turn {last.number}"
-    tried = (
+    beginning = (
         f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where}"
     )
     outcome = f"failed: {_short(last.error, _ERROR)}" if last.error else last.node.status
-    return f"{tried}{by}: {outcome}", last.node.step
+    return f"{beginning}{by}: {outcome}", last.node.step
 
 
 def _changed(changes: Sequence[Change]) -> str:
-    """Return how the arguments of a retry differ."""
+    """Return the changed arguments of a retry, in words."""
     if not changes:
         return "the same arguments"
-    said = []
+    parts = []
     for change in changes[:_CHANGES]:
         path = clean(change.path) or "arguments"
         if change.after is None:
-            said.append(f"no {path} (was {_short(change.before or '', _SAID)})")
+            parts.append(f"no {path} (was {_short(change.before or '', _VALUE)})")
         else:
-            was = f" (was {_short(change.before, _SAID)})" if change.before is not None else " (new)"
-            said.append(f"{path}={_short(change.after, _SAID)}{was}")
-    more = len(changes) - len(said)
-    return ", ".join(said) + (f" and {more} more changes" if more else "")
+            was = f" (was {_short(change.before, _VALUE)})" if change.before is not None else " (new)"
+            parts.append(f"{path}={_short(change.after, _VALUE)}{was}")
+    more = len(changes) - len(parts)
+    return ", ".join(parts) + (f" and {more} more changes" if more else "")
 
 
 def _open(reader: _Reader) -> Iterator[Why]:
-    """Calls that will never end, as their process has; of calls inside each other the innermost."""
+    """Calls that never end because their process is gone; of nested calls only the innermost."""
     for node in reader.telling.order:
         if node.status == "unfinished" and not any(child.status == "unfinished" for child in node.children):
-            what = _call(node) if node.kind in ("tool", "embedding") else f"{node.kind} {node.name}"
-            text = f"{reader.place(node.step)}{what} never ended: its process is gone"
+            subject = _call(node) if node.kind in ("tool", "embedding") else f"{node.kind} {node.name}"
+            text = f"{reader.place(node.step)}{subject} never ended: its process is gone"
             yield Why("open", text, node.step, bad=True)
 
 
@@ -222,7 +222,7 @@ def _loops(reader: _Reader) -> Iterator[Why]:
 
 
 def _unanswered(reader: _Reader) -> Iterator[Why]:
-    """Tool calls that a model asked for and nobody made."""
+    """Tool calls that a model requested and the agent never made."""
     answered = reader.telling.answered
     running = reader.story.ended_reason == "running"
     for turn in reader.arrangement.turns:
@@ -255,21 +255,21 @@ def _cuts(reader: _Reader) -> Iterator[Why]:
 
 
 def _prompts(reader: _Reader) -> Iterator[Why]:
-    """Turns that changed what was sent before, with what that did to the cache."""
+    """Turns that changed the earlier prompt, with the effect on the cache."""
     turns = reader.arrangement.turns
     for turn in turns:
         if not turn.changes:
             continue
-        said = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
+        summaries = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
         if not turn.lost and all(change.part == "tools" for change in turn.changes):
             continue  # an agent that offers other tools in another phase, at no cost
         fell = [percent(one.cached or 0) for one in (turns[turn.continues - 1], turn)]
         then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if turn.lost else ""
-        yield Why("prompt", f"turn {turn.number} changed the prompt: {said}", turn.node.step, then)
+        yield Why("prompt", f"turn {turn.number} changed the prompt: {summaries}", turn.node.step, then)
 
 
 def _jumps(reader: _Reader) -> Iterator[Why]:
-    """Turns whose prompt is much longer than that of the turn they go on from."""
+    """Turns whose prompt is much longer than that of the turn they continue."""
     for turn in reader.arrangement.turns:
         tokens = turn.node.tokens
         if turn.grown is None or tokens is None or turn.grown < _JUMP_TOKENS:
@@ -300,12 +300,12 @@ def _longest(reader: _Reader) -> Iterator[Why]:
     took = longest.latency_ms if longest is not None else None
     if longest is None or took is None or took < _LONG_MS or took < _LONG * total:
         return
-    what = _call(longest) if longest.kind != "llm" else f"the model ({longest.model or longest.name})"
+    subject = _call(longest) if longest.kind != "llm" else f"the model ({longest.model or longest.name})"
     share = f" of {duration(total)}" if total >= took else ""
-    yield Why("longest", f"{reader.place(longest.step)}{what} took {duration(took)}{share}", longest.step)
+    yield Why("longest", f"{reader.place(longest.step)}{subject} took {duration(took)}{share}", longest.step)
 
 
-#: In the order of their importance.
+#: The rules, the most important first.
 _RULES: Final[tuple[Callable[[_Reader], Iterator[Why]], ...]] = (
     _failures,
     _open,

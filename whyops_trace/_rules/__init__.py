@@ -1,1 +1,1 @@
-"""The rules of :mod:`whyops_trace.analysis`, one module for each thing they look at."""
+"""The rules of :mod:`whyops_trace.analysis`, one module for each subject."""

@@ -1,4 +1,4 @@
-"""Which turns of a trace go on with which: the conversations in it."""
+"""The conversations in a trace: each turn linked to the turn that it continues."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final, Literal, NamedTuple
 from whyops_trace._reading.excerpt import get, value
 from whyops_trace._rules.exchanges import Turn
 
-#: Conversations of one model that are open at the same time and looked at.
+#: Largest number of open conversations of one model that a new turn is compared with.
 OPEN: Final = 8
-#: What the library writes where it cut something out of a record that was too large.
+#: Beginning of the mark that the library leaves where it cut a record that was too large.
 _CUT: Final = "[cut "
-#: A part of a prompt; "unknown" where too much of it was cut out of the record, "" for nothing.
+#: A part of a prompt; "unknown" if too much was cut out of the record, "" for no part.
 Change = Literal["", "tools", "system", "messages", "unknown"]
 #: The parts of a prompt that stand beside the messages.
 _PARTS: Final[tuple[tuple[Change, str], ...]] = (("tools", "tools"), ("system", "systemPrompt"))
@@ -21,12 +21,12 @@ _PARTS: Final[tuple[tuple[Change, str], ...]] = (("tools", "tools"), ("system", 
 
 class Step(NamedTuple):
     """
-    A turn that goes on with another.
+    A turn that continues another.
 
     Attributes:
-        before: The other.
-        turn: The turn.
-        changed: What it changed of what the other had sent.
+        before: The turn that is continued.
+        turn: The turn that continues it.
+        changed: The part of the earlier prompt that it changed.
         message: The number of the first message that was changed, from 1; 0 if none was.
     """
 
@@ -40,21 +40,21 @@ class Conversations:
     """
     The conversations in a trace.
 
-    A turn goes on with an earlier one of the same function and model if the last message of that one stands where it
-    stood; with the latest of them, and rather with one that it did not change. One that changes it has to add to it as
-    well, and to keep half of its messages. Where no messages were recorded, turns of one function, model and enclosing
-    call are taken for one conversation.
+    A turn continues an earlier turn of the same function and model if the last message of that turn is in the same
+    place. An unchanged prompt is preferred, then the latest turn. A turn that changes the earlier messages must also
+    add some, and keep at least half. If no messages were recorded, the turns of one function, model and enclosing call
+    are one conversation.
 
     Attributes:
-        all: The turns of each.
-        steps: How each of them went on.
+        all: The turns of each conversation.
+        steps: The links from each turn to the one it continues.
     """
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self.all: list[list[Turn]] = []
         self.steps: list[Step] = []
         self._open: dict[tuple[str, str], list[list[Turn]]] = defaultdict(list)
-        self._untold: dict[tuple[str, str, int], list[Turn]] = {}
+        self._without_messages: dict[tuple[str, str, int], list[Turn]] = {}
         for turn in turns:
             if turn.response is not None and not turn.wraps:
                 self._add(turn)
@@ -63,18 +63,18 @@ class Conversations:
         key = turn.function, turn.model
         if not turn.messages:
             place = (*key, turn.first.within)
-            if place not in self._untold:
-                self._untold[place] = []
-                self.all.append(self._untold[place])
-            self._untold[place].append(turn)
+            if place not in self._without_messages:
+                self._without_messages[place] = []
+                self.all.append(self._without_messages[place])
+            self._without_messages[place].append(turn)
             return
         steps = ((talk, step) for talk in reversed(self._open[key]) if (step := _step(talk[-1], turn)))
-        found = min(steps, key=lambda item: bool(item[1].changed), default=None)
-        if found is None:
+        latest = min(steps, key=lambda item: bool(item[1].changed), default=None)
+        if latest is None:
             talk = [turn]
             self.all.append(talk)
         else:
-            talk, step = found
+            talk, step = latest
             talk.append(turn)
             self.steps.append(step)
             self._open[key].remove(talk)
@@ -82,9 +82,9 @@ class Conversations:
 
 
 def _step(before: Turn, turn: Turn) -> Step | None:
-    """Return how a turn goes on with another, None if it does not."""
+    """Return the link from a turn to the one it continues, None if it does not continue it."""
     old, new = before.messages, turn.messages
-    # The last one tells most conversations apart, and takes no time.
+    # The last message tells most conversations apart, and is fast to compare.
     if len(new) < len(old) or new[len(old) - 1] != old[-1]:
         return None
     parts: list[Change] = [
@@ -93,7 +93,7 @@ def _step(before: Turn, turn: Turn) -> Step | None:
     if new[: len(old)] == old and not parts:
         return Step(before, turn)
     differing = [number for number, was in enumerate(old) if was != new[number]]
-    # Two agents may be asked the same; and where most of it differs, it is a message that they have in common.
+    # Two agents may get the same question. If most messages differ, the prompts only share a message.
     if len(new) == len(old) or 2 * len(differing) > len(old):
         return None
     if any(_CUT in value(messages[number]) for number in differing for messages in (old, new)):

@@ -14,13 +14,13 @@ from whyops_trace._rules.finding import Finding
 from whyops_trace._rules.views import View
 from whyops_trace._shapes import dict_of
 
-#: Reports of one turn come one after the other; a model that says the same later was asked again.
+#: Milliseconds between two reports of one turn. The same answer later is the answer to another request.
 WITHIN_MS: Final = 60_000
 #: Characters that the WhyOps proxy signs answers with.
 _SIGNATURE: Final = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff"))
 
 
-def doubled(events: Sequence[View], found: Exchanges) -> Iterator[Finding]:
+def doubled(events: Sequence[View], exchanges: Exchanges) -> Iterator[Finding]:
     """
     Yield turns that were reported twice without either saying that it wraps the other.
 
@@ -32,18 +32,18 @@ def doubled(events: Sequence[View], found: Exchanges) -> Iterator[Finding]:
     """
     places = _Places(events)
     latest: dict[str, Turn] = {}
-    for turn in sorted((turn for turn in found.turns if turn.response is not None), key=places.of_answer):
-        said = _said(turn)
-        before = latest.pop(said, None)
-        if turn.wraps or not said:  # the turn before was told of again, and that is known
+    for turn in sorted((turn for turn in exchanges.turns if turn.response is not None), key=places.of_answer):
+        answer = _answer_key(turn)
+        before = latest.pop(answer, None)
+        if turn.wraps or not answer:  # the turn itself says that it repeats the one before
             continue
-        latest[said] = turn
+        latest[answer] = turn
         if before is not None and _is_double(before, turn, places):
             yield _doubled(before, turn)
 
 
 class _Places:
-    """Where the events of a trace stand: in which order, and inside of what."""
+    """The places of events in a trace: their order, and the calls that enclose them."""
 
     def __init__(self, events: Sequence[View]) -> None:
         self._positions = {id(event): position for position, event in enumerate(events)}
@@ -57,7 +57,7 @@ class _Places:
         return self._positions[id(turn.response)]
 
     def is_inside(self, inner: Turn, outer: Turn) -> bool:
-        """Tell whether a turn was made inside another."""
+        """Return True if a turn was made inside another."""
         around, step = (outer.request.step if outer.request else 0), inner.first.step
         while 0 < around < step and (within := self._within.get(step, 0)) < step:
             if within == around:
@@ -66,12 +66,12 @@ class _Places:
         return False
 
     def asked_between(self, first: Turn, second: Turn) -> int:
-        """Return how many requests of models stand between two answers, without that of the second."""
+        """Return the number of model requests between two answers, without the request of the second."""
         start, end = (bisect(self._requests, self.of_answer(turn)) for turn in (first, second))
         return end - start - self.is_asked_after(first, second)
 
     def is_asked_after(self, first: Turn, second: Turn) -> bool:
-        """Tell whether the second turn's request stands behind the first one's answer."""
+        """Return True if the second turn's request comes after the first one's answer."""
         return second.request is not None and self._positions[id(second.request)] > self.of_answer(first)
 
 
@@ -86,31 +86,31 @@ def _is_double(first: Turn, second: Turn, places: _Places) -> bool:
         return False
     if places.is_asked_after(first, second) and _question(first) != _question(second):
         return False
-    # Several answers to one question may well say the same, and be reported by hand one after the other.
+    # Several answers to one question may well be the same, and be reported by hand one after the other.
     return by_hand == 1 or _is_signed(first) != _is_signed(second)
 
 
 def _question(turn: Turn) -> str:
-    """Return the last message of what a turn was asked."""
+    """Return the text of the last message to a turn's model."""
     return message_text(get(turn.messages[-1], "content")) if turn.messages else ""
 
 
 def _is_signed(turn: Turn) -> bool:
-    """Tell whether the WhyOps proxy had an answer in its hands."""
-    said = turn.text
-    return said.translate(_SIGNATURE) != said or any(
+    """Return True if an answer came through the WhyOps proxy."""
+    text = turn.text
+    return text.translate(_SIGNATURE) != text or any(
         TRACE_ID_ARGUMENT in str(call.get("function")) for call in turn.calls
     )
 
 
 def _doubled(first: Turn, second: Turn) -> Finding:
-    extra, kept = (first, second) if not first.function and second.function else (second, first)
-    how = "by hand " if not extra.function else ""
+    extra, original = (first, second) if not first.function and second.function else (second, first)
+    source = "by hand " if not extra.function else ""
     return Finding(
         "DOUBLED_TURN",
         "medium",
-        f"A turn of {extra.name} is there twice: it was reported {how}again.",
-        [extra.step, kept.step],
+        f"A turn of {extra.name} is there twice: it was reported {source}again.",
+        [extra.step, original.step],
         "Turns, tokens and costs count it twice, and it looks as if the model had been asked twice.",
         "Report each turn once: leave out llm_response where a traced client, the WhyOps proxy or @traced_llm reports "
         "it already.",
@@ -118,8 +118,8 @@ def _doubled(first: Turn, second: Turn) -> Finding:
     )
 
 
-def _said(turn: Turn) -> str:
-    """Return model, text and tool calls of an answer, so that those of one turn are equal; "" if it says nothing."""
+def _answer_key(turn: Turn) -> str:
+    """Return a text of model, answer and tool calls that is equal for one turn; "" for an empty answer."""
     text = " ".join(turn.text.translate(_SIGNATURE).split())
     calls = [_call(dict_of(call.get("function")) or call) for call in turn.calls]
     model = turn.model.rpartition("/")[2].lower()

@@ -1,4 +1,4 @@
-"""What a rule says: :class:`Finding`."""
+"""The result of a rule: :class:`Finding`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from whyops_trace._reading.excerpt import clean, excerpt
 
 Severity = Literal["low", "medium", "high", "critical"]
 
-#: From the least to the most.
+#: Severities, the least first.
 SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 
-#: Characters of a name or message that a title has room for.
-_NAMED: Final = 80
+#: Largest number of characters of a name or message in a title.
+_NAME_LENGTH: Final = 80
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -22,13 +22,13 @@ class Finding(msgspec.Struct, frozen=True):
     Something that is wrong with a trace, or worth knowing; its texts are single lines, safe to print.
 
     Attributes:
-        code: Which rule found it.
-        severity: How much it matters.
-        title: What it is.
-        steps: Where: the numbers of the events, the first of them is the place to show it. Empty for a whole trace.
-        why: Why it matters.
-        advice: What to do.
-        evidence: Names, counts and numbers that the rule went by.
+        code: Name of the rule that found it.
+        severity: Weight of the problem.
+        title: The problem in a sentence.
+        steps: Step numbers of its events; the first is the one to show. Empty if it concerns the whole trace.
+        why: The reason that it matters.
+        advice: The remedy.
+        evidence: Names, counts and numbers that the finding is based on.
     """
 
     code: str
@@ -46,6 +46,6 @@ def rank(severity: Severity) -> int:
 
 
 def named(text: object, otherwise: str = "") -> str:
-    """Return the beginning of a name or message of a trace as one safe line; *otherwise* if it is no text."""
-    shown = clean(excerpt(text, _NAMED)) if isinstance(text, str) else ""
-    return shown or otherwise
+    """Return the first 80 characters of a name or message as one safe line; *otherwise* if it is no text or empty."""
+    line = clean(excerpt(text, _NAME_LENGTH)) if isinstance(text, str) else ""
+    return line or otherwise

@@ -1,4 +1,4 @@
-"""Credentials that stand in a trace for everybody to read."""
+"""Credentials that are readable in a trace."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from whyops_trace._rules.views import View
 from whyops_trace._values.processor import Redactor
 from whyops_trace._values.secrets import redacted
 
-#: The keys and numbers that lead to a value.
+#: Path of a value: keys of objects and indexes of lists.
 _Path: TypeAlias = tuple[str | int, ...]
-#: What was found, where, and how much it matters: a name proves less than a form.
+#: Kind, path and severity of a credential. A name proves less than a form.
 _Place: TypeAlias = tuple[str, str, Severity]
 
-#: Characters of the shortest value that is taken for a secret because of its name; shorter ones are flags and types.
+#: Fewest characters of a value that its name alone makes a secret. Shorter values are flags and types.
 SHORTEST: Final = 6
 
-#: What credentials of known forms begin with, and what they are; longer beginnings first.
+#: Beginnings of known credentials with the kind of each, the longer beginnings first.
 _KINDS: Final = (
     ("sk-ant-", "a key of Anthropic's"),
     ("sk-", "a key as OpenAI's and others are"),
@@ -45,9 +45,9 @@ _KINDS: Final = (
     ("eyJ", "a JSON Web Token"),
     ("-----BEGIN", "a private key"),
 )
-#: Keys with a text under them in compact JSON.
+#: Keys with a text value in compact JSON.
 _NAMED: Final = re.compile(rb'"([^"\\]{1,128})":"(?!\[redacted\]")[^"]')
-#: Values that stand for a secret and are none.
+#: Placeholders for a secret.
 _PLACEHOLDER: Final = re.compile(
     r"[*x\u2022.]+|[\[<{(].*[\])}>]|\$\{?\w+\}?|env:\w+|string|secret|password", re.IGNORECASE
 )
@@ -55,12 +55,12 @@ _PLACEHOLDER: Final = re.compile(
 
 def secrets(events: Sequence[View]) -> Iterator[Finding]:
     """
-    Yield credentials that were not redacted, each kind at each place once, with the steps of all records it is in.
+    Yield credentials that were not redacted: one finding for each kind and place, with the steps of all its records.
 
-    A credential is what :mod:`whyops_trace._values.secrets` knows by its form. In records of other programs it is also
-    a text under the name of a secret, as this library records none unless it is told to. The value is never shown.
+    A credential is a text whose form :mod:`whyops_trace._values.secrets` knows. In records of other programs it is also
+    any text under the name of a secret. This library records none of those unless told to. The value is never shown.
     """
-    seen: dict[tuple[str, str, Severity], list[int]] = defaultdict(list)
+    steps_by_place: dict[tuple[str, str, Severity], list[int]] = defaultdict(list)
     hides = Redactor().hides
     for event in events:
         payload = {"metadata": event.metadata, "content": event.content}
@@ -71,8 +71,8 @@ def secrets(events: Sequence[View]) -> Iterator[Finding]:
         ):
             places |= set(_by_name(payload, hides))
         for place in sorted(places):
-            seen[place].append(event.step)
-    for (kind, where, severity), steps in seen.items():
+            steps_by_place[place].append(event.step)
+    for (kind, where, severity), steps in steps_by_place.items():
         yield Finding(
             "SECRET_IN_PAYLOAD",
             severity,
@@ -89,18 +89,18 @@ def _encoded(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
     except (OverflowError, RecursionError, TypeError, UnicodeEncodeError):
-        # What JSON can hold and msgspec does not write: huge integers, lone surrogates.
+        # JSON can hold huge integers and lone surrogates, which msgspec does not write.
         with contextlib.suppress(RecursionError, TypeError, ValueError):
             return json.dumps(value, separators=(",", ":")).encode()
         return b"null"
 
 
 def _by_form(text: bytes) -> Iterator[_Place]:
-    """Yield what has the form of a credential: where the text differs from what redaction makes of it."""
-    shown = redacted(text)
-    if shown == text:
+    """Yield the places of texts with the form of a credential: those that redaction changes."""
+    after_redaction = redacted(text)
+    if after_redaction == text:
         return
-    for path, before, after in _texts(json.loads(text), json.loads(shown)):
+    for path, before, after in _texts(json.loads(text), json.loads(after_redaction)):
         if before != after:
             start = sum(
                 1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
@@ -109,15 +109,15 @@ def _by_form(text: bytes) -> Iterator[_Place]:
 
 
 def _kind(before: str, secret: str) -> str:
-    """Return what a credential is, by what it begins with and what stands before it."""
+    """Return the kind of a credential, from its beginning and the text before it."""
     if before.endswith(":") and "://" in before:
         return "a password in a URL"
-    known = (kind for beginning, kind in _KINDS if secret.startswith(beginning))
-    return next(known, "a credential")
+    matches = (kind for beginning, kind in _KINDS if secret.startswith(beginning))
+    return next(matches, "a credential")
 
 
 def _by_name(payload: Mapping[str, Any], hides: Callable[[str], bool]) -> Iterator[_Place]:
-    """Yield texts that stand under the name of a secret."""
+    """Yield the places of texts under the name of a secret."""
     for path, text, _ in _texts(payload, payload):
         name = path[-1]
         if (
@@ -130,23 +130,23 @@ def _by_name(payload: Mapping[str, Any], hides: Callable[[str], bool]) -> Iterat
 
 
 def _texts(one: Any, other: Any) -> Iterator[tuple[_Path, str, str]]:
-    """Yield each text, and each key, with its counterpart in a value of the same shape, and the path to it."""
-    waiting: list[tuple[_Path, Any, Any]] = [((), one, other)]
-    while waiting:
-        path, one, other = waiting.pop()
+    """Yield each text and each key of a value with its path and its counterpart in a value of the same shape."""
+    pending: list[tuple[_Path, Any, Any]] = [((), one, other)]
+    while pending:
+        path, one, other = pending.pop()
         if isinstance(one, str) and isinstance(other, str):
             yield path, one, other
         elif isinstance(one, list) and isinstance(other, list):
             pairs = zip(one, other, strict=False)
-            waiting += [((*path, number), mine, theirs) for number, (mine, theirs) in enumerate(pairs)]
+            pending += [((*path, number), mine, theirs) for number, (mine, theirs) in enumerate(pairs)]
         elif isinstance(one, dict) and isinstance(other, dict):
-            for (key, mine), (shown, theirs) in zip(one.items(), other.items(), strict=False):
-                if key != shown:
-                    yield (*path, "a key"), key, shown
-                waiting.append(((*path, shown), mine, theirs))
+            for (key, mine), (other_key, theirs) in zip(one.items(), other.items(), strict=False):
+                if key != other_key:
+                    yield (*path, "a key"), key, other_key
+                pending.append(((*path, other_key), mine, theirs))
 
 
 def _where(path: _Path) -> str:
-    """Return a path as one reads it: ``content.messages[3].content``."""
+    """Return a path in readable form, such as ``content.messages[3].content``."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{named(step)}" for step in path)
     return "".join(steps).removeprefix(".")

@@ -1,4 +1,4 @@
-"""Long prompts that were sent again and did not come from the provider's cache."""
+"""Long prompts that were sent again and not read from the provider's cache."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from whyops_trace._rules.conversations import Change, Conversations, Step
 from whyops_trace._rules.exchanges import Exchanges, Turn
 from whyops_trace._rules.finding import Finding
 
-#: Tokens of the shortest prompt that OpenAI caches, and Anthropic with most of its models.
+#: Fewest tokens of a prompt that OpenAI caches, and Anthropic too for most of its models.
 SHORTEST_CACHED: Final = 1_024
-#: Milliseconds that a cache is kept for sure after it was used: Anthropic says five minutes, OpenAI five to ten.
+#: Milliseconds that a cache surely lives after its last use: Anthropic says five minutes, OpenAI five to ten.
 KEPT_MS: Final = 300_000
-#: Providers whose models are known to have a cache; of others it is known once a turn has read from it.
+#: Providers known to have a cache. Any other model has one if a turn of it read from or wrote to a cache.
 CACHING: Final = frozenset({"openai", "anthropic"})
 
 _CHANGED: Final[dict[Change, str]] = {
@@ -34,33 +34,33 @@ _ADVICE: Final[dict[Change, str]] = {
 }
 
 
-def missed_caches(found: Exchanges, conversations: Conversations) -> Iterator[Finding]:
+def missed_caches(exchanges: Exchanges, conversations: Conversations) -> Iterator[Finding]:
     """
-    Yield conversations in which turns paid in full for a prompt that had been sent before.
+    Yield conversations in which turns paid the full price for a prompt that had been sent before.
 
-    A turn is counted if it goes on with one whose prompt had 1,024 tokens or more and that was answered at most five
-    minutes before, if it read nothing from the cache, and if its model is known to have one.
+    A turn counts if its model is known to have a cache and it read nothing from it, although it continues a turn that
+    sent 1,024 tokens or more and was answered at most five minutes before.
     """
-    cached = {turn.model for turn in found.turns if turn.tokens.cache_read or turn.tokens.cache_creation}
-    missed: dict[tuple[str, str, Change], list[Step]] = defaultdict(list)
+    cached = {turn.model for turn in exchanges.turns if turn.tokens.cache_read or turn.tokens.cache_creation}
+    misses: dict[tuple[str, str, Change], list[Step]] = defaultdict(list)
     for step in conversations.steps:
         turn = step.turn
-        knows = turn.model in cached or turn.provider in CACHING
-        if knows and step.changed != "unknown" and _is_missed(step.before, turn):
-            missed[turn.function, turn.model, step.changed].append(step)
-    for (_, model, changed), steps in missed.items():
-        yield _missed(steps, changed, is_proven=model in cached)
+        has_cache = turn.model in cached or turn.provider in CACHING
+        if has_cache and step.changed != "unknown" and _is_missed(step.before, turn):
+            misses[turn.function, turn.model, step.changed].append(step)
+    for (_, model, changed), steps in misses.items():
+        yield _finding(steps, changed, is_proven=model in cached)
 
 
 def _is_missed(before: Turn, turn: Turn) -> bool:
     if before.tokens.sent < SHORTEST_CACHED or not turn.tokens.prompt or turn.tokens.cache_read:
         return False
-    answered = before.response.moment if before.response is not None else None
-    asked = turn.request.moment if turn.request is not None else None
-    return answered is not None and asked is not None and 0 <= asked - answered <= KEPT_MS
+    answered_at = before.response.moment if before.response is not None else None
+    asked_at = turn.request.moment if turn.request is not None else None
+    return answered_at is not None and asked_at is not None and 0 <= asked_at - answered_at <= KEPT_MS
 
 
-def _missed(steps: list[Step], changed: Change, *, is_proven: bool) -> Finding:
+def _finding(steps: list[Step], changed: Change, *, is_proven: bool) -> Finding:
     turn, tokens = steps[0].turn, sum(step.before.tokens.sent for step in steps)
     message = f" (message {steps[0].message})" if changed == "messages" else ""
     return Finding(

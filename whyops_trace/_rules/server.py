@@ -1,7 +1,7 @@
 """
 The thirteen rules of a WhyOps server's static analysis: the same findings, codes and severities, in the same order.
 
-They look at spans, steps and types only, as the server does, whatever else a record tells.
+Like the server, they look only at spans, steps and types of events.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from whyops_trace._rules.views import View
 from whyops_trace._shapes import list_of, parsed
 
 TOOL_CALLS: Final = ("tool_call_request", "tool_call_response")
-#: So many errors in a row are a streak.
+#: Fewest errors in a row that are a streak.
 STREAK: Final = 3
-#: Fewer values have no outliers.
+#: Fewest values that can have outliers.
 OUTLIER_VALUES: Final = 10
-#: A value above so many times the 95th percentile is an outlier.
+#: Multiple of the 95th percentile above which a value is an outlier.
 OUTLIER_FACTOR: Final = 1.5
 
 
 class Rule(NamedTuple):
     """
-    What a server says of each finding of a rule.
+    A server's data for each finding of a rule.
 
     Attributes:
-        severity: How much it matters.
-        dimension: What kind of finding it is, in the server's words.
-        confidence: How sure it is, 0 to 1.
-        why: Why it matters.
-        advice: What to do.
+        severity: Weight of the problem.
+        dimension: Kind of the finding, in the server's words.
+        confidence: Confidence of the finding, 0 to 1.
+        why: The reason that it matters.
+        advice: The remedy.
     """
 
     severity: Severity
@@ -149,14 +149,14 @@ SERVER_RULES: Final[dict[str, Rule]] = {
 
 def server_findings(events: Sequence[View], *, deep: bool = False) -> Iterator[Finding]:
     """
-    Yield what a server's static analysis finds.
+    Yield the findings of a server's static analysis.
 
     Args:
-        events: The events of a trace by time and step, without local records.
-        deep: Whether to weigh slow steps as the server's mode ``deep`` does.
+        events: The events of a trace, sorted by time and step, without local records.
+        deep: True to give slow steps the severity of the server's mode ``deep``.
     """
     if not events:
-        yield _found("TRACE_HAS_NO_EVENTS", "The trace has no events.", [], {})
+        yield _finding("TRACE_HAS_NO_EVENTS", "The trace has no events.", [], {})
         return
     yield from _steps(events)
     yield from _spans(events)
@@ -167,7 +167,7 @@ def server_findings(events: Sequence[View], *, deep: bool = False) -> Iterator[F
     yield from _long(events)
 
 
-def _found(
+def _finding(
     code: str, title: str, steps: list[int], evidence: dict[str, Any], severity: Severity | None = None
 ) -> Finding:
     rule = SERVER_RULES[code]
@@ -178,7 +178,7 @@ def _steps(events: Sequence[View]) -> Iterator[Finding]:
     numbered = [event for event in events if event.step]
     for before, event in itertools.pairwise(numbered):
         if event.step < before.step:
-            yield _found(
+            yield _finding(
                 "STEP_ORDER_DECREASED",
                 f"Step {event.step} comes after step {before.step} in time.",
                 [event.step, before.step],
@@ -187,7 +187,7 @@ def _steps(events: Sequence[View]) -> Iterator[Finding]:
     counts = Counter(event.step for event in numbered)
     for step, count in counts.items():
         if count > 1:
-            yield _found(
+            yield _finding(
                 "DUPLICATE_STEP_ID",
                 f"Step {step} is there {count:,} times.",
                 [step],
@@ -195,7 +195,7 @@ def _steps(events: Sequence[View]) -> Iterator[Finding]:
             )
     for event in events:
         if event.parent and event.parent not in counts:
-            yield _found(
+            yield _finding(
                 "MISSING_PARENT_STEP",
                 f"Step {event.step} follows from step {event.parent}, which is not there.",
                 [event.step],
@@ -204,19 +204,19 @@ def _steps(events: Sequence[View]) -> Iterator[Finding]:
 
 
 def _spans(events: Sequence[View]) -> Iterator[Finding]:
-    """Compare spans: a request and a response that share one are a pair, however many there are."""
-    asked, answered = ({e.span: e for e in events if e.kind == kind and e.span} for kind in TOOL_CALLS)
-    for span, event in asked.items():
-        if span not in answered:
+    """Yield requests and responses without a partner of the same span. One partner is enough for all of a span."""
+    requests, responses = ({e.span: e for e in events if e.kind == kind and e.span} for kind in TOOL_CALLS)
+    for span, event in requests.items():
+        if span not in responses:
             yield unanswered(event)
-    for span, event in answered.items():
-        if span not in asked:
+    for span, event in responses.items():
+        if span not in requests:
             yield orphan(event)
 
 
 def unanswered(request: View) -> Finding:
-    """Return the finding that a request has no response."""
-    return _found(
+    """Return the finding for a request without a response."""
+    return _finding(
         "MISSING_TOOL_CALL_RESPONSE",
         f"The call of {tool_of(request)} has no response.",
         [request.step],
@@ -225,8 +225,8 @@ def unanswered(request: View) -> Finding:
 
 
 def orphan(response: View) -> Finding:
-    """Return the finding that a response has no request."""
-    return _found(
+    """Return the finding for a response without a request."""
+    return _finding(
         "ORPHAN_TOOL_CALL_RESPONSE",
         f"A response of {tool_of(response)} has no request.",
         [response.step],
@@ -240,20 +240,20 @@ def tool_of(event: View) -> str:
 
 
 def _contents(events: Sequence[View]) -> Iterator[Finding]:
-    followed = max((e.step for e in events if e.kind in (*TOOL_CALLS, "tool_result")), default=0)
+    last_tool_step = max((e.step for e in events if e.kind in (*TOOL_CALLS, "tool_result")), default=0)
     for event in events:
         if event.kind == "llm_response":
             missing = [name for name in ("model", "provider") if not _is_true(event.metadata.get(name))]
             if missing:
-                yield _found(
+                yield _finding(
                     "LLM_RESPONSE_METADATA_INCOMPLETE",
                     f"The answer does not tell its {' and '.join(missing)}.",
                     [event.step],
                     {"missing": missing},
                 )
             calls = calls_of(event)
-            if calls and followed <= event.step:
-                yield _found(
+            if calls and last_tool_step <= event.step:
+                yield _finding(
                     "TOOL_CALL_WITHOUT_FOLLOWUP_EVENTS",
                     f"The model asked for {counted(len(calls), 'tool call')}, and no event of a tool "
                     "follows.",
@@ -261,7 +261,7 @@ def _contents(events: Sequence[View]) -> Iterator[Finding]:
                     {"toolCallCount": len(calls)},
                 )
         elif event.kind in TOOL_CALLS and not _is_true(event.metadata.get("tool")):
-            yield _found(
+            yield _finding(
                 "MISSING_METADATA_TOOL",
                 f"The {event.kind} does not name its tool.",
                 [event.step],
@@ -270,7 +270,7 @@ def _contents(events: Sequence[View]) -> Iterator[Finding]:
 
 
 def _loops(events: Sequence[View]) -> Iterator[Finding]:
-    """Count how often a tool is asked for the same thing; what happens in between does not matter."""
+    """Yield repeated identical tool calls. Events of other types in between do not matter."""
     repeated, last = 1, None
     for event in events:
         if event.kind == "tool_call_request":
@@ -282,9 +282,9 @@ def _loops(events: Sequence[View]) -> Iterator[Finding]:
 
 
 def loop(requests: Sequence[View], repeated: int, severity: Severity | None = None) -> Finding:
-    """Return the finding that requests repeat the same call, which was made so often by then."""
+    """Return the finding for requests that repeat a call, made *repeated* times up to the last of them."""
     tool = tool_of(requests[0])
-    return _found(
+    return _finding(
         "IDENTICAL_TOOL_CALL_LOOP",
         f"{tool} was called {repeated:,} times in a row with the same arguments.",
         [request.step for request in requests],
@@ -297,7 +297,7 @@ def _errors(events: Sequence[View]) -> Iterator[Finding]:
     streaks = [list(run) for failed, run in itertools.groupby(events, lambda e: e.kind == "error") if failed]
     longest = max(streaks, key=len, default=[])
     if len(longest) >= STREAK:
-        yield _found(
+        yield _finding(
             "CONSECUTIVE_ERROR_STREAK",
             f"{len(longest):,} errors stand in a row.",
             [event.step for event in longest],
@@ -307,7 +307,7 @@ def _errors(events: Sequence[View]) -> Iterator[Finding]:
 
 def _slow(events: Sequence[View], severity: Severity) -> Iterator[Finding]:
     for event, value, most in _outliers(events, _latency):
-        yield _found(
+        yield _finding(
             "LATENCY_OUTLIER",
             f"This step took {value:,.0f} ms; most take less than {most:,.0f}.",
             [event.step],
@@ -318,7 +318,7 @@ def _slow(events: Sequence[View], severity: Severity) -> Iterator[Finding]:
 
 def _long(events: Sequence[View]) -> Iterator[Finding]:
     for event, value, most in _outliers(events, _tokens):
-        yield _found(
+        yield _finding(
             "TOKEN_OUTLIER",
             f"This step took {value:,.0f} tokens; most take less than {most:,.0f}.",
             [event.step],
@@ -329,7 +329,7 @@ def _long(events: Sequence[View]) -> Iterator[Finding]:
 def _outliers(
     events: Sequence[View], measure: Callable[[View], float | None]
 ) -> Iterator[tuple[View, float, float]]:
-    """Yield the events whose value is far above the 95th percentile, by nearest rank: with value and limit."""
+    """Yield the events whose value is far above the 95th percentile (nearest rank), with the value and the limit."""
     measured = [(event, value) for event in events if (value := measure(event)) is not None]
     if len(measured) < OUTLIER_VALUES:
         return
@@ -353,10 +353,10 @@ def _parts(event: View) -> tuple[object, object]:
 
 
 def _first(values: Iterator[Any]) -> float | None:
-    """Return the first number that is finite, of a text what its digits say."""
+    """Return the first finite number; a text counts as the number that its digits make."""
     for value in values:
         if isinstance(value, str):
-            value = re.sub(r"[^0-9.\-]", "", value)  # noqa: PLW2901 - what counts of it
+            value = re.sub(r"[^0-9.\-]", "", value)  # noqa: PLW2901 - the part that counts
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         with contextlib.suppress(ValueError, OverflowError):
@@ -373,7 +373,7 @@ def calls_of(event: View) -> list[Any]:
 
 
 def signature(request: View) -> str | None:
-    """Return a tool call so that equal ones are equal, whatever the order of keys; None if it is not a single one."""
+    """Return a text that is equal for equal tool calls, in any order of keys; None unless there is exactly one call."""
     calls = calls_of(request)
     if len(calls) != 1:
         return None
@@ -391,5 +391,5 @@ def signature(request: View) -> str | None:
 
 
 def _is_true(value: object) -> bool:
-    """Tell whether a value counts as true on the server, where empty lists and objects do."""
+    """Return True if a value counts as true on the server, where empty lists and objects do."""
     return isinstance(value, (list, dict)) or bool(value and value == value)  # noqa: PLR0124 - NaN is not itself

@@ -1,4 +1,4 @@
-"""What goes wrong with tools: spans that do not pair, loops, failures that come back, results nobody was given."""
+"""Problems of tools: spans that do not pair, loops, repeated failures, results that no model was given."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.server import loop, orphan, signature, unanswered
 from whyops_trace._shapes import dicts_of, text_of
 
-#: The same failure so often is no accident: two may be a hiccup and its retry.
+#: Fewest equal failures that are no accident: two may be a hiccup and its retry.
 REPEATED: Final = 3
-#: Turns that are searched for the text of a result. A loop feeds results back at once; searching all that follows
-#: would take quadratic time.
+#: Number of turns that are searched for the text of a result. A loop feeds results back at once, and searching all
+#: later turns would take quadratic time.
 LOOKED_AHEAD: Final = 5
-#: Characters that a text or number in a result needs to be recognised in a prompt.
+#: Fewest characters by which a text or number of a result is recognised in a prompt.
 TELLING: Final = 3
-#: Texts and numbers of a result that are looked for.
+#: Largest number of texts and numbers of a result that are searched for.
 LOOKED_FOR: Final = 20
-#: Characters of each that are.
+#: Largest number of characters of each.
 LONGEST: Final = 60
 
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]+")
 
 
-def pairs(found: Exchanges, ended: Callable[[str], bool]) -> Iterator[Finding]:
+def pairs(exchanges: Exchanges, is_gone: Callable[[str], bool]) -> Iterator[Finding]:
     """
-    Yield what is wrong with requests and responses, told apart by parents and tools as well as by spans.
+    Yield the problems of requests and responses, paired by parents and tools as well as by spans.
 
-    A call that a running process has open is not one without a response.
+    A call still open in a running process does not count as one without a response.
     """
-    for call in found.tools:
+    for call in exchanges.tools:
         if call.pairing in ("parent", "tool") and call.response is not None:
             yield _unpaired(call, call.response.step)
-        elif call.response is None and (not call.request.process or ended(call.request.process)):
+        elif call.response is None and (not call.request.process or is_gone(call.request.process)):
             yield unanswered(call.request)
-    yield from map(orphan, found.orphans)
+    yield from map(orphan, exchanges.orphans)
 
 
 def _unpaired(call: ToolCall, response: int) -> Finding:
@@ -62,20 +62,20 @@ def _unpaired(call: ToolCall, response: int) -> Finding:
     )
 
 
-def loops(found: Exchanges) -> Iterator[Finding]:
+def loops(exchanges: Exchanges) -> Iterator[Finding]:
     """
-    Yield each run of identical calls once, with all of its steps.
+    Yield each row of identical calls once, with all of its steps.
 
-    It is high, as the server has it, if all calls had the same outcome. If outcomes differ, or nothing tells the calls
-    apart because no arguments were recorded, a program may be waiting for something: then it is low.
+    The severity is high, as on the server, if all calls had the same outcome. It is low if the outcomes differ, or if
+    no arguments were recorded: then a program may be waiting for something.
     """
-    for same, run in itertools.groupby(found.tools, lambda call: signature(call.request)):
+    for same, run in itertools.groupby(exchanges.tools, lambda call: signature(call.request)):
         calls = list(run)
         if len(calls) < LOOP or same is None:
             continue
         outcomes = {_outcome(call) for call in calls}
         if not calls[0].arguments and outcomes == {"{}"}:
-            continue  # neither arguments nor results were recorded, so nothing tells whether the calls were equal
+            continue  # without arguments and results nobody knows if the calls were equal
         waits = len(outcomes) > 1 or not calls[0].arguments
         yield loop([call.request for call in calls], len(calls), "low" if waits else None)
 
@@ -84,23 +84,23 @@ def _outcome(call: ToolCall) -> str:
     return call.failure or value(call.results)
 
 
-def failures(found: Exchanges) -> Iterator[Finding]:
-    """Yield calls of tools and models that fail the same way again and again."""
+def failures(exchanges: Exchanges) -> Iterator[Finding]:
+    """Yield calls of tools and models that repeatedly fail with the same error."""
     failed: dict[tuple[str, str], list[int]] = defaultdict(list)
-    worked: dict[str, int] = {}
-    for call in found.tools:
+    last_success: dict[str, int] = {}
+    for call in exchanges.tools:
         if call.failure:
             failed[call.name, named(call.failure)].append(call.step)
         elif call.response is not None and not call.is_cancelled:
-            worked[call.name] = call.step
-    for turn in found.turns:
+            last_success[call.name] = call.step
+    for turn in exchanges.turns:
         if turn.error is not None:
             failed[turn.name, named(problem(turn.error.content))].append(turn.step)
         elif turn.response is not None:
-            worked[turn.name] = turn.step
+            last_success[turn.name] = turn.step
     for (name, error), steps in failed.items():
         if len(steps) >= REPEATED:
-            recovered = worked.get(name, 0) > steps[-1]
+            recovered = last_success.get(name, 0) > steps[-1]
             yield Finding(
                 "REPEATED_FAILURE",
                 "medium" if recovered else "high",
@@ -114,26 +114,26 @@ def failures(found: Exchanges) -> Iterator[Finding]:
             )
 
 
-def unused_results(found: Exchanges) -> Iterator[Finding]:
+def unused_results(exchanges: Exchanges) -> Iterator[Finding]:
     """
-    Yield tools whose result no model was given, though a model asked for it and there were turns after it.
+    Yield tool calls whose result no model was given, though a model requested it and there were later turns.
 
-    A result was given if a later turn has a message that answers the call's id, or one of the turns that come next
-    holds one of the texts or numbers in it.
+    A result was given if a later turn has a message that answers the call's id, or if one of the next turns holds one
+    of the texts or numbers in it.
     """
-    asked = {turn.response.step: turn for turn in found.turns if turn.response is not None}
-    given = _Given(found.turns)
-    for call in found.tools:
-        turn = asked.get(call.asked_by)
+    askers = {turn.response.step: turn for turn in exchanges.turns if turn.response is not None}
+    prompts = _Prompts(exchanges.turns)
+    for call in exchanges.tools:
+        turn = askers.get(call.asked_by)
         if turn is None or call.response is None or call.failure or call.is_cancelled:
             continue
         words = _words(call.results)
-        after = given.turns_after(call.response.step)
-        # Of a turn whose prompt was not recorded nobody knows what it was given.
+        after = prompts.turns_after(call.response.step)
+        # The input of a turn without a recorded prompt is unknown.
         if not words or not after or not all(other.messages for other in after[:LOOKED_AHEAD]):
             continue
         ids = {text_of(item.get("id")) for item in turn.calls} - {""}
-        if given.is_answered(ids, call.response.step) or given.is_told(words, after[:LOOKED_AHEAD]):
+        if prompts.is_answered(ids, call.response.step) or prompts.holds_any(words, after[:LOOKED_AHEAD]):
             continue
         yield Finding(
             "UNUSED_TOOL_RESULT",
@@ -146,35 +146,35 @@ def unused_results(found: Exchanges) -> Iterator[Finding]:
         )
 
 
-class _Given:
-    """What the turns of a trace were given."""
+class _Prompts:
+    """The prompts of the turns of a trace."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
-        self._turns = sorted((turn for turn in turns if turn.request is not None), key=_began)
-        #: The last turn that was given the answer to each call.
+        self._turns = sorted((turn for turn in turns if turn.request is not None), key=_first_step)
+        #: First step of the last turn that was given the answer, by the id of the call.
         self._answered: dict[str, int] = {}
         self._texts: dict[int, str] = {}
         before: list[Any] = []
         for turn in self._turns:
             messages = turn.messages
-            # Where a conversation goes on, what was said before has been looked at.
-            known = len(before) if before and messages[len(before) - 1 : len(before)] == before[-1:] else 0
-            for message in dicts_of(messages[known:]):
+            # The earlier messages of a continued conversation have been read already.
+            earlier = len(before) if before and messages[len(before) - 1 : len(before)] == before[-1:] else 0
+            for message in dicts_of(messages[earlier:]):
                 for block in (message, *dicts_of(message.get("content"))):
                     if call_id := _answers(block):
-                        self._answered[call_id] = _began(turn)
+                        self._answered[call_id] = _first_step(turn)
             before = messages
 
     def turns_after(self, step: int) -> list[Turn]:
         """Return the turns that began after a step."""
-        return self._turns[bisect_right(self._turns, step, key=_began) :]
+        return self._turns[bisect_right(self._turns, step, key=_first_step) :]
 
     def is_answered(self, call_ids: set[str], step: int) -> bool:
-        """Tell whether one of these calls was answered to a turn after a step."""
+        """Return True if a turn after a step was given the answer to one of these calls."""
         return any(self._answered.get(call_id, 0) > step for call_id in call_ids)
 
-    def is_told(self, words: list[str], turns: list[Turn]) -> bool:
-        """Tell whether one of these turns was given one of the words."""
+    def holds_any(self, words: list[str], turns: list[Turn]) -> bool:
+        """Return True if the prompt of one of these turns holds one of the words."""
         return any(word in text for text in map(self._text, turns) for word in words)
 
     def _text(self, turn: Turn) -> str:
@@ -183,12 +183,12 @@ class _Given:
         return self._texts[id(turn)]
 
 
-def _began(turn: Turn) -> int:
+def _first_step(turn: Turn) -> int:
     return turn.first.step
 
 
 def _answers(block: dict[str, Any]) -> str:
-    """Return the id of the call that a message, or a part of one, answers; "" if it is no answer."""
+    """Return the id of the call that a message or a block answers, "" if it is no answer."""
     kind = text_of(block.get("type"))
     if block.get("role") in TOOL_ROLES:
         return text_of(block.get("tool_call_id"))
@@ -198,17 +198,17 @@ def _answers(block: dict[str, Any]) -> str:
 
 
 def _words(results: Any) -> list[str]:
-    """Return texts and numbers of a result, at most some of them."""
+    """Return the first texts and numbers of a result, 20 at most."""
     words: list[str] = []
-    waiting = [results]
-    while waiting and len(words) < LOOKED_FOR:
-        thing = waiting.pop()
+    pending = [results]
+    while pending and len(words) < LOOKED_FOR:
+        thing = pending.pop()
         if isinstance(thing, dict):
-            waiting += thing.values()
+            pending += thing.values()
         elif isinstance(thing, list):
-            waiting += thing[:LOOKED_FOR]
+            pending += thing[:LOOKED_FOR]
         elif isinstance(thing, (str, int, float)) and not isinstance(thing, bool):
-            # What JSON in JSON would escape is not looked for.
+            # Characters that JSON within JSON escapes are not searched for.
             word = max(_PLAIN.findall(str(thing)[:LONGEST]), key=len, default="")
             if len(word) >= TELLING:
                 words.append(word)

@@ -1,4 +1,4 @@
-"""What goes wrong with turns of models: cut off, slow, costly, growing, sent to changing addresses."""
+"""Problems of model turns: cut off, slow, costly, growing, sent to changing addresses."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from whyops_trace._shapes import dict_of, text_of
 
 T = TypeVar("T")
 
-#: Calls of one kind that it takes to say what is usual.
+#: Fewest calls of one kind that show a usual value.
 USUAL: Final = 8
-#: How many robust standard deviations above the median an outlier is: the bound of Iglewicz and Hoaglin for the
-#: modified z-score (How to Detect and Handle Outliers, 1993).
+#: Number of robust standard deviations above the median from which on a value is an outlier: the bound of Iglewicz
+#: and Hoaglin for the modified z-score (How to Detect and Handle Outliers, 1993).
 DEVIATIONS: Final = 3.5
-#: The median absolute deviation of normally distributed values times this is their standard deviation.
+#: Factor from the median absolute deviation of normally distributed values to their standard deviation.
 MAD_SCALE: Final = 1.4826
-#: An outlier is this many times the median as well: values that are nearly equal deviate little by nature.
+#: Multiple of the median that an outlier exceeds as well. Nearly equal values have a tiny deviation.
 TIMES_USUAL: Final = 2
-#: Milliseconds above the median from which on somebody waits.
+#: Milliseconds above the median from which on a wait is noticed.
 SLOWER_BY_MS: Final = 1_000
-#: What a token costs, in tokens of a prompt, by the list prices of most models.
+#: Costs of a token in prompt tokens, by the list prices of most models.
 CACHE_READ_COST: Final = 0.1
 CACHE_WRITE_COST: Final = 1.25
 COMPLETION_COST: Final = 5
-#: Prompt tokens' worth above the median from which on a turn matters: one to three cents with most models.
+#: Cost above the median, in prompt tokens, from which on a turn matters: one to three cents for most models.
 COSTLIER_BY: Final = 10_000
-#: Turns in a row in which a context has to grow, and how many times as long it has to get.
+#: Fewest turns in a row in which a context grows, and the smallest growth factor.
 GROWING_TURNS: Final = 8
 GROWN_TIMES: Final = 4
 #: Tokens of a prompt below which growth costs little.
 LARGE_CONTEXT: Final = 20_000
-#: Parameters under which clients and frameworks take the address to ask.
+#: Parameters in which clients and frameworks take the address of the provider.
 ADDRESSES: Final = ("base_url", "baseURL", "api_base", "api_url", "endpoint")
 
 
-def cut_answers(found: Exchanges) -> Iterator[Finding]:
-    """Yield answers that end where the model ran out of tokens; one with tool calls may ask for half of one."""
-    for turn in found.turns:
+def cut_answers(exchanges: Exchanges) -> Iterator[Finding]:
+    """Yield answers that were cut at a token limit. One with tool calls may hold half a call."""
+    for turn in exchanges.turns:
         reason = text_of(get(turn.response.content, "finishReason")) if turn.response is not None else ""
         if reason.lower() in CUT_REASONS and not turn.wraps:
             limits = _limits(turn)
@@ -73,9 +73,9 @@ def _limits(turn: Turn) -> dict[str, int]:
     return {name: params[name] for name in names if type(params.get(name)) is int}
 
 
-def slow_calls(found: Exchanges) -> Iterator[Finding]:
+def slow_calls(exchanges: Exchanges) -> Iterator[Finding]:
     """Yield calls that took far longer than others of the same tool, or of the same function and model."""
-    calls: list[ToolCall | Turn] = [*found.tools, *found.turns]
+    calls: list[ToolCall | Turn] = [*exchanges.tools, *exchanges.turns]
     for call, took, usual in outliers(calls, _kind, _duration, SLOWER_BY_MS):
         yield Finding(
             "SLOW_CALL",
@@ -89,9 +89,9 @@ def slow_calls(found: Exchanges) -> Iterator[Finding]:
         )
 
 
-def costly_turns(found: Exchanges) -> Iterator[Finding]:
+def costly_turns(exchanges: Exchanges) -> Iterator[Finding]:
     """Yield turns that cost far more than others of the same function and model."""
-    for turn, cost, usual in outliers(found.turns, _kind, _cost, COSTLIER_BY):
+    for turn, cost, usual in outliers(exchanges.turns, _kind, _cost, COSTLIER_BY):
         tokens = turn.tokens
         yield Finding(
             "COSTLY_TURN",
@@ -117,11 +117,11 @@ def outliers(
     above: float,
 ) -> Iterator[tuple[T, float, float]]:
     """
-    Yield what is far above the usual of its kind, with its value and the median.
+    Yield the things whose value is far above the usual of their kind, with the value and the median.
 
-    A value is if it is greater than each of: the median plus 3.5 times the standard deviation, as the median absolute
-    deviation tells it; twice the median; and the median plus *above*. Unlike mean and standard deviation, neither of
-    the two moves with the outliers themselves.
+    Such a value is greater than each of: the median plus 3.5 times the standard deviation, as estimated from the
+    median absolute deviation; twice the median; and the median plus *above*. Unlike a mean and a standard deviation,
+    the median and the median absolute deviation do not move with the outliers.
     """
     kinds: dict[Hashable, list[tuple[T, float]]] = defaultdict(list)
     for thing in things:
@@ -145,7 +145,7 @@ def _duration(call: ToolCall | Turn) -> float | None:
 
 
 def _cost(turn: Turn) -> float | None:
-    """Return what a turn cost in tokens of a prompt; None if that is not known."""
+    """Return the cost of a turn in prompt tokens, None if unknown."""
     tokens = turn.tokens
     if not tokens.total or turn.wraps:
         return None
@@ -158,7 +158,7 @@ def _cost(turn: Turn) -> float | None:
 
 
 def growing_contexts(conversations: Conversations) -> Iterator[Finding]:
-    """Yield conversations whose prompts only ever get longer, and much so."""
+    """Yield conversations whose prompts only get longer, four times and more."""
     for turns in conversations.all:
         run = _longest_growth([turn for turn in turns if turn.tokens.sent])
         if len(run) < GROWING_TURNS:
@@ -186,7 +186,7 @@ def growing_contexts(conversations: Conversations) -> Iterator[Finding]:
 
 
 def _longest_growth(turns: list[Turn]) -> list[Turn]:
-    """Return the longest run of turns in which no prompt is shorter than the one before."""
+    """Return the longest row of turns in which no prompt is shorter than the one before."""
     longest: list[Turn] = []
     run: list[Turn] = []
     for turn in turns:
@@ -198,17 +198,19 @@ def _longest_growth(turns: list[Turn]) -> list[Turn]:
     return longest
 
 
-def changing_addresses(found: Exchanges) -> Iterator[Finding]:
-    """Yield functions whose calls are sent to one address now, and to another then, by a parameter."""
+def changing_addresses(exchanges: Exchanges) -> Iterator[Finding]:
+    """Yield functions whose calls go to changing addresses, set by a parameter."""
     functions: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for turn in found.turns:
+    for turn in exchanges.turns:
         if turn.function and turn.request is not None:
             params = dict_of(turn.request.metadata.get("params"))
             address = next((text_of(params[name]) for name in ADDRESSES if params.get(name)), "")
             functions[turn.function][address].append(turn.first.step)
     for function, addresses in functions.items():
         if len(addresses) > 1:
-            steps = sorted(step for address, taken in addresses.items() if address for step in taken)
+            steps = sorted(
+                step for address, steps_there in addresses.items() if address for step in steps_there
+            )
             yield Finding(
                 "ADDRESS_OVERRIDDEN",
                 "low",

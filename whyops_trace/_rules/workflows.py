@@ -1,4 +1,4 @@
-"""Workflows that lie scattered over several traces, because the trace id changed on the way."""
+"""Workflows scattered over several traces, because the trace id changed on the way."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.views import View, views
 from whyops_trace._shapes import dict_of, text_of
 
-#: Traces in a row that it takes to be more than a coincidence.
+#: Fewest traces in a row that are more than a coincidence.
 FRAGMENTS: Final = 3
-#: Events of a fragment at most: one request and its response.
+#: Largest number of events of a fragment: one request and its response.
 FRAGMENT_EVENTS: Final = 2
-#: Milliseconds between the end of a fragment and the beginning of the next: a workflow goes on at once.
+#: Most milliseconds between the end of a fragment and the beginning of the next: a workflow goes on at once.
 FRAGMENT_GAP_MS: Final = 60_000
-#: The headers by which requests name their trace to the WhyOps proxy.
+#: Headers in which requests name their trace to the WhyOps proxy.
 _HEADERS: Final = frozenset({"x-trace-id", "x-thread-id"})
 
 _WHY: Final = "What led to what cannot be seen: each trace shows a piece, and none the whole."
@@ -29,23 +29,23 @@ _ADVICE: Final = (
 )
 
 
-def changed_ids(events: Sequence[View], found: Exchanges) -> Iterator[Finding]:
+def changed_ids(events: Sequence[View], exchanges_of_trace: Exchanges) -> Iterator[Finding]:
     """
-    Yield where a trace shows that its workflow went on, or began, under another id.
+    Yield the places where a trace shows that its workflow began or went on under another id.
 
-    That is where a request is sent to the WhyOps proxy with another id in its header, and where a tool's arguments
-    hold another id of the proxy's.
+    These are requests to the WhyOps proxy with another id in their header, and tool arguments that hold another id of
+    the proxy's.
     """
-    seen: dict[str, list[int]] = {}
-    for turn in found.turns:
-        for other in _sent(turn):
+    steps_by_id: dict[str, list[int]] = {}
+    for turn in exchanges_of_trace.turns:
+        for other in _header_ids(turn):
             if turn.first.trace_id and other != turn.first.trace_id:
-                seen.setdefault(other, []).append(turn.first.step)
-    for call in found.tools:
+                steps_by_id.setdefault(other, []).append(turn.first.step)
+    for call in exchanges_of_trace.tools:
         other = text_of(get(call.arguments, TRACE_ID_ARGUMENT))
         if other and call.request.trace_id and other != call.request.trace_id:
-            seen.setdefault(other, []).append(call.step)
-    for other, steps in seen.items():
+            steps_by_id.setdefault(other, []).append(call.step)
+    for other, steps in steps_by_id.items():
         yield Finding(
             "TRACE_ID_CHANGED",
             "high",
@@ -57,7 +57,7 @@ def changed_ids(events: Sequence[View], found: Exchanges) -> Iterator[Finding]:
         )
 
 
-def _sent(turn: Turn) -> Iterator[str]:
+def _header_ids(turn: Turn) -> Iterator[str]:
     """Yield the trace ids that a request names in headers of its own."""
     params = dict_of(turn.request.metadata.get("params")) if turn.request is not None else {}
     for name in ("extra_headers", "headers", "default_headers"):
@@ -70,10 +70,10 @@ def scattered(
     traces: Iterable[TraceSummary], events: Callable[[str], Iterable[Mapping[str, Any]]] | None = None
 ) -> Iterator[Finding]:
     """
-    Yield runs of traces that look like one workflow whose id changed with each event.
+    Yield rows of traces that look like one workflow whose id changed with each event.
 
-    They follow one another, are of one agent and user, and hold one exchange or less each. And they are pieces: some
-    are of models alone and others of tools alone, or two of them and more are half an exchange.
+    They follow one another, belong to one agent and user, and hold one exchange or less each. They are also pieces:
+    some hold only model calls and others only tool calls, or at least two hold half an exchange.
     """
     flows: dict[tuple[str, str], list[TraceSummary]] = {}
     for trace in sorted(traces, key=lambda trace: trace.started_at):
@@ -83,11 +83,11 @@ def scattered(
             if len(run) >= FRAGMENTS and _are_pieces(run):
                 yield _scattered(agent, run)
     if events is not None:
-        yield from _parted(flows.values(), events)
+        yield from _split_calls(flows.values(), events)
 
 
 def _runs(flow: Sequence[TraceSummary]) -> Iterator[list[TraceSummary]]:
-    """Yield the traces of one agent and user that follow one another and are fragments."""
+    """Yield the fragments that follow one another among the traces of one agent and user."""
     run: list[TraceSummary] = []
     for trace in flow:
         gap = elapsed(run[-1].last_at, trace.started_at) if run else 0.0
@@ -117,23 +117,23 @@ def _scattered(agent: str, run: Sequence[TraceSummary]) -> Finding:
     )
 
 
-def _parted(
+def _split_calls(
     flows: Iterable[Sequence[TraceSummary]], events: Callable[[str], Iterable[Mapping[str, Any]]]
 ) -> Iterator[Finding]:
-    """Yield calls of tools whose request is in one trace and whose response in another."""
+    """Yield tool calls whose request is in one trace and whose response is in another."""
     for flow in flows:
         small = [trace.trace_id for trace in flow if trace.event_count <= FRAGMENT_EVENTS]
-        found = {trace_id: exchanges(views(events(trace_id))) for trace_id in small}
-        asked = {
+        by_trace = {trace_id: exchanges(views(events(trace_id))) for trace_id in small}
+        requests = {
             (call.name, call.request.span): (trace_id, call.step)
-            for trace_id, calls in found.items()
+            for trace_id, calls in by_trace.items()
             for call in calls.tools
             if call.response is None and call.request.span
         }
-        for trace_id, calls in found.items():
+        for trace_id, calls in by_trace.items():
             for response in calls.orphans:
                 tool = named(response.metadata.get("tool"), "a tool")
-                other, step = asked.get((tool, response.span), (trace_id, 0))
+                other, step = requests.get((tool, response.span), (trace_id, 0))
                 if other != trace_id:
                     yield Finding(
                         "TRACE_ID_CHANGED",

@@ -1,5 +1,5 @@
 """
-What models are asked and what they answer, in every dialect, as plain data.
+Requests to models and their answers, in every dialect, as plain data.
 
-Answers, the pieces of streams put together, and the link from a turn to the tools it asked for.
+Answers, the assembly of streams, and the link from a turn to the tools it requested.
 """

@@ -1,8 +1,8 @@
 """
-Reads what a model was asked and what it answered from plain data in the shapes of OpenAI and Anthropic.
+Requests to models and their answers, read from plain data in the shapes of OpenAI and Anthropic.
 
-Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._values.encoding.plain`), so that
-nobody's objects are touched, and on whatever subset of a shape is there: what is missing stays empty.
+Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._values.encoding.plain`), so no object
+of the user's is touched. Any subset of a shape is accepted: missing members stay empty.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace.types import TokenUsage, ToolCallItem
 
-#: Parameters that hold the conversation, in the order they are looked for.
+#: Parameters that hold the conversation, in the order of the search.
 _MESSAGES: Final = ("messages", "input", "prompt", "contents", "question", "query", "text")
-#: Parameters that hold what the model is told beside it.
+#: Parameters that hold the system prompt.
 _SYSTEM: Final = ("system", "system_prompt", "systemPrompt", "instructions")
-#: What an answer in the library's own names, or the message of a chat completion, may hold.
+#: Members of an answer in the library's own names, and of the message of a chat completion.
 _OWN: Final = frozenset(
     {"annotations", "audio", "content", "finishReason", "finish_reason", "function_call", "model", "provider",
      "reasoning", "reasoning_content", "refusal", "role", "text", "thinking", "toolCalls", "tool_calls", "usage"}
 )  # fmt: skip
-#: OpenAI's own tools that the agent runs, by the type of the item that calls them. Any other is run by the server.
+#: OpenAI's own tools that the agent runs, by the type of the item that calls them. The server runs all others.
 _BUILT_IN: Final = {
     "apply_patch_call": "apply_patch",
     "computer_call": "computer",
@@ -36,29 +36,29 @@ _BUILT_IN: Final = {
     "shell_call": "shell",
 }
 _CALLS: Final = ("function_call", "custom_tool_call", *_BUILT_IN)
-#: Members under which a call says what the tool is given.
+#: Members of a call that hold its arguments.
 _ARGUMENTS: Final = ("arguments", "input", "actions", "action", "operation")
-#: Reasons to stop, in lower case: of answers that are whole or want tools called, that a limit cut off, and that a
-#: filter or the model itself held back.
+#: Reasons to stop, in lower case: for answers that are complete or request tools, answers cut by a limit, and answers
+#: held back by a filter or by the model itself.
 DONE_REASONS: Final = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use", "function_call"})
 CUT_REASONS: Final = frozenset(
     {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
 )
 FILTER_REASONS: Final = frozenset({"content_filter", "safety", "refusal", "guardrail_intervened"})
-#: Roles and item types under which a tool's result goes back to a model.
+#: Roles and item types of a tool's result in a request.
 TOOL_ROLES: Final = ("tool", "function")
 TOOL_ITEMS: Final = ("tool_result", *(f"{call}_output" for call in _CALLS))
 
 
 class Request(msgspec.Struct):
     """
-    What a model was asked.
+    A request to a model.
 
     Attributes:
         messages: ``[{"role", "content"}]``.
-        tool: The tool whose result the last message is; "" if it is a new turn.
-        output: That result.
-        metadata: ``systemPrompt``, ``tools`` and ``params``, as far as there are any.
+        tool: The tool whose result is the last message, "" for a new turn.
+        output: The result of that tool.
+        metadata: ``systemPrompt``, ``tools`` and ``params``, each only if present.
     """
 
     messages: list[Any] = []
@@ -69,17 +69,17 @@ class Request(msgspec.Struct):
 
 class Turn(msgspec.Struct):
     """
-    What a model answered.
+    An answer of a model.
 
     Attributes:
-        content: Its text, else that of its refusal or its speech; None if it gave none.
+        content: Its text, otherwise the text of its refusal or its speech; None if there is none.
         thinking: Its thinking blocks, as contents of ``llm_thinking`` events.
-        tool_calls: The tool calls it asks for.
-        finish_reason: Why it stopped; "" if it does not say.
-        model: The model that answered; "" if it does not say.
+        tool_calls: The tool calls that it requests.
+        finish_reason: The reason to stop, "" if unknown.
+        model: The model that answered, "" if unknown.
         provider: "openai" or "anthropic" by the answer's shape, else "".
-        usage: Token counts, the prompt's without the cached ones.
-        refusal: What it said in refusing; "" if it did not refuse, or says nothing about it.
+        usage: Token counts. Prompt tokens exclude the cached ones.
+        refusal: The text of its refusal, "" if it did not refuse or gave no text.
     """
 
     content: str | None = None
@@ -94,12 +94,12 @@ class Turn(msgspec.Struct):
 
 class Vectors(msgspec.Struct, frozen=True):
     """
-    What an embedding call gave back.
+    The result of an embedding call.
 
     Attributes:
-        count: How many vectors.
-        dimensions: The length of the first; 0 if it cannot be told.
-        encoding: "float", or "base64" if they came as text.
+        count: Number of vectors.
+        dimensions: Length of the first vector, 0 if unknown.
+        encoding: "float", or "base64" if the vectors came as text.
     """
 
     count: int
@@ -108,10 +108,10 @@ class Vectors(msgspec.Struct, frozen=True):
 
 
 def read_request(arguments: Mapping[str, Any]) -> Request:
-    """Read what a model was asked from the plain arguments, by name, of the function that asks it."""
+    """Read a request to a model from the plain arguments, by name, of the function that makes it."""
     rest = dict(arguments)
     key = next((name for name in _MESSAGES if rest.get(name) is not None), None) or next(iter(rest), None)
-    said = rest.pop(key) if key is not None else None
+    conversation = rest.pop(key) if key is not None else None
     system = next((rest.pop(name) for name in _SYSTEM if rest.get(name)), None)
     tools = rest.pop("tools", None)
     metadata: dict[str, Any] = {}
@@ -121,19 +121,23 @@ def read_request(arguments: Mapping[str, Any]) -> Request:
         metadata["tools"] = tools
     if rest:
         metadata["params"] = rest
-    messages = _messages(said)
+    messages = _messages(conversation)
     request = Request(messages=messages, metadata=metadata)
     if messages:
         request.tool, request.output = _tool_result(messages)
     return request
 
 
-def _messages(said: Any) -> list[Any]:
-    if isinstance(said, str):
-        return [{"role": "user", "content": said}]
-    if isinstance(said, dict):
-        return [said]
-    return said if isinstance(said, list) else ([] if said is None else [{"role": "user", "content": said}])
+def _messages(conversation: Any) -> list[Any]:
+    if isinstance(conversation, str):
+        return [{"role": "user", "content": conversation}]
+    if isinstance(conversation, dict):
+        return [conversation]
+    return (
+        conversation
+        if isinstance(conversation, list)
+        else ([] if conversation is None else [{"role": "user", "content": conversation}])
+    )
 
 
 def _tool_result(messages: list[Any]) -> tuple[str, Any]:
@@ -141,7 +145,7 @@ def _tool_result(messages: list[Any]) -> tuple[str, Any]:
     last = dict_of(messages[-1])
     if last.get("role") in TOOL_ROLES:
         return _tool_name(messages, last.get("tool_call_id"), last), last.get("content")
-    # What the user adds to the results of tools stands after them in the same message.
+    # The user's additions to tool results come after them in the same message.
     for block in reversed([last, *dicts_of(last.get("content"))]):
         if block.get("type") in TOOL_ITEMS:
             call_id = block.get("tool_use_id") or block.get("call_id")
@@ -150,7 +154,7 @@ def _tool_result(messages: list[Any]) -> tuple[str, Any]:
 
 
 def _tool_name(messages: list[Any], call_id: Any, result: dict[str, Any]) -> str:
-    """Return the name of the tool a result is from: its own, else that of the call, found by its id."""
+    """Return the name of the tool of a result: its own, else that of the call with the same id."""
     if name := _name(result):
         return name
     for message in reversed(dicts_of(messages)) if call_id is not None else ():
@@ -164,12 +168,12 @@ def read_response(answer: Any) -> Turn:
     """
     Read a model's answer from plain data.
 
-    Known are: text; OpenAI's chat completion, text completion and response objects, and the message of the first;
-    Anthropic's message; and a dict in this library's own names (``content``, ``tool_calls``, ``finish_reason``,
-    ``usage``, ``model``, ``provider``). Of several choices the first one counts.
+    Known shapes are: text; OpenAI's chat completion, text completion and response objects, and the message of the
+    first; Anthropic's message; and a dict in this library's own names (``content``, ``tool_calls``, ``finish_reason``,
+    ``usage``, ``model``, ``provider``). The first of several choices counts.
 
-    Tool calls are those that the agent is to run, not what the provider ran itself. Of a custom tool, whose input is
-    any text, that text stands for the arguments.
+    Tool calls are those that the agent runs, without those that the provider ran itself. The input of a custom tool is
+    any text and takes the place of the arguments.
     """
     if isinstance(answer, str):
         return Turn(content=answer)
@@ -199,16 +203,16 @@ def _read_chat(answer: dict[str, Any]) -> Turn:
 
 def _read_chat_message(message: dict[str, Any]) -> Turn:
     turn = Turn()
-    said = message.get("content", message.get("text"))
-    turn.refusal = text_of(message.get("refusal")) or _joined(said, "refusal")
+    content = message.get("content", message.get("text"))
+    turn.refusal = text_of(message.get("refusal")) or _joined(content, "refusal")
     speech = text_of(dict_of(message.get("audio")).get("transcript"))
-    turn.content = _text(said) or turn.refusal or speech or (None if said is None else "")
+    turn.content = _text(content) or turn.refusal or speech or (None if content is None else "")
     turn.tool_calls = [
         _tool_call(call) for call in dicts_of(message.get("tool_calls") or message.get("toolCalls"))
     ]
     if function := dict_of(message.get("function_call")):
         turn.tool_calls.append(_tool_call(function))
-    # DeepSeek and those who follow it say reasoning_content, OpenRouter and others reasoning.
+    # DeepSeek and its followers use reasoning_content, OpenRouter and others reasoning.
     thoughts = (text_of(message.get(name)) for name in ("thinking", "reasoning_content", "reasoning"))
     turn.thinking = [{"type": "thinking", "thinking": thought} for thought in thoughts if thought][:1]
     return turn
@@ -220,7 +224,7 @@ def _read_responses(answer: dict[str, Any]) -> Turn:
         reason = dict_of(answer.get("incomplete_details")).get("reason")
         turn.finish_reason = text_of(reason) or turn.finish_reason
     items = [(text_of(item.get("type")), item) for item in dicts_of(answer["output"])]
-    # A call whose output stands in the same answer was run by the server.
+    # A call whose output is in the same answer was run by the server.
     answered = [text_of(item.get("call_id")) for kind, item in items if kind.endswith("_output")]
     texts = []
     for kind, item in items:
@@ -261,8 +265,8 @@ def _read_own(answer: dict[str, Any]) -> Turn:
     turn = _read_chat_message(answer)
     turn.provider = text_of(answer.get("provider"))
     turn.finish_reason = text_of(answer.get("finish_reason") or answer.get("finishReason"))
-    unread = any(value is not None and key not in _OWN for key, value in answer.items())
-    if turn.content is None and not turn.tool_calls and unread:
+    has_other_members = any(value is not None and key not in _OWN for key, value in answer.items())
+    if turn.content is None and not turn.tool_calls and has_other_members:
         turn.content = _compact(answer)
     return turn
 
@@ -271,40 +275,44 @@ def read_usage(usage: Any) -> TokenUsage:
     """
     Read token counts in OpenAI's, Anthropic's or the protocol's own names.
 
-    OpenAI counts the tokens read from and written to the cache in ``prompt_tokens`` and ``input_tokens`` (its
-    ``cached_tokens`` and ``cache_write_tokens`` are parts of them, see
-    https://platform.openai.com/docs/guides/prompt-caching); Anthropic's ``input_tokens`` excludes both
-    (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). WhyOps adds the three, so ``promptTokens``
-    excludes them. How long OpenAI keeps what was written does not change its price.
+    OpenAI's ``prompt_tokens`` and ``input_tokens`` include the tokens read from and written to the cache (its
+    ``cached_tokens`` and ``cache_write_tokens``, see https://platform.openai.com/docs/guides/prompt-caching).
+    Anthropic's ``input_tokens`` excludes both (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
+    WhyOps adds the three, so ``promptTokens`` excludes them. The lifetime of OpenAI's cache does not change its price.
     """
     usage = dict_of(usage)
     if "promptTokens" in usage or "completionTokens" in usage or "totalTokens" in usage:
         return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__})
-    given = dict_of(usage.get("prompt_tokens_details")) or dict_of(usage.get("input_tokens_details"))
-    made = dict_of(usage.get("completion_tokens_details")) or dict_of(usage.get("output_tokens_details"))
-    kept = dict_of(usage.get("cache_creation"))
-    read = _first(given.get("cached_tokens"), usage.get("cache_read_input_tokens")) or 0
-    hour = _int(kept.get("ephemeral_1h_input_tokens")) or 0
-    minutes = _int(kept.get("ephemeral_5m_input_tokens")) or 0
-    written = _first(
-        given.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"), hour + minutes
+    prompt_details = dict_of(usage.get("prompt_tokens_details")) or dict_of(usage.get("input_tokens_details"))
+    completion_details = dict_of(usage.get("completion_tokens_details")) or dict_of(
+        usage.get("output_tokens_details")
+    )
+    cache_creation = dict_of(usage.get("cache_creation"))
+    cache_read = _first(prompt_details.get("cached_tokens"), usage.get("cache_read_input_tokens")) or 0
+    hour = _int(cache_creation.get("ephemeral_1h_input_tokens")) or 0
+    minutes = _int(cache_creation.get("ephemeral_5m_input_tokens")) or 0
+    cache_write = _first(
+        prompt_details.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"), hour + minutes
     )
     prompt = _first(usage.get("prompt_tokens"), usage.get("input_tokens"))
-    if prompt is not None and (given or "prompt_tokens" in usage):
-        prompt = max(0, prompt - read - (written or 0))
+    if prompt is not None and (prompt_details or "prompt_tokens" in usage):
+        prompt = max(0, prompt - cache_read - (cache_write or 0))
     completion = _first(usage.get("completion_tokens"), usage.get("output_tokens"))
     total = _int(usage.get("total_tokens"))
     if total is None and (prompt is not None or completion is not None):
-        total = _int((prompt or 0) + read + (written or 0) + (completion or 0))
+        total = _int((prompt or 0) + cache_read + (cache_write or 0) + (completion or 0))
     return _present(
         {
             "promptTokens": prompt,
             "completionTokens": completion,
             "totalTokens": total,
-            "cacheReadTokens": read or None,
-            "cacheCreationTokens": written or None,
+            "cacheReadTokens": cache_read or None,
+            "cacheCreationTokens": cache_write or None,
             "cacheWrite1hTokens": hour or None,
-            "reasoningTokens": _first(made.get("reasoning_tokens"), made.get("thinking_tokens")) or None,
+            "reasoningTokens": _first(
+                completion_details.get("reasoning_tokens"), completion_details.get("thinking_tokens")
+            )
+            or None,
         }
     )
 
@@ -318,7 +326,7 @@ def _first(*counts: Any) -> int | None:
 
 
 def read_embedding(answer: Any) -> Vectors:
-    """Return how many vectors an embedding call gave back, how long the first is, and how they came."""
+    """Return the number, the length and the encoding of the vectors of an embedding call."""
     if isinstance(answer, dict):
         shape = _shape(answer)
         if shape:
@@ -334,7 +342,7 @@ def read_embedding(answer: Any) -> Vectors:
 
 
 def _floats(encoded: str) -> int:
-    """Return how many numbers of 32 bits a base64 text holds; 0 if it is none."""
+    """Return the number of 32-bit floats in a base64 text, 0 if it is not such a text."""
     try:
         size, rest = divmod(len(binascii.a2b_base64(encoded, strict_mode=True)), 4)
     except ValueError:
@@ -357,7 +365,7 @@ def _tool_call(call: dict[str, Any]) -> ToolCallItem:
             "arguments": arguments if isinstance(arguments, str) else _compact(arguments),
         }
     }
-    # An item of a response has an id of its own beside the one that its output names.
+    # An item of a response has an id of its own, and another one that its output names.
     call_id = text_of(call.get("call_id")) or text_of(call.get("id"))
     if call_id:
         item["id"] = call_id
@@ -365,13 +373,13 @@ def _tool_call(call: dict[str, Any]) -> ToolCallItem:
 
 
 def _name(call: dict[str, Any]) -> str:
-    """Return the name of the tool of a call, or of a result that says it; else ""."""
+    """Return the name of the tool of a call, or of a result that names it; else ""."""
     built_in = _BUILT_IN.get(text_of(call.get("type")).removesuffix("_output"), "")
     return text_of(_function(call).get("name")) or built_in
 
 
 def _function(call: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a tool call that names the tool and what it is given."""
+    """Return the part of a tool call that holds the tool's name and arguments."""
     return dict_of(call.get("function")) or dict_of(call.get("custom")) or call
 
 
@@ -385,7 +393,7 @@ def _text(value: Any) -> str:
 
 
 def _joined(blocks: Any, member: str, separator: str = "") -> str:
-    """Return what the blocks of a list have in a member, and the texts among them, as one text."""
+    """Return the member *member* of the blocks of a list, and the texts among them, as one text."""
     texts = (item if isinstance(item, str) else dict_of(item).get(member) for item in list_of(blocks))
     return separator.join(text for text in texts if isinstance(text, str))
 
@@ -395,29 +403,29 @@ def _compact(value: Any) -> str:
 
 
 def _int(value: Any) -> int | None:
-    """Return a count a server can store, None for anything else."""
+    """Return a count that a server can store, None for anything else."""
     counts = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
     return round(value) if counts else None
 
 
 def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
     """
-    Replace the values of secrets in the arguments of tool calls, which are JSON text, wherever they stand.
+    Replace the secrets in the arguments of tool calls, which are JSON text, at any depth.
 
     Args:
-        value: Plain data, which is changed.
-        hides: Which names stand for secrets.
+        value: Plain data. It is changed in place.
+        hides: Function from a name to True if the value under it is a secret.
     """
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+    pending = [value]
+    while pending:
+        value = pending.pop()
         if isinstance(value, list):
-            waiting += value
+            pending += value
         elif isinstance(value, dict):
             text = value.get("arguments")
             if isinstance(text, str) and text.startswith("{"):
                 with suppress(msgspec.DecodeError, ValueError, RecursionError):
                     arguments = msgspec.json.decode(text)
-                    shown = encoding.plain(arguments, hides)
-                    value["arguments"] = text if shown == arguments else _compact(shown)
-            waiting += value.values()
+                    safe = encoding.plain(arguments, hides)
+                    value["arguments"] = text if safe == arguments else _compact(safe)
+            pending += value.values()

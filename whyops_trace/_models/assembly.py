@@ -1,8 +1,8 @@
 """
-Makes one answer of the items of a stream.
+One answer, assembled from the items of a stream.
 
-Everything here works on plain data, in the shapes that OpenAI and Anthropic stream and in those of the events that
-their packages make of them. Each item is looked at once, none is modified, and no shape makes it fail.
+Everything here works on plain data, in the shapes that OpenAI and Anthropic stream, and in those of the events of
+their packages. Each item is read once, none is modified, and no shape raises.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 
 #: The id of the chunk that the WhyOps proxy adds to a stream.
 _SIGNATURE: Final = "gen-signature"
-#: Members whose text comes in pieces; any other member comes whole.
+#: Members whose text comes in pieces. Any other member comes whole.
 _GROWING: Final = (
     "content", "text", "refusal", "reasoning_content", "reasoning", "thinking", "arguments", "input",
     "partial_json", "transcript", "data",
@@ -27,8 +27,8 @@ _MESSAGE_EVENTS: Final = frozenset(
     {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
      "message_stop", "ping"}
 )  # fmt: skip
-#: What grows in an item of a response: a text of its own, or that of a part in a list. By the type of the event: the
-#: list, the name of the index in it, the type of the part, and the member that grows.
+#: The text of a response's item that an event extends, in the item itself or in a part of a list. By the type of the
+#: event: the list, the name of the index in it, the type of the part, and the member that grows.
 _DELTAS: Final = {
     "response.custom_tool_call_input.delta": ("", "", "", "input"),
     "response.function_call_arguments.delta": ("", "", "", "arguments"),
@@ -41,13 +41,13 @@ _DELTAS: Final = {
 
 def assemble(items: Sequence[Any]) -> Any:
     """
-    Return the answer that the same call would have given without streaming, as far as ``read_response`` reads it.
+    Return the answer of the same call without streaming, as far as ``read_response`` reads it.
 
-    Texts are joined. Of the chunks and events of OpenAI and Anthropic an answer is built, as far as the stream came;
-    what a package's own events repeat of them is not counted again. Of items of any other kind a list is returned.
+    Texts are joined. Chunks and events of OpenAI and Anthropic become an answer, as far as the stream came. Repetitions
+    in a package's own events are not counted twice. Items of any other kind are returned as a list.
 
-    If the stream told of an error, the answer has a dict that is not empty under ``error``, in which ``message``,
-    ``type`` and ``code`` are what the provider said; and nothing else if the error is all that came.
+    If the stream reported an error, the answer has a non-empty dict under ``error``, whose ``message``, ``type`` and
+    ``code`` are the provider's. It has nothing else if only the error came.
     """
     if items and all(isinstance(item, str) for item in items):
         return "".join(items)
@@ -60,12 +60,12 @@ def assemble(items: Sequence[Any]) -> Any:
 
 
 def first_token(items: Sequence[Any]) -> int | None:
-    """Return the index of the first item that brings text, thinking or a tool call; None if none does."""
+    """Return the index of the first item with text, thinking or a tool call, None if there is none."""
     return next((index for index, item in enumerate(items) if _brings_output(item)), None)
 
 
 def is_complete(items: Sequence[Any]) -> bool:
-    """Tell whether the stream said that the answer is whole; of several choices, each of them."""
+    """Return True if the stream marked the answer, and each of its choices, as complete."""
     choices: dict[int, bool] = {}
     for item in items:
         kind = _kind(item)
@@ -80,7 +80,7 @@ def is_complete(items: Sequence[Any]) -> bool:
 
 
 def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
-    """Return what builds the answer of a stream with such an item; None if the item does not tell."""
+    """Return the function that builds the answer of a stream with such an item, None if the item does not decide it."""
     kind = _kind(item)
     if isinstance(_chunk(item).get("choices"), list):
         return _build_chat
@@ -99,15 +99,17 @@ def _brings_output(item: Any) -> bool:
         return _kind(item.get("item")).endswith("_call")
     if kind == "content_block_start":
         block = dict_of(item.get("content_block"))
-        return _says(block) or _kind(block) not in ("text", "thinking", "")
+        return _holds_output(block) or _kind(block) not in ("text", "thinking", "")
     if kind == "content_block_delta":
-        return _says(dict_of(item.get("delta")))
+        return _holds_output(dict_of(item.get("delta")))
     chunk = _chunk(item)
-    return _says(chunk) or any(_says(_delta(choice)) for choice in dicts_of(chunk.get("choices")))
+    return _holds_output(chunk) or any(
+        _holds_output(_delta(choice)) for choice in dicts_of(chunk.get("choices"))
+    )
 
 
-def _says(fields: dict[str, Any]) -> bool:
-    """Tell whether an object holds a piece of text, or of a tool call."""
+def _holds_output(fields: dict[str, Any]) -> bool:
+    """Return True if an object holds a piece of text, or of a tool call."""
     nested = [dict_of(fields.get(name)) for name in _NESTED]
     return (
         any(text_of(part.get(name)) for part in (fields, *nested) for name in _GROWING)
@@ -126,7 +128,7 @@ def _index(item: dict[str, Any], name: str = "index") -> int:
 
 
 def _error(item: Any) -> dict[str, Any]:
-    """Return what an item says of an error, nothing if it tells of none."""
+    """Return the error of an item, an empty dict if it reports none."""
     error = dict_of(item).get("error")
     if isinstance(error, str) and error:
         return {"message": error}
@@ -135,13 +137,13 @@ def _error(item: Any) -> dict[str, Any]:
     return dict_of(error)
 
 
-def _said(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the members that say something, as another chunk or event may leave them empty."""
+def _filled(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the members that are not empty. Another chunk or event may leave them empty."""
     return ((name, value) for name, value in fields.items() if value is not None and value != "")
 
 
 class _Draft:
-    """An object while it grows: texts by their pieces, anything else as it came last."""
+    """A growing object: texts as their pieces, anything else as it came last."""
 
     __slots__ = ("fields", "pieces")
 
@@ -154,26 +156,26 @@ class _Draft:
         self.pieces.setdefault(name, []).append(text_of(piece))
 
     def add(self, delta: Mapping[str, Any]) -> None:
-        """Add what a delta brings."""
+        """Add the content of a delta."""
         for name, value in delta.items():
             if value is not None:
                 self.put(name, value)
 
     def put(self, name: str, value: Any) -> None:
-        """Add what one member of a delta brings."""
+        """Add one member of a delta."""
         if name in _GROWING and isinstance(value, str):
             self.grow(name, value)
         elif value != "":
             self.fields[name] = value
 
-    def done(self) -> dict[str, Any]:
-        """Return the object as it is now."""
+    def finished(self) -> dict[str, Any]:
+        """Return the object so far."""
         texts = {name: text_of(self.fields.get(name)) + "".join(some) for name, some in self.pieces.items()}
         return self.fields | texts
 
 
 class _Nest(_Draft):
-    """A draft some of whose members are drafts."""
+    """A draft with members that are drafts themselves."""
 
     __slots__ = ("nested",)
 
@@ -182,25 +184,25 @@ class _Nest(_Draft):
         self.nested: dict[str, _Draft] = {}
 
     def put(self, name: str, value: Any) -> None:
-        """Add what one member of a delta brings, to a draft within if it is an object."""
+        """Add one member of a delta, to a nested draft if it is an object."""
         if name in _NESTED and isinstance(value, dict):
             self.nested.setdefault(name, _Draft({})).add(value)
         else:
             super().put(name, value)
 
-    def done(self) -> dict[str, Any]:
-        """Return the object as it is now."""
-        return super().done() | {name: draft.done() for name, draft in self.nested.items()}
+    def finished(self) -> dict[str, Any]:
+        """Return the object so far."""
+        return super().finished() | {name: draft.finished() for name, draft in self.nested.items()}
 
 
 def _chunk(item: Any) -> dict[str, Any]:
-    """Return the chat chunk that an item is, or that an event of the package brings; nothing for other items."""
+    """Return the chat chunk of an item or of a package's event, an empty dict for other items."""
     chunk = dict_of(item.get("chunk")) if _kind(item) == "chunk" else dict_of(item)
     return {} if chunk.get("id") == _SIGNATURE else chunk
 
 
 def _delta(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return what a choice of a chunk brings, the message of an answer that came whole, or a text completion's text."""
+    """Return the delta of a choice, the message of an answer that came whole, or the text of a text completion."""
     return dict_of(choice.get("delta")) or dict_of(choice.get("message")) or {"text": choice.get("text")}
 
 
@@ -214,7 +216,7 @@ class _Choice:
         self.open: dict[int, _Nest] = {}
 
     def add(self, choice: dict[str, Any]) -> None:
-        """Add what a chunk brings."""
+        """Add the content of a chunk."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta = _delta(choice)
         self.message.add(delta)
@@ -222,20 +224,20 @@ class _Choice:
             self._call(call).add(call)
 
     def _call(self, piece: dict[str, Any]) -> _Nest:
-        """Return the tool call that a piece belongs to. Some servers give all the same index, others none."""
+        """Return the tool call of a piece. Some servers give all calls the same index, others give none."""
         index = _index(piece)
         call = self.open.get(index)
-        named = any(text_of(dict_of(piece.get(part)).get("name")) for part in ("function", "custom"))
-        if call is None or (named and piece.get("id") not in (None, "", call.fields.get("id"))):
+        has_name = any(text_of(dict_of(piece.get(part)).get("name")) for part in ("function", "custom"))
+        if call is None or (has_name and piece.get("id") not in (None, "", call.fields.get("id"))):
             call = self.open[index] = _Nest()
             self.calls.append(call)
         return call
 
-    def done(self, index: int) -> dict[str, Any]:
-        """Return the choice as it is now."""
-        message = self.message.done()
+    def finished(self, index: int) -> dict[str, Any]:
+        """Return the choice so far."""
+        message = self.message.finished()
         if self.calls:
-            message["tool_calls"] = [call.done() for call in self.calls]
+            message["tool_calls"] = [call.finished() for call in self.calls]
         return {"index": index, "message": message, "finish_reason": self.finish_reason}
 
 
@@ -247,11 +249,11 @@ def _build_chat(items: Sequence[Any]) -> dict[str, Any]:
         if error := _error(chunk):
             answer["error"] = error
         if "type" not in chunk:
-            answer.update((name, value) for name, value in _said(chunk) if name not in ("choices", "error"))
+            answer.update((name, value) for name, value in _filled(chunk) if name not in ("choices", "error"))
             for choice in dicts_of(chunk.get("choices")):
                 choices.setdefault(_index(choice), _Choice()).add(choice)
     answer["object"] = text_of(answer.get("object")).removesuffix(".chunk")
-    answer["choices"] = [choices[index].done(index) for index in sorted(choices)]
+    answer["choices"] = [choices[index].finished(index) for index in sorted(choices)]
     return answer
 
 
@@ -265,20 +267,20 @@ class _Block(_Draft):
         self.citations: list[Any] = []
 
     def put(self, name: str, value: Any) -> None:
-        """Add what one member of a delta brings, but its type, which is not the block's."""
+        """Add one member of a delta. Its type is left out, since it is not the block's."""
         if name == "citation":
             self.citations.append(value)
         elif name != "type":
             super().put(name, value)
 
-    def done(self) -> dict[str, Any]:
-        """Return the block as it is now, its input as data unless the JSON is cut or wrong."""
-        block = super().done()
-        if written := block.pop("partial_json", ""):
+    def finished(self) -> dict[str, Any]:
+        """Return the block so far. Its input is decoded, or kept as text if the JSON is cut or wrong."""
+        block = super().finished()
+        if json := block.pop("partial_json", ""):
             try:
-                block["input"] = msgspec.json.decode(written)
+                block["input"] = msgspec.json.decode(json)
             except (msgspec.DecodeError, ValueError, RecursionError):
-                block["input"] = written
+                block["input"] = json
         if self.citations:
             block["citations"] = [*list_of(block.get("citations")), *self.citations]
         return block
@@ -292,19 +294,19 @@ class _Item:
         self.parts: dict[tuple[str, int], _Draft] = {}
 
     def add(self, event: dict[str, Any]) -> None:
-        """Add what a delta brings."""
+        """Add the content of a delta."""
         member, index, kind, text = _DELTAS[_kind(event)]
         draft = self.draft
         if member:
             draft = self.parts.setdefault((member, _index(event, index)), _Draft({"type": kind}))
         draft.grow(text, event.get("delta"))
 
-    def done(self) -> dict[str, Any]:
-        """Return the item as it is now."""
+    def finished(self) -> dict[str, Any]:
+        """Return the item so far."""
         lists: dict[str, list[Any]] = {}
         for (member, _), part in self.parts.items():
-            lists.setdefault(member, []).append(part.done())
-        return self.draft.done() | lists
+            lists.setdefault(member, []).append(part.finished())
+        return self.draft.finished() | lists
 
 
 def _build_response(items: Sequence[Any]) -> dict[str, Any]:
@@ -319,12 +321,12 @@ def _build_response(items: Sequence[Any]) -> dict[str, Any]:
         elif error := _error(item):
             answer["error"] = error
         elif kind.startswith("response."):
-            answer.update(_said(dict_of(item.get("response"))))
+            answer.update(_filled(dict_of(item.get("response"))))
     if answer.get("status") == "failed" and not _error(answer):
         answer["error"] = {"message": "The response failed, and the provider does not say why."}
-    # A response that has ended lists its output itself, but some servers leave the list empty.
+    # A finished response lists its output itself, but some servers leave the list empty.
     if not answer.get("output"):
-        answer["output"] = [output[index].done() for index in sorted(output)]
+        answer["output"] = [output[index].finished() for index in sorted(output)]
     return answer
 
 
@@ -342,11 +344,11 @@ def _build_message(items: Sequence[Any]) -> dict[str, Any]:
         elif kind == "content_block_delta":
             blocks.setdefault(_index(item), _Block({})).add(dict_of(item.get("delta")))
         elif kind == "message_delta":
-            answer.update(_said(dict_of(item.get("delta"))))
-            # Its counts are those of the whole message so far; what it leaves out stays as it was at the start.
-            usage.update(_said(dict_of(item.get("usage"))))
+            answer.update(_filled(dict_of(item.get("delta"))))
+            # Its counts cover the whole message so far. Missing counts stay as they were at the start.
+            usage.update(_filled(dict_of(item.get("usage"))))
         elif error := _error(item):
             answer["error"] = error
     answer["usage"] = usage
-    answer["content"] = [blocks[index].done() for index in sorted(blocks)]
+    answer["content"] = [blocks[index].finished() for index in sorted(blocks)]
     return answer

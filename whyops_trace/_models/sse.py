@@ -1,4 +1,4 @@
-"""The body of a stream of server-sent events: its JSON, event by event, and where each event ended."""
+"""The body of a stream of server-sent events: the JSON and the end of each event."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def read_sse(body: bytes) -> list[tuple[int, Any]]:
     """
     Return the JSON of each event of a body, with the offset of the first byte after that event.
 
-    An event ends with a blank line, so what stands after the last one has not come whole and is left out; so is data
-    that is no JSON, as the ``[DONE]`` at the end of OpenAI's streams. See
-    https://html.spec.whatwg.org/multipage/server-sent-events.html for the format.
+    An event ends with a blank line, so an incomplete last event is left out. Data that is not JSON is left out too,
+    such as the ``[DONE]`` at the end of OpenAI's streams. The format is at
+    https://html.spec.whatwg.org/multipage/server-sent-events.html.
     """
     events: list[tuple[int, Any]] = []
     data: list[bytes] = []
@@ -31,7 +31,7 @@ def read_sse(body: bytes) -> list[tuple[int, Any]]:
             if name == b"data":
                 data.append(value.removeprefix(b" "))
         elif data:
-            # Left out is what is no JSON, no UTF-8, or nested deeper than the stack.
+            # Data that is not JSON, not UTF-8, or nested deeper than the stack is left out.
             with suppress(msgspec.DecodeError, ValueError, RecursionError):
                 events.append((start, msgspec.json.decode(b"\n".join(data))))
             data = []

@@ -1,5 +1,5 @@
 """
-Any value made safe bytes: JSON of whatever it is, without secrets, within a size.
+Any value as safe bytes: JSON without secrets, within a size.
 
 Exceptions are values as well. Nothing here knows of traces or records.
 """

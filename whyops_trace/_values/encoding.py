@@ -1,8 +1,8 @@
 """
-Any value at all to safe JSON: one line of UTF-8 that a server stores as it was meant.
+Any value to safe JSON: one line of UTF-8 that a server stores unchanged.
 
 Two paths lead to the same bytes. Nearly every value is made of exact builtin types and needs no mending: one scan
-sees that, one call of the C encoder does the rest. Of anything else a mended copy is built, and that is encoded.
+finds that out, and one call of the C encoder does the rest. Any other value is copied and mended, then encoded.
 
 Guarantees of both paths:
 
@@ -11,7 +11,7 @@ Guarantees of both paths:
   the descriptors of builtin bases, slots, and the genuine instance ``__dict__``. A lazy proxy stays unresolved, a
   mock records nothing, an iterator keeps its items. Classes are told apart by identity alone, because a metaclass
   can override even ``==`` and ``hash`` of a class.
-- What stands under the name of a secret, or has the form of one, is replaced, at any depth.
+- A value under the name of a secret, or with the form of one, is replaced, at any depth.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ CIRCULAR: Final = "[circular]"
 TOO_DEEP: Final = "[too deep]"
 CHANGING: Final = "[changed while being read]"
 
-#: Levels of containers. A server fails at thousands of them, a reader long before.
+#: Largest number of nested containers. A server fails at thousands of them, a reader long before.
 MAX_DEPTH: Final = 64
-#: Nodes of a mended copy. What needs no mending is not copied, and has no such bound.
+#: Largest number of nodes of a mended copy. A value that needs no mending is not copied, and has no such bound.
 MAX_NODES: Final = 20_000
-#: Integers beyond these come back from a JSON parser as other ones.
+#: Smallest and largest integers that a JSON parser reads back unchanged.
 MIN_INT, MAX_INT = -(2**53), 2**53
-#: How many bits all others have but those two.
+#: Number of bits of all integers between those two.
 MAX_BITS: Final = 53
-#: What no float is beyond but the infinities, nor between if it is NaN; JSON has no numbers for those.
+#: Smallest and largest finite floats. JSON has no numbers for infinities and NaN, which are not between them.
 MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -50,8 +50,8 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
     Return a function that encodes any value as JSON: one line of UTF-8, without NUL and without secrets.
 
     Args:
-        hides: Tells of the key of a mapping, or the name of an attribute, whether its value is a secret; it says so of
-            every key with a NUL as well, which cannot be recorded as it is.
+        hides: Function from the key of a mapping, or the name of an attribute, to True if its value is a secret. It is
+            also True for every key with a NUL, which cannot be recorded as it is.
     """
 
     def encode(value: object) -> bytes:
@@ -66,7 +66,7 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
             if flawless:
                 return redacted(_encode(value))
         except (RuntimeError, TypeError, ValueError):
-            # A lone surrogate, a stack nearly used up, or a container that another thread changes right now.
+            # A lone surrogate, a stack nearly used up, or a container that another thread is changing.
             pass
         try:
             return redacted(_encode(plain(value, hides)))
@@ -76,7 +76,7 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
     return encode
 
 
-#: Encodes what the user says of a program rather than what runs through it: no name in it stands for a secret.
+#: Encoder for the user's description of a program, rather than its data: no name in it marks a secret.
 encode: Final = encoder(lambda key: "\0" in key)
 
 
@@ -85,9 +85,9 @@ def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) 
     Return a mended copy of a value, made of dict, list, str, int, float, bool and None only.
 
     Args:
-        value: Anything at all.
+        value: Any value.
         hides: As for :func:`encode`.
-        shapes: Whether lists of floats are told by their length, as large arrays are: ``{"shape": [1536]}``.
+        shapes: True to replace lists of floats by their length, as for large arrays: ``{"shape": [1536]}``.
     """
     try:
         return _Mender(hides, shapes).mend(value, (), False)
@@ -96,14 +96,14 @@ def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) 
 
 
 def string(text: str) -> bytes:
-    """Return a text as one JSON string, mended where UTF-8 or a server could not hold it."""
+    """Return a text as one JSON string, mended where UTF-8 or a server cannot hold it."""
     return _encode(_text(text))
 
 
 def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     container: Any, hides: Callable[[str], bool], depth: int
 ) -> bool:
-    """Tell whether the encoder may have this dict, list or tuple as it is, down to the leaves."""
+    """Return True if the encoder can take this dict, list or tuple as it is, down to the leaves."""
     if type(container) is dict:
         for key in container:
             if type(key) is not str:
@@ -116,7 +116,7 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     for item in container:
         kind = type(item)
         if kind is str:
-            # Looked for here and not in the encoded bytes, where finding its escape costs more than encoding.
+            # The NUL is searched for here: finding its escape in the encoded bytes costs more than encoding.
             if "\0" in item:
                 return False
         elif kind is int:
@@ -134,14 +134,14 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
 
 
 class _Mender:
-    """Builds the mended copy of one value."""
+    """The mended copy of one value, while it is built."""
 
-    __slots__ = ("hides", "left", "shapes")
+    __slots__ = ("hides", "nodes_left", "shapes")
 
     def __init__(self, hides: Callable[[str], bool], shapes: bool) -> None:
         self.hides = hides
         self.shapes = shapes
-        self.left = MAX_NODES
+        self.nodes_left = MAX_NODES
 
     def mend(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
         """
@@ -150,9 +150,9 @@ class _Mender:
         Args:
             value: The node.
             path: The ids of the objects around it, outermost first.
-            inside: Whether one of those is an object of no known kind; more of that sort are only named.
+            inside: True if one of those is an object of unknown kind. Further ones inside it are only named.
         """
-        self.left -= 1
+        self.nodes_left -= 1
         try:
             kind = type(value)
             if kind is str:
@@ -170,13 +170,13 @@ class _Mender:
             return TOO_DEEP
 
     def _mend_object(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
-        read, base = reader_of(type(value))
+        reader, base = reader_of(type(value))
         if base is object:
-            read, inside = (opaque if inside else read), True
-        found = _simpler(read, value, base, self.left + 1)
-        if found is None:
+            reader, inside = (opaque if inside else reader), True
+        result = _simpler(reader, value, base, self.nodes_left + 1)
+        if result is None:
             return _text(f"<unencodable {name_of(type(value))}>")
-        simpler: Any = found[0]
+        simpler: Any = result[0]
         if type(simpler) is list:
             return self._array(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
         if type(simpler) is Pairs:
@@ -188,7 +188,7 @@ class _Mender:
             return {"shape": [len(items)]}
         mended = []
         for item in items:
-            if self.left <= 0:
+            if self.nodes_left <= 0:
                 mended.append(TOO_MANY)
                 break
             mended.append(self.mend(item, path, inside))
@@ -197,7 +197,7 @@ class _Mender:
     def _mapping(self, pairs: Pairs, path: tuple[int, ...], inside: bool) -> Any:
         mended = {}
         for key, item in pairs:
-            if self.left <= 0:
+            if self.nodes_left <= 0:
                 mended[REST] = TOO_MANY
                 break
             name = _text(key) if type(key) is str else self._key(key, path)
@@ -223,18 +223,18 @@ def _text(text: str) -> str:
 def _digits(number: int) -> str:
     try:
         return str(number)
-    except ValueError:  # more of them than sys.get_int_max_str_digits() allows
+    except ValueError:  # more digits than sys.get_int_max_str_digits() allows
         return hex(number)
 
 
 @guarded("reading a value")
-def _simpler(read: Reader, value: object, base: type, limit: int) -> tuple[object]:
-    """Return what a reader says, in a tuple that tells ``None`` from a failure."""
+def _simpler(reader: Reader, value: object, base: type, limit: int) -> tuple[object]:
+    """Return the result of a reader, in a tuple that tells ``None`` from a failure."""
     for _ in range(3):
         try:
-            return (read(value, base, limit),)
+            return (reader(value, base, limit),)
         except RecursionError:
             return (TOO_DEEP,)
-        except RuntimeError:  # a container that another thread, or a finaliser, has just changed
+        except RuntimeError:  # a container that another thread or a finaliser has just changed
             continue
     return (CHANGING,)

@@ -1,4 +1,4 @@
-"""How an exception is told in an event: its kind of end, its type and message, its stack."""
+"""An exception in an event: its outcome, its type and message, its stack."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from whyops_trace._values import encoding
 
-#: Frames of a stack that are kept: the innermost ones.
+#: Largest number of frames of a stack, of which the innermost are kept.
 MAX_FRAMES: Final = 30
 
-#: Read an exception, whatever its class says of its attributes.
+#: Readers of an exception's attributes. Its class cannot override them.
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
@@ -25,9 +25,9 @@ def outcome(error: BaseException) -> Literal["error", "cancelled"]:
     """
     Tell a failure from a cancellation.
 
-    Cancellation is whatever derives from :class:`BaseException` directly, as asyncio's and trio's do, and an abandoned
-    generator's :class:`GeneratorExit`; ``KeyboardInterrupt`` and ``SystemExit`` are failures. A group
-    of exceptions is a failure if one of them is.
+    A cancellation derives from :class:`BaseException` directly, as asyncio's and trio's do, and as
+    :class:`GeneratorExit` of an abandoned generator does. ``KeyboardInterrupt`` and ``SystemExit`` are failures. A
+    group of exceptions is a failure if one of them is.
     """
     if issubclass(type(error), BaseExceptionGroup):
         return "error" if "error" in map(outcome, _members(error)) else "cancelled"
@@ -43,7 +43,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def stack(error: BaseException) -> str:
     """
-    Return where the exception was raised, a line a frame, outermost first, without the frames of this library.
+    Return the stack of an exception, one line a frame, outermost first, without the frames of this library.
 
     Source lines are not read: that would be file access on the caller's path.
     """
@@ -58,7 +58,7 @@ def stack(error: BaseException) -> str:
 
 
 def ending(error: BaseException | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metadata and content that tell how a block or call ended, both empty if it ended well."""
+    """Return the metadata and content for the end of a block or call, both empty if it ended well."""
     if error is None:
         return {}, {}
     if outcome(error) == "cancelled":

@@ -1,7 +1,7 @@
 """
-What an object holds, read without running any code of its class.
+The contents of an object, read without running any code of its class.
 
-:func:`reader_of` finds what reads an object of a type: a function that says one level of it in simpler terms, which
+:func:`reader_of` finds the reader for a type: a function that returns one level of an object as simpler values, which
 :mod:`whyops_trace._values.encoding` mends further.
 """
 
@@ -28,38 +28,38 @@ REDACTED: Final = "[redacted]"
 TOO_MANY: Final = "[too many items]"
 #: The key of :data:`TOO_MANY` in an object that was cut short.
 REST: Final = "..."
-#: Attributes of an object of no known kind.
+#: Largest number of attributes of an object of unknown kind.
 MAX_ATTRIBUTES: Final = 50
-#: Elements of a numpy array; of a larger one only shape and type are worth storing.
+#: Largest number of elements of a numpy array. Only shape and type of a larger one are worth storing.
 MAX_ELEMENTS: Final = 256
 
-#: Says one level of an object in simpler terms: by a JSON scalar, by a list or :class:`Pairs` of things to be
-#: mended, or by another object that stands for it. Called with the object, the class of its MRO that the reader is
-#: for, and the number of items that are wanted at most.
+#: Function that returns one level of an object as simpler values: a JSON scalar, a list or :class:`Pairs` of values to
+#: be mended, or another object in its place. It is called with the object, the class of its MRO that the reader is
+#: for, and the largest number of items to return.
 Reader: TypeAlias = Callable[[Any, Any, int], object]
 
 
 class Pairs(list[tuple[Any, Any]]):
-    """Entries of a mapping, not yet mended. A dict of them would hash and compare the keys."""
+    """Entries of a mapping, not yet mended. A dict would hash and compare the keys."""
 
 
-# These descriptors are CPython's own, so what they answer passes no attribute lookup in which a class or metaclass
-# could have a say.
+# These descriptors are CPython's own. Their results need no attribute lookup, which a class or metaclass could
+# override.
 
 _mro: Final[Callable[[type], tuple[type, ...]]] = vars(type)["__mro__"].__get__
 _namespace: Final[Callable[[type], Mapping[str, Any]]] = vars(type)["__dict__"].__get__
 _globals: Final[Callable[[object], dict[str, Any]]] = vars(types.ModuleType)["__dict__"].__get__
 
 #: The docstring of the ``__dict__`` descriptor that every class statement makes. Proxies written in C have another
-#: one, which answers for the object behind them.
+#: descriptor, which answers for the object behind them.
 _GENUINE: Final = vars(type("_", (), {}))["__dict__"].__doc__
-#: Modules that say nothing about a class.
-_UNSAID: Final = frozenset({"builtins", "__main__", "_io", "_thread"})
-#: Packages whose objects are large, or are there to be watched: only named.
-_NAMED: Final = frozenset(
+#: Modules whose names add nothing to the name of a class.
+_OMITTED: Final = frozenset({"builtins", "__main__", "_io", "_thread"})
+#: Packages whose objects are only named, because they are large or record their use.
+_NAME_ONLY: Final = frozenset(
     {"jax", "pandas", "PIL", "polars", "pyarrow", "tensorflow", "torch", "unittest", "wrapt"}
 )
-#: Packages whose time zones are asked for their offset; any other zone is the user's code.
+#: Packages whose time zones may be asked for their offset. Any other zone is the user's code.
 _ZONES: Final = frozenset({"datetime", "dateutil", "pendulum", "pydantic_core", "pytz", "zoneinfo"})
 #: Control characters other than the white space of text.
 _BINARY: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -67,14 +67,14 @@ _SCALARS: Final = (type(None), str, int, float, bool, bytes)
 
 
 def _get(base: type, name: str, value: object) -> Any:
-    """Return what the descriptor *name* of a class of the value's MRO reads from the value."""
+    """Return the attribute that the descriptor *name* of a class of the value's MRO reads from the value."""
     return _namespace(base)[name].__get__(value)
 
 
 def _module(kind: type) -> str:
     try:
         module = _get(type, "__module__", kind)
-    except AttributeError:  # it was made where no module was named
+    except AttributeError:  # the class was made without the name of a module
         return "builtins"
     return module if type(module) is str else "builtins"
 
@@ -85,7 +85,7 @@ def _qualname(kind: type) -> str:
 
 def _dotted(module: object, name: str) -> str:
     name = str.__str__(name)
-    return name if type(module) is not str or module in _UNSAID else f"{module}.{name}"
+    return name if type(module) is not str or module in _OMITTED else f"{module}.{name}"
 
 
 def name_of(kind: type) -> str:
@@ -97,28 +97,28 @@ def _package(kind: type) -> str:
 
 
 def _is_genuine(kind: type) -> bool:
-    """Tell whether a class is the one that bears its name in its module, and no namesake."""
+    """Return True if a class is the one of its name in its module, and not a namesake."""
     module = sys.modules.get(_module(kind))
     return issubclass(type(module), types.ModuleType) and _globals(module).get(_qualname(kind)) is kind
 
 
 def _class_attribute(kind: type, name: str) -> Any:
-    """Return what the nearest class of the MRO has under a name, as it stands there."""
+    """Return the raw attribute of a name in the nearest class of the MRO that has it."""
     return next((_namespace(base)[name] for base in _mro(kind) if name in _namespace(base)), None)
 
 
 def _attributes(value: object) -> dict[str, Any]:
-    """Return the instance ``__dict__``, where the object has a genuine one."""
-    found = _class_attribute(type(value), "__dict__")
-    if type(found) is not types.MemberDescriptorType and (
-        type(found) is not types.GetSetDescriptorType or found.__doc__ != _GENUINE
+    """Return the instance ``__dict__`` of an object, an empty dict if it has no genuine one."""
+    descriptor = _class_attribute(type(value), "__dict__")
+    if type(descriptor) is not types.MemberDescriptorType and (
+        type(descriptor) is not types.GetSetDescriptorType or descriptor.__doc__ != _GENUINE
     ):
         return {}
-    return {name: item for name, item in list(dict.items(found.__get__(value))) if type(name) is str}
+    return {name: item for name, item in list(dict.items(descriptor.__get__(value))) if type(name) is str}
 
 
 def _state(value: object) -> dict[str, Any]:
-    """Return all that an object holds, in slots and in its ``__dict__``."""
+    """Return the attributes of an object, in slots and in its ``__dict__``."""
     state: dict[str, Any] = {}
     for base in reversed(_mro(type(value))):
         slots = list(_namespace(base).items()) if "__slots__" in _namespace(base) else []
@@ -134,16 +134,16 @@ def _state(value: object) -> dict[str, Any]:
 def reader_of(kind: type) -> tuple[Reader, type]:
     """Return the reader for a class, and the class of its MRO that it belongs to."""
     for base in (BaseException,) if issubclass(kind, BaseException) else _mro(kind):
-        read = _READERS.get(id(base)) or _foreign_reader(base)
-        if read is not None:
-            return read, base
+        reader = _READERS.get(id(base)) or _foreign_reader(base)
+        if reader is not None:
+            return reader, base
     return _object, object
 
 
 def _foreign_reader(base: type) -> Reader | None:
-    read = _FOREIGN.get(f"{_module(base)}.{_qualname(base)}")
-    if read is not None and _is_genuine(base):
-        return read
+    reader = _FOREIGN.get(f"{_module(base)}.{_qualname(base)}")
+    if reader is not None and _is_genuine(base):
+        return reader
     namespace = _namespace(base)
     if issubclass(type(namespace.get("__dataclass_fields__")), dict):
         return _dataclass
@@ -156,7 +156,7 @@ def opaque(value: object, base: type, limit: int) -> str:
 
 def _object(value: object, base: type, limit: int) -> object:
     public = [(name, item) for name, item in _state(value).items() if not name.startswith("_")]
-    if not public or any(_package(kind) in _NAMED for kind in _mro(type(value))):
+    if not public or any(_package(kind) in _NAME_ONLY for kind in _mro(type(value))):
         return opaque(value, base, limit)
     rest = [(REST, TOO_MANY)] if len(public) > MAX_ATTRIBUTES else []
     return Pairs([("$type", name_of(type(value))), *public[:MAX_ATTRIBUTES], *rest])
@@ -238,17 +238,17 @@ def _exception(value: BaseException, base: type, limit: int) -> dict[str, str]:
 
 
 def _message(error: BaseException) -> str:
-    """Return ``str(error)`` if only builtin code takes part in it, else the texts among the arguments."""
+    """Return ``str(error)`` if that runs only builtin code, else the texts among the arguments."""
     arguments = _get(BaseException, "args", error)
-    said, author = [*arguments], None
+    members, author = [*arguments], None
     for base in reversed(_mro(type(error))):
         builtin = _module(base) == "builtins" and _is_genuine(base)
         for name, item in list(_namespace(base).items()):
             if builtin and type(item) is types.MemberDescriptorType:
-                said.append(item.__get__(error))
+                members.append(item.__get__(error))
             elif type(name) is str and name == "__str__":
                 author = item if builtin else None
-    if author and all(any(type(item) is kind for kind in _SCALARS) for item in said):
+    if author and all(any(type(item) is kind for kind in _SCALARS) for item in members):
         return str(author(error))
     return ", ".join(str.__str__(item) for item in arguments if issubclass(type(item), str))
 
@@ -269,14 +269,14 @@ def _generator(value: Any, base: type, limit: int) -> str:
 
 
 def _by(method: str) -> Reader:
-    """Return a reader that asks the base's own method, whatever a subclass makes of it."""
+    """Return a reader that calls the method of the base itself, not a subclass's override."""
     return lambda value, base, limit: getattr(base, method)(value)
 
 
-#: Readers by the id of the class they are for: to hash a class may run code of its metaclass.
+#: Readers by the id of their class. Hashing a class may run code of its metaclass.
 _READERS: Final[dict[int, Reader]] = {
-    id(base): read
-    for bases, read in (
+    id(base): reader
+    for bases, reader in (
         ((str, decimal.Decimal), _by("__str__")),
         ((int,), _by("__int__")),
         ((float,), _by("__float__")),
@@ -286,7 +286,7 @@ _READERS: Final[dict[int, Reader]] = {
         ((type({}.items()),), lambda value, base, limit: Pairs(_items(value, base, limit))),
         ((list, set, frozenset, range, collections.deque, type({}.keys()), type({}.values())), _items),
         ((tuple,), _tuple),
-        # Not one method of a mapping proxy may be called: the mapping behind it may be a user's.
+        # No method of a mapping proxy may be called: the mapping behind it may be a user's.
         ((types.MappingProxyType,), lambda value, base, limit: gc.get_referents(value)[0]),
         ((datetime.date,), _by("isoformat")),
         (
@@ -316,7 +316,7 @@ _READERS: Final[dict[int, Reader]] = {
     for base in bases
 }
 
-#: Readers of classes that need not be loaded, by name. They are used for the genuine class of this name only.
+#: Readers of classes that may not be loaded, by name. They are used only for the genuine class of that name.
 _FOREIGN: Final[dict[str, Reader]] = {
     "array.array": _items,
     "fractions.Fraction": lambda x, base, _: str(

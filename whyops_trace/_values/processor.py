@@ -1,7 +1,7 @@
 """
-What happens to a record before it touches disk or network: secrets are taken out, what is too large is cut.
+The processing of a record before it touches disk or network: secrets are removed, and large values are cut.
 
-A secret is recognised by the name it stands under (a mapping's key, an argument's, field's or attribute's name), by a
+A secret is recognised by the name above it (a mapping's key, an argument's, field's or attribute's name), by a
 well-known form of its own, or by a pattern of the user's.
 """
 
@@ -21,47 +21,46 @@ from whyops_trace.exceptions import ConfigurationError
 
 __all__ = ["REDACTED", "Processor", "Redactor"]
 
-#: What a record may need beside metadata and content: all its ids and names at their longest, in any script.
+#: Bytes for a record's other members: all its ids and names at their longest, in any script.
 _RESERVE: Final = 8_192
 
-#: Keys whose verdict is remembered. A program has some hundred; one that makes up keys starts over.
+#: Largest number of remembered keys. A program has some hundred; with made-up keys the memory starts over.
 MAX_REMEMBERED: Final = 4096
-#: Characters of a key that is remembered. A longer one is no name but data.
+#: Largest number of characters of a remembered key. A longer one is not a name but data.
 MAX_KEY_LENGTH: Final = 128
 
 _SEPARATORS: Final = str.maketrans("", "", "_-. ")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
-#: What is looked for in a key in lower case, without its separators.
+#: Pattern of a secret's name, for keys in lower case without separators.
 _SECRET: Final = re.compile(
     r"passw(or)?d|passphrase|pwd|secret|credential|authori[sz]ation|bearer|cookie"
     r"|(api|access|private|signing)key|cardnumber|creditcard|cvv|cvc"
-    # In the plural tokens are a number, unless it is said what they open.
+    # In the plural tokens are a number, unless the name says their use.
     r"|token\d*$|(access|api|auth|csrf|refresh|session)tokens$"
 )
-#: What may stand before the word "token" where it is a piece of text, or counted: ``cost_per_token``, ``eosToken``.
+#: Words before "token" that make it a piece of text, or a count: ``cost_per_token``, ``eosToken``.
 _OF_TEXT: Final = frozenset({"bos", "eos", "first", "mask", "pad", "per", "stop", "unk"})
-#: Words with a secret in them that is none.
+#: Words that contain "secret" and are harmless.
 _OFFICE: Final = frozenset({"secretarial", "secretariat", "secretaries", "secretary"})
 
 
 class Processor:
     """
-    What is done to the metadata and content of each record, and to which traces.
+    The redaction, truncation and sampling of records.
 
-    Guarantees: what is :attr:`encoded <encode>` holds no secret of a form in :mod:`whyops_trace._values.secrets`, and
-        what
-    is :meth:`fitted <fit>` nothing that one of the user's patterns finds in a text; it makes no record larger than
+    Guarantees: an :attr:`encoded <encode>` value holds no secret of a form in :mod:`whyops_trace._values.secrets`. A
+    :meth:`fitted <fit>` value holds no match of the user's patterns in a text, and makes no record larger than
     *max_event_bytes*.
 
     Attributes:
-        encode: Returns any value as JSON, without what it has under the names of secrets and what has a secret's form.
-        hides: ``hides(key)`` tells whether what stands under a key is a secret.
-        fitting: Bytes of metadata and content together that need no :meth:`fit`; -1 if all do.
-        samples: Whether some traces are left out.
+        encode: Function from any value to JSON, without values under the names of secrets or in the form of secrets.
+        hides: ``hides(key)`` is True if the value under a key is a secret.
+        fitting: Largest size of metadata and content together, in bytes, that needs no :meth:`fit`; -1 if all do.
+        samples: True if some traces are left out.
 
     Args:
-        redact: More keys to hide, and patterns whose matches are replaced in every text and key.
+        redact: More keys to hide, and patterns. The matches of patterns are replaced in every text and key.
         keep: Keys never to hide.
         max_event_bytes: The largest record; 10,000 or more.
         sample_rate: The share of traces that are recorded, 0 to 1.
@@ -71,10 +70,10 @@ class Processor:
     """
 
     __slots__ = (
-        "_most_told",
         "_patterns",
         "_room",
         "_sampled_below",
+        "_trace_room",
         "encode",
         "fitting",
         "hides",
@@ -106,14 +105,14 @@ class Processor:
         self.hides = Redactor(names, _listed("redact_keep", keep)).hides
         self.encode = encoding.encoder(self.hides)
         room = max_event_bytes - _RESERVE
-        self._most_told = room // 10
-        self._room = room - self._most_told
+        self._trace_room = room // 10
+        self._room = room - self._trace_room
         self.fitting = -1 if self._patterns else self._room
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
 
     def fit(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
-        """Return the metadata members, each led by a comma, and the content of a record as they may be written."""
+        """Return the metadata members, each led by a comma, and the content of a record, ready to be written."""
         if self._patterns:
             metadata, content = self._matched(metadata), _encode(self._without_matches(_decode(content)))
         if len(metadata) + len(content) > self._room:
@@ -122,14 +121,14 @@ class Processor:
         return metadata, content
 
     def told(self, about: bytes) -> bytes:
-        """Return the metadata member that tells of a trace as it may be written, cut to a tenth of a record."""
+        """Return the metadata member that describes a trace, ready to be written, cut to a tenth of a record."""
         if self._patterns:
             about = self._matched(about)
-        return _truncated_members(about, self._most_told)
+        return _truncated_members(about, self._trace_room)
 
     def keeps(self, trace_id: str) -> bool:
         """
-        Tell whether a trace is recorded.
+        Return True if a trace is recorded.
 
         The SHA-256 of its id, read as a fraction, is below the rate: the same in every process, on every machine and
         in every version of Python, so a trace is recorded whole or not at all.
@@ -138,7 +137,7 @@ class Processor:
         return int.from_bytes(digest[:8], "big") < self._sampled_below
 
     def _matched(self, members: bytes) -> bytes:
-        """Return metadata members without what the user's patterns find."""
+        """Return metadata members without the matches of the user's patterns."""
         return _members(_encode(self._without_matches(_decode(_object(members)))))
 
     def _without_matches(self, value: Any) -> Any:
@@ -184,24 +183,24 @@ def _truncated_members(members: bytes, limit: int) -> bytes:
 
 class Redactor:
     """
-    Tells by a key whether the value under it must not be recorded.
+    The rule that decides from a key if the value under it must not be recorded.
 
-    Case and the separators ``_``, ``-``, ``.`` and space make no difference. Hidden is what is named after a password,
-    passphrase, secret, credential, cookie, card number, card code or social security number, after an API, access,
-    private or signing key, after authorization, and every key that ends in "token". Not hidden are ``tokens``,
-    ``maxTokens``, ``token_count``, ``tokenizer`` and the like, nor ``author`` and ``secretary``.
+    Case and the separators ``_``, ``-``, ``.`` and space make no difference. Hidden are keys that name a password,
+    passphrase, secret, credential, cookie, card number, card code or social security number, an API, access, private or
+    signing key, or an authorization, and every key that ends in "token". Not hidden are ``tokens``, ``maxTokens``,
+    ``token_count``, ``tokenizer`` and the like, nor ``author`` and ``secretary``.
 
-    When in doubt a key is hidden: of ``cookies_accepted`` or ``password_changed`` nothing is lost, because ``True``,
-    ``False`` and ``None`` are recorded under any key, while a cookie's value under an unforeseen name would be.
+    A doubtful key is hidden. Nothing is lost for ``cookies_accepted`` or ``password_changed``, because ``True``,
+    ``False`` and ``None`` are recorded under any key. A cookie's value under an unforeseen name must not be recorded.
 
-    A key with a NUL cannot be recorded as it is, so that it is hidden as well; what it becomes is judged anew.
+    A key with a NUL cannot be recorded as it is, so it is hidden as well. Its mended form is judged anew.
 
     Attributes:
         hides: ``hides(key)`` is the verdict, remembered for up to 4096 keys.
 
     Args:
-        extra: More keys to hide: these and no others that contain them.
-        keep: Keys never to hide, whatever else is said of them.
+        extra: More keys to hide. Other keys that contain them are not hidden.
+        keep: Keys never to hide, whatever any other rule says.
     """
 
     __slots__ = ("hides",)
@@ -209,12 +208,12 @@ class Redactor:
     hides: Callable[[str], bool]
 
     def __init__(self, extra: Iterable[str] = (), keep: Iterable[str] = ()) -> None:
-        # The bound method of a dict is a third of the cost of one written in Python; it is called for every key.
+        # A dict's bound method costs a third of one written in Python, and it is called for every key.
         self.hides = _Verdicts(extra, keep).__getitem__
 
 
 class _Verdicts(dict[str, bool]):
-    """Remembers of each key whether it is hidden, and finds out the first time."""
+    """A memory of the hidden keys: each key is judged the first time."""
 
     __slots__ = ("extra", "keep")
 

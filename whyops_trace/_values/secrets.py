@@ -1,16 +1,16 @@
 """
-Secrets that give themselves away by their form, taken out of JSON as it is encoded.
+Secrets that are recognised by their form, removed from encoded JSON.
 
-Every traced call pays for this, so it looks at the bytes, not at decoded texts, and the regular expressions are only
-tried where something can be: at the start of each long word. Those are found at the speed of C: every byte that a
-token may hold is mapped to one and the same, and a run of that is searched for.
+Every traced call pays for this, so it reads the bytes, not decoded texts, and tries the regular expressions only at
+the start of each long word. Long words are found at the speed of C: every byte that a token may hold is mapped to one
+and the same byte, and a row of that byte is searched for.
 
-The forms are those that vendors document, and that the rules of gitleaks (config/gitleaks.toml) give. Lengths are
+The forms are those that vendors document, and those of the rules of gitleaks (config/gitleaks.toml). Lengths are
 minimums, because vendors make their tokens longer, as GitHub announced:
 https://github.blog/changelog/2021-03-31-authentication-token-format-updates-are-generally-available/
 
-Guarantees: what was JSON is JSON afterwards, and only texts and keys that hold a secret differ. The time is linear in
-the size, whatever it holds.
+Guarantees: JSON stays JSON, and only texts and keys that hold a secret differ. The time is linear in the size, for
+any content.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Final
 
 from whyops_trace._values.objects import REDACTED
 
-# One byte is looked for as a number: CPython takes five times as long for a text of one.
+# A single byte is searched for as a number: CPython takes five times as long for a bytes object of length one.
 _AT: Final = ord("@")
 _BACKSLASH: Final = ord("\\")
 _U: Final = ord("u")
-#: What stands in a secret's place.
+#: Replacement for a secret.
 _MARK: Final = REDACTED.encode()
 
 _WORD: Final = (string.ascii_letters + string.digits + "_-+/").encode()
-#: Maps the bytes that tokens and base64 consist of to "x", all others to a space.
+#: Table that maps the bytes of tokens and base64 to "x", all others to a space.
 _MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
-#: No token is shorter, and few words of other kinds are as long.
+#: Mask of the shortest token. Few words of other kinds are as long.
 _LONG: Final = b"x" * 16
-#: No path or URL has a stretch of so many characters, but images in base64 have: nothing is looked for inside.
+#: Length from which on a word is not searched: no path or URL has such a long word, but images in base64 do.
 _BLOB: Final = 4096
 
 _FORMS: Final = (
@@ -74,7 +74,7 @@ _FORMS: Final = (
     rb"(?P<credentials>(?<=[Bb]asic )[A-Za-z0-9+/]++={0,2})",
 )
 _TOKEN: Final = re.compile(b"|".join(_FORMS))
-#: What the forms begin with, and what stands before those that can begin with anything.
+#: First two bytes of the forms, and the two bytes before those forms that can begin with anything.
 _BEGINNINGS: Final = frozenset(b"sk gs xa pp tv ls r8 wh YO hf AK AS gh gi gl xo AI GO rk np py ey".split())
 _LEADS: Final = frozenset([b"9.", b"G.", b"c ", b"r "])
 
@@ -91,14 +91,14 @@ _PRIVATE_KEY: Final = re.compile(
 
 def redacted(text: bytes) -> bytes:
     """
-    Return JSON without the secrets that are known by their form.
+    Return JSON without the secrets that are recognised by their form.
 
     Args:
         text: JSON, or a part of it that begins and ends outside of texts.
     """
     if len(text) > len(_LONG):
         mask = text.translate(_MASK)
-        if mask.rfind(_LONG) >= 0:  # from the right, which takes CPython about half of the time
+        if mask.rfind(_LONG) >= 0:  # from the right, which takes CPython about half the time
             text = _without_tokens(text, mask)
             if b"PRIVATE KEY" in text:
                 text = _PRIVATE_KEY.sub(_MARK, text)
@@ -110,24 +110,24 @@ def redacted(text: bytes) -> bytes:
 def _without_tokens(text: bytes, mask: bytes) -> bytes:
     """Return a text without tokens."""
     pieces: list[bytes] = []
-    start, done = mask.find(_LONG), 0
+    start, copied = mask.find(_LONG), 0
     while start >= 0:
         end = mask.find(b" ", start)
         match = _token_in(text, start, end)
         if match is not None:
-            pieces += (text[done : match.start()], _MARK)
-            done = end = match.end()
+            pieces += (text[copied : match.start()], _MARK)
+            copied = end = match.end()
         start = mask.find(_LONG, end) if end >= 0 else -1
     if not pieces:
         return text
-    pieces.append(text[done:])
+    pieces.append(text[copied:])
     return b"".join(pieces)
 
 
 def _token_in(text: bytes, start: int, end: int) -> re.Match[bytes] | None:
-    """Return the first token in the word from *start* to *end*: at its beginning, behind an escape, or a slash."""
+    """Return the first token in the word from *start* to *end*: at its beginning, or after an escape or a slash."""
     if text[start - 1] == _BACKSLASH:
-        # Behind "\u001b" or "\n"; two backslashes are one of the text, or an escape of JSON inside the text.
+        # After "\u001b" or "\n". Two backslashes are one of the text, or an escape of JSON inside the text.
         behind = start + (5 if text[start] == _U else 1)
         if text[behind : behind + 2] in _BEGINNINGS:
             match = _TOKEN.match(text, behind)
@@ -148,7 +148,7 @@ def _token_in(text: bytes, start: int, end: int) -> re.Match[bytes] | None:
 
 
 def _is_escaped(text: bytes, at: int) -> bool:
-    """Tell whether the byte at *at* belongs to an escape sequence: an odd number of backslashes precedes it."""
+    """Return True if the byte at *at* belongs to an escape sequence: an odd number of backslashes precedes it."""
     first = at
     while text[first - 1] == _BACKSLASH:
         first -= 1
@@ -156,7 +156,7 @@ def _is_escaped(text: bytes, at: int) -> bool:
 
 
 def _are_credentials(word: bytes) -> bool:
-    """Tell whether a word is ``user:password`` in base64."""
+    """Return True if a word is ``user:password`` in base64."""
     word = word.rstrip(b"=")
     try:
         return ":" in base64.b64decode(word + b"=" * (-len(word) % 4)).decode()

@@ -1,8 +1,8 @@
 """
-Values too large for a record, cut down to what fits: long texts first, then long lists, then large objects.
+Values too large for a record, cut to fit: long texts first, then long lists, then large objects.
 
-What is cut keeps its head and its tail, and says in between how much is missing. Short texts, numbers and the members
-of objects of a usual size stay, so a record that was cut is still one that readers of the protocol understand.
+A cut value keeps its head and its tail, with a note of the missing amount in between. Short texts, numbers and the
+members of objects of a usual size stay, so readers of the protocol still understand a cut record.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
-#: Characters of a text, and items of a list and members of an object, that are kept as long as anything else can go:
-#: more than any name of the protocol has, and more members than its metadata.
+#: Characters of a text, items of a list and members of an object that are cut last: more characters than any name of
+#: the protocol, and more members than its metadata.
 MIN_TEXT: Final = 256
 MIN_ITEMS: Final = 16
 MIN_MEMBERS: Final = 64
-#: Characters that saying how much was cut takes at most.
+#: Largest number of characters of the note about a cut.
 _NOTE: Final = 64
 _ALL: Final = 1 << 62
-#: What is never cut.
+#: Types that are never cut.
 _ATOMS: Final = frozenset({bool, float, int, type(None)})
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -33,7 +33,7 @@ def truncated(text: bytes, limit: int) -> bytes:
 
     Args:
         text: The JSON of any value.
-        limit: Bytes it may have; with fewer than about 100 even saying what was cut may not fit.
+        limit: Largest size in bytes. Below about 100 even the note about the cut may not fit.
     """
     if len(text) <= limit:
         return text
@@ -47,20 +47,21 @@ def truncated(text: bytes, limit: int) -> bytes:
 
 def _bounds(value: Any, size: int, excess: int) -> Iterator[tuple[int, int, int]]:
     """
-    Yield how many characters, items and members are kept of each text, list and object, from most to least.
+    Yield the numbers of characters, items and members to keep of each text, list and object, the largest first.
 
     Args:
-        value: What is to be cut.
-        size: Its bytes as JSON.
-        excess: How many of them are too many.
+        value: The value to cut.
+        size: Its size as JSON, in bytes.
+        excess: Number of bytes to remove.
     """
     texts, lists, objects = _measured(value)
     long = [length for length in texts if length > MIN_TEXT + _NOTE]
-    # A character is a byte or more: first as if these had no more than their share of them, then to be sure.
-    for wanted in (excess * sum(texts) // size, excess):
-        kept = _level(long, wanted)
-        if kept > MIN_TEXT:
-            yield kept, _ALL, _ALL
+    # A character is a byte or more. The first try assumes that texts have their share of the excess, the second that
+    # they have all of it.
+    for saving in (excess * sum(texts) // size, excess):
+        length_kept = _level(long, saving)
+        if length_kept > MIN_TEXT:
+            yield length_kept, _ALL, _ALL
     if long:
         yield MIN_TEXT, _ALL, _ALL
     yield from ((MIN_TEXT, items, _ALL) for items in _halves(max(lists), MIN_ITEMS))
@@ -70,11 +71,11 @@ def _bounds(value: Any, size: int, excess: int) -> Iterator[tuple[int, int, int]
 
 
 def _measured(value: Any) -> tuple[list[int], list[int], list[int]]:
-    """Return the lengths of all texts, keys included, of all lists, and of all objects, and a 0 of each."""
+    """Return the lengths of all texts including keys, of all lists and of all objects, each list led by a 0."""
     texts, lists, objects = [0], [0], [0]
-    left: list[Any] = [[value]]
-    while left:
-        node = left.pop()
+    pending: list[Any] = [[value]]
+    while pending:
+        node = pending.pop()
         items = node
         if type(node) is dict:
             objects.append(len(node))
@@ -87,17 +88,17 @@ def _measured(value: Any) -> tuple[list[int], list[int], list[int]]:
             if kind is str:
                 texts.append(len(item))
             elif kind is list or kind is dict:
-                left.append(item)
+                pending.append(item)
     return texts, lists, objects
 
 
-def _level(lengths: list[int], wanted: int) -> int:
-    """Return the largest length that, if no text is longer, saves as many characters as wanted; -1 if none does."""
+def _level(lengths: list[int], saving: int) -> int:
+    """Return the largest length of a text at which a cut saves *saving* characters, -1 if none does."""
 
-    def missing(length: int) -> int:
-        return wanted - sum(each - length - _NOTE for each in lengths if each > length + _NOTE)
+    def shortfall(length: int) -> int:
+        return saving - sum(each - length - _NOTE for each in lengths if each > length + _NOTE)
 
-    return bisect_right(range(max(lengths, default=0)), 0, key=missing) - 1
+    return bisect_right(range(max(lengths, default=0)), 0, key=shortfall) - 1
 
 
 def _halves(length: int, least: int) -> Iterator[int]:
@@ -111,24 +112,24 @@ def _cut(value: Any, texts: int, items: int, members: int) -> Any:
     if kind is str:
         return _cut_text(value, texts)
     if kind is list:
-        missing = len(value) - items
-        if missing > 1:
+        surplus = len(value) - items
+        if surplus > 1:
             head, tail = value[: items - items // 2], value[len(value) - items // 2 :]
-            value = [*head, f"[cut {missing:,} items]", *tail]
+            value = [*head, f"[cut {surplus:,} items]", *tail]
         return [item if type(item) in _ATOMS else _cut(item, texts, items, members) for item in value]
     if kind is dict:
         pairs = list(value.items())
-        missing = len(pairs) - members
-        if missing > 1:
+        surplus = len(pairs) - members
+        if surplus > 1:
             head, tail = pairs[: members - members // 2], pairs[len(pairs) - members // 2 :]
-            pairs = [*head, ("...", f"[cut {missing:,} members]"), *tail]
+            pairs = [*head, ("...", f"[cut {surplus:,} members]"), *tail]
         return {_cut_text(key, texts): _cut(item, texts, items, members) for key, item in pairs}
     return value
 
 
-def _cut_text(text: str, kept: int) -> str:
-    missing = len(text) - kept
-    if missing <= _NOTE:
+def _cut_text(text: str, limit: int) -> str:
+    surplus = len(text) - limit
+    if surplus <= _NOTE:
         return text
-    head, tail = text[: kept - kept // 2], text[len(text) - kept // 2 :]
-    return f"{head} ... [cut {missing:,} of {len(text):,} characters] ... {tail}"
+    head, tail = text[: limit - limit // 2], text[len(text) - limit // 2 :]
+    return f"{head} ... [cut {surplus:,} of {len(text):,} characters] ... {tail}"

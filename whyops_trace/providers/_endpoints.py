@@ -1,4 +1,4 @@
-"""Which requests of a client are calls of a model, and who serves them."""
+"""Endpoints of a client: the requests that are model calls, and the provider that serves them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from whyops_trace._calls.site import CallSite
 from whyops_trace._guard import guarded
 from whyops_trace._recording.recorder import Recorder
 
-#: The path a request ends in, what its calls are named, and what kind of call they are.
+#: End of a request's path, the name of its calls, and their kind.
 _ENDPOINTS: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (
     ("/chat/completions", "chat.completions", Llm),
     ("/responses", "responses", Llm),
     ("/embeddings", "embeddings", Embedding),
     ("/v1/messages", "messages", Llm),
 )
-#: Who serves the models at an address, where that is not whose client it is.
+#: Provider at an address, where it differs from the client's family.
 _HOSTS: Final = {
     "api.deepseek.com": "deepseek",
     "api.fireworks.ai": "fireworks",
@@ -29,7 +29,7 @@ _HOSTS: Final = {
     "generativelanguage.googleapis.com": "google",
     "openrouter.ai": "openrouter",
 }
-#: Words in the names of classes of clients of other services with a provider's models.
+#: Words in the names of client classes for other services that serve a provider's models.
 _VARIANTS: Final = {
     "Azure": "azure",
     "Bedrock": "aws",
@@ -41,13 +41,13 @@ _VARIANTS: Final = {
 
 class Endpoints:
     """
-    The call sites of one client: what its calls of models are recorded as.
+    The call sites of one client, as which its model calls are recorded.
 
     Args:
-        family: Whose client it is: "openai" or "anthropic".
-        provider: Who serves it.
-        recorder: Returns what records a call outside any trace.
-        proxied: Whether the WhyOps proxy reports the calls.
+        family: Package of the client: "openai" or "anthropic".
+        provider: Name of the provider that serves it.
+        recorder: Function that returns the recorder for a call outside any trace.
+        proxied: True if the WhyOps proxy reports the calls.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Endpoints:
 
     @guarded("looking at a request")
     def site(self, options: Any) -> CallSite | None:
-        """Return the call site of a request; None if it is none of a model."""
+        """Return the call site of a request, None if it is not a model call."""
         if str(options.method).lower() != "post":
             return None
         path = str(options.url).partition("?")[0]
@@ -71,21 +71,21 @@ class Endpoints:
 
 
 def is_served_by_proxy(options: Any) -> bool:
-    """Tell whether the proxy takes a request that is none of a model: the list of models."""
+    """Return True if the proxy serves a request that is not a model call: the list of models."""
     return str(options.method).lower() == "get" and str(options.url).rstrip("/").endswith("/models")
 
 
 def variant(client: Any) -> str:
-    """Return which other service with a provider's models a client is for, "" if it is for the provider itself."""
+    """Return the other service that a client with a provider's models is for, "" if it is for the provider itself."""
     names = [base.__name__ for base in type(client).__mro__]
     return next((service for word, service in _VARIANTS.items() if any(word in name for name in names)), "")
 
 
 def provider_of(client: Any, family: str) -> str:
-    """Return who serves the models of a client."""
+    """Return the name of the provider that serves the models of a client."""
     host = urlsplit(str(client.base_url)).hostname or ""
     return variant(client) or _HOSTS.get(host, family)
 
 
 def _ask(**body: Any) -> None:
-    """Stand for a request: what it has, a function that makes it would have as arguments."""
+    """Stand for a request as a function: its body is the arguments."""

@@ -1,4 +1,4 @@
-"""How a client is connected: to what records its turns, and to the WhyOps proxy or the provider itself."""
+"""The connections of a client: to the recorder of its turns, and to the WhyOps proxy or the provider itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from whyops_trace.context import get_scope
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
 from whyops_trace.providers._request import is_header
 
-#: Seconds that a request waits at most until what was recorded before it is stored.
+#: Most seconds that a request waits until the records before it are stored.
 WAIT: Final = 0.25
-#: The same for the first one of a process, until the agent is registered: a proxy that is told of an agent nobody has
-#: registered makes up a version of it, and the server refuses what is recorded here for another one.
+#: The same for the first request of a process, until the agent is registered. For an unregistered agent the proxy makes
+#: up a version, and the server then refuses the records made here for another version.
 FIRST_WAIT: Final = 3.0
-#: Seconds for which a client with a fallback leaves a proxy alone that failed.
+#: Seconds for which a client with a fallback avoids a proxy that failed.
 COOL_DOWN: Final = 30.0
 
 
@@ -29,7 +29,7 @@ class Proxy(NamedTuple):
     Attributes:
         url: Its address, without ``/v1``.
         key: The WhyOps key.
-        delivery: Delivers to the server behind it.
+        delivery: Delivery to the server behind it.
     """
 
     url: str
@@ -38,7 +38,7 @@ class Proxy(NamedTuple):
 
     @guarded("waiting for what was recorded before a request")
     def settle(self) -> None:
-        """Wait until what was recorded before a turn is stored, so that the proxy's events of it come after that."""
+        """Wait until the records before a turn are stored, so that the proxy's events of the turn come after them."""
         self.delivery.start(FIRST_WAIT)
         self.delivery.catch_up(WAIT)
 
@@ -52,10 +52,10 @@ class Proxy(NamedTuple):
 
 class Pause:
     """
-    Leaves a proxy that failed alone: a client's and its copies', which may be made for each request.
+    A pause in the use of a failed proxy, shared by a client and its copies. A copy may be made for each request.
 
     Attributes:
-        until: Until when, as :func:`time.monotonic` tells it.
+        until: End of the pause, by :func:`time.monotonic`.
     """
 
     def __init__(self) -> None:
@@ -64,14 +64,14 @@ class Pause:
 
 class Link:
     """
-    What a traced client knows beside what its own class does.
+    The data of a traced client beyond those of its own class.
 
     Attributes:
-        recorder: Records its turns.
-        endpoints: What its calls are recorded as.
-        proxy: The WhyOps proxy it goes through; None if it asks the provider itself.
-        direct: The same client without the proxy, for requests the proxy does not serve.
-        fallback: Whether that is asked as well where the proxy is down or refuses.
+        recorder: Recorder of its turns.
+        endpoints: Call sites as which its calls are recorded.
+        proxy: The WhyOps proxy that it uses, None if it calls the provider itself.
+        direct: The same client without the proxy, for requests that the proxy does not serve.
+        fallback: True to use *direct* as well if the proxy is down or refuses.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class Link:
         self._pause = Pause()
 
     def with_direct(self, direct: Any) -> Link:
-        """Return the link of a copy of the client, whose direct one is *direct*."""
+        """Return the link of a copy of the client, whose direct client is *direct*."""
         copied = Link(self.recorder, self.endpoints, proxy=self.proxy, direct=direct, fallback=self.fallback)
         copied._pause = self._pause
         return copied
 
     def goes_direct(self, options: Any, site: CallSite | None) -> bool:
-        """Tell whether a request has to be made without the proxy, though the client has one."""
+        """Return True if a request must be made without the proxy, although the client has one."""
         if self.proxy is None:
             return False
         if site is None:
@@ -116,7 +116,7 @@ class Link:
         return True
 
     def falls_back(self, error: BaseException) -> bool:
-        """Tell whether a failed request is to be made again without the proxy, which is then left alone for a while."""
+        """Return True to retry a failed request without the proxy, which is then avoided for a while."""
         if not self.fallback or self.proxy is None or not _is_the_proxys(error):
             return False
         self._pause.until = time.monotonic() + COOL_DOWN
@@ -133,10 +133,10 @@ class Link:
 
 def _is_the_proxys(error: BaseException) -> bool:
     """
-    Tell whether an error is the proxy's, or that of the way to it, and not one the provider would raise as well.
+    Return True if an error comes from the proxy or the way to it, and not from the provider.
 
-    What the proxy says itself has a text under ``error``, or is no JSON; what it passes on from the provider has an
-    object there. A request that had no answer in time may have been taken, and so is not made again.
+    The proxy's own errors have a text under ``error``, or are not JSON. Errors passed on from the provider have an
+    object there. A request that timed out may have been accepted, so it is not made again.
     """
     response = getattr(error, "response", None)
     if response is not None:

@@ -25,17 +25,17 @@ AGENT_NAME: Final = "X-Agent-Name"
 
 class Request:
     """
-    One request, whose turn is recorded while it is made.
+    One request. Its turn is recorded while the request is made.
 
     Attributes:
-        site: What records its turn; None if it is no call of a model.
-        call: Its turn, once the request is built; None if nothing is recorded.
-        proxy: The WhyOps proxy that it goes through, which reports the turn; None if it goes through none.
+        site: Call site that records its turn, None if it is not a model call.
+        call: Its turn once the request is built, None if nothing is recorded.
+        proxy: The WhyOps proxy that it uses and that reports the turn, None without a proxy.
 
     Args:
-        link: How the client is connected.
+        link: The connections of the client.
         headers: The client's own headers, which every request has.
-        options: What is requested, as the package has it.
+        options: The options of the request, as the package has them.
     """
 
     def __init__(self, link: Link, headers: Mapping[str, Any], options: Any) -> None:
@@ -49,7 +49,7 @@ class Request:
         self._answer: Any = None
         #: The headers that were added for the proxy.
         self._added: set[str] = set()
-        #: Where the caller stands, if the request names another trace than that.
+        #: The caller's scope, in a tuple, if the request names another trace than that; else None.
         self._elsewhere: tuple[Scope | None] | None = None
         self._outer: Request | None = None
 
@@ -57,11 +57,11 @@ class Request:
         self._outer = CURRENT.get()
         CURRENT.set(self)
         if self.proxy is not None:
-            self.proxy.delivery.hurry()  # what lingers now would come after the proxy's report
+            self.proxy.delivery.hurry()  # records that linger now would come after the proxy's report
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        """Record how the request failed; an error that another try follows, without the proxy, is not raised."""
+        """Record the failure of the request. An error before a retry without the proxy is not raised."""
         CURRENT.set(self._outer)
         if self.proxy is not None and not self._watched:
             self.proxy.delivery.calm()
@@ -77,10 +77,10 @@ class Request:
 
     def begin(self, options: Any) -> Iterator[Proxy]:
         """
-        Record what the model is asked, before the request is built; a further try is the same request.
+        Record the request to the model, before it is built. A retry is the same request.
 
         Yields:
-            The proxy, wherever it has to be waited until what was recorded so far is stored.
+            The proxy, each time the caller must wait until the records so far are stored.
         """
         if self.site is None:
             return
@@ -94,9 +94,9 @@ class Request:
 
     @guarded("recording a request to a model")
     def _open(self, site: CallSite, options: Any) -> None:
-        """Record what the model is asked, in the trace it belongs to."""
+        """Record the request to the model, in its trace."""
         before = get_scope()
-        scope = self._scope(before, self._given(options))
+        scope = self._scope(before, self._all_headers(options))
         if scope is not before:
             self._elsewhere = (before,)
             set_scope(scope)
@@ -115,38 +115,38 @@ class Request:
 
     @guarded("reporting a request to a model")
     def _tell_first(self, options: Any) -> bool:
-        """Report the request from here as well, where the server needs that to store the proxy's report; tell if so."""
-        # A trace that begins with a system prompt in blocks, as the proxy reports it, is not stored.
+        """Report the request from here too if the server needs that to store the proxy's report; return True if so."""
+        # The server does not store a trace that begins with a system prompt in blocks, as the proxy reports it.
         if self.call is None or self.call.state.root or isinstance(_body(options).get("system", ""), str):
             return False
         self.call.tell_server(anyhow=True)
         return True
 
-    def _given(self, options: Any) -> dict[str, str]:
-        """Return the headers that the client and whoever makes the request have given it."""
+    def _all_headers(self, options: Any) -> dict[str, str]:
+        """Return the headers from the client and from the caller of the request."""
         return {**_texts(self._headers), **_texts(options.headers)}
 
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
-        """Return where the request stands: in the trace its headers name, else in this client's that is open."""
-        recorder, named = self._link.recorder, _named(headers, TRACE_ID) or ""
+        """Return the scope of the request: the trace that its headers name, else this client's open trace."""
+        recorder, trace_id = self._link.recorder, _header(headers, TRACE_ID) or ""
         scope = open_here if open_here is not None and open_here[0].recorder is recorder else None
-        if not 0 < size(named) <= MAX_ID or (scope is not None and scope[0].id == named):
+        if not 0 < size(trace_id) <= MAX_ID or (scope is not None and scope[0].id == trace_id):
             return scope
         if scope is not None:
             warn_once(
-                f"trace ids: {named}",
+                f"trace ids: {trace_id}",
                 "A request has the header %s: %r, while trace %r is open: the events of one workflow end up in two "
                 "traces. Leave the header out; requests get the id of the trace that is open.",
                 TRACE_ID,
-                named,
+                trace_id,
                 scope[0].id,
             )
-        # Whoever names a trace to the proxy has a handle on it, which goes on with the same numbers.
-        state = recorder.traces.get(named) or recorder.trace(named)
+        # A caller that names a trace to the proxy has a handle on it, which goes on with the same numbers.
+        state = recorder.traces.get(trace_id) or recorder.trace(trace_id)
         return state, 0, state.last, None
 
     def _return(self) -> None:
-        """Go back to where the caller stands; the trace that the request named goes on after it."""
+        """Go back to the caller's scope; the trace that the request named goes on after it."""
         if self._elsewhere is not None:
             scope = get_scope()
             if scope is not None and not scope[1]:
@@ -155,25 +155,25 @@ class Request:
 
     @guarded("naming the trace to the proxy")
     def name_trace(self, options: Any) -> None:
-        """Give the request the headers that tell the proxy what it belongs to, where nobody else has."""
+        """Add the headers that name the trace, the user and the agent to the proxy, unless the caller set them."""
         headers = options.headers if isinstance(options.headers, Mapping) else {}
         if self.proxy is None and self._added:
-            # An older package makes the request again with the headers that it had for the proxy.
+            # An older package retries with the headers that the request had for the proxy.
             options.headers = {name: value for name, value in headers.items() if name not in self._added}
         scope = get_scope()
         if scope is None or self.proxy is None:
             return
-        given, state = self._given(options), scope[0]
+        present, state = self._all_headers(options), scope[0]
         names = {TRACE_ID: state.id, THREAD_ID: state.id, AGENT_NAME: self._link.recorder.agent_name}
         if is_header(state.user):
             names[USER_ID] = state.user
-        missing = {name: value for name, value in names.items() if value and not _named(given, name)}
-        self._added.update(missing)
-        options.headers = {**missing, **headers}
+        added = {name: value for name, value in names.items() if value and not _header(present, name)}
+        self._added.update(added)
+        options.headers = {**added, **headers}
 
     @guarded("looking at the answer of a model")
     def receive(self, response: Any) -> None:
-        """Look at an answer: now if it is there, else while it is read."""
+        """Read an answer: now if its body is there, else while it is read."""
         call = self.call
         if call is None or response is None or not response.is_success:
             return
@@ -190,7 +190,7 @@ class Request:
             self._watched = True
 
     def answered(self, result: Any) -> Any:
-        """Record the answer, that of a stream when it ends; return it."""
+        """Record the answer and return it. The answer of a stream is recorded at its end."""
         self._answered(result)
         return result
 
@@ -212,12 +212,12 @@ class Request:
             self._return()
 
 
-#: The request that is being made here.
+#: The request in progress in this context.
 CURRENT: ContextVar[Request | None] = ContextVar("whyops_trace_request", default=None)
 
 
 def is_header(value: str) -> bool:
-    """Tell whether a text can be the value of an HTTP header as it is."""
+    """Return True if a text can be the value of an HTTP header as it is."""
     return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
 
 
@@ -228,10 +228,10 @@ def _body(options: Any) -> dict[str, Any]:
 
 
 def _texts(headers: Any) -> dict[str, str]:
-    """Return the headers that have a value; some only say that there is none."""
-    given = headers if isinstance(headers, Mapping) else {}
-    return {name: value for name, value in given.items() if isinstance(value, str)}
+    """Return the headers that have a text as value. The packages use other values for headers to omit."""
+    mapping = headers if isinstance(headers, Mapping) else {}
+    return {name: value for name, value in mapping.items() if isinstance(value, str)}
 
 
-def _named(headers: Mapping[str, str], name: str) -> str | None:
-    return next((value for given, value in headers.items() if given.lower() == name.lower()), None)
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), None)

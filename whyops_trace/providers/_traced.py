@@ -1,10 +1,9 @@
 """
-Makes a client of OpenAI's or Anthropic's package one whose calls are traced, and stays of the same class.
+The traced form of a client of OpenAI's or Anthropic's package, which stays an instance of its class.
 
-A traced client is an instance of a subclass, made on the fly, of the class it had. Four of the methods that all
-versions of both packages have are overridden there: ``request``, through which every call goes, ``_prepare_options``,
-which is called before a request is built and can be waited in, ``_process_response``, which gets the answer before
-it is parsed, and ``copy``.
+A traced client is an instance of a subclass of its class, made on the fly. Four methods that all versions of both
+packages have are overridden there: ``request``, through which every call goes; ``_prepare_options``, which runs before
+a request is built and may wait; ``_process_response``, which gets the answer before it is parsed; and ``copy``.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from whyops_trace._guard import attempt, warn_once
 from whyops_trace.providers._link import Link
 from whyops_trace.providers._request import CURRENT, Request
 
-#: What makes an object a client that can be traced.
+#: Attributes of a client that can be traced.
 _NEEDED: Final = (
     "_prepare_options", "_process_response", "base_url", "copy", "default_headers", "request", "with_options",
 )  # fmt: skip
-#: Arguments of ``copy`` that say where requests go.
+#: Arguments of ``copy`` that set the address of requests.
 _ADDRESS: Final = ("base_url", "data_residency", "provider")
-#: Arguments of ``copy`` that say who asks, which the proxy has its own of.
+#: Arguments of ``copy`` that set the caller's identity. The proxy has its own.
 _IDENTITY: Final = (
     "admin_api_key", "api_key", "auth_token", "config", "credentials", "profile", "workload_identity",
 )  # fmt: skip
 
 
 def is_client(thing: Any) -> bool:
-    """Tell whether something is a client of a package, by what it can do."""
+    """Return True if something is a client of a package, by its methods."""
     return not isinstance(thing, type) and all(hasattr(type(thing), name) for name in _NEEDED)
 
 
 def bare(client: Any) -> Any:
-    """Return a client that asks the provider itself and is not traced: a copy, if it was."""
+    """Return an untraced client that calls the provider itself: a copy of a traced client, else the client."""
     if not isinstance(client, _Traced):
         return client
     copied = duplicate(client._whyops.direct or client)
@@ -46,14 +45,14 @@ def bare(client: Any) -> Any:
 
 
 def duplicate(client: Any, **changes: Any) -> Any:
-    """Return a copy of a client that is as strict with answers, which the packages' own ``copy`` forgets."""
+    """Return a copy of a client with its strictness about answers, which the packages' own ``copy`` forgets."""
     copied = client.copy(**changes)
     copied._strict_response_validation = client._strict_response_validation
     return copied
 
 
 def connect(client: Any, link: Link) -> Any:
-    """Make a client, which nobody else has, a traced one."""
+    """Turn a client that nobody else holds into a traced one, and return it."""
     client._whyops = link
     if not isinstance(client, _Traced):
         client.__class__ = _traced(type(client))
@@ -61,16 +60,16 @@ def connect(client: Any, link: Link) -> Any:
 
 
 class _Traced:
-    """What a traced client of either face does otherwise than the class it had."""
+    """The overridden methods of a traced client, for sync and async clients."""
 
-    __slots__ = ()  # an object can be given only a class that lays out its instances alike
+    __slots__ = ()  # an object's class can change only to one with the same layout of instances
 
     _whyops: Link
     _custom_headers: Mapping[str, Any]
 
     @property
     def default_headers(self) -> Any:
-        """The headers of every request; they can be set, which changes those that differ from what they are."""
+        """The headers of every request. Setting them changes only those that differ."""
         return super().default_headers  # type: ignore[misc]
 
     @default_headers.setter
@@ -79,28 +78,28 @@ class _Traced:
         now = dict(self.default_headers)
         own = {name: value for name, value in client._custom_headers.items() if name in headers}
         changed = {name: value for name, value in headers.items() if name not in now or now[name] != value}
-        gone = client._custom_headers.keys() - own.keys()
+        removed = client._custom_headers.keys() - own.keys()
         client._custom_headers = {**own, **changed}
         direct = self._whyops.direct
         if direct is not None:
-            kept = {name: value for name, value in direct.default_headers.items() if name not in gone}
-            direct.default_headers = {**kept, **changed}
+            remaining = {name: value for name, value in direct.default_headers.items() if name not in removed}
+            direct.default_headers = {**remaining, **changed}
 
     def copy(self, **changes: Any) -> Any:
         """Return a copy that is traced as well, as the packages' ``copy`` and ``with_options`` do."""
         link = self._whyops
         if link.proxy is None:
             return connect(super().copy(**changes), link)  # type: ignore[misc]
-        given = {name for name, value in changes.items() if value is not None}
-        if given.intersection(_ADDRESS):
+        names = {name for name, value in changes.items() if value is not None}
+        if names.intersection(_ADDRESS):
             warn_once(
                 "base_url override",
                 "A client that goes through the WhyOps proxy was given another address: its requests do not go through "
                 "the proxy any more, and are reported from here. Set proxy_base_url once, on WhyOps(...).",
             )
             return link.direct.copy(**changes)
-        shared = {name: value for name, value in changes.items() if name not in _IDENTITY}
-        copied = super().copy(**shared)  # type: ignore[misc]
+        options = {name: value for name, value in changes.items() if name not in _IDENTITY}
+        copied = super().copy(**options)  # type: ignore[misc]
         return connect(copied, link.with_direct(link.direct.copy(**changes)))
 
     with_options = copy
@@ -112,7 +111,7 @@ class _Traced:
         return super()._process_response(*args, **kwargs)  # type: ignore[misc]
 
     def _request_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Request]:
-        """Return the client that makes a request, this one or the one without the proxy, and what is recorded of it."""
+        """Return the client for a request, this one or the one without the proxy, and the record of the request."""
         link = self._whyops
         options = kwargs["options"] if "options" in kwargs else args[1]
         request = Request(link, self._custom_headers, options)
@@ -126,11 +125,11 @@ class _Sync(_Traced):
     __slots__ = ()
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a request, and record the turn if it is one of a model."""
+        """Make a request, and record its turn if it is a model call."""
         client, request = self._request_for(args, kwargs)
         with request:
             return request.answered(super(_Sync, client).request(*args, **kwargs))  # type: ignore[misc]
-        with request:  # once more, without the proxy that has failed
+        with request:  # a retry without the proxy that failed
             return request.answered(super(_Sync, self._whyops.direct).request(*args, **kwargs))  # type: ignore[misc]
 
     def _prepare_options(self, options: Any) -> Any:
@@ -148,7 +147,7 @@ class _Async(_Traced):
     __slots__ = ()
 
     async def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a request, and record the turn if it is one of a model."""
+        """Make a request, and record its turn if it is a model call."""
         client, request = self._request_for(args, kwargs)
         with request:
             return request.answered(await super(_Async, client).request(*args, **kwargs))  # type: ignore[misc]
@@ -166,7 +165,7 @@ class _Async(_Traced):
         return prepared
 
 
-#: The subclasses made so far.
+#: The subclasses made so far, by the class they trace.
 _classes: WeakKeyDictionary[type[Any], type[Any]] = WeakKeyDictionary()
 
 
@@ -174,8 +173,8 @@ def _traced(client_class: type[Any]) -> type[Any]:
     """
     Return the subclass of a class of clients whose instances are traced.
 
-    What is overridden stands before that class in the order in which methods are looked up, but after it among the
-    bases: the layout of a class is that of its first base, and only to one of the same layout can an instance move.
+    The overriding class comes before that class in the method resolution order, but after it among the bases. The first
+    base determines the layout of a class, and an instance can move only to a class of the same layout.
     """
     if client_class in _classes:
         return _classes[client_class]

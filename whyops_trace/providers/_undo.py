@@ -1,8 +1,8 @@
 """
-Takes out of answers what the WhyOps proxy put in, so that a caller gets what the provider said.
+The removal of the WhyOps proxy's additions to answers, so that a caller gets the provider's answer.
 
-To the text of an answer of OpenAI's the proxy appends the trace id in characters that have no width, to a stream a
-chunk with them, and to the arguments of each tool call the trace id under a name of its own.
+The proxy appends the trace id in zero-width characters to the text of an OpenAI answer, and to a stream a chunk with
+them. It adds the trace id under a name of its own to the arguments of each tool call.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from whyops_trace._guard import attempt
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._shapes import dict_of, dicts_of
 
-#: A trace id in characters without width: its bits between two joiners, so that what a text ends in by itself stays;
-#: else as many of any kind as no text has at its end.
+#: A trace id in zero-width characters: its bits between two joiners, so that a text's own ending stays; or else so many
+#: of any kind as no text has at its end.
 _SIGNATURES: Final = (
     re.compile("\u200d[\u200b\u200c]{16,}\u200d\\Z"),
     re.compile("[\u200b-\u200f\u2060-\u2064\ufeff]{16,}\\Z"),
 )
-#: What an answer has in it that was changed, as bytes: such a character, plain or escaped, or the name.
+#: Sign of a changed answer, in bytes: such a character, plain or escaped, or the name of the argument.
 _TRACES: Final = re.compile(
     rb"\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\\u20[06]|\\u[fF][eE]|_whyops"
 )
-#: The id of the chunk that is added to a stream.
+#: The line of the chunk that the proxy adds to a stream.
 _ADDED: Final = re.compile(rb'data:.*"id"\s*:\s*"gen-signature"')
 
 
 class Undo:
     """
-    Undoes it in a body that comes in pieces: a stream of events, or one JSON text.
+    The removal from a body that comes in pieces: a stream of events, or one JSON text.
 
     Args:
-        streams: Whether it is a stream. Of a stream whole lines are passed on at once, as is an event when it is
-            complete; of a JSON text everything at its end, since a part of it is of no use.
+        streams: True for a stream, whose whole lines are passed on at once, and so each event when it is complete.
+            False for a JSON text, which is passed on at its end, since a part of it is of no use.
     """
 
     def __init__(self, *, streams: bool) -> None:
         self._streams = streams
-        self._held = b""
+        self._pending = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be passed on after another piece."""
-        held = self._held + chunk
-        end = held.rfind(b"\n") + 1 if self._streams else 0
-        self._held = held[end:]
-        return _without_added(held[:end])
+        """Return the bytes to pass on after another piece."""
+        pending = self._pending + chunk
+        end = pending.rfind(b"\n") + 1 if self._streams else 0
+        self._pending = pending[end:]
+        return _without_added(pending[:end])
 
     def rest(self) -> bytes:
-        """Return what is left at the end."""
-        held, self._held = self._held, b""
-        return _without_added(held) if self._streams else undo(held)
+        """Return the remaining bytes at the end."""
+        pending, self._pending = self._pending, b""
+        return _without_added(pending) if self._streams else undo(pending)
 
 
 def _without_added(lines: bytes) -> bytes:
@@ -62,7 +62,7 @@ def _without_added(lines: bytes) -> bytes:
 
 
 def undo(body: bytes) -> bytes:
-    """Return the body of an answer as the provider sent it; the same bytes if nothing was put in."""
+    """Return the body of an answer as the provider sent it; the same bytes if nothing was added."""
     if not _TRACES.search(body):
         return body
     answer, error = attempt(json.loads, body)
@@ -72,7 +72,7 @@ def undo(body: bytes) -> bytes:
 
 
 def _undo_in(answer: dict[str, Any]) -> bool:
-    """Undo it in an answer; return whether anything was changed."""
+    """Remove the additions from an answer; return True if anything changed."""
     changed = False
     for choice in dicts_of(answer.get("choices")):
         message = dict_of(choice.get("message"))
@@ -95,8 +95,8 @@ def _unsign(part: dict[str, Any], key: str) -> bool:
     if not isinstance(text, str):
         return False
     for signature in _SIGNATURES:
-        if found := signature.search(text):
-            part[key] = text[: found.start()]
+        if match := signature.search(text):
+            part[key] = text[: match.start()]
             return True
     return False
 

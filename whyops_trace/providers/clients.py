@@ -1,4 +1,4 @@
-"""Traces a client of the openai or the anthropic package."""
+"""The tracing of a client of the openai or the anthropic package."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def trace_client(
     client: Any, family: Family, recorder: Recorder, *, proxy: Proxy | None = None, fallback: bool = False
 ) -> Any:
     """
-    Return a copy of a client whose calls of models are recorded as turns.
+    Return a copy of a client whose model calls are recorded as turns.
 
     Args:
-        client: Any client of the package; it stays as it is.
+        client: Any client of the package. It is not changed.
         family: The package.
-        recorder: Records its turns.
-        proxy: The WhyOps proxy that its requests go through; None: to the provider itself.
-        fallback: Whether they go there where the proxy fails.
+        recorder: Recorder of its turns.
+        proxy: The WhyOps proxy for its requests; None sends them to the provider itself.
+        fallback: True to send them to the provider if the proxy fails.
 
     Raises:
-        ConfigurationError: if it is no client of that package.
+        ConfigurationError: if it is not a client of that package.
     """
     _check(client, family)
     recorder.traces_clients = True
@@ -67,18 +67,18 @@ def _check(client: Any, family: Family) -> None:
 
 
 def _can_be_proxied(client: Any, family: Family, recorder: Recorder) -> bool:
-    """Tell whether the proxy serves what a client asks; if not, say why and what happens instead."""
-    why = ""
+    """Return True if the proxy serves a client; if not, log a warning with the reason."""
+    reason = ""
     if variant(client) or family not in _packages(client):
-        why = f"it serves no {type(client).__name__}"
+        reason = f"it serves no {type(client).__name__}"
     elif getattr(client, "_provider_runtime", None) is not None:
-        why = "its provider signs requests in its own way"
+        reason = "its provider signs requests in its own way"
     elif not is_header(recorder.agent_name):
-        why = f"the agent's name {recorder.agent_name!r} is no HTTP header; use ASCII characters"
-    if why:
+        reason = f"the agent's name {recorder.agent_name!r} is no HTTP header; use ASCII characters"
+    if reason:
         warn_once(
-            f"not proxied: {why}",
+            f"not proxied: {reason}",
             "A client does not go through the WhyOps proxy (%s); its turns are reported from here.",
-            why,
+            reason,
         )
-    return not why
+    return not reason

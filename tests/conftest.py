@@ -62,13 +62,13 @@ def hygiene(
     for variable in ("WHYOPS_ANALYSE_URL", "WHYOPS_PROXY_URL"):
         monkeypatch.setenv(variable, NOWHERE)
     forget_clients()
-    _guard._said.clear()
+    _guard._warned.clear()
     errors = InternalErrors()
     _guard.logger.addHandler(errors)
     yield
     forget_clients()
     _guard.logger.removeHandler(errors)
-    _guard._said.clear()
+    _guard._warned.clear()
     scope = get_scope()
     set_scope(None)
     workers = [thread.name for thread in threading.enumerate() if thread.name.startswith("whyops-")]

@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; say how to install what it needs if that is missing."""
+    """Run the command line. If its extra is missing, print how to install it and exit with 1."""
     try:
         from whyops_trace.cli import main as command
     except ModuleNotFoundError as error:
@@ -16,7 +16,7 @@ def main() -> None:
         sys.stderr.write('install the command line with: pip install "whyops-trace[cli]"\n')
         raise SystemExit(1) from None
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a trace may hold what a terminal cannot spell
+        sys.stdout.reconfigure(errors="replace")  # a trace may hold characters that a terminal cannot show
     command(prog_name="whyops-trace")
 
 

@@ -1,7 +1,7 @@
 """
-What an event may hold: the bounds of a WhyOps server, checked where a user gives a value.
+The limits of a WhyOps server for an event, checked at the call that gives a value.
 
-Every refusal is an error at the call that says what the value must be.
+Every refusal is an error at that call, with the values that are allowed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
 from whyops_trace.types import EventOptions, TokenUsage, ToolCallPair
 
-#: The largest step a server can store (its column is a 32-bit integer).
+#: The largest step that a server can store (its column is a 32-bit integer).
 MAX_STEP: Final = 2**31 - 1
-#: The largest latency or token count a server can store, for the same reason.
+#: The largest latency in milliseconds, or token count, that a server can store, for the same reason.
 MAX_COUNT: Final = 2**31 - 1
 MAX_ID: Final = 128
 MAX_NAME: Final = 255
@@ -25,13 +25,13 @@ MAX_MODEL: Final = 200
 MAX_FINISH_REASON: Final = 100
 
 _OPTIONS: Final = EventOptions.__optional_keys__ | EventOptions.__required_keys__
-#: Metadata keys the library writes itself.
+#: Metadata keys that the library writes itself.
 _RESERVED: Final = frozenset({"within", "trace", "idempotencyKey"})
 
 
 def check_options(options: Mapping[str, Any]) -> EventOptions:
     """
-    Return *options* checked, without the ones that are None, ``timestamp`` in wire form.
+    Return *options* after checks, without those that are None, and with ``timestamp`` in wire form.
 
     Raises:
         UnknownOptionError: if a name is not one of :class:`~whyops_trace.types.EventOptions`.
@@ -40,8 +40,8 @@ def check_options(options: Mapping[str, Any]) -> EventOptions:
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if name not in _OPTIONS:
-            known = ", ".join(sorted(_OPTIONS))
-            raise UnknownOptionError(f"There is no option {name!r}; an event takes {known}.")
+            names = ", ".join(sorted(_OPTIONS))
+            raise UnknownOptionError(f"There is no option {name!r}; an event takes {names}.")
         if value is None:
             continue
         if name in ("step_id", "parent_step_id"):
@@ -71,7 +71,7 @@ def check_text(name: str, value: object, limit: int) -> None:
 
 
 def size(text: str) -> int:
-    """Return the length of a text as a server counts it, in UTF-16 units: an emoji is two."""
+    """Return the length of a text as a server counts it, in UTF-16 units: an emoji counts two."""
     return len(text) if text.isascii() else len(text) + sum(character > "\uffff" for character in text)
 
 
@@ -91,12 +91,12 @@ def model_metadata(
 
 
 def _check_usage(counts: Mapping[str, Any]) -> None:
-    unread = [str(key) for key in counts if key not in TokenUsage.__annotations__]
-    if unread:
+    unknown = [str(key) for key in counts if key not in TokenUsage.__annotations__]
+    if unknown:
         warn_once(
-            f"usage: {unread}",
+            f"usage: {unknown}",
             "usage has %s, which nothing reads; its names are %s.",
-            ", ".join(unread),
+            ", ".join(unknown),
             ", ".join(TokenUsage.__annotations__),
         )
 
@@ -107,10 +107,10 @@ def check_metadata(metadata: Mapping[str, Any] | None, written: Container[str] =
 
     Args:
         metadata: The user's metadata.
-        written: Keys the library writes itself, beside those it writes in every event.
+        written: Keys that the library writes itself in this event, beside those of every event.
 
     Raises:
-        InvalidEventError: if it is not a mapping with text keys, or names a key the library writes itself.
+        InvalidEventError: if it is not a mapping with text keys, or has a key that the library writes itself.
     """
     checked = check_mapping("metadata", metadata)
     for key in checked:
@@ -155,7 +155,7 @@ def check_tool_calls(value: Sequence[ToolCallPair]) -> Sequence[ToolCallPair]:
 
 
 def moment(name: str, value: str | datetime | None) -> dict[str, str]:
-    """Return a moment under its wire name, or nothing."""
+    """Return a moment under its wire name, an empty dict for None."""
     if value is None:
         return {}
     return {"requestedAt" if name == "requested_at" else "respondedAt": _time(name, value)}
@@ -179,7 +179,7 @@ def check_count(name: str, value: object) -> int:
     raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
 
 
-#: Metadata keys that a server keeps in columns of their own, in any event, and refuses the event if they do not fit.
+#: Checks of metadata keys that a server keeps in columns of their own. It refuses an event if a value does not fit.
 _TYPED: Final[dict[str, Callable[[str, Any], object]]] = {
     "latencyMs": check_count,
     "model": _check_model,
@@ -195,11 +195,11 @@ def check_mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def is_list(value: object) -> bool:
-    """Tell whether a value is a list or tuple."""
+    """Return True if a value is a list or tuple."""
     return isinstance(value, (list, tuple))
 
 
 def require(holds: bool, name: str, value: object, expected: str) -> None:
-    """Raise :class:`InvalidEventError`, which says what was expected, unless it holds."""
+    """Raise :class:`InvalidEventError` with the value and the expectation, unless the condition holds."""
     if not holds:
         raise InvalidEventError(f"{name} is {type(value).__name__} {value!r:.80}; it must be {expected}.")

@@ -1,4 +1,4 @@
-"""Time as the library sees it: injectable in tests, UTC with milliseconds on the wire."""
+"""Time: a clock that tests can replace, and the wire form in UTC with milliseconds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-#: Seconds that a worker gives to others: enough for a thread that waits to be woken.
+#: Seconds that a worker leaves to other threads: enough for a waiting thread to wake up.
 _MOMENT: Final = 20e-6
 
 
 class Clock(Protocol):
-    """What a client needs of time; :class:`whyops_trace.testing.ManualClock` is another one."""
+    """The clock of a client; :class:`whyops_trace.testing.ManualClock` is one for tests."""
 
     def time_ns(self) -> int:
         """Return wall-clock time in nanoseconds since the epoch."""
@@ -24,10 +24,10 @@ class Clock(Protocol):
 
 def give_way() -> None:
     """
-    Let other threads run, between two stretches of work in a worker.
+    Let other threads run, between two pieces of a worker's work.
 
-    A thread that wants the GIL asks for it after 5 ms only (:func:`sys.getswitchinterval`), so that whatever a worker
-    does without a pause can stand in the way of the host program for as long.
+    A thread that wants the GIL requests it only after 5 ms (:func:`sys.getswitchinterval`). Without a pause a worker
+    can hold up the host program for as long.
     """
     time.sleep(_MOMENT)
 

@@ -1,7 +1,7 @@
 """
-A SQLite file in the home: made, opened, lent out, and let go of when the process forks.
+A SQLite file in the home: made, opened, lent to callers, and closed when the process forks.
 
-What its rows mean is the business of its user, which brings the schema.
+The user of a database brings the schema and knows the meaning of the rows.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ LOG_BYTES: Final = 16 << 20
 
 class Database:
     """
-    One SQLite file with one connection, which threads take in turns.
+    One SQLite file with one connection, which threads use in turn.
 
     Args:
-        path: The file; made, with its directory, by the first transaction.
+        path: The file. The first transaction makes it, with its directory.
         schema: The statements that make its tables, separated by semicolons.
         upgrades: The statements that bring a file of format 1 to format 2, those from there to format 3, and so on.
             The format of *schema* is the last of them; a file of a higher one is left alone.
@@ -46,10 +46,10 @@ class Database:
         self._schema = schema
         self._upgrades = upgrades
         self._lock = threading.Lock()
-        #: What tells the file that is open from another one of that name.
+        #: Device and inode of the open file, which tell it from another file of that name.
         self._file: tuple[int, int] | None = None
         self._paused = False
-        #: Counts the states that :meth:`version` saw, and the last of them.
+        #: Number of the states that :meth:`version` saw, and the last of them.
         self._version = 0
         self._state: tuple[int, ...] = ()
         self._opened = 0
@@ -60,24 +60,22 @@ class Database:
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """
-        Return all rows that a statement finds, none if there is no file yet.
+        Return all rows of a statement, none if there is no file yet.
 
         Raises:
             StoreError: if the file cannot be read.
         """
-        if not os.path.exists(self.path):  # nor if it may not even be looked at, where Path.exists() raises
+        if not os.path.exists(self.path):  # False without permission to look, where Path.exists() raises
             return []
         with self.session() as connection:
             try:
                 return connection.execute(statement, parameters).fetchall()
-            except (
-                UnicodeEncodeError
-            ):  # half a character, such as one typed in another encoding, is nowhere in it
+            except UnicodeEncodeError:  # no row holds half a character, such as one typed in another encoding
                 return []
 
     def version(self) -> int:
         """
-        Return a number that is another one whenever anything was written, by whichever process.
+        Return a number that changes with every write, by any process.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -85,7 +83,7 @@ class Database:
         if not os.path.exists(self.path):
             return self._version
         with self.session() as connection:
-            # SQLite counts what other connections write, and what this one does.
+            # SQLite counts the writes of other connections and of this one separately.
             ((others,),) = connection.execute("PRAGMA data_version").fetchall()
             state = (self._opened, others, connection.total_changes)
             if state != self._state:
@@ -99,11 +97,11 @@ class Database:
         Lend the connection for a transaction that writes.
 
         Raises:
-            StoreError: if the file cannot be written; nothing is changed then.
+            StoreError: if the file cannot be written. Nothing is changed then.
         """
         with self.session() as connection:
-            # Not a plain BEGIN: if another process wrote between its first read and its first write, it
-            # would be refused without any waiting.
+            # Not a plain BEGIN: if another process wrote between this transaction's first read and first write, SQLite
+            # would refuse it without waiting.
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -111,7 +109,7 @@ class Database:
     @contextlib.contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
         """
-        Lend the connection. Whatever goes wrong closes it, which undoes what was not committed.
+        Lend the connection. Any exception closes it, which undoes uncommitted changes.
 
         Raises:
             StoreError: if the file cannot be used.
@@ -127,7 +125,7 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Close the file; whatever is called next opens it again."""
+        """Close the file. The next use opens it again."""
         with self._locked():
             self._drop()
 
@@ -141,7 +139,7 @@ class Database:
             self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
-        # Somebody may have deleted or replaced the file; what is written to the old one would be lost.
+        # The file may have been deleted or replaced. Writes to the old one would be lost.
         if self._connection is not None and self._file != _identity(self.path):
             self._drop()
         if self._connection is None:
@@ -151,7 +149,7 @@ class Database:
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            # As __del__ does, which comes too late if it is collected together with the connection.
+            # The same as __del__, which comes too late if it is collected together with the connection.
             self._closing = weakref.finalize(self, self._connection.close)
             self._closing.atexit = False
             _prepare(self._connection, self.path, self._schema, self._upgrades)
@@ -183,10 +181,10 @@ class Database:
 
 
 def _make_file(path: Path) -> None:
-    """Make an empty file that only its owner can read, if there is none, whatever the umask."""
+    """Make an empty file that only its owner can read, with any umask, unless the file exists."""
     make_private(path.parent)
     with contextlib.suppress(FileExistsError):
-        # Only a file that is new is opened here: closing one that SQLite has open would end its locks.
+        # Only a new file is opened here: closing one that SQLite has open would end its locks.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.fchmod(descriptor, 0o600)
         os.close(descriptor)
@@ -202,7 +200,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: Sequence[str]) -> None:
     """
-    Make the tables of a new file; bring those of an earlier format up to date; refuse what is not ours.
+    Make the tables of a new file, upgrade those of an earlier format, and refuse any other file.
 
     Raises:
         StoreError: if the file belongs to another program or a newer version.
@@ -217,8 +215,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
     if _format(connection, path, newest) == newest:
         return
     connection.execute("BEGIN IMMEDIATE")
-    found = _format(connection, path, newest)  # another process may have been faster
-    for script in upgrades[found - 1 :] if found else [schema]:
+    current = _format(connection, path, newest)  # another process may have been faster
+    for script in upgrades[current - 1 :] if current else [schema]:
         for statement in script.split(";"):
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {newest}")
@@ -226,7 +224,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log; where another process switches to it just now, SQLite says at once that it is locked."""
+    """Switch to a write-ahead log. If another process is switching too, SQLite reports a lock at once: then retry."""
     deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
@@ -241,7 +239,7 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
 
 def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     """Return the format of the file, 0 if it is empty."""
-    # One statement, one state of the file: another process may be making the tables just now.
+    # One statement reads one state of the file, even while another process makes the tables.
     ((version, filled),) = connection.execute(
         "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
     )
@@ -256,7 +254,7 @@ def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
 
 
 def _explained(path: Path, error: sqlite3.Error | OSError) -> str:
-    """Return what is wrong with the file, and what to do."""
+    """Return the problem of the file and its remedy."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return f"{path} is damaged, or no store at all ({error}): move it away and a new one is made."
@@ -265,12 +263,11 @@ def _explained(path: Path, error: sqlite3.Error | OSError) -> str:
     return f"{path} cannot be used ({error}): its directory has to be writable and needs room."
 
 
-#: Every database alive. SQLite keeps its locks for the whole process, so a child that inherits an open
-#: file, or is born while another thread is in a transaction, hangs or damages the file: none is open while
-#: forking. See "Carrying an open database connection across a fork" in
-#: https://www.sqlite.org/howtocorrupt.html.
+#: Every database alive. SQLite keeps its locks for the whole process. A child that inherits an open file, or is born
+#: during another thread's transaction, hangs or damages the file. So none is open while forking. See "Carrying an open
+#: database connection across a fork" in https://www.sqlite.org/howtocorrupt.html.
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-#: Connections inherited all the same, from a transaction that took too long. Closing one is as harmful.
+#: Connections inherited nevertheless, from a transaction that took too long. Closing one is as harmful.
 _abandoned: list[sqlite3.Connection] = []
 
 

@@ -1,5 +1,5 @@
 """
-The one place where an exception of ours is caught before it can reach the host program.
+The one place that catches an exception of the library before it can reach the host program.
 
 Everything that runs inside a user's call goes through :func:`guarded`. Only :class:`Exception` is caught:
 ``KeyboardInterrupt``, ``SystemExit`` and cancellation belong to the host program.
@@ -18,26 +18,26 @@ R = TypeVar("R")
 
 logger = logging.getLogger("whyops_trace")
 
-#: Messages that :func:`warn_once` has already said in this process.
-_said: set[str] = set()
+#: Keys of the warnings that :func:`warn_once` has logged in this process.
+_warned: set[str] = set()
 
 
 def say(level: int, message: str, *args: object, error: Exception | None = None) -> None:
     """
-    Log a message; a handler of the host program that raises is its own affair, and breaks nothing here.
+    Log a message. An exception in a logging handler of the host program is ignored.
 
     Args:
         level: A level of :mod:`logging`.
         message: The log message, with ``%s`` places for *args*.
         *args: Values for the places of *message*.
-        error: An exception to show with it.
+        error: An exception to log with it.
     """
     with contextlib.suppress(Exception):
         logger.log(level, message, *args, exc_info=error)
 
 
 def report(doing: str, error: Exception) -> None:
-    """Log an internal error; the host program goes on and what was being recorded is lost."""
+    """Log an internal error. The host program goes on, and the event is lost."""
     message = "Internal error while %s; your program continues, this event was lost."
     say(logging.ERROR, message, doing, error=error)
 
@@ -49,9 +49,9 @@ def guarded(
     Return a decorator that turns any :class:`Exception` of the function into ``None`` and a log record.
 
     Args:
-        doing: What the function does, to complete "Internal error while ...".
-        positional: 2 or 3, for a function that is always called with so many arguments, by position. A traced call
-            passes two guards; to gather arguments and spread them again would take as long as all else they do.
+        doing: The function's work as a participle, to complete "Internal error while ...".
+        positional: 2 or 3 for a function that always takes that many arguments by position. A traced call passes two
+            guards, and packing and unpacking arguments would take as long as all their other work.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
@@ -98,15 +98,15 @@ _GUARDS = {None: _guard_any, 2: _guard_two, 3: _guard_three}
 
 def warn_once(key: str, message: str, *args: object) -> None:
     """
-    Log a warning the first time its *key* is seen in this process.
+    Log a warning, only the first time for its *key* in this process.
 
     Args:
-        key: What makes two warnings the same one.
+        key: Identity of the warning. Two warnings with one key are the same.
         message: The log message, with ``%s`` places for *args*.
         *args: Values for the places of *message*.
     """
-    if key not in _said:
-        _said.add(key)
+    if key not in _warned:
+        _warned.add(key)
         say(logging.WARNING, message, *args)
 
 

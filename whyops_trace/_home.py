@@ -1,4 +1,4 @@
-"""The directory everything is kept in: the journal, and the local store."""
+"""The home: the directory of the journal and the local store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-#: The local store in a home.
+#: File of the local store in a home.
 STORE_FILE: Final = "traces.db"
-#: What a server has said, and what it has refused, in a home.
+#: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"
 #: The folder of the journals in a home.
@@ -18,22 +18,24 @@ JOURNAL: Final = "journal"
 
 
 def home_directory(home: str | os.PathLike[str] | None = None) -> Path:
-    """Return a home as an absolute path; the one of this user if it is None: ``WHYOPS_HOME``, else ``~/.whyops``."""
+    """Return a home as an absolute path; for None the home of this user: ``WHYOPS_HOME``, else ``~/.whyops``."""
     path = os.path.expanduser(home or os.environ.get("WHYOPS_HOME") or "~/.whyops")
-    if path.startswith("~"):  # no home directory: nothing can be written below a file, which the journal says
+    if path.startswith(
+        "~"
+    ):  # no home directory. Nothing can be written below a file, and the journal warns of that.
         return Path(os.devnull) / "whyops"
     return Path(os.path.abspath(path))
 
 
 def command_line(*words: str, home: Path) -> str:
-    """Return what to type into a shell to run a command of ``whyops-trace`` on a home."""
-    where = () if home == home_directory() else ("--home", str(home))
-    return shlex.join(["whyops-trace", *words, *where])
+    """Return the shell command that runs a command of ``whyops-trace`` on a home."""
+    option = () if home == home_directory() else ("--home", str(home))
+    return shlex.join(["whyops-trace", *words, *option])
 
 
 def make_private(directory: Path) -> None:
     """
-    Make a directory and the missing ones above it, for their owner only, whatever the umask.
+    Make a directory and its missing parents, for their owner only, with any umask.
 
     Raises:
         OSError: if one cannot be made.

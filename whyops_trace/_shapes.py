@@ -1,4 +1,4 @@
-"""What a member of plain data holds if it has the type one expects, and nothing of that type if it has not."""
+"""Members of plain data with an expected type; a value of another type becomes an empty one."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def text_of(value: Any) -> str:
 
 
 def parsed(value: Any) -> Any:
-    """Return what a text that is JSON means; any other value, and a text that is not JSON, as it is."""
+    """Return the value of a text that is JSON. Any other value, or a text that is not JSON, is returned as it is."""
     if isinstance(value, str):
-        import json  # which those who only record do without
+        import json  # only here, since recording alone does without it
 
         try:
             return json.loads(value)

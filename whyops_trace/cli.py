@@ -1,7 +1,7 @@
 """
-The command line: ``whyops-trace``, and where each of its commands is at home.
+The command line ``whyops-trace``: its commands, and the module of each.
 
-What commands have in common is in :mod:`whyops_trace.commands.common`.
+The common parts of commands are in :mod:`whyops_trace.commands.common`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 from whyops_trace._version import __version__
 from whyops_trace.commands.common import Commands
 
-#: Loaded one by one, since all of them together take longer to load than most take to run.
+#: Modules by command, each loaded on demand: all of them take longer to load than most commands to run.
 _MODULES: Final = {
     "check": "whyops_trace.commands.check",
     "demo": "whyops_trace.demo",

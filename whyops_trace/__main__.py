@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 
+from whyops_trace._extras import install_hint
+
 
 def main() -> None:
     """Run the command line. If its extra is missing, print how to install it and exit with 1."""
@@ -13,7 +15,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
-        sys.stderr.write('install the command line with: pip install "whyops-trace[cli]"\n')
+        sys.stderr.write(f"The command line is not installed: {install_hint('cli')}\n")
         raise SystemExit(1) from None
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a trace may hold characters that a terminal cannot show

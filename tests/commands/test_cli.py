@@ -684,7 +684,7 @@ def test_without_the_prices_nothing_is_said_of_costs(home: Path) -> None:
         said.append(out)
 
     assert not any("cost" in out or "$" in out for out in said[:3])
-    assert "pip install 'whyops-trace[prices]'" in " ".join(said[3].split())
+    assert "pip install '.[prices]'" in " ".join(said[3].split())
 
 
 # Hostile texts
@@ -930,7 +930,10 @@ def test_a_missing_extra_says_how_to_install_it(home: Path, missing: str) -> Non
         out, said = process.communicate(timeout=60)
 
     assert (out, process.returncode) == ("", 1)
-    assert said == 'install the command line with: pip install "whyops-trace[cli]"\n'
+    assert said == (
+        "The command line is not installed: install whyops-trace again with the extra cli; "
+        "in a checkout: pip install '.[cli]'\n"
+    )
 
 
 def test_another_missing_module_is_a_bug(home: Path) -> None:

@@ -135,7 +135,8 @@ def test_an_extra_that_is_missing_says_how_to_install_it(
         {
             "state": "ok",
             "message": "Installed: cli.",
-            "advice": "pip install 'whyops-trace[prices]' adds prices.",
+            "advice": "To have more, install whyops-trace again with the extra prices; "
+            "in a checkout: pip install '.[prices]'",
         }
     ]
 

@@ -353,7 +353,8 @@ def test_it_says_how_to_install_what_is_missing(home: Path, package: str) -> Non
     done = run_code(code, home)
 
     assert (done.stderr, done.returncode) == (
-        'Error: The viewer is not installed: pip install "whyops-trace[ui]"\n',
+        "Error: The viewer is not installed: install whyops-trace again with the extra ui; "
+        "in a checkout: pip install '.[ui]'\n",
         1,
     )
 

@@ -417,7 +417,7 @@ def test_html_without_its_extra_says_which(store: Store, tmp_path: Path) -> None
     done = run_code(program.format(f"'-o', {str(page)!r}"), home)
 
     assert (done.returncode, done.stdout, page.exists()) == (1, "", False)
-    assert "pip install 'whyops-trace[ui]'" in done.stderr
+    assert "pip install '.[ui]'" in done.stderr
     assert run_code(program.format(""), home).returncode == 0
 
 

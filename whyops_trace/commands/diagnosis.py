@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
+from whyops_trace._extras import install_hint
 from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._journal.survey import SERVER, Stream, survey
@@ -95,9 +96,7 @@ def installation() -> Iterator[Finding]:
     )
     missing = [extra for extra, names in _EXTRAS.items() if not all(map(_version, names))]
     present = ", ".join(extra for extra in _EXTRAS if extra not in missing) or "none"
-    advice = (
-        f"pip install 'whyops-trace[{','.join(missing)}]' adds {' and '.join(missing)}." if missing else ""
-    )
+    advice = f"To have more, {install_hint(*missing)}" if missing else ""
     yield Finding("extras", "ok", f"Installed: {present}.", advice)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import file_size, home_option, stored_traces
 from whyops_trace.exceptions import ConfigurationError
@@ -92,9 +93,7 @@ def _exported(store: Store, trace_id: str, form: str, max_tokens: int) -> str:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("whyops_trace"):
             raise
-        raise ConfigurationError(
-            "HTML needs the extra ui, which is not installed: pip install 'whyops-trace[ui]'."
-        ) from error
+        raise ConfigurationError(f"HTML needs more packages: {install_hint('ui')}") from error
     return offline_page(store, trace_id)
 
 

@@ -85,8 +85,7 @@ def ls(limit: int, as_json: bool, home: Path, **wanted: Any) -> None:
     """
     List the traces, the one recorded on last first.
 
-    What they cost is shown where the price data is installed:
-    pip install 'whyops-trace[prices]'
+    Their cost is shown if the extra prices is installed; in a checkout: pip install '.[prices]'
     """
     where = Filter(**{name: value for name, value in wanted.items() if value not in (None, False)})
     with stored_traces(home) as store:

@@ -19,6 +19,7 @@ from typing import Final
 
 import click
 
+from whyops_trace._extras import install_hint
 from whyops_trace.commands.common import home_option, stored_traces
 from whyops_trace.commands.serving import forget, note, running
 from whyops_trace.server import trace_url
@@ -241,9 +242,7 @@ def _run(
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "jinja2", "markupsafe"):
                 raise
-            raise click.ClickException(
-                'The viewer is not installed: pip install "whyops-trace[ui]"'
-            ) from error
+            raise click.ClickException(f"The viewer is not installed: {install_hint('ui')}") from error
         gc.set_threshold(*_COLLECTED)
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).mallopt(_ARENAS, 1)

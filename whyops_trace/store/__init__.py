@@ -1,8 +1,8 @@
 """
 The local store: one SQLite file with every trace of the last days, for the command line and the viewer.
 
-The journal forgets what it has delivered; the store remembers. Several processes write to it at the same
-time, and a batch that comes twice changes nothing.
+The journal deletes delivered records; the store keeps them. Several processes write to it at the same time, and a
+batch that comes twice changes nothing.
 """
 
 from __future__ import annotations
@@ -30,76 +30,76 @@ from whyops_trace.store.selection import Counts, Filter
 
 __all__ = ["MAX_AGE", "MAX_BYTES", "Counts", "Filter", "Store", "StoredEvent", "TraceSummary"]
 
-#: Seconds that a trace is kept after it was last written to, and bytes that all traces together may take.
+#: Seconds that a trace is kept after the last write to it, and bytes that all traces together may take.
 MAX_AGE, MAX_BYTES = Retention()
 
 
 class Store(Reader):
     """
-    A SQLite file of traces, opened when it is first needed and readable by its owner only.
+    A SQLite file of traces, opened at the first use and readable by its owner only.
 
-    Safe to use from several threads, which take turns, and after a fork. Reading a store that does not exist
-    finds nothing and makes no file. A damaged or foreign file is never deleted or written to.
+    It is safe to use from several threads, which take turns, and after a fork. Reading a store that does not exist
+    returns nothing and makes no file. A damaged or foreign file is never deleted or written to.
 
     Args:
         path: The file.
-        clock: Tells when something was stored.
+        clock: Clock for the time of each write.
     """
 
     def ingest(self, batch: tuple[str, Sequence[bytes]]) -> list[bool]:
         """
         Store a batch in one transaction.
 
-        A record that is there already, by trace and idempotency key, stays as it is.
+        A record that is stored already, by trace and idempotency key, stays as it is.
 
         Args:
             batch: The token of the process that recorded it, and its lines: a
                 :class:`~whyops_trace.exporters.base.Batch`.
 
         Returns:
-            For each line whether it is a record; one that is not is left out.
+            For each line True if it is a record. Other lines are not stored.
 
         Raises:
-            StoreError: if the file cannot be written; nothing of the batch is stored then.
+            StoreError: if the file cannot be written. Nothing of the batch is stored then.
         """
         token, lines = batch
-        taken: list[bool] = []
+        is_record: list[bool] = []
         with self._database.transaction() as connection:
             intake = Intake(connection, token, self._now())
             for start in range(0, len(lines), SLICE):
-                taken += intake.take(lines[start : start + SLICE])
+                is_record += intake.take(lines[start : start + SLICE])
             intake.finish()
-        return taken
+        return is_record
 
     def collect(self, events: Sequence[SentEvent]) -> list[Stored]:
         """
-        Store events that clients sent, in one transaction, and number those that have no number.
+        Store events from clients in one transaction, and number those that have no number.
 
-        An event whose key its trace has already stays as it was stored first; one without a key is another one
+        An event whose key its trace has already stays as it was stored first. An event without a key is a new one
         each time.
 
         Args:
             events: The events, of any traces.
 
         Returns:
-            What became of each.
+            The result for each event.
 
         Raises:
-            StoreError: if the file cannot be written; nothing of them is stored then.
+            StoreError: if the file cannot be written. None of them is stored then.
         """
         with self._database.transaction() as connection:
             collection = Collection(connection, self._clock.time_ns())
-            stored = collection.take(events)
+            results = collection.take(events)
             collection.finish()
-        return stored
+        return results
 
     def register_agent(self, name: str, metadata: bytes) -> tuple[AgentVersion, bool]:
         """
-        Return the version of an agent that has this metadata, and whether it was made now.
+        Return the version of an agent that has this metadata, and True if it is new.
 
         Args:
             name: The agent.
-            metadata: Its prompt, tools and description, as JSON that is written alike each time.
+            metadata: Its prompt, tools and description, as JSON in the same form each time.
 
         Raises:
             StoreError: if the file cannot be written.
@@ -109,7 +109,7 @@ class Store(Reader):
 
     def process_ended(self, token: str) -> None:
         """
-        Note that a process is gone: the calls it left open will not end.
+        Record that a process is gone: its open calls will not end.
 
         Raises:
             StoreError: if the file cannot be written.
@@ -125,23 +125,23 @@ class Store(Reader):
             TraceNotFoundError: if there is none of that id.
             StoreError: if the file cannot be written.
         """
-        found = self._database.rows("SELECT id FROM traces WHERE trace_id = ?", trace_id)
-        if not found:
+        rows = self._database.rows("SELECT id FROM traces WHERE trace_id = ?", trace_id)
+        if not rows:
             raise TraceNotFoundError(f"There is no trace {trace_id!r}.")
         with self._database.session() as connection:
-            delete(connection, [number for (number,) in found])
+            delete(connection, [number for (number,) in rows])
 
     def delete_all(self, trace_ids: Iterable[str]) -> int:
         """
-        Delete traces, and give their room back to the file system; one that does not exist is passed over.
+        Delete traces, and give their room back to the file system. Ids without a trace are ignored.
 
-        Other processes may write meanwhile. What they record on such a trace later begins it anew.
+        Other processes may write meanwhile. Their later records on a deleted trace begin it anew.
 
         Returns:
-            How many there were.
+            Number of deleted traces.
 
         Raises:
-            StoreError: if the file cannot be written; some of the traces may be deleted then.
+            StoreError: if the file cannot be written. Some of the traces may be deleted then.
         """
         if not os.path.exists(self.path):
             return 0
@@ -152,7 +152,7 @@ class Store(Reader):
 
     def oldest_over(self, max_bytes: int) -> list[str]:
         """
-        Return the traces not written to for longest, until the others take about *max_bytes* together.
+        Return the ids of the traces with the oldest last write, until the others take about *max_bytes* together.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -164,7 +164,7 @@ class Store(Reader):
 
     def used_bytes(self) -> int:
         """
-        Return the bytes that are in use in the file; it may be larger until free room is given back.
+        Return the number of bytes in use in the file. The file may be larger until free room is given back.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -176,14 +176,14 @@ class Store(Reader):
 
     def prune(self, max_age_seconds: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> int:
         """
-        Delete the traces that were not written to for longest, and give their room back to the file system.
+        Delete the traces with the oldest last write, and give their room back to the file system.
 
         Args:
-            max_age_seconds: Traces not written to for longer go.
-            max_bytes: If the store takes more, traces go until a tenth of this is free again.
+            max_age_seconds: Traces without a write for longer are deleted.
+            max_bytes: If the store takes more, traces are deleted until a tenth of this is free.
 
         Returns:
-            How many traces were deleted.
+            Number of deleted traces.
 
         Raises:
             StoreError: if the file cannot be written.

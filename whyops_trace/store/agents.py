@@ -1,4 +1,4 @@
-"""The agents that were registered with the collector, in every version they had."""
+"""The agents registered with the collector, in every version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 from typing import Final, NamedTuple
 
-#: Reads versions, as :class:`AgentVersion` has them.
+#: SQL that selects the columns of :class:`AgentVersion`.
 AGENTS: Final = "SELECT version_id, agent_id, name, hash, metadata, made_at FROM agents"
 
 
@@ -19,9 +19,9 @@ class AgentVersion(NamedTuple):
         version_id: Its own id.
         agent_id: The id of the agent, the same in all its versions.
         name: The name of the agent.
-        hash: What tells its metadata from that of other versions.
-        metadata: The prompt, the tools and the description of it, as JSON.
-        made_at: When it was registered first, in seconds since the epoch.
+        hash: Hash of its metadata, different in each version.
+        metadata: Its prompt, tools and description, as JSON.
+        made_at: Time of its first registration, in seconds since the epoch.
     """
 
     version_id: str
@@ -36,9 +36,9 @@ def register(
     connection: sqlite3.Connection, name: str, metadata: bytes, now: int
 ) -> tuple[AgentVersion, bool]:
     """
-    Return the version of an agent that has this metadata, and whether it was made now, in an open transaction.
+    Return the version of an agent with this metadata, and True if it is new, in an open transaction.
 
-    A version that was registered once is known for good, whichever others came after it.
+    A registered version stays known, even after other versions.
     """
     digest = hashlib.sha256(metadata).hexdigest()[:32]
     versions = [AgentVersion(*row) for row in connection.execute(AGENTS + " WHERE name = ?", (name,))]
@@ -46,6 +46,6 @@ def register(
         if version.hash == digest:
             return version, False
     agent_id = versions[0].agent_id if versions else str(uuid.uuid4())
-    made = AgentVersion(str(uuid.uuid4()), agent_id, name, digest, metadata.decode(), now)
-    connection.execute("INSERT INTO agents VALUES (?, ?, ?, ?, ?, ?)", made)
-    return made, True
+    new = AgentVersion(str(uuid.uuid4()), agent_id, name, digest, metadata.decode(), now)
+    connection.execute("INSERT INTO agents VALUES (?, ?, ?, ?, ?, ?)", new)
+    return new, True

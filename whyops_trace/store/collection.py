@@ -1,8 +1,8 @@
 """
-Events that clients of any language sent, on their way into the store: what they may hold, and the numbers they get.
+Events from clients of any language, on their way into the store: their limits and their numbers.
 
-A record of our own comes numbered; such an event often does not. It is given numbers as a WhyOps server gives them, in
-the transaction that stores it, so that two collectors on one store number one trace in turns.
+The library's own records come numbered, but such events often do not. They get numbers as from a WhyOps server, in
+the transaction that stores them, so that two collectors on one store number one trace in turns.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _Time = Annotated[
 
 class SentEvent(msgspec.Struct, rename="camel", kw_only=True, gc=False):
     """
-    An event as a client sends it, within the bounds of a WhyOps server; what it may leave out is never null.
+    An event as a client sends it, within the limits of a WhyOps server. Optional members are left out, never null.
 
     Attributes:
-        event_type: What happened.
-        trace_id: The trace it belongs to.
-        agent_name: The agent that did it.
-        span_id: Pairs a request with its response; "" to have one made.
+        event_type: Type of the event.
+        trace_id: Id of its trace.
+        agent_name: Name of its agent.
+        span_id: Id that pairs a request with its response; "" to have one made.
         step_id: Its number in the trace; left out to have it counted.
-        parent_step_id: The step it follows from; obeyed only beside a step of its own.
-        timestamp: When it happened, ISO 8601 ending in Z; the moment it arrives if left out.
-        metadata: An object, as it was written.
-        idempotency_key: Unique for each event of a trace; "" for an event that is another one each time.
-        external_user_id: The user the agent acts for.
-        user_id: Kept as it is, like the next three.
-        content: Any JSON, as it was written.
+        parent_step_id: The step of its parent; obeyed only beside a step of its own.
+        timestamp: Its time, ISO 8601 ending in Z; the time of arrival if left out.
+        metadata: An object, as written by the client.
+        idempotency_key: Unique for each event of a trace; "" for an event that is new each time.
+        external_user_id: The user that the agent acts for.
+        user_id: Stored unchanged, like the next three members.
+        content: Any JSON, as written by the client.
     """
 
     event_type: EventType
@@ -69,7 +69,7 @@ class SentEvent(msgspec.Struct, rename="camel", kw_only=True, gc=False):
 
 
 class SentMetadata(Metadata, rename="camel", gc=False):
-    """What matters of an event's metadata; each member may hold anything."""
+    """The members of an event's metadata that the store uses; each may hold anything."""
 
     within: Any = 0
     tool: Any = None
@@ -77,13 +77,13 @@ class SentMetadata(Metadata, rename="camel", gc=False):
 
 class Stored(NamedTuple):
     """
-    What became of an event.
+    The result of storing an event.
 
     Attributes:
         status: ``skipped`` if the trace has an event of that key already, which stays as it is.
-        number: What the store knows it by.
+        number: Its number in the store.
         step: Its step.
-        parent: The step it follows from; None if there is none.
+        parent: The step of its parent, None if there is none.
         span: Its span id.
     """
 
@@ -95,7 +95,7 @@ class Stored(NamedTuple):
 
 
 class _Line(msgspec.Struct, rename="camel", gc=False):
-    """A record of the store, its members in the order of a recorder's."""
+    """A record of the store, with its members in the recorder's order."""
 
     event_type: str
     trace_id: str
@@ -116,7 +116,7 @@ class _Line(msgspec.Struct, rename="camel", gc=False):
 
 metadata_decoder: Final = msgspec.json.Decoder(SentMetadata)
 _encode: Final = msgspec.json.Encoder().encode
-#: The first part of a key that the store makes; random, so that no client's key is taken for one.
+#: The first part of a key that the store makes. It is random, so that no client's key is mistaken for one.
 _MADE: Final = f"collected-{secrets.token_hex(4)}-"
 
 
@@ -125,7 +125,7 @@ class Collection:
     Events of any traces, inside one transaction.
 
     Args:
-        connection: Where a transaction is open.
+        connection: A connection with an open transaction.
         now_ns: Nanoseconds since the epoch.
     """
 
@@ -133,19 +133,19 @@ class Collection:
         self._connection = connection
         self._now = iso(now_ns)
         self._traces = StoredTraces(connection, now_ns // 1_000_000_000)
-        #: What is stored under the keys of the events that are taken now.
-        self._known: dict[tuple[int, str], Stored] = {}
+        #: Events stored already, by the number of the trace and the key.
+        self._stored: dict[tuple[int, str], Stored] = {}
 
     def take(self, events: Sequence[SentEvent]) -> list[Stored]:
-        """Store events, and return what became of each."""
-        stored: list[Stored] = []
+        """Store events, and return the result for each."""
+        results: list[Stored] = []
         for start in range(0, len(events), SLICE // 2):  # each may become two records
-            stored += self._take(events[start : start + SLICE // 2])
-        return stored
+            results += self._take(events[start : start + SLICE // 2])
+        return results
 
     def finish(self) -> None:
         """Write the summaries of all traces that got new records."""
-        self._traces.write("")  # whether their process lives nobody knows here
+        self._traces.write("")  # their process is not known here
 
     def _take(self, events: Sequence[SentEvent]) -> list[Stored]:
         halves = [_halves(event) for event in events]
@@ -164,49 +164,51 @@ class Collection:
         return results
 
     def _look_up(self, events: Sequence[SentEvent]) -> None:
-        """Find the events that are stored already."""
-        wanted = [(self._traces[event.trace_id].number, event.idempotency_key) for event in events]
-        if not wanted:
+        """Load the events that are stored already."""
+        keys = [(self._traces[event.trace_id].number, event.idempotency_key) for event in events]
+        if not keys:
             return
-        places = ",".join(["(?,?)"] * len(wanted))
-        found = self._connection.execute(
+        places = ",".join(["(?,?)"] * len(keys))
+        rows = self._connection.execute(
             f"WITH wanted (t, k) AS (VALUES {places}) SELECT trace, key, id, step, parent, span"  # noqa: S608
             " FROM wanted CROSS JOIN events ON trace = t AND key = k",
-            [value for pair in wanted for value in pair],
+            [value for pair in keys for value in pair],
         )
-        for trace, key, number, step, parent, span in found:
-            self._known[trace, key] = Stored("skipped", number, step, parent, span or "")
+        for trace, key, number, step, parent, span in rows:
+            self._stored[trace, key] = Stored("skipped", number, step, parent, span or "")
 
     def _add(self, event: SentEvent, rows: list[tuple[Any, ...]]) -> Stored:
         """Number an event and add its row, unless it is stored already."""
         trace = self._traces[event.trace_id]
-        known = self._known.get((trace.number, event.idempotency_key)) if event.idempotency_key else None
-        if known is not None:
-            return known._replace(status="skipped")
+        earlier = self._stored.get((trace.number, event.idempotency_key)) if event.idempotency_key else None
+        if earlier is not None:
+            return earlier._replace(status="skipped")
         number = self._traces.next_event
         self._traces.next_event += 1
         step, parent = _numbers(event, trace.last_step)
         trace.last_step = max(trace.last_step, step)
-        stored = Stored("saved", number, step, parent, event.span_id or f"span_{secrets.token_urlsafe(16)}")
+        result = Stored("saved", number, step, parent, event.span_id or f"span_{secrets.token_urlsafe(16)}")
         if event.idempotency_key:
-            self._known[trace.number, event.idempotency_key] = stored
-        rows.append(self._row(event, trace, stored))
-        return stored
+            self._stored[trace.number, event.idempotency_key] = result
+        rows.append(self._row(event, trace, result))
+        return result
 
     def _row(self, event: SentEvent, trace: StoredTrace, stored: Stored) -> tuple[Any, ...]:
-        """Return the row of an event, and let its trace count it."""
+        """Return the row of an event, and count it in its trace."""
         time = self._now if event.timestamp is UNSET else _milliseconds(event.timestamp)
         key = event.idempotency_key or f"{_MADE}{stored.number}"
-        told = metadata_decoder.decode(event.metadata)
-        told.within = told.within if type(told.within) is int and 0 <= told.within <= MAX_STEP else 0
-        told.step = None  # that a step has ended is told to no server
+        metadata = metadata_decoder.decode(event.metadata)
+        metadata.within = (
+            metadata.within if type(metadata.within) is int and 0 <= metadata.within <= MAX_STEP else 0
+        )
+        metadata.step = None  # no server learns of the end of a step
         record = Record(
             event_type=event.event_type,
             trace_id=event.trace_id,
             step_id=stored.step,
             idempotency_key=key,
             parent_step_id=stored.parent,
-            metadata=told,
+            metadata=metadata,
             span_id=stored.span,
             timestamp=time,
             agent_name=event.agent_name,
@@ -232,17 +234,17 @@ class Collection:
             provider_id=event.provider_id,
         )
         return (
-            *(stored.number, trace.number, stored.step, stored.parent, told.within),
+            *(stored.number, trace.number, stored.step, stored.parent, metadata.within),
             *(event.event_type, stored.span, time, key, _encode(line).decode(), turn_of(record)),
         )
 
 
 def _halves(event: SentEvent) -> tuple[SentEvent, ...]:
-    """Return the request and the response that the old ``tool_call`` stands for; any other event as it is."""
+    """Return the request and the response for an event of the old type ``tool_call``, any other event as it is."""
     if event.event_type != "tool_call":
         return (event,)
-    about = msgspec.json.decode(event.metadata, type=dict[str, Raw])
-    metadata = Raw(_encode({**about, "autoGenerated": True}))
+    members = msgspec.json.decode(event.metadata, type=dict[str, Raw])
+    metadata = Raw(_encode({**members, "autoGenerated": True}))
     halves = []
     for kind in ("tool_call_request", "tool_call_response"):
         half = copy.copy(event)
@@ -254,7 +256,7 @@ def _halves(event: SentEvent) -> tuple[SentEvent, ...]:
 
 
 def _numbers(event: SentEvent, last: int) -> tuple[int, int | None]:
-    """Return the step of an event and the one it follows from, in a trace whose highest step is *last*."""
+    """Return the step of an event and that of its parent, in a trace whose highest step is *last*."""
     if event.step_id is UNSET:
         return last + 1, last or None
     if event.parent_step_id is UNSET:
@@ -263,12 +265,12 @@ def _numbers(event: SentEvent, last: int) -> tuple[int, int | None]:
 
 
 def _milliseconds(timestamp: str) -> str:
-    """Return a timestamp to the millisecond, as all records have it, so that texts sort as times do."""
+    """Return a timestamp to the millisecond, as in all records, so that timestamps sort as texts."""
     seconds, _, fraction = timestamp[:-1].partition(".")
     return f"{seconds}.{fraction[:3]:0<3}Z"
 
 
 def _on_one_line(raw: Raw) -> Raw:
-    """Return JSON without line breaks, which in texts are escaped, so that a record is one line."""
+    """Return JSON without line breaks, so that a record is one line. Those inside texts are escaped already."""
     data = bytes(raw)
     return Raw(data.replace(b"\n", b" ").replace(b"\r", b" ")) if b"\n" in data or b"\r" in data else raw

@@ -1,4 +1,4 @@
-"""Deleting from the local store: which traces, a few in each transaction, and the room given back."""
+"""Deletion from the local store: the choice of traces, small transactions, and the return of free room."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from whyops_trace.store.intake import marks
 
-#: Traces, and about as many events, deleted in one transaction, so that other processes need not wait long to write.
+#: Largest numbers of traces and of events, about, deleted in one transaction: other writers do not wait long.
 DELETED_AT_ONCE: Final = 100
 EVENTS_AT_ONCE: Final = 10_000
 #: Pages given back in one transaction, for the same reason: 8 MiB.
@@ -16,37 +16,35 @@ _FREED_AT_ONCE: Final = 2_000
 
 
 def too_old(connection: sqlite3.Connection, horizon: float) -> list[int]:
-    """Return some of the traces that were last written to before *horizon*."""
-    found = connection.execute(
-        "SELECT id FROM traces WHERE stored_at < ? LIMIT ?", (horizon, DELETED_AT_ONCE)
-    )
-    return [number for (number,) in found]
+    """Return the numbers of some traces whose last write was before *horizon*, in seconds since the epoch."""
+    rows = connection.execute("SELECT id FROM traces WHERE stored_at < ? LIMIT ?", (horizon, DELETED_AT_ONCE))
+    return [number for (number,) in rows]
 
 
 def too_many(connection: sqlite3.Connection, max_bytes: int) -> list[int]:
-    """Return some of the oldest traces, about half of what takes more than *max_bytes*, as sizes differ."""
+    """Return the numbers of some oldest traces, about half of the excess over *max_bytes*, since sizes differ."""
     used = used_bytes(connection)
     if used <= max_bytes:
         return []
     ((count,),) = connection.execute("SELECT count(*) FROM traces")
     share = max(1, min(DELETED_AT_ONCE, count * (used - max_bytes) // used // 2))
-    found = connection.execute("SELECT id FROM traces ORDER BY stored_at, id LIMIT ?", (share,))
-    return [number for (number,) in found]
+    rows = connection.execute("SELECT id FROM traces ORDER BY stored_at, id LIMIT ?", (share,))
+    return [number for (number,) in rows]
 
 
 def oldest_over(connection: sqlite3.Connection, max_bytes: int) -> Iterator[str]:
-    """Yield the traces not written to for longest, until the others take about *max_bytes*."""
+    """Yield the ids of the traces with the oldest last write, until the others take about *max_bytes*."""
     used = used_bytes(connection)
     if used <= max_bytes:
         return
-    found = connection.execute(
+    traces = connection.execute(
         "SELECT trace_id, coalesce((SELECT sum(length(CAST(payload AS BLOB))) FROM events WHERE trace = traces.id), 0)"
         " FROM traces ORDER BY stored_at, id"
     ).fetchall()
-    # Beside the payloads there are keys, indexes and pages that are not full: each trace has its share of that.
-    total = sum(size for _, size in found)
+    # Keys, indexes and half-empty pages take room beside the payloads: each trace has its share of them.
+    total = sum(size for _, size in traces)
     excess = used - max_bytes
-    for trace_id, size in found:
+    for trace_id, size in traces:
         yield trace_id
         excess -= size * used // total if total else 0
         if excess <= 0:
@@ -54,7 +52,7 @@ def oldest_over(connection: sqlite3.Connection, max_bytes: int) -> Iterator[str]
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the bytes of the pages that hold something."""
+    """Return the number of bytes of the pages in use."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_count", "freelist_count", "page_size")
@@ -63,14 +61,14 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def numbers_of(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> Iterator[list[int]]:
-    """Yield what the store knows traces by, as many at a time as may be deleted at once, but not what it has not."""
+    """Yield the numbers of the traces that exist, as many at a time as may be deleted in one transaction."""
     numbers: list[int] = []
     events = 0
     for trace_id in trace_ids:
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT id, event_count FROM traces WHERE trace_id = ?", (trace_id,)
         ).fetchall()
-        for number, count in found:
+        for number, count in rows:
             numbers.append(number)
             events += count
         if len(numbers) >= DELETED_AT_ONCE or events >= EVENTS_AT_ONCE:
@@ -81,7 +79,7 @@ def numbers_of(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> Iter
 
 
 def delete(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    """Delete traces in one transaction, and return how many there were."""
+    """Delete traces in one transaction, and return the number of deleted ones."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(
         "UPDATE deleted SET trace = max(trace, (SELECT coalesce(max(id), 0) FROM traces)),"
@@ -98,14 +96,14 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
 
 
 def give_back(connection: sqlite3.Connection, now: int) -> None:
-    """Forget the processes that no trace needs any more, and give free room back to the file system."""
-    # A process that ended before all of the traces were made left nothing open in them.
+    """Delete the processes that no trace needs any more, and give free room back to the file system."""
+    # A process that ended before every trace was made left nothing open in them.
     connection.execute(
         "DELETE FROM processes WHERE ended_at < coalesce((SELECT min(made_at) FROM traces), ?)", (now,)
     )
     free = connection.execute("PRAGMA freelist_count").fetchone()[0]
     for _ in range(0, free, _FREED_AT_ONCE):
-        # A script, because execute() would take one step of it, which frees one page.
+        # A script, because execute() would take one step, which frees one page.
         connection.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
-    # The file gets smaller when the log is written back to it; where another process reads, that happens later.
+    # The file shrinks when the log is written back to it. If another process reads, that happens later.
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -1,10 +1,10 @@
-"""The tables of the store, and how those of earlier formats become them."""
+"""The tables of the store, and the upgrades from earlier formats."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# The tables that format 3 brought.
+# The tables added by format 3.
 _OF_FORMAT_3: Final = """
 CREATE TABLE deleted (
     trace INTEGER NOT NULL,
@@ -23,14 +23,13 @@ CREATE TABLE agents (
 """
 
 # The columns of `traces` between the first five and the last two are the fields of TraceSummary, in their order.
-# `last_call` and `alike` are how far a row of equal tool calls has got.
+# `last_call` and `alike` are the last tool call and the length of its row of equal calls.
 #
-# What a turn of a model is priced by stands in `turn`, and the index `turns` holds all of it, so that pricing a trace
-# reads no payloads. `deleted` keeps the highest numbers that are gone, so that they are not used again.
+# `turn` holds the data that prices a turn of a model, and the index `turns` holds all of it, so that pricing a trace
+# reads no payloads. `deleted` keeps the highest deleted numbers, so that they are not used again.
 #
 # Each format has more columns in a table that every batch is inserted into by position. So a process that opened the
-# file when it had an earlier one can no longer insert, and what it records waits in its journal for one of a newer
-# version.
+# file with an earlier format can no longer insert. Its records wait in its journal for a process of a newer version.
 SCHEMA: Final = (
     """
 CREATE TABLE traces (
@@ -94,7 +93,7 @@ CREATE TABLE processes (
     + _OF_FORMAT_3
 )
 
-# In SQL alone: a Python function would take the GIL for each record, which a busy thread gives away slowly.
+# In SQL alone: a Python function would need the GIL for each record, which a busy thread gives up slowly.
 _ADD_TURNS: Final = """
 ALTER TABLE events ADD COLUMN turn TEXT;
 UPDATE events SET turn = CASE WHEN json_valid(payload) THEN json_array(
@@ -106,7 +105,7 @@ UPDATE events SET turn = CASE WHEN json_valid(payload) THEN json_array(
 CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
 """
 
-# Calls in a row are numbered among all and among those alike: while the difference stays, they follow one another.
+# Calls are numbered among all and among equal ones. Equal calls with the same difference follow one another.
 _ADD_LOOPS: Final = """
 ALTER TABLE traces ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE traces ADD COLUMN open_calls INTEGER NOT NULL DEFAULT 0;
@@ -142,5 +141,5 @@ UPDATE traces SET open_calls = max(0, (SELECT coalesce(sum(CASE
 END), 0) FROM events WHERE trace = traces.id AND json_valid(payload)));
 """
 
-#: What brings a file of format 1 to format 2, and from there to format 3.
+#: SQL from format 1 to format 2, and from there to format 3.
 UPGRADES: Final = (_ADD_TURNS, _ADD_LOOPS + _OF_FORMAT_3)

@@ -1,4 +1,4 @@
-"""Which traces a list shows: what may be asked for, and its form in SQL."""
+"""The selection of traces for a list: a filter, and its form in SQL."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import msgspec
 
 from whyops_trace._reading.summary import LOOP
 
-#: Seconds after its last event that a trace counts as running whose process nobody can look at.
+#: Seconds after its last event that a trace of an unknown process counts as running.
 QUIET: Final = 300
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Which traces: those for which all holds that is not None.
+    A choice of traces: those that meet every condition that is not None.
 
     Attributes:
         agent: The name of the agent.
-        user: The user it acted for last.
+        user: The user that the agent acted for last.
         tag: One of its tags.
-        failed: Whether it ended with an error.
-        errors: Whether anything in it failed, be it that the agent got over it.
-        looping: Whether a tool was called with the same arguments at least :data:`LOOP` times in a row.
-        running: Whether more may come.
-        stopped: Whether its process went in the middle of it.
-        unanswered: Whether something was asked and neither an answer nor an error came, and nothing more will.
-        min_seconds: It took at least as long.
-        max_seconds: It took at most as long.
-        since: Its latest record is not older, ISO 8601 in UTC.
-        until: Its latest record is older, ISO 8601 in UTC.
-        ids: It is one of these.
+        failed: True if it ended with an error.
+        errors: True if any call in it failed, even if the agent recovered.
+        looping: True if a tool was called with the same arguments at least :data:`LOOP` times in a row.
+        running: True if more may come.
+        stopped: True if its process ended in the middle of it.
+        unanswered: True if it has a question, but neither an answer nor an error, and nothing more will come.
+        min_seconds: Shortest duration.
+        max_seconds: Longest duration.
+        since: Earliest time of its latest record, ISO 8601 in UTC.
+        until: Time before which its latest record is, ISO 8601 in UTC.
+        ids: Ids of which it has one.
     """
 
     agent: str | None = None
@@ -52,15 +52,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
 class Counts(NamedTuple):
     """
-    How many traces there are.
+    Numbers of traces.
 
     Attributes:
         total: All of them.
         failed: Those that ended with an error.
         looping: Those that called a tool in a loop.
-        stopped: Those whose process went in the middle of them.
-        unanswered: Those that were asked something and never answered.
-        slow: Those that took longer than 95 of 100 do.
+        stopped: Those whose process ended in the middle of them.
+        unanswered: Those with a question and no answer.
+        slow: Those that took longer than 95 of 100 traces.
     """
 
     total: int = 0
@@ -72,23 +72,23 @@ class Counts(NamedTuple):
 
 
 def running(now: int) -> str:
-    """Return the condition that more may come of a trace, *now* in seconds since the epoch."""
-    gone = "process IN (SELECT token FROM processes)"
-    return f"(NOT ended AND CASE process WHEN '' THEN stored_at > {now - QUIET} ELSE NOT {gone} END)"
+    """Return the SQL condition for a trace that may get more records, *now* in seconds since the epoch."""
+    has_ended = "process IN (SELECT token FROM processes)"
+    return f"(NOT ended AND CASE process WHEN '' THEN stored_at > {now - QUIET} ELSE NOT {has_ended} END)"
 
 
 def stopped(now: int) -> str:
-    """Return the condition that the process of a trace went in the middle of it."""
+    """Return the SQL condition for a trace whose process ended in the middle of it."""
     return f"(open_calls > 0 AND NOT ended AND NOT {running(now)})"
 
 
 def unanswered(now: int) -> str:
-    """Return the condition that a trace was asked something, and that it will not answer."""
+    """Return the SQL condition for a trace that has a question and will not get an answer."""
     return f"(asked <> '' AND ended_with = '' AND NOT {running(now)})"
 
 
 def seconds() -> str:
-    """Return the expression of how long a trace took, to the millisecond."""
+    """Return the SQL expression for the duration of a trace in seconds, to the millisecond."""
     return "round((julianday(last_at) - julianday(started_at)) * 86400.0, 3)"
 
 

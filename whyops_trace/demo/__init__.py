@@ -1,7 +1,7 @@
 """
-``whyops-trace demo``: a small agent that really works, and the trace it leaves.
+``whyops-trace demo``: a small working agent, and the trace it leaves.
 
-:mod:`.agent` is the part to read, as it shows how an agent is traced; :mod:`.shop` holds its tools, and
+:mod:`.agent` is the part to read: it shows the tracing of an agent. :mod:`.shop` holds its tools, and
 :mod:`.scripted` the model, which needs no network and no key.
 """
 
@@ -40,7 +40,7 @@ def demo(home: Path) -> None:
     from whyops_trace.tree import build, write_tree
 
     trace_id = f"demo-{random.getrandbits(24):06x}"
-    # Local and stored, whatever the environment says: this is what the demo shows.
+    # Local and stored, with any environment: the demo shows the stored trace.
     local = LocalExporter(home / STORE_FILE, hint=False, retention=None)
     client = WhyOps("", "demo", home=home, tracing="local", store=False, console=False, exporters=[local])
     with TemporaryDirectory() as folder, scripted.serve() as url:

@@ -1,7 +1,7 @@
 """
-A support agent, traced: it asks a model what to do, runs the tools the model calls, and tells the model what came out.
+A traced support agent: it asks a model, runs the tools that the model calls, and sends their results to the model.
 
-This is how any agent is traced. The functions that ask the model carry ``@traced_llm``, the tools (in
+Any agent is traced like this. The functions that call the model carry ``@traced_llm``, the tools (in
 :mod:`whyops_trace.demo.shop`) carry ``@traced_tool``, the workflow runs inside ``with client.trace(...)``, and its
 parts inside ``with step(...)``. Nothing else in this file knows about tracing.
 """
@@ -26,14 +26,14 @@ INSTRUCTIONS = "You handle the tickets of a shop. Look things up in its database
 
 
 class Model:
-    """A chat model, asked over HTTP in the format of OpenAI's chat completions."""
+    """A chat model, called over HTTP in the format of OpenAI's chat completions."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
     @traced_llm(model=MODEL, provider="demo")
     def ask(self, messages: list[Message], tools: list[Message]) -> Message:
-        """Return the model's answer; what is recorded of it is read from its shape."""
+        """Return the model's answer. The recorder reads text, tool calls and tokens from its shape."""
         request = {"model": MODEL, "messages": messages, "tools": tools}
         response = self._http.post("/chat/completions", json=request)
         response.raise_for_status()
@@ -42,7 +42,7 @@ class Model:
 
 
 def whole_answer(chunks: list[Message]) -> Message:
-    """Put the chunks of a streamed answer together, so that it is recorded as one that came in one piece."""
+    """Join the chunks of a streamed answer, so that it is recorded like an answer in one piece."""
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     return {
         **chunks[-1],
@@ -72,7 +72,7 @@ class AsyncModel:
 
     @traced_llm(model=MODEL, provider="demo", accumulate=whole_answer)
     async def stream(self, messages: list[Message]) -> AsyncIterator[Message]:
-        """Yield the chunks of the model's answer as they come; the last one counts its tokens."""
+        """Yield the chunks of the model's answer as they come. The last one has the token counts."""
         request = {
             "model": MODEL,
             "messages": messages,
@@ -88,24 +88,24 @@ class AsyncModel:
 
 
 def run_tool(shop: Shop, call: Message) -> Message:
-    """Run a tool that the model called, and return the message that tells the model what came out."""
+    """Run a tool that the model called, and return its result as a message to the model."""
     arguments = json.loads(call["function"]["arguments"])
     try:
         result = shop.tools[call["function"]["name"]](**arguments)
     except (sqlite3.Error, OSError, ValueError) as error:
-        result = {"error": str(error)}  # the model reads what went wrong, and can try something else
+        result = {"error": str(error)}  # the model reads the error, and can try something else
     return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)}
 
 
 async def run_async_tool(shop: Shop, call: Message) -> Message:
-    """Run an asynchronous tool that the model called, and return the message with what came out."""
+    """Run an asynchronous tool that the model called, and return its result as a message to the model."""
     arguments = json.loads(call["function"]["arguments"])
     result = await shop.async_tools[call["function"]["name"]](**arguments)
     return {"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)}
 
 
 def investigate(model: Model, shop: Shop, messages: list[Message]) -> str:
-    """Ask and run tools, adding to the conversation, until the model has come to a conclusion."""
+    """Call the model and run its tools, adding to the conversation, until it gives a conclusion."""
     while True:
         message = model.ask(messages, shop.declare(shop.tools))["choices"][0]["message"]
         messages.append(message)
@@ -140,11 +140,11 @@ def handle_ticket(client: WhyOps, trace_id: str, url: str, shop: Shop, ticket: s
     Handle a customer's ticket, in a trace of its own.
 
     Args:
-        client: Records the trace.
-        trace_id: What the trace is called.
-        url: Where the model is, such as ``http://127.0.0.1:8080/v1``.
+        client: The client that records the trace.
+        trace_id: The id of the trace.
+        url: The address of the model, such as ``http://127.0.0.1:8080/v1``.
         shop: The tools.
-        ticket: What the customer wrote.
+        ticket: The customer's message.
 
     Returns:
         The letter to the customer.

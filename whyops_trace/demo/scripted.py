@@ -1,8 +1,8 @@
 """
 A model that needs no network: a script behind an HTTP server on this machine.
 
-It speaks the format of OpenAI's chat completions, in one piece or streamed, so the agent calls it as it would call any
-model. What it says follows from the conversation, as a model's words do, but the plot is fixed.
+It speaks the format of OpenAI's chat completions, in one piece or streamed, so the agent calls it like any model. Its
+answers follow from the conversation, as a model's do, but the plot is fixed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, Final
 
 Message = dict[str, Any]
 
-#: Characters of a token, about.
+#: Characters of a token, by estimate.
 _TOKEN: Final = 4
 
-#: What the model first believes the orders to look like; there is no such column.
+#: The model's first query. It assumes a column that does not exist.
 _WRONG_QUERY: Final = "SELECT id, item, total_cents FROM orders WHERE customer = 'Mia Schneider'"
 _RIGHT_QUERY: Final = (
     "SELECT orders.id, item, total_cents, delivered_on FROM orders JOIN customers ON customers.id = customer_id "
@@ -31,34 +31,34 @@ _WRITTEN_ON: Final = date(2026, 3, 7)
 
 
 def next_message(messages: list[Message]) -> Message:
-    """Return what the model says next, by how often it has spoken and what its tools told it."""
-    told = [json.loads(message["content"]) for message in messages if message["role"] == "tool"]
+    """Return the model's next message, from the number of its messages so far and the results of its tools."""
+    results = [json.loads(message["content"]) for message in messages if message["role"] == "tool"]
     match sum(message["role"] == "assistant" for message in messages):
         case 0:
             thought = "I need her orders. The customer's name should be in the table of orders."
             return {**_calls(("run_sql", {"query": _WRONG_QUERY})), "reasoning_content": thought}
         case 1:
-            thought = f"That failed: {told[0]['error']}. The names are in a table of their own."
+            thought = f"That failed: {results[0]['error']}. The names are in a table of their own."
             return {**_calls(("run_sql", {"query": _RIGHT_QUERY})), "reasoning_content": thought}
         case 2:
             return _calls(("read_file", {"name": "returns.txt"}))
         case 3:
-            broken = told[1][0]
+            broken = results[1][0]
             days = (_WRITTEN_ON - date.fromisoformat(broken["delivered_on"])).days
-            asked = {"total_cents": broken["total_cents"], "days_since_delivery": days, "damaged": True}
-            return _calls(("refund", asked))
+            arguments = {"total_cents": broken["total_cents"], "days_since_delivery": days, "damaged": True}
+            return _calls(("refund", arguments))
         case 4:
-            due = told[3]["refund_cents"] / 100
+            due = results[3]["refund_cents"] / 100
             return {
                 "role": "assistant",
-                "content": f"Order {told[1][0]['id']}: {due:.2f} EUR are due to her.",
+                "content": f"Order {results[1][0]['id']}: {due:.2f} EUR are due to her.",
             }
         case 5:
-            others = [row["id"] for row in told[1] if row["delivered_on"] is None]
+            others = [row["id"] for row in results[1] if row["delivered_on"] is None]
             tracks = [("track_parcel", {"order": order}) for order in others]
             return _calls(*tracks, ("search_log", {"text": f"order {others[0]}"}))
         case _:
-            return {"role": "assistant", "content": _letter(told)}
+            return {"role": "assistant", "content": _letter(results)}
 
 
 def _calls(*calls: tuple[str, dict[str, Any]]) -> Message:
@@ -73,18 +73,18 @@ def _calls(*calls: tuple[str, dict[str, Any]]) -> Message:
     return {"role": "assistant", "content": None, "tool_calls": tool_calls}
 
 
-def _letter(told: list[Any]) -> str:
-    orders, refund, first, second, seen = told[1], told[3], *told[4:]
+def _letter(results: list[Any]) -> str:
+    orders, refund, first, second, log = results[1], results[3], *results[4:]
     items = {order["id"]: order["item"] for order in orders}
     return (
         f"Dear Mia, we are sorry about the {orders[0]['item']}: {refund['refund_cents'] / 100:.2f} EUR are on their\n"
         f"way back to you. Your {items[first['order']]} are {first['status']} with {first['carrier']} (last seen\n"
-        f"{seen[-1][:10]}), and your {items[second['order']]} is {second['status']}."
+        f"{log[-1][:10]}), and your {items[second['order']]} is {second['status']}."
     )
 
 
 def usage(messages: list[Message], answer: Message) -> dict[str, Any]:
-    """Return the tokens of a turn; the part of the conversation that the model has read before comes from its cache."""
+    """Return the token counts of a turn. The conversation up to the model's last message counts as cached."""
     spoken = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
     prompt, cached = _tokens(messages), _tokens(messages[: spoken[-1]]) if spoken else 0
     return {
@@ -101,7 +101,7 @@ def _tokens(messages: list[Message]) -> int:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else the body waits 40 ms for the head to be acknowledged
+    disable_nagle_algorithm = True  # otherwise the body waits 40 ms for the head to be acknowledged
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -139,12 +139,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the demo's output is the trace."""
+        """Log nothing: the demo's output is the trace."""
 
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Serve the scripted model on a free port of 127.0.0.1; yield the URL that clients are given."""
+    """Serve the scripted model on a free port of 127.0.0.1, and yield its URL for clients."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="demo-model", daemon=True)

@@ -1,4 +1,4 @@
-"""The demo's tools: a small shop with a real database and real files, made afresh for each run."""
+"""The demo's tools: a small shop with a real database and real files, made anew for each run."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ Changed your mind: the price less 10 % for handling, within 14 days of delivery.
 """,
 }
 
-#: How the types of parameters are called in a JSON schema.
+#: Names of parameter types in a JSON schema.
 _JSON_TYPES: Final = {"str": "string", "int": "integer", "bool": "boolean"}
 
 
 class Shop:
     """
-    What the agent can do in the shop.
+    The agent's tools in the shop.
 
     Args:
-        folder: Where the database and the files are made.
+        folder: Directory in which the database and the files are made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class Shop:
 
     @staticmethod
     def declare(tools: Mapping[str, Callable[..., Any]]) -> list[dict[str, Any]]:
-        """Return tools as a model is told of them: a traced function keeps its signature and its docstring."""
+        """Return the declarations of tools for a model. A traced function keeps its signature and its docstring."""
         return [
             {
                 "type": "function",
@@ -105,14 +105,14 @@ class Shop:
 
     @traced_tool
     def refund(self, total_cents: int, days_since_delivery: int, damaged: bool) -> dict[str, Any]:
-        """Work out what the customer gets back by the terms of returns.txt."""
+        """Work out the customer's refund by the terms of returns.txt."""
         in_time = days_since_delivery <= (30 if damaged else 14)
         fee = 0 if damaged else total_cents // 10
         return {"refund_cents": total_cents - fee if in_time else 0, "in_time": in_time}
 
     @traced_tool
     async def track_parcel(self, order: int) -> dict[str, Any]:
-        """Tell where the parcel of an order is."""
+        """Return the carrier and the status of an order's parcel."""
         query = "SELECT carrier, status FROM shipments WHERE order_id = ?"
         (row,) = await asyncio.to_thread(self._rows, query, order)
         return {"order": order, **row}

@@ -1,7 +1,7 @@
 """
-A trace in a form that goes elsewhere: JSON for programs, Markdown for models and people.
+Exports of a trace: JSON for programs, Markdown for models and people.
 
-Secrets are as they were recorded, which is replaced; see ``docs/export.md`` for the forms.
+Secrets are replaced when they are recorded, so no export holds them. ``docs/export.md`` describes the formats.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from whyops_trace.story import tell
 
 __all__ = ["CHARACTERS", "FORMAT", "MAX_TOKENS", "VERSION", "export_json", "export_markdown"]
 
-#: What an export as JSON calls itself, and the version of its form: it rises when a member changes its meaning or goes.
+#: Name of the JSON format, and its version, which rises when a member changes its meaning or is removed.
 FORMAT: Final = "whyops-trace"
 VERSION: Final = 1
-#: Tokens that an export as Markdown takes if nothing else is said.
+#: Default limit of tokens of an export as Markdown.
 MAX_TOKENS: Final = 20_000
 
 
 def export_json(store: Store, trace_id: str) -> str:
     """
-    Return a trace as a JSON object, in ASCII, an event a line.
+    Return a trace as a JSON object, in ASCII, with one event a line.
 
     Args:
-        store: Where it is.
+        store: The store of the trace.
         trace_id: Its id.
 
     Raises:
@@ -40,25 +40,27 @@ def export_json(store: Store, trace_id: str) -> str:
     """
     summary = store.trace(trace_id)
     events = store.events(trace_id)
-    found = findings(events, store.ended_in(trace_id))
+    is_gone = store.ended_in(trace_id)
     head = {"format": FORMAT, "version": VERSION, "writtenBy": f"whyops-trace {__version__}"}
     members = [f'"{name}": {json.dumps(member)}' for name, member in head.items()]
     members.append(f'"summary": {json.dumps(msgspec.to_builtins(summary))}')
-    members.append(f'"findings": {_array([json.dumps(msgspec.to_builtins(one)) for one in found])}')
+    members.append(
+        f'"findings": {_array([json.dumps(msgspec.to_builtins(one)) for one in findings(events, is_gone)])}'
+    )
     members.append(f'"events": {_array([json.dumps(event) for event in events])}')
     return "{" + ",\n".join(members) + "}\n"
 
 
 def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS) -> str:
     """
-    Return a trace as Markdown: what it was asked and how it ended, what explains it, findings, the transcript.
+    Return a trace as Markdown: question, end, explanation, findings and transcript.
 
-    Long texts are shortened evenly until all of it fits, and failures stay whole.
+    Long texts are shortened evenly until everything fits, and failures stay complete.
 
     Args:
-        store: Where it is.
+        store: The store of the trace.
         trace_id: Its id.
-        max_tokens: How long the text may be, of four characters a token.
+        max_tokens: Largest length of the text, in tokens of four characters.
 
     Raises:
         TraceNotFoundError: if the store has no such trace.
@@ -66,8 +68,8 @@ def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS
     """
     summary = store.trace(trace_id)
     events = store.events(trace_id)
-    ended = store.ended_in(trace_id)
-    return markdown(summary, tell(events, ended, priced=True), findings(events, ended), max_tokens)
+    is_gone = store.ended_in(trace_id)
+    return markdown(summary, tell(events, is_gone, priced=True), findings(events, is_gone), max_tokens)
 
 
 def _array(lines: list[str]) -> str:

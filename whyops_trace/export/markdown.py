@@ -1,4 +1,4 @@
-"""A trace as Markdown that fits into a given number of tokens, for a model or a person to read."""
+"""A trace as Markdown within a number of tokens, for a model or a person."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, s
 from whyops_trace.store import TraceSummary
 from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
 
-#: Characters that a token is taken to have.
+#: Characters of a token, by estimate.
 CHARACTERS: Final = 4
-#: Texts up to that many characters stand on the line, if they have but one.
+#: Largest number of characters of a one-line text that is written on the line of its title.
 _INLINE: Final = 160
-#: Lines of each of the lists at the top.
+#: Largest number of lines of each list at the top.
 _LISTED: Final = 12
-#: Characters of an id, a role or the name of an agent.
+#: Largest number of characters of an id, a role or the name of an agent.
 _NAME: Final = 200
-#: Characters of an error that are always told.
+#: Largest number of characters of an error.
 _ERROR: Final = 2_000
 
 
-def markdown(summary: TraceSummary, story: Story, found: Sequence[Finding], max_tokens: int) -> str:
+def markdown(summary: TraceSummary, story: Story, findings: Sequence[Finding], max_tokens: int) -> str:
     """
     Return a trace as Markdown.
 
     Args:
-        summary: The trace in one line.
-        story: What it tells.
-        found: What was found in it.
-        max_tokens: How long the text may be, of four characters a token.
+        summary: The summary of the trace.
+        story: The story of the trace.
+        findings: The findings in the trace.
+        max_tokens: Largest length of the text, in tokens of four characters.
     """
     results: dict[str, ToolUse] = {}
     uses = {use.node.step: use for section in story.sections for use in section.uses}
     parts = [part for section in story.sections for part in _section(section, uses, results)]
     if parts:
         parts[0].vital = parts[-1].vital = True
-    return fitted(_head(summary, story, found), parts, max_tokens * CHARACTERS)
+    return fitted(_head(summary, story, findings), parts, max_tokens * CHARACTERS)
 
 
-def _head(summary: TraceSummary, story: Story, found: Sequence[Finding]) -> Part:
-    """Return what is told of the trace as a whole."""
+def _head(summary: TraceSummary, story: Story, findings: Sequence[Finding]) -> Part:
+    """Return the part about the trace as a whole."""
     tree = story.tree
     took = elapsed(summary.started_at, summary.last_at)
     tokens = tree.tokens
@@ -67,7 +67,7 @@ def _head(summary: TraceSummary, story: Story, found: Sequence[Finding]) -> Part
             head.pieces += [Piece("\n"), *_text(title, text)]
     whys = [f"{why.text} -> {why.then}" if why.then else why.text for why in story.whys]
     head.pieces += _list("What explains it", whys)
-    head.pieces += _list("Findings", [_finding(one) for one in found])
+    head.pieces += _list("Findings", [_finding(one) for one in findings])
     head.pieces.append(Piece("\n## Transcript\n"))
     return head
 
@@ -87,7 +87,7 @@ def _finding(one: Finding) -> str:
 
 
 def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, ToolUse]) -> Iterator[Part]:
-    """Yield the parts of a section; *results* are the calls whose results are told already, by the calls' ids."""
+    """Yield the parts of a section. *results* has the calls whose results are written already, by call id."""
     where = f" in {inline(' > '.join(section.path))}" if section.path else ""
     failed = any(use.error for use in section.uses) or any(node.error for node in section.others)
     if section.node is not None:
@@ -105,7 +105,7 @@ def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, Tool
 
 
 def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece]:
-    """Yield what a turn was, what is new in what it was told, and what it said."""
+    """Yield the heading of a turn, its new input, and its answer."""
     node = turn.node
     model = f" {inline(node.model)}" if node.model else ""
     yield Piece(f"\n### Turn {turn.number}: {inline(node.name)}{model}{where}{_facts(node)}\n\n")
@@ -113,7 +113,7 @@ def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece
         yield Piece(f"Goes on from turn {turn.continues}.\n")
     if turn.retry_of:
         yield Piece(f"Tries turn {turn.retry_of} again.\n")
-    yield from _told(turn, results)
+    yield from _new_input(turn, results)
     for thought in turn.thinking:
         yield from _text("thinking", thought)
     if turn.answer:
@@ -124,10 +124,10 @@ def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece
         yield Piece(f"finish reason: {inline(turn.finish_reason)}\n")
     for call in turn.calls:
         if not call.step:
-            yield from _asked(call)
+            yield from _requested_call(call)
 
 
-def _told(turn: Turn, results: dict[str, ToolUse]) -> Iterator[Piece]:
+def _new_input(turn: Turn, results: dict[str, ToolUse]) -> Iterator[Piece]:
     for change in turn.changes:
         yield Piece(f"Changed in the prompt: {inline(change.summary)}\n")
         if change.diff:
@@ -145,24 +145,24 @@ def _error(error: str) -> str:
 
 
 def _message(message: Message, results: dict[str, ToolUse]) -> Iterator[Piece]:
-    """Yield a message; a result that stands with its call already is not told again."""
+    """Yield a message, unless it is a result that is written with its call already."""
     use = results.get(message.call_id)
-    if use is not None and not use.error and _says(message.text, use.result):
+    if use is not None and not use.error and _holds_result(message.text, use.result):
         return
     role = inline(excerpt(" ".join(filter(None, [message.role or "message", message.name])), _NAME))
     beside = f" [{inline(message.other)}]" if message.other else ""
     yield from _text(f"{role}{beside}", message.text)
     for call in message.calls:
-        yield from _asked(call, "asked for")
+        yield from _requested_call(call, "asked for")
 
 
-def _says(text: str, result: Any) -> bool:
-    """Whether a message says what a tool returned."""
+def _holds_result(text: str, result: Any) -> bool:
+    """Return True if a message holds the result of a tool."""
     return text == result or value(parsed(text)) == value(result)
 
 
-def _asked(call: Call, what: str = "asked for, and not called here:") -> Iterator[Piece]:
-    yield Piece(f"- {what} {inline(call.name)}")
+def _requested_call(call: Call, lead: str = "asked for, and not called here:") -> Iterator[Piece]:
+    yield Piece(f"- {lead} {inline(call.name)}")
     yield from _arguments(call.arguments)
     yield Piece("\n")
 
@@ -170,16 +170,16 @@ def _asked(call: Call, what: str = "asked for, and not called here:") -> Iterato
 def _arguments(arguments: Any) -> Iterator[Piece]:
     yield Piece("(")
     if isinstance(arguments, dict):
-        for place, (name, given) in enumerate(arguments.items()):
+        for place, (name, argument) in enumerate(arguments.items()):
             yield Piece(f"{', ' if place else ''}{inline(name)}=")
-            yield Piece(clean(value(given)), long=True, inline=True)
+            yield Piece(clean(value(argument)), long=True, inline=True)
     elif arguments is not None:
         yield Piece(clean(value(arguments)), long=True, inline=True)
     yield Piece(")")
 
 
 def _use(use: ToolUse) -> Iterator[Piece]:
-    """Yield a tool call, with what came of it."""
+    """Yield a tool call with its outcome."""
     node = use.node
     yield Piece(f"- {inline(node.name)}")
     yield from _arguments(use.arguments)
@@ -210,7 +210,7 @@ def _other(node: Node) -> Iterator[Piece]:
 
 
 def _facts(node: Node) -> str:
-    """Return the step of a node, and what is known of its time, tokens and cost, in brackets."""
+    """Return the step of a node, and its known time, tokens and cost, in brackets."""
     tokens = node.tokens
     parts = [
         f"step {node.step}" if node.step else "",
@@ -221,12 +221,12 @@ def _facts(node: Node) -> str:
         share = f", {tokens.cached_share} cached" if tokens.cache_read else ""
         parts.append(f"{tokens.sent:,} tokens in{share}, {tokens.completion:,} out")
     parts.append("" if node.cost is None else dollars(node.cost))
-    told = "; ".join(part for part in parts if part)
-    return f" ({told})" if told else ""
+    text = "; ".join(part for part in parts if part)
+    return f" ({text})" if text else ""
 
 
 def _text(title: str, text: str) -> Iterator[Piece]:
-    """Yield a text behind its title: on the line if it is short, else in a block."""
+    """Yield a text after its title: on the same line if it is short, else in a block."""
     if len(text) <= _INLINE and len(text.splitlines()) <= 1:
         yield Piece(f"{title}: ")
         yield Piece(clean(text), long=True, inline=True)

@@ -1,4 +1,4 @@
-"""Fits a text of many pieces into a size: the long pieces are shortened evenly, and all others stay whole."""
+"""A text of many pieces, fitted into a size: long pieces are shortened evenly, and all others stay complete."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 
 from whyops_trace._reading.excerpt import clean
 
-#: Characters that the words take which say how much is missing.
+#: Characters of the note about a missing part, by estimate.
 _MARK: Final = 40
-#: No piece is shortened to less.
+#: Smallest length, in characters, to which a piece is shortened.
 LEAST: Final = 60
 
 
@@ -23,9 +23,9 @@ class Piece:
 
     Attributes:
         text: The piece.
-        long: Whether it may be shortened.
-        fenced: Whether it stands in a block of code of its own.
-        inline: Whether it stands on a line, and is no Markdown.
+        long: True if it may be shortened.
+        fenced: True if it is written as a block of code of its own.
+        inline: True if it is written within a line, as text without markup.
     """
 
     text: str
@@ -33,8 +33,8 @@ class Piece:
     fenced: bool = False
     inline: bool = False
 
-    def shown(self, limit: int) -> str:
-        """Return the piece, if it may be shortened with at most about *limit* characters."""
+    def text_within(self, limit: int) -> str:
+        """Return the text of the piece. A long piece is shortened to about *limit* characters."""
         text = shortened(self.text, limit) if self.long else self.text
         if self.inline:
             return inline(text)
@@ -44,37 +44,37 @@ class Piece:
 @dataclass(slots=True)
 class Part:
     """
-    A part of a text that is there or left out as a whole.
+    A part of a text, which is kept or left out as a whole.
 
     Attributes:
-        pieces: What it consists of.
-        vital: Whether it is among the last to be left out.
+        pieces: Its pieces.
+        vital: True if it is among the last to be left out.
     """
 
     pieces: list[Piece] = field(default_factory=list)
     vital: bool = False
 
-    def shown(self, limit: int) -> str:
-        """Return its text."""
-        return "".join(piece.shown(limit) for piece in self.pieces)
+    def text_within(self, limit: int) -> str:
+        """Return its text. Long pieces are shortened to about *limit* characters."""
+        return "".join(piece.text_within(limit) for piece in self.pieces)
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return the head and the tail of a text, and between them how much is missing."""
-    missing = len(text) - limit
-    if missing <= _MARK:
+    """Return the head and the tail of a text, with a note of the missing characters in between."""
+    surplus = len(text) - limit
+    if surplus <= _MARK:
         return text
     tail = limit // 4
-    return f"{text[: limit - tail]} […{missing:,} characters…] {text[len(text) - tail :]}"
+    return f"{text[: limit - tail]} […{surplus:,} characters…] {text[len(text) - tail :]}"
 
 
 def lines(text: str) -> str:
-    """Return a text whose lines are clean: nothing in it moves a cursor or turns a line around."""
+    """Return a text with clean lines: no character moves a cursor or changes the direction of a line."""
     return "\n".join(map(clean, text.splitlines()))
 
 
 def inline(text: str) -> str:
-    """Return a text for a line of Markdown, in which it makes no markup, no links and no images."""
+    """Return a text for a line of Markdown, in which nothing becomes markup, a link or an image."""
     return clean(text).replace("<", "&lt;").replace("](", "]&#40;")
 
 
@@ -88,34 +88,34 @@ def fitted(head: Part, parts: Sequence[Part], size: int) -> str:
     """
     Return parts as one text of at most *size* characters.
 
-    Long pieces are shortened as much as is needed, all to the same length. If that is not enough parts are left out,
-    those in the middle first, and vital ones last.
+    Long pieces are shortened as far as needed, all to the same length. If that is not enough, parts are left out: those
+    in the middle first, and vital ones last.
 
     Args:
-        head: What stands before them, is never left out, and takes half of the size at most.
+        head: The part before them. It is never left out, and takes half of the size at most.
         parts: The parts.
-        size: How long the text may be.
+        size: Largest length of the text, in characters.
     """
-    (first,) = _shown([head], size // 2)
+    (first,) = _texts_within([head], size // 2)
     room = size - len(first)
-    texts = _shown(parts, room)
+    texts = _texts_within(parts, room)
     lengths = list(map(len, texts))
-    kept = set(range(len(parts))) if sum(lengths) <= room else _kept(parts, lengths, room)
-    return first + "".join(_with_gaps(texts, kept))
+    chosen = set(range(len(parts))) if sum(lengths) <= room else _chosen_parts(parts, lengths, room)
+    return first + "".join(_with_gaps(texts, chosen))
 
 
-def _shown(parts: Sequence[Part], size: int) -> list[str]:
-    """Return the texts of parts, shortened until they take *size* characters, or cannot get shorter."""
+def _texts_within(parts: Sequence[Part], size: int) -> list[str]:
+    """Return the texts of parts, shortened to *size* characters together, or as far as possible."""
     limit = _limit(parts, size)
     while True:
-        texts = [part.shown(limit) for part in parts]
+        texts = [part.text_within(limit) for part in parts]
         if limit <= LEAST or sum(map(len, texts)) <= size:
             return texts
         limit = max(LEAST, limit * 9 // 10)
 
 
 def _limit(parts: Iterable[Part], size: int) -> int:
-    """Return the length to which pieces are to be shortened so that all of them take *size* characters."""
+    """Return the length to shorten pieces to, so that all of them together take *size* characters."""
     lengths = sorted(len(piece.text) for part in parts for piece in part.pieces if piece.long)
     room = size - sum(len(piece.text) for part in parts for piece in part.pieces if not piece.long)
     for place, length in enumerate(lengths):
@@ -126,35 +126,35 @@ def _limit(parts: Iterable[Part], size: int) -> int:
     return max(LEAST, size)
 
 
-def _kept(parts: Sequence[Part], lengths: Sequence[int], room: int) -> set[int]:
-    """Return the places of the parts that stay, if all of them do not fit."""
+def _chosen_parts(parts: Sequence[Part], lengths: Sequence[int], room: int) -> set[int]:
+    """Return the indexes of the parts to keep, if not all of them fit."""
     middle = len(parts) / 2
-    # What takes half of the room for itself would push out too much else.
+    # A part that takes half of the room alone would push out too many others.
     order = [place for place, length in enumerate(lengths) if length <= max(room // 2, LEAST)]
     order.sort(key=lambda place: (not parts[place].vital, -abs(place + 0.5 - middle)))
 
     def fits(count: int) -> bool:
-        kept = set(order[:count])
-        gaps = sum(place not in kept and (place == 0 or place - 1 in kept) for place in range(len(parts)))
-        return sum(lengths[place] for place in kept) + gaps * _MARK <= room
+        chosen = set(order[:count])
+        gaps = sum(place not in chosen and (place == 0 or place - 1 in chosen) for place in range(len(parts)))
+        return sum(lengths[place] for place in chosen) + gaps * _MARK <= room
 
     count = bisect.bisect_left(range(len(order) + 1), True, key=lambda count: not fits(count))
     return set(order[: max(0, count - 1)])
 
 
-def _with_gaps(texts: Sequence[str], kept: set[int]) -> Iterator[str]:
-    """Yield the texts that stay, and for each row of others how many they are."""
-    missing = 0
+def _with_gaps(texts: Sequence[str], chosen: set[int]) -> Iterator[str]:
+    """Yield the chosen texts, and a note with the number of parts in each gap."""
+    gap = 0
     for place, text in enumerate(texts):
-        if place in kept:
-            if missing:
-                yield _gap(missing)
-            missing = 0
+        if place in chosen:
+            if gap:
+                yield _gap(gap)
+            gap = 0
             yield text
         else:
-            missing += 1
-    if missing:
-        yield _gap(missing)
+            gap += 1
+    if gap:
+        yield _gap(gap)
 
 
 def _gap(count: int) -> str:

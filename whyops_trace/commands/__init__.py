@@ -1,1 +1,1 @@
-"""The commands of ``whyops-trace``, each in a module of its own."""
+"""The commands of ``whyops-trace``, one in each module."""

@@ -1,4 +1,4 @@
-"""``whyops-trace check``: says what is wrong with traces, and fails where that is bad enough."""
+"""``whyops-trace check``: prints the problems of traces, and exits with 1 if one is severe enough."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from whyops_trace.analysis import (
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.store import Filter, Store, TraceSummary
 
-#: Findings of one rule in one trace that are printed, and steps of one finding.
+#: Largest numbers of printed findings of one rule in one trace, and of steps of one finding.
 _SHOWN: Final = 3
 _STEPS: Final = 8
-#: The value of ``--fail-on`` with which nothing fails.
+#: The value of ``--fail-on`` with which no finding fails.
 _NEVER: Final = "never"
 
 _COLOURS: Final = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan"}
 
 
-class _Checked(NamedTuple):
-    """A trace, or "" for all of them together, and what was found."""
+class _TraceFindings(NamedTuple):
+    """The findings in a trace, or in all traces together, for which the id is ""."""
 
     trace_id: str
-    found: list[Finding]
+    findings: list[Finding]
 
 
 @click.command("check", epilog="Example: whyops-trace check --since 1d --fail-on critical")
@@ -74,78 +74,82 @@ def check(
     home: Path,
 ) -> None:
     """
-    Say what is wrong with traces: what, where, why it matters, and what to do.
+    Print the problems of traces: each with its place, the reason that it matters, and its remedy.
 
-    TRACE is an id, the beginning of an id, or "latest", which is also what is checked if nothing is named.
+    TRACE is an id, the beginning of an id, or "latest". Without a TRACE the latest trace is checked.
     """
     if traces and since is not None:
         raise click.UsageError("Name traces, or give --since for all of a time; not both.")
     with stored_traces(home) as store:
-        summaries = _chosen(store, traces, since)
-        checked = list(_checked(store, summaries, server_rules=server_rules))
-    checked = [_Checked(name, [one for one in found if one.code not in ignore]) for name, found in checked]
-    every = [one for each in checked for one in each.found]
+        summaries = _selected(store, traces, since)
+        results = list(_examine(store, summaries, server_rules=server_rules))
+    results = [
+        _TraceFindings(name, [one for one in items if one.code not in ignore]) for name, items in results
+    ]
+    every = [one for each in results for one in each.findings]
     failed = fail_on != _NEVER and any(rank(one.severity) >= SEVERITIES.index(fail_on) for one in every)
     if as_json:
-        click.echo(json.dumps(_report(checked, failed=failed), indent=1))
+        click.echo(json.dumps(_report(results, failed=failed), indent=1))
     else:
-        _print(checked)
+        _print(results)
     if failed or not summaries:
         raise SystemExit(1)
 
 
-def _chosen(store: Store, names: Sequence[str], since: str | None) -> list[TraceSummary]:
-    """Return the traces to check, the one recorded on last first if they are chosen by time."""
+def _selected(store: Store, names: Sequence[str], since: str | None) -> list[TraceSummary]:
+    """Return the traces to check. Those chosen by time are sorted by their last record, the latest first."""
     if since is None:
         ids = dict.fromkeys(store.resolve(name) for name in names or ["latest"])
         return [store.trace(trace_id) for trace_id in ids]
     return list(store.each(Filter(since=since)))
 
 
-def _checked(store: Store, traces: Sequence[TraceSummary], *, server_rules: bool) -> Iterator[_Checked]:
+def _examine(store: Store, traces: Sequence[TraceSummary], *, server_rules: bool) -> Iterator[_TraceFindings]:
     for trace in tracked(traces, "checking", len(traces)) if len(traces) > 1 else traces:
-        events, ended = store.events(trace.trace_id), store.ended_in(trace.trace_id)
-        yield _Checked(trace.trace_id, server_findings(events) if server_rules else findings(events, ended))
+        events, is_gone = store.events(trace.trace_id), store.ended_in(trace.trace_id)
+        yield _TraceFindings(
+            trace.trace_id, server_findings(events) if server_rules else findings(events, is_gone)
+        )
     if len(traces) > 1 and not server_rules:
-        yield _Checked("", findings_across(traces, store.events))
+        yield _TraceFindings("", findings_across(traces, store.events))
 
 
-def _report(checked: Iterable[_Checked], *, failed: bool) -> dict[str, Any]:
+def _report(results: Iterable[_TraceFindings], *, failed: bool) -> dict[str, Any]:
     return {
         "failed": failed,
         "traces": [
-            {"traceId": trace_id, "findings": msgspec.to_builtins(found)}
-            for trace_id, found in checked
+            {"traceId": trace_id, "findings": msgspec.to_builtins(items)}
+            for trace_id, items in results
             if trace_id
         ],
-        "across": [msgspec.to_builtins(one) for trace_id, found in checked for one in found if not trace_id],
+        "across": [msgspec.to_builtins(one) for trace_id, items in results for one in items if not trace_id],
     }
 
 
-def _print(checked: Sequence[_Checked]) -> None:
+def _print(results: Sequence[_TraceFindings]) -> None:
     out = console()
-    traces = [each for each in checked if each.trace_id]
-    for trace_id, found in checked:
-        if found:
+    traces = [each for each in results if each.trace_id]
+    for trace_id, items in results:
+        if items:
             out.print(Text(clean(trace_id) if trace_id else "Several traces together", "bold"))
-            for line in _lines(found):
+            for line in _lines(items):
                 out.print(line)
-    every = [one for each in checked for one in each.found]
+    every = [one for each in results for one in each.findings]
     counts = Counter(one.severity for one in every)
-    told = ", ".join(f"{counts[name]:,} {name}" for name in reversed(SEVERITIES) if counts[name])
-    what = clean(traces[0].trace_id) if len(traces) == 1 else f"{len(traces):,} traces"
+    totals = ", ".join(f"{counts[name]:,} {name}" for name in reversed(SEVERITIES) if counts[name])
+    subject = clean(traces[0].trace_id) if len(traces) == 1 else f"{len(traces):,} traces"
     if not traces:
         out.print(Text("No trace was recorded on in that time."))
     elif every:
-        out.print(Text(f"{what}: {told}."))
+        out.print(Text(f"{subject}: {totals}."))
     else:
-        out.print(Text(f"{what}: nothing found."))
+        out.print(Text(f"{subject}: nothing found."))
 
 
-def _lines(found: Sequence[Finding]) -> Iterator[Padding]:
-    """Yield what is printed of the findings of a trace: of each rule the first ones in full."""
-    first = {one.code: place for place, one in reversed(list(enumerate(found)))}
-    for code, alike in groupby(sorted(found, key=lambda one: first[one.code]), lambda one: one.code):
+def _lines(items: Sequence[Finding]) -> Iterator[Padding]:
+    """Yield the printed lines of a trace's findings: the first three findings of each rule in full."""
+    first = {one.code: place for place, one in reversed(list(enumerate(items)))}
+    for code, alike in groupby(sorted(items, key=lambda one: first[one.code]), lambda one: one.code):
         some = list(alike)
         for one in some[:_SHOWN]:
             head = Text(one.severity, _COLOURS[one.severity]).append(
@@ -165,6 +169,6 @@ def _indented(text: Text, columns: int) -> Padding:
 def _steps(steps: Sequence[int]) -> str:
     if not steps:
         return ""
-    shown = ", ".join(map(str, steps[:_STEPS]))
+    listed = ", ".join(map(str, steps[:_STEPS]))
     more = f" and {len(steps) - _STEPS:,} more" if len(steps) > _STEPS else ""
-    return f"  step{'s' if len(steps) > 1 else ''} {shown}{more}"
+    return f"  step{'s' if len(steps) > 1 else ''} {listed}{more}"

@@ -1,4 +1,4 @@
-"""What the commands of the command line have in common."""
+"""The common parts of the commands: types of options, groups, the store, and forms of output."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from whyops_trace.store import Store
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
-    ParamType = click.ParamType  # which takes no type before click 8.3
+    ParamType = click.ParamType  # not generic before click 8.3
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Seconds of the units that a length of time is given in.
+#: Seconds of each unit of a duration.
 _SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-#: Bytes of the units that a size is given in, without the B at their end.
+#: Bytes of each unit of a size, without the final B of the unit.
 _BYTES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([a-z]*)", re.ASCII)
 
-#: Columns of a line that is not for a terminal, where nothing is cut off.
+#: Columns of a line that is not for a terminal, so that nothing is cut off.
 _UNBOUNDED: Final = 1_000
 
 
@@ -73,12 +73,12 @@ class Size(ParamType):
 
 
 class Moment(ParamType):
-    """A time: so long ago, as ``2d``, or a date with or without a time, as ``2026-11-20T08:30``, local if not told."""
+    """A time: ``2d`` for two days ago, or a date such as ``2026-11-20`` or ``2026-11-20T08:30``, local by default."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the time as it stands in records."""
+        """Return the time in wire form, as in records."""
         ago = _quantity(str(value), {unit: seconds for unit, seconds in _SECONDS.items() if unit})
         try:
             if ago is not None:
@@ -91,7 +91,7 @@ class Moment(ParamType):
 
 
 def _quantity(text: str, units: dict[str, Any], ending: str = "") -> float | None:
-    """Return an amount in the smallest unit, None if *text* is none; every unit may have the *ending*."""
+    """Return an amount in the smallest unit, None if *text* is not one. Every unit may end in *ending*."""
     match = _QUANTITY.fullmatch(text.strip().lower())
     factor = units.get(match[2].removesuffix(ending)) if match else None
     return None if match is None or factor is None else float(match[1]) * factor
@@ -102,8 +102,9 @@ class Commands(click.Group):
     A group whose commands end a mistake of the user's with one line on standard error and exit code 1.
 
     Args:
-        modules: For each command that is loaded when it is needed the module it is in, under its own name.
-        options: What else a group takes.
+        modules: Module of each command that is loaded on demand, by the name of the command. The module has the command
+            under that name.
+        options: Other arguments of :class:`click.Group`.
     """
 
     def __init__(self, *, modules: Mapping[str, str] | None = None, **options: Any) -> None:
@@ -122,33 +123,33 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command asked for."""
+        """Run the requested command."""
         try:
             return super().invoke(ctx)
         except WhyOpsError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
+            if error.errno == errno.EPIPE:  # the reader has closed the pipe, and click ends quietly
                 raise
             raise click.ClickException(str(error)) from error
 
 
 @contextlib.contextmanager
 def stored_traces(home: Path) -> Iterator[Store]:
-    """Lend the store of a home, with what dead processes left."""
+    """Lend the store of a home, after taking in the records that ended processes left."""
     take_in(home)
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         yield store
 
 
 def json_lines(items: Iterable[Mapping[str, Any]]) -> str:
-    """Return a JSON array with an item a line."""
-    # In ASCII, so that no text in it does anything to a terminal.
+    """Return a JSON array with one item a line."""
+    # In ASCII, so that no text in it controls a terminal.
     return "[" + ",\n".join(map(json.dumps, items)) + "]"
 
 
 def home_option(command: F) -> F:
-    """Add ``--home``, which the command gets as an absolute ``home: Path``."""
+    """Add ``--home``, which the command receives as an absolute ``home: Path``."""
     return click.option(
         "--home",
         type=click.Path(file_okay=False, path_type=Path),
@@ -157,17 +158,17 @@ def home_option(command: F) -> F:
         show_default=True,
         show_envvar=True,
         callback=lambda _context, _option, path: home_directory(path),
-        help="Where the journal and the local store are.",
+        help="Directory of the journal and the local store.",
     )(command)
 
 
 def console() -> Console:
-    """Return standard output for tables: as wide as the terminal, or nothing is cut off."""
+    """Return a console for tables on standard output: as wide as the terminal, else so wide that nothing is cut off."""
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
 
 
 def tracked(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
-    """Return the items; while they are taken, a terminal on standard error shows how many of the total were."""
+    """Return the items. A terminal on standard error shows the progress of reading them."""
     from rich.progress import track  # takes longer to load than most commands to run
 
     terminal = Console(stderr=True)
@@ -177,7 +178,7 @@ def tracked(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
 
 
 def when(timestamp: str) -> str:
-    """Return a wire timestamp in local time, without the year, since nothing is kept for long; "" if it is none."""
+    """Return a wire timestamp in local time, "" if it is not one. The year is left out, since no trace is kept long."""
     try:
         return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
     except ValueError:
@@ -185,7 +186,7 @@ def when(timestamp: str) -> str:
 
 
 def file_size(count: int) -> str:
-    """Return a number of bytes as one reads it: ``900 bytes``, ``12.3 kB``, ``512.0 MB``."""
+    """Return a number of bytes in readable form: ``900 bytes``, ``12.3 kB``, ``512.0 MB``."""
     if count < 1_000:
         return f"{count} byte{'' if count == 1 else 's'}"
     size, unit = count / 1_000, "kB"

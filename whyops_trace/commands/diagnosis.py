@@ -1,4 +1,4 @@
-"""What may be wrong on this machine: the installation, the settings, the home, the store and the journal."""
+"""Checks of this machine: the installation, the settings, the home, the store and the journal."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from whyops_trace.store.schema import UPGRADES
 
 State = Literal["ok", "warning", "problem"]
 
-#: What the core stands on, and the extras with what each of them needs.
+#: Packages that the core needs, and those that each extra needs.
 _PACKAGES: Final = ("anyio", "httpx", "msgspec", "wrapt")
 _EXTRAS: Final = {
     "cli": ("click", "rich"),
     "prices": ("genai-prices",),
     "ui": ("starlette", "uvicorn", "jinja2"),
 }
-#: Free bytes of a disk below which recording is at risk, and below which there is no room for a journal.
+#: Free bytes of a disk below which recording is at risk, and below which a journal has no room.
 _LITTLE_ROOM: Final = 256 << 20
 _NO_ROOM: Final = 8 << 20
-#: The share of its room that a journal may take up before it is worth a word.
+#: The share of its room above which a journal gets a warning.
 _FULL: Final = 0.8
-#: Seconds that a clock may be wrong.
+#: Seconds that a clock may be wrong without a warning.
 CLOCK_TOLERANCE: Final = 30.0
 
 
 class Finding(NamedTuple):
     """
-    What one check found.
+    The result of one check.
 
     Attributes:
         check: The name of the check.
-        state: How that is.
-        message: What there is, in a sentence.
-        advice: What to do, in a sentence; "" if nothing has to be done.
+        state: The verdict.
+        message: The fact, in a sentence.
+        advice: The remedy, in a sentence; "" if none is needed.
     """
 
     check: str
@@ -65,34 +65,36 @@ class Finding(NamedTuple):
 
 
 def settings_of(home: Path) -> tuple[Settings | None, Finding]:
-    """Return the settings that the environment gives, None if one cannot be obeyed, and what to say of them."""
+    """Return the settings from the environment, None if one is invalid, and the result of their check."""
     try:
         settings = at_hand(home)
     except ConfigurationError as error:
         return None, Finding(
             "settings", "problem", str(error), "Correct the environment variable, or unset it."
         )
-    named = sorted(name for name in os.environ if name in VARIABLES)
+    present = sorted(name for name in os.environ if name in VARIABLES)
     for name in sorted(os.environ):
         near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.85)
         if name.startswith("WHYOPS_") and name not in VARIABLES and near:
             message = f"The environment has {clean(name)}, which is no setting."
             return settings, Finding("settings", "warning", message, f"Did you mean {near[0]}?")
-    message = f"From the environment: {', '.join(named)}." if named else "Nothing is set; the defaults hold."
+    message = (
+        f"From the environment: {', '.join(present)}." if present else "Nothing is set; the defaults hold."
+    )
     return settings, Finding(
         "settings", "ok", f"{message} Arguments of WhyOps(...) win over the environment."
     )
 
 
 def installation() -> Iterator[Finding]:
-    """Look at Python and the packages."""
+    """Check Python and the packages."""
     system = f"{platform.system()} {platform.machine()}"
     yield Finding(
         "python", "ok", f"Python {platform.python_version()} on {system}, whyops-trace {__version__}."
     )
-    found = {name: _version(name) for name in _PACKAGES}
+    versions = {name: _version(name) for name in _PACKAGES}
     yield Finding(
-        "packages", "ok", ", ".join(f"{name} {text or 'unknown'}" for name, text in found.items()) + "."
+        "packages", "ok", ", ".join(f"{name} {text or 'unknown'}" for name, text in versions.items()) + "."
     )
     missing = [extra for extra, names in _EXTRAS.items() if not all(map(_version, names))]
     present = ", ".join(extra for extra in _EXTRAS if extra not in missing) or "none"
@@ -109,7 +111,7 @@ def _version(package: str) -> str:
 
 
 def switches(settings: Settings) -> Iterator[Finding]:
-    """Say what is recorded and where it goes, and what the environment switches off."""
+    """Check the destinations of traces, and the switches that turn recording off."""
     if settings.tracing == "off":
         yield Finding("tracing", "warning", "WHYOPS_TRACING=off: nothing is recorded.", "Unset it to record.")
         return
@@ -125,13 +127,13 @@ def switches(settings: Settings) -> Iterator[Finding]:
         message = "WHYOPS_TRACING=local: nothing leaves this machine, though there is a key."
         yield Finding("tracing", "warning", message, "Unset it to report to the server.")
     if settings.sample_rate < 1:
-        lost = percent(1 - settings.sample_rate)
-        message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {lost} of the traces are not recorded."
+        share = percent(1 - settings.sample_rate)
+        message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {share} of the traces are not recorded."
         yield Finding("sampling", "warning", message, "Unset it to record all of them.")
 
 
 def clock() -> Iterator[Finding]:
-    """Look at the clocks of this machine, by themselves."""
+    """Check the clocks of this machine alone."""
     if not time.get_clock_info("perf_counter").monotonic:
         yield Finding(
             "clock", "problem", "The clock for durations runs backwards.", "Report this with your platform."
@@ -139,7 +141,7 @@ def clock() -> Iterator[Finding]:
 
 
 def home(path: Path) -> Iterator[Finding]:
-    """Look at the directory, or where it would be made, without making it."""
+    """Check the directory, or the place where it would be made, without making it."""
     place = next((each for each in (path, *path.parents) if os.path.lexists(each)), path)
     if not os.path.isdir(place):
         yield Finding(
@@ -171,7 +173,7 @@ def home(path: Path) -> Iterator[Finding]:
 
 
 def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
-    """Look at the local store."""
+    """Check the local store."""
     file = path / STORE_FILE
     if not os.path.lexists(file):
         yield Finding("store", "ok", "There are no traces yet; `whyops-trace demo` records one.")
@@ -187,13 +189,13 @@ def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
         )
         return
     last = newest[0].last_at if newest else ""
-    kept = (
+    retention = (
         f" It is kept {settings.max_store_days:g} days, {_mib(settings.max_store_bytes)} at most."
         if settings
         else ""
     )
     message = f"{counted(count, 'trace')}, {_mib(size)}, format {1 + len(UPGRADES)}"
-    yield Finding("store", "ok", f"{message}{f', the last of {clean(last)}' if last else ''}.{kept}")
+    yield Finding("store", "ok", f"{message}{f', the last of {clean(last)}' if last else ''}.{retention}")
     if stat.S_IMODE(mode) & 0o077:
         yield Finding("store", "warning", f"Others may read {file}.", f"chmod 600 {file}")
     recorded = milliseconds(last)
@@ -209,24 +211,24 @@ def _mib(size: int) -> str:
 
 
 def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
-    """Look at what waits to be delivered, and at what a server refused."""
+    """Check the records that wait for delivery, and the events that a server refused."""
     try:
-        seen = survey(path)
+        state = survey(path)
         letters = sum(letter_counts(path).values())
     except OSError as error:
         yield Finding("journal", "problem", str(error), "Make the home readable for this user.")
         return
-    findings = [finding for stream in seen.streams for finding in _stream(path, settings, stream)]
-    if seen.bad:
-        one = len(seen.bad) == 1
-        files = counted(len(seen.bad), "file")
+    findings = [finding for stream in state.streams for finding in _stream(path, settings, stream)]
+    if state.bad:
+        one = len(state.bad) == 1
+        files = counted(len(state.bad), "file")
         message = f"{files} of the journal cannot be read and {'is' if one else 'are'} set aside."
         purge = command_line("journal", "purge", "--all", home=path)
         findings.append(
             Finding("journal", "warning", message, f"`{purge}` deletes {'it' if one else 'them'}.")
         )
     if not findings:
-        running = sum(len(stream.segments) - len(stream.left) for stream in seen.streams)
+        running = sum(len(stream.segments) - len(stream.left) for stream in state.streams)
         message = (
             "Nothing is left behind." if not running else "Nothing is left behind; running processes use it."
         )
@@ -256,7 +258,7 @@ def _stream(path: Path, settings: Settings | None, stream: Stream) -> Iterator[F
 
 
 def viewer(path: Path) -> Finding:
-    """Tell whether a server shows this home at present."""
+    """Check for a running server that shows this home."""
     url = running(path)
     if url is not None:
         return Finding("viewer", "ok", f"It shows this home at {clean(url)}.")

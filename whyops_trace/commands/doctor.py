@@ -1,4 +1,4 @@
-"""``whyops-trace doctor``: says what is right, what is wrong, and what to do about it."""
+"""``whyops-trace doctor``: checks the installation and its surroundings, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def doctor(init: bool, as_json: bool, home: Path) -> None:
     """
     Check the installation, the settings, the home, and the server if there is a key.
 
-    It looks and asks, and changes nothing here or on the server unless --init says so. Exits with 1 if there is a
-    problem; warnings are none.
+    It changes nothing here or on the server, except with --init. Exits with 1 if there is a problem. Warnings do not
+    count as problems.
     """
     findings = list(_examine(home, init))
     problems = sum(finding.state == "problem" for finding in findings)
@@ -48,7 +48,7 @@ def doctor(init: bool, as_json: bool, home: Path) -> None:
 
 
 def _examine(home: Path, init: bool) -> Iterator[Finding]:
-    # What they need takes longer to load than most commands to run.
+    # These modules take longer to load than most commands to run.
     from whyops_trace.commands import diagnosis, server_diagnosis
 
     yield from diagnosis.installation()
@@ -74,10 +74,10 @@ def _table(findings: list[Finding]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for finding in findings:
-        said = Text(clean(finding.message))
+        text = Text(clean(finding.message))
         if finding.advice:
-            said.append(f"\n{clean(finding.advice)}", "dim" if finding.state == "ok" else "")
-        table.add_row(Text(finding.state, _STYLES[finding.state]), finding.check, said)
+            text.append(f"\n{clean(finding.advice)}", "dim" if finding.state == "ok" else "")
+        table.add_row(Text(finding.state, _STYLES[finding.state]), finding.check, text)
     return table
 
 

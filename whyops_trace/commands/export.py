@@ -1,4 +1,4 @@
-"""``whyops-trace export``: a trace as a file that can be sent, opened offline, or pasted into a model."""
+"""``whyops-trace export``: a trace as a file to send, to open offline, or to paste into a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BY_ENDING: Final = {
     "--format",
     "form",
     type=click.Choice(_FORMATS),
-    help="What to write; by the ending of FILE if left out, else markdown.",
+    help="Format of the file; by the ending of FILE if left out, else markdown.",
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option(
@@ -40,14 +40,14 @@ _BY_ENDING: Final = {
     "--output",
     type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE",
-    help="Where to write it, - for standard output; TRACE.html for html if left out, else standard output.",
+    help="File to write, - for standard output; TRACE.html for html if left out, else standard output.",
 )
 @click.option(
     "--max-tokens",
     default=MAX_TOKENS,
     show_default=True,
     type=click.IntRange(1_000),
-    help="How long Markdown may be, at four characters a token.",
+    help="Largest length of Markdown, at four characters a token.",
 )
 @home_option
 def export(trace: str, form: str | None, output: Path | None, max_tokens: int, home: Path) -> None:
@@ -64,7 +64,7 @@ def export(trace: str, form: str | None, output: Path | None, max_tokens: int, h
         output = Path(f"{_file_name(trace_id)}.html")
     data = text.encode("utf-8", "replace")
     if output is None or str(output) == "-":
-        # In UTF-8 wherever it goes but to a terminal, which may not know it.
+        # In UTF-8, except to a terminal, which may use another encoding.
         click.echo(text if sys.stdout.isatty() else data, nl=False)
     else:
         output.write_bytes(data)
@@ -72,7 +72,7 @@ def export(trace: str, form: str | None, output: Path | None, max_tokens: int, h
 
 
 def _format_of(output: Path | None) -> str:
-    """Return the form that the ending of a file says, which may be none."""
+    """Return the format for the ending of a file, ``markdown`` without a file."""
     if output is None or str(output) == "-":
         return "markdown"
     form = _BY_ENDING.get(output.suffix.lower())
@@ -98,5 +98,5 @@ def _exported(store: Store, trace_id: str, form: str, max_tokens: int) -> str:
 
 
 def _file_name(trace_id: str) -> str:
-    """Return a trace id as a file name that is one everywhere."""
+    """Return a trace id as a file name that is valid on every system."""
     return re.sub(r"[^\w.-]+", "_", trace_id).strip("._") or "trace"

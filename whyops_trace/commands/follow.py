@@ -1,4 +1,4 @@
-"""Shows a trace while it is recorded: looks at the store again and again until the trace ends."""
+"""A trace shown while it is recorded: the store is polled until the trace ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from whyops_trace._delivery.draining import take_in
 from whyops_trace.store import Store
 from whyops_trace.tree import Node, TraceTree, build, fits, render
 
-#: Seconds between two looks at the store, and looks between two at the journals, which tell that a process is gone.
+#: Seconds between two polls of the store, and polls between two of the journals, which show ended processes.
 _PAUSE: Final = 0.2
-_LOOKS: Final = 5
+_POLLS: Final = 5
 
 
 def follow_events(home: Path, store: Store, trace_id: str) -> Iterator[dict[str, Any]]:
     """
-    Yield the records of a trace, those that are there at once and the others as they come, until it ends.
+    Yield the records of a trace until it ends: the present ones at once, and the others as they come.
 
     Raises:
         TraceNotFoundError: if the trace is deleted meanwhile.
@@ -39,19 +39,19 @@ def follow_events(home: Path, store: Store, trace_id: str) -> Iterator[dict[str,
 
 def follow_tree(home: Path, store: Store, trace_id: str, depth: int | None) -> None:
     """
-    Draw a trace anew whenever it changes, until it ends; nothing where standard output is no terminal.
+    Draw a trace after each change until it ends. Nothing is drawn if standard output is not a terminal.
 
-    A tree that is higher than the terminal shows its end.
+    Only the end of a tree that is higher than the terminal is shown.
     """
     out = Console(highlight=False, emoji=False)
     with Live(console=out, auto_refresh=False, transient=True) as live:
         for _ in _changes(home, store, trace_id):
             if out.is_terminal:
-                live.update(_drawn(store, trace_id, depth, out), refresh=True)
+                live.update(_tree_text(store, trace_id, depth, out), refresh=True)
 
 
 def cut(tree: TraceTree, depth: int | None) -> int:
-    """Take from a tree what is deeper than *depth* levels, all of them if it is None; return how many nodes it was."""
+    """Remove the nodes below *depth* levels from a tree, none if it is None; return the number of removed nodes."""
     hidden = 0
     level: list[Node] = tree.nodes
     for _ in range(depth - 1 if depth else 0):
@@ -65,34 +65,34 @@ def cut(tree: TraceTree, depth: int | None) -> int:
 
 def _size(node: Node) -> int:
     nodes = [node]
-    for each in nodes:  # which grows meanwhile
+    for each in nodes:  # the list grows meanwhile
         nodes += each.children
     return len(nodes)
 
 
 def _changes(home: Path, store: Store, trace_id: str) -> Iterator[None]:
-    """Yield now, whenever something was stored, and once more when the trace has ended."""
-    version, looks, running = -1, 0, True
+    """Yield at once, after each write to the store, and once more at the end of the trace."""
+    version, polls, running = -1, 0, True
     while running:
-        patient = looks % _LOOKS == 0
+        patient = polls % _POLLS == 0
         if patient:
             take_in(home)
-        looks += 1
-        seen = store.version()
-        if seen != version or patient:  # a trace may also end because nothing more has come
+        polls += 1
+        current = store.version()
+        if current != version or patient:  # a trace may also end by a long silence
             running = store.trace(trace_id).running
-        if seen != version or not running:
-            version = seen
+        if current != version or not running:
+            version = current
             yield
-        if running:  # also where much is recorded: to draw a long trace takes its time
+        if running:  # also while much is recorded: drawing a long trace takes time
             time.sleep(_PAUSE)
 
 
-def _drawn(store: Store, trace_id: str, depth: int | None, out: Console) -> Text:
+def _tree_text(store: Store, trace_id: str, depth: int | None, out: Console) -> Text:
     tree = build(store.events(trace_id), store.ended_in(trace_id), priced=True)
     cut(tree, depth)
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)
-    drawn = render(tree, width=width, color=not out.no_color, ascii_only=not fits(sys.stdout.encoding))
-    header, *lines = drawn.split("\n")
+    text = render(tree, width=width, color=not out.no_color, ascii_only=not fits(sys.stdout.encoding))
+    header, *lines = text.split("\n")
     room = max(1, out.height - 2)
     return Text.from_ansi("\n".join([header, *lines[-room:]]))

@@ -1,4 +1,4 @@
-"""``whyops-trace journal``: shows, delivers and deletes what waits in the journals of a home."""
+"""``whyops-trace journal``: shows, delivers and deletes the waiting records in the journals of a home."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from whyops_trace.settings import Settings, at_hand
 
 @click.group("journal", epilog="Example: whyops-trace journal status")
 def journal() -> None:
-    """Look at, deliver or delete what waits to be delivered."""
+    """Show, deliver or delete the records that wait for delivery."""
 
 
 @journal.command("status", epilog="Example: whyops-trace journal status --json")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @home_option
 def status(as_json: bool, home: Path) -> None:
-    """Show the streams of the journal, and how many records wait for each destination."""
-    settings, seen, letters = at_hand(home), survey(home), letter_counts(home)
+    """Show the streams of the journal, and the number of records that wait for each destination."""
+    settings, state, letters = at_hand(home), survey(home), letter_counts(home)
     if as_json:
-        click.echo(json.dumps(_status(home, settings, seen, letters), indent=1))
+        click.echo(json.dumps(_status(home, settings, state, letters), indent=1))
         return
-    if seen.streams:
-        console().print(_table(settings, seen.streams))
+    if state.streams:
+        console().print(_table(settings, state.streams))
     else:
         click.echo(f"Nothing waits in the journal of {home}.")
-    for path in seen.bad:
+    for path in state.bad:
         click.echo(f"{path} cannot be read and is set aside.")
     if letters:
         count = sum(letters.values())
@@ -55,19 +55,19 @@ def status(as_json: bool, home: Path) -> None:
     show_default=True,
     type=click.FloatRange(0),
     metavar="SECONDS",
-    help="How long to try a server that takes nothing.",
+    help="Time to try a server that takes nothing.",
 )
 @home_option
 def flush(timeout: float, home: Path) -> None:
     """
-    Deliver what processes left that have ended.
+    Deliver the records that ended processes left.
 
-    To the local store, and to the WhyOps server whose key is in WHYOPS_API_KEY: only what was recorded with
-    that key. Exits with 1 if records stay that could have been delivered.
+    They go to the local store, and to the WhyOps server of WHYOPS_API_KEY if they were recorded with that key.
+    Exits with 1 if records stay that could have been delivered.
     """
     settings, patience = at_hand(home), Patience(timeout)
     streams = [stream for stream in survey(home).streams if stream.left]
-    total = sum(waiting.left for stream in streams for waiting in stream.waiting.values())
+    total = sum(backlog.left for stream in streams for backlog in stream.waiting.values())
     outcomes: dict[str, list[Drained]] = {}
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -77,16 +77,16 @@ def flush(timeout: float, home: Path) -> None:
                 home, settings, stream, patience, lambda count: progress.advance(task, count)
             )
     after = {stream.name: stream for stream in survey(home).streams}
-    told = [
+    lines = [
         line
         for stream in streams
-        for line in _told(settings, stream, outcomes[stream.name], after.get(stream.name))
+        for line in _results(settings, stream, outcomes[stream.name], after.get(stream.name))
     ]
-    for line, _ in told:
+    for line, _ in lines:
         click.echo(line)
-    if not told:
+    if not lines:
         click.echo(f"Nothing waits in the journal of {home} that a process has left.")
-    if not all(done for _, done in told):
+    if not all(is_done for _, is_done in lines):
         raise SystemExit(1)
 
 
@@ -98,34 +98,38 @@ def flush(timeout: float, home: Path) -> None:
 @home_option
 def purge(streams: Sequence[str], everything: bool, rejected: bool, yes: bool, home: Path) -> None:
     """
-    Delete what processes left that have ended: it is never delivered then.
+    Delete the records that ended processes left. They are never delivered then.
 
-    STREAM is the name of a stream as `journal status` shows it, or its beginning. What a running process
-    uses is never deleted.
+    STREAM is the name of a stream as `journal status` shows it, or its beginning. The records of a running process
+    are never deleted.
     """
     if not (streams or everything or rejected):
         raise click.UsageError(
             "Name the streams to delete, as `whyops-trace journal status` shows them, or give --all or --rejected."
         )
-    seen = survey(home)
-    chosen = seen.streams if everything else [_named(name, seen.streams) for name in dict.fromkeys(streams)]
-    left = [stream for stream in chosen if stream.left]
-    files = [*(seen.bad if everything else []), *(letter_counts(home) if rejected else [])]
-    for stream in chosen:
+    state = survey(home)
+    selected = (
+        state.streams
+        if everything
+        else [_stream_named(name, state.streams) for name in dict.fromkeys(streams)]
+    )
+    leftovers = [stream for stream in selected if stream.left]
+    files = [*(state.bad if everything else []), *(letter_counts(home) if rejected else [])]
+    for stream in selected:
         if len(stream.left) < len(stream.segments):
             click.echo(f"{stream.name} is in use by a running process; what that has recorded stays.")
-    if not left and not files:
+    if not leftovers and not files:
         click.echo("There is nothing to delete.")
         return
-    for stream in left:
+    for stream in leftovers:
         click.echo(f"{_title(stream)}: {_loss(stream)}")
     for path in files:
         click.echo(f"{path}")
     if not yes:
         click.confirm("Delete this for good?", abort=True)
-    for path in files:  # first: a segment that cannot be read is renamed by whoever takes over the others
+    for path in files:  # first: a process that adopts the other segments renames one that cannot be read
         path.unlink(missing_ok=True)
-    for stream in left:
+    for stream in leftovers:
         _delete(home, stream)
     click.echo("Deleted.")
 
@@ -138,24 +142,27 @@ def _title(stream: Stream) -> str:
 
 
 def _state(stream: Stream) -> str:
-    """Return whose the segments are."""
-    left = len(stream.left)
-    if left == len(stream.segments):
+    """Return the use of the segments, in words."""
+    count = len(stream.left)
+    if count == len(stream.segments):
         return "left behind"
-    return f"in use, {left} left behind" if left else "in use"
+    return f"in use, {count} left behind" if count else "in use"
 
 
-def _fate(waiting: Waiting) -> str:
-    """Return what waits, and what became of the others."""
-    counts = waiting.counts
-    told = {
+def _fate(backlog: Waiting) -> str:
+    """Return the numbers of pending records and of the others, in words."""
+    counts = backlog.counts
+    others = {
         "delivered": counts.delivered,
         "sampled out": counts.sampled_out,
         "refused": counts.rejected,
         "dropped": counts.dropped,
     }
     return ", ".join(
-        [f"{waiting.pending:,} pending", *(f"{count:,} {what}" for what, count in told.items() if count)]
+        [
+            f"{backlog.pending:,} pending",
+            *(f"{count:,} {outcome}" for outcome, count in others.items() if count),
+        ]
     )
 
 
@@ -168,7 +175,7 @@ def _table(settings: Settings, streams: Iterable[Stream]) -> Table:
     table.add_column("state")
     table.add_column("destinations")
     for stream in streams:
-        lines = [f"{name}: {_fate(waiting)}" for name, waiting in stream.waiting.items()]
+        lines = [f"{name}: {_fate(backlog)}" for name, backlog in stream.waiting.items()]
         if SERVER in stream.waiting and why_not(settings, stream.header):
             lines.append(f"{SERVER} waits for its key")
         table.add_row(
@@ -182,7 +189,7 @@ def _table(settings: Settings, streams: Iterable[Stream]) -> Table:
     return table
 
 
-def _status(home: Path, settings: Settings, seen: Survey, letters: Mapping[Path, int]) -> dict[str, Any]:
+def _status(home: Path, settings: Settings, state: Survey, letters: Mapping[Path, int]) -> dict[str, Any]:
     return {
         "home": str(home),
         "streams": [
@@ -196,16 +203,16 @@ def _status(home: Path, settings: Settings, seen: Survey, letters: Mapping[Path,
                 "waitsForKey": SERVER in stream.waiting and bool(why_not(settings, stream.header)),
                 "destinations": {
                     name: {
-                        "pending": waiting.pending,
-                        "leftBehind": waiting.left,
-                        **_public(waiting.counts),
+                        "pending": backlog.pending,
+                        "leftBehind": backlog.left,
+                        **_public(backlog.counts),
                     }
-                    for name, waiting in stream.waiting.items()
+                    for name, backlog in stream.waiting.items()
                 },
             }
-            for stream in seen.streams
+            for stream in state.streams
         ],
-        "setAside": list(map(str, seen.bad)),
+        "setAside": list(map(str, state.bad)),
         "rejected": {str(path): count for path, count in letters.items()},
     }
 
@@ -222,60 +229,63 @@ def _public(counts: Counts) -> dict[str, int]:
 # flush
 
 
-def _told(
+def _results(
     settings: Settings, before: Stream, outcomes: Iterable[Drained], after: Stream | None
 ) -> Iterator[tuple[str, bool]]:
-    """Yield a line for each destination, and whether nothing stays that could have been delivered."""
+    """Yield a line for each destination, and True if no record stays that could have been delivered."""
     drained = {outcome.destination: outcome for outcome in outcomes}
     closed = SERVER if why_not(settings, before.header) else ""
     for name in before.waiting:
         outcome = drained.get(name)
         counts = outcome.counts if outcome else Counts()
-        left = after.waiting[name].left if after and name in after.waiting else 0
+        remaining = after.waiting[name].left if after and name in after.waiting else 0
         words = [f"{counts.delivered:,} delivered"]
         if counts.sampled_out:
             words.append(f"{counts.sampled_out:,} sampled out by the server")
         if counts.rejected:
             words.append(f"{counts.rejected:,} refused")
-        if left:
-            why = outcome.problem if outcome else "only a program that has this exporter can deliver them"
-            words.append(f"{left:,} stay: {why or 'a process has left them meanwhile; flush again'}")
-        if left or any(counts):
-            yield f"{_title(before)} to {name}: {', '.join(words)}", not left or not outcome or name == closed
+        if remaining:
+            reason = outcome.problem if outcome else "only a program that has this exporter can deliver them"
+            words.append(f"{remaining:,} stay: {reason or 'a process has left them meanwhile; flush again'}")
+        if remaining or any(counts):
+            yield (
+                f"{_title(before)} to {name}: {', '.join(words)}",
+                not remaining or not outcome or name == closed,
+            )
 
 
 # purge
 
 
-def _named(name: str, streams: Sequence[Stream]) -> Stream:
+def _stream_named(name: str, streams: Sequence[Stream]) -> Stream:
     """
-    Return the stream a user means.
+    Return the stream of a name, or of its beginning.
 
     Raises:
         click.BadParameter: if there is none, or more than one.
     """
-    found = [stream for stream in streams if stream.name == name] or [
+    matches = [stream for stream in streams if stream.name == name] or [
         stream for stream in streams if stream.name.startswith(name)
     ]
-    if len(found) != 1:
-        many = "no stream begins" if not found else f"{len(found)} streams begin"
+    if len(matches) != 1:
+        many = "no stream begins" if not matches else f"{len(matches)} streams begin"
         raise click.BadParameter(f"{many} with {name!r}: `whyops-trace journal status` shows what there is.")
-    return found[0]
+    return matches[0]
 
 
 def _loss(stream: Stream) -> str:
-    """Return what nobody will get any more."""
-    lost = [
-        f"{counted(waiting.left, 'record')} not delivered to {name}"
-        for name, waiting in stream.waiting.items()
-        if waiting.left
+    """Return the records that will never be delivered, in words."""
+    losses = [
+        f"{counted(backlog.left, 'record')} not delivered to {name}"
+        for name, backlog in stream.waiting.items()
+        if backlog.left
     ]
-    return ", ".join(lost) or "nothing that is not delivered"
+    return ", ".join(losses) or "nothing that is not delivered"
 
 
 def _delete(home: Path, stream: Stream) -> None:
-    """Delete the segments that were seen; what another process has left meanwhile stays."""
-    seen = {segment.path for segment in stream.left}
+    """Delete the segments of a survey. Those that another process left meanwhile stay."""
+    paths = {segment.path for segment in stream.left}
     for segment in segments_in(home, folder=stream.name):
-        if segment.path in seen:
+        if segment.path in paths:
             segment.remove()

@@ -26,7 +26,7 @@ from whyops_trace.store import Filter, TraceSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Columns from which on there is room for the name of the agent.
+#: Fewest columns with room for the name of the agent.
 _WIDE: Final = 100
 
 _HOW_TO_RECORD: Final = """\
@@ -48,7 +48,7 @@ WHYOPS_API_KEY is set, and with a key traces go to the server alone; WHYOPS_STOR
 
 
 def _filters(command: F) -> F:
-    """Add the options that choose traces, each called as the member of a :class:`Filter`."""
+    """Add the options that choose traces, each with the name of its member of :class:`Filter`."""
     options = (
         click.option("--agent", metavar="NAME", help="Only traces of this agent."),
         click.option("--user", metavar="ID", help="Only traces for this user."),
@@ -77,17 +77,17 @@ def _filters(command: F) -> F:
 
 
 @click.command("ls", epilog="Example: whyops-trace ls --failed --since 2d")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many traces.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most traces to list.")
 @_filters
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, a trace a line.")
 @home_option
-def ls(limit: int, as_json: bool, home: Path, **wanted: Any) -> None:
+def ls(limit: int, as_json: bool, home: Path, **conditions: Any) -> None:
     """
-    List the traces, the one recorded on last first.
+    List the traces, the latest record first.
 
     Their cost is shown if the extra prices is installed; in a checkout: pip install '.[prices]'
     """
-    where = Filter(**{name: value for name, value in wanted.items() if value not in (None, False)})
+    where = Filter(**{name: value for name, value in conditions.items() if value not in (None, False)})
     with stored_traces(home) as store:
         traces = store.traces(limit, where=where)
         fitting = store.counts(where).total if len(traces) == limit else len(traces)
@@ -142,7 +142,7 @@ def _cell(text: str, style: str = "") -> Text:
 
 
 def _story(trace: TraceSummary) -> Text:
-    """Return what was asked, and how it ended or that it has not."""
+    """Return the question of a trace, and its end or its state."""
     story = _cell(trace.asked)
     if trace.running:
         story.append(" → running" if trace.asked else "running", "cyan")

@@ -1,4 +1,4 @@
-"""``whyops-trace rm``: deletes traces from the local store, after it has said which."""
+"""``whyops-trace rm``: deletes traces from the local store, after a preview."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from whyops_trace.commands.common import Duration, Size, file_size, home_option,
 from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.store import Filter, Store, TraceSummary
 
-#: Traces that are named one by one before the question.
-_NAMED: Final = 10
+#: Largest number of traces that are named before the question.
+_LISTED: Final = 10
 
 
-class Kept(NamedTuple):
+class Remains(NamedTuple):
     """
-    What else on this machine holds records of deleted traces.
+    The records of deleted traces that remain elsewhere on this machine.
 
     Attributes:
-        waiting: Records in the journals of processes that have ended, which a destination has not taken.
-        in_use: Records in the journals of running processes.
-        refused: Events that a server refused.
+        waiting: Number of records in the journals of ended processes, which a destination has not taken.
+        in_use: Number of records in the journals of running processes.
+        refused: Number of events that a server refused.
     """
 
     waiting: int = 0
@@ -66,47 +66,46 @@ def rm(
     """
     Delete traces from the local store, and free their room on the disk.
 
-    TRACE is an id, the beginning of only one id, or "latest". What waits in the journal, and what a WhyOps server
-    has, stays.
+    TRACE is an id, the beginning of only one id, or "latest". Records in the journal and on a WhyOps server stay.
     """
     if [bool(traces), older_than is not None, over is not None, everything].count(True) != 1:
         raise click.UsageError("Name the traces to delete, or give one of --older-than, --over and --all.")
     with stored_traces(home) as store:
-        chosen = list(store.each(_where(store, traces, older_than, over)))
-        if chosen and not (yes and as_json):
-            _preview(chosen, err=as_json)
-        if chosen and not yes:
+        selected = list(store.each(_where(store, traces, older_than, over)))
+        if selected and not (yes and as_json):
+            _preview(selected, err=as_json)
+        if selected and not yes:
             click.confirm("Delete this for good?", abort=True, err=as_json)
         before = store.used_bytes()
-        deleted = _delete(store, [trace.trace_id for trace in chosen], over)
+        deleted = _delete(store, [trace.trace_id for trace in selected], over)
         after = store.used_bytes()
-    kept = _kept(home, set(deleted)) if deleted else Kept()
+    remains = _remains(home, set(deleted)) if deleted else Remains()
     if as_json:
         report = {
             "deleted": deleted,
             "bytesFreed": max(0, before - after),
             "bytes": after,
-            "journal": {"waiting": kept.waiting, "inUse": kept.in_use},
-            "refused": kept.refused,
+            "journal": {"waiting": remains.waiting, "inUse": remains.in_use},
+            "refused": remains.refused,
         }
         click.echo(json.dumps(report, indent=1))
-    elif not chosen:
+    elif not selected:
         click.echo("There is nothing to delete.")
     else:
         freed = file_size(max(0, before - after))
         click.echo(
             f"Deleted {counted(len(deleted), 'trace')}: {freed} less, the store takes {file_size(after)} now."
         )
-        for line in _told(home, kept):
+        for line in _remaining_lines(home, remains):
             click.echo(line)
 
 
 def _where(store: Store, traces: Iterable[str], older_than: float | None, over: int | None) -> Filter:
     """
-    Return which traces are meant.
+    Return the filter for the traces to delete.
 
     Raises:
-        TraceNotFoundError: if one that is named does not exist, or may be another one.
+        TraceNotFoundError: if a named trace does not exist, or its name is ambiguous.
     """
     if older_than is not None:
         try:
@@ -115,12 +114,12 @@ def _where(store: Store, traces: Iterable[str], older_than: float | None, over: 
             raise click.BadParameter("no trace can be so old.", param_hint="--older-than") from error
     if over is not None:
         return Filter(ids=store.oldest_over(over))
-    named = [store.resolve(name) for name in traces]
-    return Filter(ids=named) if named else Filter()
+    ids = [store.resolve(name) for name in traces]
+    return Filter(ids=ids) if ids else Filter()
 
 
 def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
-    """Delete traces and return which; more than were chosen if what the others take was estimated too low."""
+    """Delete traces and return their ids; with *over* also more, if the size of the others was underestimated."""
     store.delete_all(tracked(trace_ids, "deleting", len(trace_ids)))
     while over is not None and (more := store.oldest_over(over)):
         store.delete_all(more)
@@ -132,23 +131,23 @@ def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
     return trace_ids
 
 
-def _preview(chosen: Sequence[TraceSummary], *, err: bool) -> None:
-    """Say what will be lost."""
-    for trace in islice(chosen, _NAMED):
+def _preview(selected: Sequence[TraceSummary], *, err: bool) -> None:
+    """Print the traces that will be lost."""
+    for trace in islice(selected, _LISTED):
         words = (when(trace.last_at), trace.trace_id, trace.agent_name, excerpt(trace.asked, 60))
         click.echo("  ".join(clean(word) for word in words if word), err=err)
-    if len(chosen) > _NAMED:
-        click.echo(f"and {len(chosen) - _NAMED:,} more", err=err)
-    events = sum(trace.event_count for trace in chosen)
-    click.echo(f"{counted(len(chosen), 'trace')} with {counted(events, 'event')}.", err=err)
-    running = sum(trace.running for trace in chosen)
+    if len(selected) > _LISTED:
+        click.echo(f"and {len(selected) - _LISTED:,} more", err=err)
+    events = sum(trace.event_count for trace in selected)
+    click.echo(f"{counted(len(selected), 'trace')} with {counted(events, 'event')}.", err=err)
+    running = sum(trace.running for trace in selected)
     if running:
         click.echo(f"{counted(running, 'trace')} may go on: what is recorded later begins anew.", err=err)
 
 
-def _kept(home: Path, trace_ids: Collection[str]) -> Kept:
+def _remains(home: Path, trace_ids: Collection[str]) -> Remains:
     """
-    Count what else holds records of traces.
+    Count the records of traces elsewhere on this machine.
 
     Raises:
         OSError: if a journal cannot be read.
@@ -164,11 +163,11 @@ def _kept(home: Path, trace_ids: Collection[str]) -> Kept:
             else:
                 waiting += count
     refused = sum(letter.event.trace_id in trace_ids for letter in read_letters(home, _Letter))
-    return Kept(waiting, in_use, refused)
+    return Remains(waiting, in_use, refused)
 
 
 def _id(encoded: bytes) -> str:
-    """Return a trace id that stands in a record; "" if it is none."""
+    """Return a trace id from its JSON in a record, "" if it is not text."""
     try:
         return msgspec.json.decode(encoded, type=str)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -183,16 +182,16 @@ class _Letter(msgspec.Struct):
     event: _Event
 
 
-def _told(home: Path, kept: Kept) -> Iterator[str]:
-    """Yield what the user may want to delete as well, and how."""
-    if kept.waiting:
+def _remaining_lines(home: Path, remains: Remains) -> Iterator[str]:
+    """Yield lines about the remaining records, with the command that deletes them."""
+    if remains.waiting:
         purge = command_line("journal", "purge", "--all", home=home)
-        what = f"{counted(kept.waiting, 'record')} of deleted traces"
-        yield f"The journal still has {what} for another destination; `{purge}` deletes what is in it."
-    if kept.in_use:
-        what = f"{counted(kept.in_use, 'record')} of deleted traces"
-        yield f"The journal of a running process still has {what}, until that ends at the latest."
-    if kept.refused:
+        records = f"{counted(remains.waiting, 'record')} of deleted traces"
+        yield f"The journal still has {records} for another destination; `{purge}` deletes what is in it."
+    if remains.in_use:
+        records = f"{counted(remains.in_use, 'record')} of deleted traces"
+        yield f"The journal of a running process still has {records}, until that ends at the latest."
+    if remains.refused:
         purge = command_line("journal", "purge", "--rejected", home=home)
-        what = f"{counted(kept.refused, 'event')} of deleted traces"
-        yield f"{REJECTED_FILE} still has {what} that a server refused; `{purge}` deletes it."
+        records = f"{counted(remains.refused, 'event')} of deleted traces"
+        yield f"{REJECTED_FILE} still has {records} that a server refused; `{purge}` deletes it."

@@ -1,4 +1,4 @@
-"""``whyops-trace serve`` and ``whyops-trace view``: the collector and the viewer, and a browser at a trace."""
+"""``whyops-trace serve`` and ``whyops-trace view``: the collector and the viewer, and a browser that shows a trace."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from whyops_trace.server import trace_url
 from whyops_trace.settings import at_hand
 
 _PORT: Final = 8765
-#: Characters a key has at least: whoever reaches the server can guess as often as he likes.
+#: Fewest characters of a key: anyone who reaches the server can guess without limit.
 _KEY_LENGTH: Final = 16
-#: New objects until Python looks for cycles, and such looks until it looks at more. The records of a trace are many
-#: objects that stay: by its own rule it goes over all of them again and again while they are read, for a third of
-#: the time.
+#: Thresholds of the garbage collector, for :func:`gc.set_threshold`. The records of a trace are many objects that stay.
+#: By default the collector scans all of them again and again while they are read, for a third of the time.
 _COLLECTED: Final = 50_000, 20, 100
-#: The option of glibc that says how many heaps there are: of one for each thread that reads a trace most stays unused,
-#: a sixth of the memory.
+#: The option of glibc for the number of heaps. With one heap for each thread that reads a trace, a sixth of the memory
+#: stays unused.
 _ARENAS: Final = -8
 _HOW_TO_MAKE_A_KEY: Final = (
     "set WHYOPS_SERVE_KEY to the output of:"
@@ -55,7 +54,7 @@ _HOW_TO_MAKE_A_KEY: Final = (
     default="",
     envvar="WHYOPS_SERVE_KEY",
     show_envvar=True,
-    help="What everyone has to show, if there is one.",
+    help="The key that every request must carry, if there is one.",
 )
 @click.option(
     "--allow-host", "allowed", multiple=True, metavar="NAME", help="A name that others reach this machine by."
@@ -69,7 +68,7 @@ def serve(
     """
     Show traces in the browser, and collect what WhyOps SDKs report, until Ctrl-C.
 
-    It listens on this machine only. With another --host it asks everyone for a key.
+    It listens on this machine only. With another --host everyone needs a key.
     """
     _check_key(host, key)
     listening = _listen(host, port)
@@ -102,25 +101,25 @@ def view(trace: str | None, quiet: bool, as_json: bool, home: Path) -> None:
     """
     Open the browser at a trace, or at the list of all.
 
-    TRACE is its id, the beginning of its id, or "latest". It uses the server that `whyops-trace serve` runs for
-    this home; where there is none it is one itself, until Ctrl-C.
+    TRACE is its id, the beginning of its id, or "latest". The page comes from the server that `whyops-trace serve`
+    runs for this home. Without one this command serves it, until Ctrl-C.
     """
     path = _path(home, trace)
 
-    def shown(url: str, browse: Callable[[str], None]) -> None:
+    def present(url: str, browse: Callable[[str], None]) -> None:
         click.echo(json.dumps({"url": url + path}) if as_json else url + path)
         if not (quiet or as_json):
             browse(url + path)
 
-    found = running(home)
-    if found is not None:
-        shown(found, _open)
+    running_url = running(home)
+    if running_url is not None:
+        present(running_url, _open)
         return
     listening = _listen("127.0.0.1", _PORT, or_any=True)
     url = _url(listening, "127.0.0.1")
 
     def ready() -> None:
-        shown(url, _open_aside)
+        present(url, _open_aside)
         click.echo("Ctrl-C stops the viewer.", err=True)
 
     _run(home, listening, url, "", (), ready)
@@ -128,10 +127,10 @@ def view(trace: str | None, quiet: bool, as_json: bool, home: Path) -> None:
 
 def _check_key(host: str, key: str) -> None:
     """
-    Check that nobody else reads traces without a key.
+    Check that nobody on another machine can read traces without a key.
 
     Raises:
-        click.UsageError: if somebody could.
+        click.UsageError: if somebody could, or if the key cannot be used.
     """
     if not key and not _is_loopback(host):
         raise click.UsageError(
@@ -161,16 +160,16 @@ def _listen(host: str, port: int, *, or_any: bool = False) -> socket.socket:
     Args:
         host: The address.
         port: The port; 0 for any.
-        or_any: Whether any other port will do where this one is taken.
+        or_any: True to use any other port if this one is taken.
 
     Raises:
-        click.ClickException: if that is not possible; it says what to do.
+        click.ClickException: if that is not possible. The message has the remedy.
     """
     address = host.strip("[]")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         listening = socket.create_server((address, port), family=family, backlog=512)
-        # asyncio sets it for sockets it makes itself only; without it each answer waits 40 ms for an acknowledgement.
+        # asyncio sets this only for its own sockets. Without it each answer waits 40 ms for an acknowledgement.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:
@@ -193,7 +192,7 @@ def _path(home: Path, trace: str | None) -> str:
     Return the path of a trace's page, or of the list.
 
     Raises:
-        TraceNotFoundError: if no trace, or more than one, can be meant.
+        TraceNotFoundError: if no trace has this name, or more than one.
     """
     if trace is None:
         return "/"
@@ -208,7 +207,7 @@ def _open(url: str) -> None:
 
 
 def _open_aside(url: str) -> None:
-    """Open the browser, which may take its time, while the server answers it."""
+    """Open the browser in a thread, since that may take time and the server has to answer meanwhile."""
     threading.Thread(target=_open, args=(url,), name="browser", daemon=True).start()
 
 
@@ -224,19 +223,19 @@ def _run(
     Serve until a signal comes.
 
     Raises:
-        click.ClickException: if what it needs is not installed.
+        click.ClickException: if a needed package is not installed.
     """
 
     def note_and_say() -> None:
         note(home, url)
         try:
             ready()
-        except OSError:  # whoever started it does not listen any more, as in `serve | head -1`
+        except OSError:  # nobody reads the output any more, as in `serve | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     with contextlib.closing(listening):
         try:
-            # They take a quarter of a second to load, which no other command should wait for.
+            # These modules take a quarter of a second to load, which no other command should wait for.
             from whyops_trace.server.app import create_app
             from whyops_trace.server.running import Server
         except ModuleNotFoundError as error:

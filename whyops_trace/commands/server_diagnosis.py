@@ -1,4 +1,4 @@
-"""What may be wrong between this machine and a WhyOps server, found out with a few requests that only look."""
+"""Checks between this machine and a WhyOps server, made with a few read-only requests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from whyops_trace.settings import Settings
 
 #: Seconds to wait for each part of an answer.
 _TIMEOUT: Final = 3.0
-#: The agent that is registered on request: always the same, so that it takes one place of those an account has.
+#: The agent that is registered on request: always the same, so that it takes only one place of an account.
 _AGENT: Final = "whyops-trace-doctor"
 _METADATA: Final = check_metadata({"systemPrompt": "Registered by whyops-trace doctor.", "tools": []})
 _KEY_BEGINS: Final = ("whyops_", "YOPS-")
 
 
 def key(settings: Settings) -> Finding:
-    """Look at the form of the key, which is never shown."""
+    """Check the form of the key, which is never shown."""
     if not settings.api_key:
         return Finding("key", "ok", "There is no key: traces stay on this machine.")
     if not settings.api_key.startswith(_KEY_BEGINS):
@@ -38,16 +38,16 @@ def key(settings: Settings) -> Finding:
 
 def server(settings: Settings, *, init: bool) -> Iterator[Finding]:
     """
-    Ask the server and the proxy whether they are there and take the key.
+    Check that the server and the proxy answer and accept the key.
 
     Args:
-        settings: Where they are.
-        init: Whether to register an agent, which leaves something on the server.
+        settings: Settings with their addresses and the key.
+        init: True to register an agent, which stays on the server.
     """
     if not settings.server:
         return
     with closing(Http(settings.analyse_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
-        began = time.perf_counter()
+        started = time.perf_counter()
         answer = _get(http, "/health")
         if isinstance(answer, NoAnswerError):
             advice = (
@@ -55,12 +55,12 @@ def server(settings: Settings, *, init: bool) -> Iterator[Finding]:
             )
             yield Finding("server", "problem", f"{clean(str(answer))}.", advice)
         else:
-            took = (time.perf_counter() - began) * 1000
+            took = (time.perf_counter() - started) * 1000
             yield from _health(settings, answer, took)
             yield from _clock(answer)
             yield _accepted(http)
             if init:
-                yield _registered(http)
+                yield _registration(http)
     yield _proxy(settings)
 
 
@@ -79,18 +79,18 @@ def _body(answer: Answer) -> object:
 
 
 def _health(settings: Settings, answer: Answer, took: float) -> Iterator[Finding]:
-    said = get(_body(answer), "status")
-    if answer.status != 200 or not isinstance(said, str):
+    status = get(_body(answer), "status")
+    if answer.status != 200 or not isinstance(status, str):
         yield Finding("server", "problem", f"{settings.analyse_url}: {misconfiguration(answer)}")
-    elif said not in ("healthy", "ok"):
-        message = f"{settings.analyse_url} says that it is {clean(said)}."
+    elif status not in ("healthy", "ok"):
+        message = f"{settings.analyse_url} says that it is {clean(status)}."
         yield Finding("server", "warning", message, "Events wait in the journal until it takes them.")
     else:
-        yield Finding("server", "ok", f"{settings.analyse_url} is {said}; it answered in {duration(took)}.")
+        yield Finding("server", "ok", f"{settings.analyse_url} is {status}; it answered in {duration(took)}.")
 
 
 def _clock(answer: Answer) -> Iterator[Finding]:
-    """Compare the clock with the date of an answer, which is precise to a second."""
+    """Compare the clock with the date of an answer, which is exact to a second."""
     try:
         ahead = time.time() - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (ValueError, OverflowError):
@@ -103,7 +103,7 @@ def _clock(answer: Answer) -> Iterator[Finding]:
 
 
 def _accepted(http: Http) -> Finding:
-    """Ask for events of a trace that does not exist, which only a key that is taken gets an answer to."""
+    """Request the events of a trace that does not exist. Only an accepted key gets an answer."""
     answer = _get(http, "/events", {"traceId": _AGENT, "limit": 1})
     if isinstance(answer, NoAnswerError):
         return Finding("account", "warning", f"{clean(str(answer))}.", "Try again.")
@@ -115,7 +115,7 @@ def _accepted(http: Http) -> Finding:
     return Finding("account", "problem", f"{http.base_url}: {misconfiguration(answer)}")
 
 
-def _registered(http: Http) -> Finding:
+def _registration(http: Http) -> Finding:
     body = encoding.encode({"agentName": _AGENT, "metadata": _METADATA})
     try:
         answer = http.post("/entities/init", body)
@@ -123,13 +123,13 @@ def _registered(http: Http) -> Finding:
         return Finding("agent", "problem", f"{clean(str(error))}.", "Try again.")
     if answer.status in (200, 201) and get(_body(answer), "agentId"):
         return Finding("agent", "ok", f"The server registered the agent {_AGENT}.")
-    said = clean(str(get(_body(answer), "error") or answer.status))
-    message = f"The server does not register an agent: {shorten(said, 200)}."
+    reason = clean(str(get(_body(answer), "error") or answer.status))
+    message = f"The server does not register an agent: {shorten(reason, 200)}."
     return Finding("agent", "problem", message, "Events of an agent it knows are still taken.")
 
 
 def _proxy(settings: Settings) -> Finding:
-    """Ask the proxy anything: whatever it answers, it is there."""
+    """Check that the proxy answers a request in any way."""
     with closing(Http(settings.proxy_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
         answer = _get(http, "/health")
     if isinstance(answer, NoAnswerError):

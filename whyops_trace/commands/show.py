@@ -1,4 +1,4 @@
-"""``whyops-trace show``: shows one trace as a tree, one of its events, or how it grows."""
+"""``whyops-trace show``: shows one trace as a tree, one of its events, or its growth."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
             _show_step(store, trace_id, step, as_json)
             return
         if follow:
-            with contextlib.suppress(KeyboardInterrupt):  # stops looking, not the trace
+            with contextlib.suppress(KeyboardInterrupt):  # ends the display, not the trace
                 _follow(home, store, trace_id, depth, as_json)
             if as_json:
                 return
         events = store.events(trace_id)
-        ended = store.ended_in(trace_id)
+        is_gone = store.ended_in(trace_id)
     if as_json:
         click.echo(json_lines(map(_with_cost, events)))
         return
-    tree = build(events, ended, priced=True)
+    tree = build(events, is_gone, priced=True)
     hidden = cut(tree, depth)
     write_tree(tree, sys.stdout)
     if hidden:
@@ -78,7 +78,7 @@ def _show_step(store: Store, trace_id: str, step: int, as_json: bool) -> None:
 
 
 def _with_cost(event: dict[str, Any]) -> dict[str, Any]:
-    """Return a record; that of a turn of a model with what it cost, in US dollars, if that is known."""
+    """Return a record. The record of a model turn gets its cost in US dollars, if known."""
     metadata = event.get("metadata", {})
     if is_billed(event["eventType"], metadata.get("wraps")):
         amount = cost_of(metadata, event.get("timestamp"))

@@ -19,7 +19,7 @@ from whyops_trace.store import Filter
 
 By = Literal["agent", "tool", "model"]
 
-#: What the calls of each are, and their failures.
+#: Nouns for the calls of each group, and for their failures.
 _CALLS: Final[dict[By, tuple[str, str]]] = {
     "agent": ("traces", "failed"),
     "tool": ("calls", "errors"),
@@ -47,46 +47,46 @@ def stats(
     """
     where = Filter(agent=agent, since=since, until=until)
     with stored_traces(home) as store:
-        found = gather(store, tracked(store.each(where), "reading traces", store.counts(where).total))
+        statistics = gather(store, tracked(store.each(where), "reading traces", store.counts(where).total))
     if as_json:
-        click.echo(json.dumps(_report(found, by), indent=1))
-    elif found.traces:
-        _print(found, by)
+        click.echo(json.dumps(_report(statistics, by), indent=1))
+    elif statistics.traces:
+        _print(statistics, by)
     else:
         click.echo(f"There are no such traces in {home}; `whyops-trace ls` lists what there is.")
-    if not found.traces:
+    if not statistics.traces:
         raise SystemExit(1)
 
 
-def _chosen(found: Stats, by: By | None) -> Iterator[tuple[By, Sequence[Figures]]]:
-    """Yield what is shown, by what it is grouped."""
+def _groups(statistics: Stats, by: By | None) -> Iterator[tuple[By, Sequence[Figures]]]:
+    """Yield the figures to show, by agent, tool and model."""
     groups: list[tuple[By, Sequence[Figures]]] = [
-        ("agent", found.agents),
-        ("tool", found.tools),
-        ("model", found.models),
+        ("agent", statistics.agents),
+        ("tool", statistics.tools),
+        ("model", statistics.models),
     ]
     for name, figures in groups:
         if by in (None, name):
             yield name, figures
 
 
-def _report(found: Stats, by: By | None) -> dict[str, Any]:
-    chosen = {f"{name}s": msgspec.to_builtins(figures) for name, figures in _chosen(found, by)}
-    return {"traces": found.traces, **chosen}
+def _report(statistics: Stats, by: By | None) -> dict[str, Any]:
+    groups = {f"{name}s": msgspec.to_builtins(figures) for name, figures in _groups(statistics, by)}
+    return {"traces": statistics.traces, **groups}
 
 
-def _print(found: Stats, by: By | None) -> None:
+def _print(statistics: Stats, by: By | None) -> None:
     out = console()
-    shown: list[tuple[By, Sequence[Figures]]] = [
-        (name, figures) for name, figures in _chosen(found, by) if figures
+    groups: list[tuple[By, Sequence[Figures]]] = [
+        (name, figures) for name, figures in _groups(statistics, by) if figures
     ]
-    for number, (name, figures) in enumerate(shown):
+    for number, (name, figures) in enumerate(groups):
         if number:
             out.print()
         out.print(_table(name, figures))
-    if not shown:
+    if not groups:
         click.echo(f"There are no {by}s in these traces.")
-    unpriced = sum(each.unpriced for each in found.agents)
+    unpriced = sum(each.unpriced for each in statistics.agents)
     if unpriced and by != "tool":
         some = f"{counted(unpriced, 'turn')} of models"
         out.print(Text(f"\nThe price of {some} is not known.", "dim"))

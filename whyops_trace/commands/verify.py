@@ -1,4 +1,4 @@
-"""``whyops-trace verify``: reads a trace back from the server and names what is missing there."""
+"""``whyops-trace verify``: reads a trace back from the server and names the events missing there."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfigur
 from whyops_trace.settings import Settings, at_hand
 from whyops_trace.store import Store
 
-#: Events asked for at a time, the most that a server gives; the second if an answer with these is too long.
+#: Number of events of a page: the most that a server gives, and fewer after an answer that was too long.
 _PAGE: Final = 200
 _SMALL_PAGE: Final = 20
-#: Times the list is read until every event was seen. A server sorts it by time alone, so events of the same
+#: Most readings of the list, until every event was seen. A server sorts it by time alone, so events of the same
 #: millisecond may change places between two pages, and one of them is then on neither.
 _READINGS: Final = 3
-#: Times a page is asked for, and seconds to wait at most before asking again.
+#: Most requests for a page, and most seconds to wait before the next request.
 _TRIES: Final = 3
 _LONGEST_WAIT: Final = 10.0
 
@@ -40,8 +40,8 @@ class Missing(NamedTuple):
 
     Attributes:
         event: The event.
-        cause: In one word.
-        reason: In a sentence, with what to do.
+        cause: The probable cause, in one word.
+        reason: The probable cause in a sentence, with the remedy.
     """
 
     event: Known
@@ -75,24 +75,24 @@ def verify(trace: str, as_json: bool, home: Path) -> None:
         raise click.ClickException("WHYOPS_API_KEY is not set: it names the account that the trace is in.")
     take_in(home)
     trace_id = _latest(home) if trace == "latest" else trace
-    # First what is here: what is delivered meanwhile is found there.
-    known = known_events(home, trace_id)
-    there, total = _read(settings, trace_id)
+    # The local events first: those delivered meanwhile are then found on the server.
+    events = known_events(home, trace_id)
+    there, total = _read_trace(settings, trace_id)
     missing = [
-        _missing(settings, home, event, there) for key, event in known.items() if key not in there.keys
+        _explain(settings, home, event, there) for key, event in events.items() if key not in there.keys
     ]
-    findings = list(there.findings(gaps=not known))
+    findings = list(there.findings(gaps=not events))
     hidden = total - len(there.ids)
-    if hidden > 0 and (missing or not known):
+    if hidden > 0 and (missing or not events):
         why = "it lists events of the same time in no fixed order, so they may be among those named missing"
         findings.append(("hidden", f"The server counts {hidden:,} more events than it shows: {why}."))
-    if not (known or there.ids):
+    if not (events or there.ids):
         findings.append(("unknown_trace", "Neither the server nor this home knows anything of this trace."))
     if as_json:
-        report = _report(trace_id, settings, known, there, missing, findings)
+        report = _report(trace_id, settings, events, there, missing, findings)
         click.echo(json.dumps(report, indent=1))
     else:
-        for line in _lines(trace_id, settings, known, there, missing, findings):
+        for line in _lines(trace_id, settings, events, there, missing, findings):
             click.echo(line)
     if missing or findings:
         raise SystemExit(1)
@@ -106,13 +106,13 @@ def _latest(home: Path) -> str:
 # Reading
 
 
-def _read(settings: Settings, trace_id: str) -> tuple[There, int]:
-    """Return what the server has of a trace, and how many events it counts."""
+def _read_trace(settings: Settings, trace_id: str) -> tuple[There, int]:
+    """Return the events of a trace on the server, and the server's count of them."""
     there, total = There(), 0
     http = Http(settings.analyse_url, settings.api_key)
     with contextlib.closing(http):
         for reading in range(_READINGS):
-            # Pages that end elsewhere part other events of the same time.
+            # Pages of another size split other events of the same time.
             total = _read_once(http, trace_id, there, _PAGE - reading)
             if len(there.ids) >= total:
                 break
@@ -144,7 +144,7 @@ def _ask(http: Http, trace_id: str, offset: int, limit: int) -> _Page:
 
     Raises:
         NoAnswerError: if there is no answer.
-        click.ClickException: if the answer is no list.
+        click.ClickException: if the answer is not a list.
     """
     params: dict[str, str | int] = {
         "traceId": trace_id,
@@ -179,13 +179,13 @@ def _failed(why: str) -> click.ClickException:
 # Comparing
 
 
-def _missing(settings: Settings, home: Path, event: Known, there: There) -> Missing:
-    """Return why an event is probably not on the server."""
+def _explain(settings: Settings, home: Path, event: Known, there: There) -> Missing:
+    """Return an event with the probable reason that it is not on the server."""
     if event.waits is not None:
         header, in_use = event.waits
-        why = why_not(settings, header)
-        if why:
-            return Missing(event, "waits_for_key", f"waiting in the journal: {why}.")
+        reason = why_not(settings, header)
+        if reason:
+            return Missing(event, "waits_for_key", f"waiting in the journal: {reason}.")
         if in_use:
             return Missing(
                 event, "pending", "waiting in the journal of a running process, which delivers it."
@@ -225,7 +225,7 @@ def _missing(settings: Settings, home: Path, event: Known, there: There) -> Miss
 def _lines(
     trace_id: str,
     settings: Settings,
-    known: dict[str, Known],
+    local_events: dict[str, Known],
     there: There,
     missing: Iterable[Missing],
     findings: Iterable[tuple[str, str]],
@@ -234,15 +234,15 @@ def _lines(
     reasons: dict[str, list[Known]] = {}
     for each in missing:
         reasons.setdefault(each.reason, []).append(each.event)
-    if not known:
+    if not local_events:
         yield (
             f"{where}: {len(there.ids):,} events. This home knows nothing of the trace, so it is only checked against "
             "itself."
         )
     else:
         lost = sum(map(len, reasons.values()))
-        yield f"{where}: {len(known) - lost:,} of {len(known):,} events are there."
-        others = len(there.ids) - (len(known) - lost)
+        yield f"{where}: {len(local_events) - lost:,} of {len(local_events):,} events are there."
+        others = len(there.ids) - (len(local_events) - lost)
         if others > 0:
             more = f"{others:,} more {'is' if others == 1 else 'are'} there"
             yield f"{more} that this home does not know: the proxy's, or of another home."
@@ -258,7 +258,7 @@ def _lines(
 def _report(
     trace_id: str,
     settings: Settings,
-    known: dict[str, Known],
+    local_events: dict[str, Known],
     there: There,
     missing: list[Missing],
     findings: list[tuple[str, str]],
@@ -267,7 +267,7 @@ def _report(
         "trace": trace_id,
         "server": settings.analyse_url,
         "complete": not (missing or findings),
-        "known": len(known),
+        "known": len(local_events),
         "there": len(there.ids),
         "missing": [
             {

@@ -1,4 +1,4 @@
-"""What ``whyops-trace serve`` runs: a collector that answers as a WhyOps server does, and pages that show traces."""
+"""The server of ``whyops-trace serve``: a collector with the API of a WhyOps server, and pages that show traces."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from urllib.parse import quote
 
 
 def trace_url(trace_id: str) -> str:
-    """Return the address of the page of a trace, without the server's."""
+    """Return the path of the page of a trace."""
     return f"/t/{quote(trace_id, safe='', errors='replace')}"

@@ -1,10 +1,10 @@
 """
-Who may ask this server, and what a browser may do with its answers.
+Access to this server, and the limits on a browser's use of its answers.
 
-A viewer of traces is worth attacking from any page that its user visits: such a page can send requests to
-127.0.0.1, and can lead a name of its own there (DNS rebinding). So the Host of each request has to be one of ours,
-what another origin makes a browser send is refused unless it merely opens a page, and no answer may be framed, read
-by others, or run a script that is not a file of ours.
+Any page that a user visits may attack a viewer of traces: it can send requests to 127.0.0.1, and can point a name of
+its own there (DNS rebinding). So the Host of each request has to be a known one. A request that another origin makes a
+browser send is refused, unless it merely opens a page. No answer may be framed, read by other origins, or run a script
+that is not a file of this package.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whyops_trace.server.assets import Renderer
 
-#: The names under which this machine reaches itself.
+#: The names of this machine for itself.
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-#: How the cookie begins of a browser that has shown the key; the rest differs from key to key.
+#: Beginning of the name of the cookie for a browser that has shown the key. The rest depends on the key.
 COOKIE: Final = "whyops_viewer"
 #: Seconds until a browser has to show the key again.
 _REMEMBERED: Final = 30 * 86_400
-#: Bytes of a form that are read.
+#: Largest number of bytes of a form.
 _FORM_BYTES: Final = 4_096
-#: What needs no key: the style of the page that asks for it, and whether the server is there.
+#: Paths that need no key: the style of the page that asks for it, and the health of the server.
 _OPEN: Final = ("/static/", "/api/health")
-#: What SDKs call: they show the key with each request, and are told in the words of a WhyOps server.
+#: Paths of the API: SDKs show the key with each request, and a refusal has the form of a WhyOps server's.
 _API: Final = ("/api/", "/v1/")
-#: A host with its port, and nothing that would begin a path, a query or another host where an address is made of it.
+#: A host with its port, without characters that begin a path, a query or another host in an address.
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.IGNORECASE)
 
 
 def hostname(authority: str) -> str:
-    """Return the host in ``host:port``, in lower case; "" if it is none."""
-    found = _AUTHORITY.fullmatch(authority)
-    return found[1].strip("[]").lower() if found else ""
+    """Return the host in ``host:port``, in lower case; "" if the text is not of that form."""
+    match = _AUTHORITY.fullmatch(authority)
+    return match[1].strip("[]").lower() if match else ""
 
 
 class Access:
@@ -50,10 +50,10 @@ class Access:
     Middleware around the whole application.
 
     Args:
-        app: What is protected.
-        renderer: Makes the page that asks for the key.
-        hosts: The names the server answers to.
-        key: What has to be shown; "" if anyone may ask who reaches the server.
+        app: The protected application.
+        renderer: Renderer of the page that asks for the key.
+        hosts: The names that the server answers to.
+        key: The key that each request has to show, "" if none is needed.
     """
 
     def __init__(self, app: ASGIApp, renderer: Renderer, hosts: Collection[str], key: str = "") -> None:
@@ -62,9 +62,9 @@ class Access:
         self._hosts = frozenset(hostname(host) or host.lower() for host in hosts)
         self._key = key
         self._headers = _headers(renderer.assets.import_map_hash)
-        # Neither the key nor anything it can be told from; the same after a restart.
+        # Not the key, and nothing that reveals it; the same after a restart.
         self._pass = hmac.digest(key.encode(), b"whyops-trace viewer", "sha256").hex() if key else ""
-        # A browser sends a cookie to all ports of a host: each server there finds its own.
+        # A browser sends a cookie to all ports of a host, so each server has a cookie name of its own.
         self._cookie = f"{COOKIE}_{hashlib.sha256(self._pass.encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +85,7 @@ class Access:
         await (answer or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
-        """Return what a request gets that comes from elsewhere."""
+        """Return the refusal of a request with an unknown host or from another origin, None for any other."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or hostname(hosts[0]) not in self._hosts:
             return PlainTextResponse(
@@ -98,11 +98,13 @@ class Access:
         return None
 
     async def _without_key(self, request: Request) -> Response | None:
-        """Return what a request gets that does not show the key; None for one that needs none, or shows it."""
-        path: str = request.scope["path"]  # what routes go by; an address is made of the Host header as well
+        """Return the answer to a request that does not show the key, None if it shows the key or needs none."""
+        path: str = request.scope[
+            "path"
+        ]  # the path that routes match; a URL would also be made of the Host header
         if not self._key or path.startswith(_OPEN):
             return None
-        if _shown(request.headers, self._key):
+        if _has_key(request.headers, self._key):
             return None
         if path.startswith(_API):
             return JSONResponse({"error": "Unauthorized: Authentication required"}, 401)
@@ -127,12 +129,12 @@ class Access:
     def _ask_for_key(self, request: Request) -> Response:
         query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         rest = urlencode([(name, value) for name, value in query if name != "key"])
-        # As it was sent: a slash in the id of a trace is not one between folders.
+        # The path as sent: a slash in the id of a trace does not separate folders.
         target = request.scope["raw_path"].decode("latin-1") + (f"?{rest}" if rest else "")
-        shown = [value for name, value in query if name == "key"]
-        if request.method == "GET" and any(_same(value, self._key) for value in shown):
+        keys = [value for name, value in query if name == "key"]
+        if request.method == "GET" and any(_same(value, self._key) for value in keys):
             return self._admitted(request, target)
-        return self._renderer.page("login.html", 401, next=_local(target), wrong=bool(shown))
+        return self._renderer.page("login.html", 401, next=_local(target), wrong=bool(keys))
 
     def _admitted(self, request: Request, target: str) -> Response:
         answer = RedirectResponse(_local(target), 303, {"cache-control": "no-store"})
@@ -168,7 +170,7 @@ def _headers(import_map_hash: str) -> Sequence[tuple[str, str]]:
 
 
 def _is_foreign(method: str, headers: Headers, host: str) -> bool:
-    """Tell whether a page of another origin makes a browser send this, other than to open a page of ours."""
+    """Return True if a page of another origin makes a browser send this, unless it opens a page of this server."""
     site = headers.get("sec-fetch-site", "none")
     origin = headers.get("origin")
     if site in ("none", "same-origin") and (origin is None or _netloc(origin) == host.lower()):
@@ -184,8 +186,8 @@ def _netloc(origin: str) -> str:
         return ""
 
 
-def _shown(headers: Headers, key: str) -> bool:
-    """Tell whether the key is in the headers, where SDKs put it."""
+def _has_key(headers: Headers, key: str) -> bool:
+    """Return True if the key is in the headers that SDKs use."""
     authorization = headers.get("authorization")
     if authorization is not None:
         return _same(authorization, f"Bearer {key}")
@@ -193,13 +195,13 @@ def _shown(headers: Headers, key: str) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    # Of digests, so that neither the time it takes nor what cannot be compared tells anything.
+    # Digests are compared, so that neither the time nor a text that cannot be compared reveals anything.
     digests = (hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (one, other))
     return hmac.compare_digest(*digests)
 
 
 def _local(target: str) -> str:
-    """Return the address of a page if it is one of this server, else that of the first page."""
+    """Return the address of a page of this server as it is, the address of the first page for any other."""
     # "//host" and "/\host" lead to another server.
     return (
         target if target.startswith("/") and target[1:2] not in ("/", "\\") and target.isprintable() else "/"

@@ -1,4 +1,4 @@
-"""What a client registers of its agent, and what is wrong with it, in the form of a WhyOps server."""
+"""The registration of an agent by a client, and its errors, in the form of a WhyOps server."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from whyops_trace._checks import MAX_NAME
 
 _Text = Annotated[str, Meta(min_length=1)]
 
-#: How msgspec words what is wrong with a body, and the parts of where.
+#: Patterns of msgspec's error messages, and of the parts of a path in them.
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 _TYPES: Final = re.compile(r"Expected `(\w+)`, got `(\w+)`")
 _PART: Final = re.compile(r"\.?(\w+)|\[(\d+)\]")
-#: The types of members that are no text.
+#: The types of members that are not text.
 _MEMBERS: Final = {"metadata": "object", "tools": "array", "samplingRate": "number"}
 #: Names of types in JSON.
 _JSON_TYPES: Final = {
@@ -31,7 +31,7 @@ _JSON_TYPES: Final = {
 
 
 class Tool(msgspec.Struct, rename="camel"):
-    """A tool as an agent declares it; the schemas are JSON as text."""
+    """A tool as an agent declares it. The schemas are JSON as text."""
 
     name: _Text
     input_schema: _Text
@@ -40,7 +40,7 @@ class Tool(msgspec.Struct, rename="camel"):
 
 
 class Definition(msgspec.Struct, rename="camel"):
-    """What defines a version of an agent, its members in the order they are hashed in."""
+    """The definition of a version of an agent, with its members in the order of hashing."""
 
     system_prompt: _Text
     tools: list[Tool]
@@ -55,28 +55,28 @@ class AgentInit(msgspec.Struct, rename="camel"):
 
 
 class SamplingRate(msgspec.Struct, rename="camel"):
-    """How much of an agent's traces is asked to be kept."""
+    """The requested share of an agent's traces to keep."""
 
     sampling_rate: Annotated[float, Meta(ge=0, le=1)]
 
 
 def issue(error: msgspec.DecodeError) -> dict[str, Any]:
-    """Return what is wrong with a body as the body of an answer."""
-    what, _, path = str(error).partition(" - at `$")
-    where: list[str | int] = [name or int(index) for name, index in _PART.findall(path)]
-    missing, types = _MISSING.fullmatch(what), _TYPES.fullmatch(what)
-    found: dict[str, Any]
-    if missing:
-        where.append(missing[1])
-        expected = _MEMBERS.get(missing[1], "string")
-        found = {"code": "invalid_type", "expected": expected, "received": "undefined"}
-        found |= {"path": where, "message": "Required"}
-    elif types:
-        expected, received = (_JSON_TYPES.get(name, name) for name in types.groups())
+    """Return the body of the answer for an error in a body."""
+    message_text, _, path = str(error).partition(" - at `$")
+    location: list[str | int] = [name or int(index) for name, index in _PART.findall(path)]
+    missing_field, wrong_type = _MISSING.fullmatch(message_text), _TYPES.fullmatch(message_text)
+    entry: dict[str, Any]
+    if missing_field:
+        location.append(missing_field[1])
+        expected = _MEMBERS.get(missing_field[1], "string")
+        entry = {"code": "invalid_type", "expected": expected, "received": "undefined"}
+        entry |= {"path": location, "message": "Required"}
+    elif wrong_type:
+        expected, received = (_JSON_TYPES.get(name, name) for name in wrong_type.groups())
         message = f"Expected {expected}, received {received}"
-        found = {"code": "invalid_type", "expected": expected, "received": received}
-        found |= {"path": where, "message": message}
+        entry = {"code": "invalid_type", "expected": expected, "received": received}
+        entry |= {"path": location, "message": message}
     else:
-        code = "too_big" if "<=" in what else "too_small" if ">=" in what else "invalid_json"
-        found = {"code": code, "path": where, "message": what.replace("`", "")}
-    return {"success": False, "error": {"issues": [found], "name": "ZodError"}}
+        code = "too_big" if "<=" in message_text else "too_small" if ">=" in message_text else "invalid_json"
+        entry = {"code": code, "path": location, "message": message_text.replace("`", "")}
+    return {"success": False, "error": {"issues": [entry], "name": "ZodError"}}

@@ -16,14 +16,14 @@ from whyops_trace._rules.server import SERVER_RULES
 from whyops_trace.analysis import Finding, server_findings
 from whyops_trace.store import Store
 
-#: Analyses that are remembered; an older one can be made again at any time.
+#: Largest number of remembered analyses. An older one can be made again at any time.
 _REMEMBERED: Final = 1_000
 
 Json = dict[str, Any]
 
 
 class AnalysisRequest(msgspec.Struct, rename="camel"):
-    """What is asked for."""
+    """The body of a request for an analysis."""
 
     trace_id: str
     mode: Literal["quick", "standard", "deep"] = "standard"
@@ -31,16 +31,16 @@ class AnalysisRequest(msgspec.Struct, rename="camel"):
 
 class Analyses:
     """
-    Makes analyses, and remembers the last of them while this process lives.
+    The analyses of this process: it makes them, and remembers the last 1,000.
 
     Args:
-        store: Where the traces are.
+        store: The store of the traces.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._made: OrderedDict[str, Json] = OrderedDict()
+        self._analyses: OrderedDict[str, Json] = OrderedDict()
 
     def make(self, request: AnalysisRequest) -> Json:
         """
@@ -54,22 +54,22 @@ class Analyses:
         events = [
             event for event in self._store.events(request.trace_id) if event.get("eventType") not in LOCAL
         ]
-        found = server_findings(events, deep=request.mode == "deep")
-        analysis = _analysis(request, len(events), found)
+        findings = server_findings(events, deep=request.mode == "deep")
+        analysis = _analysis(request, len(events), findings)
         with self._lock:
-            self._made[analysis["id"]] = analysis
-            while len(self._made) > _REMEMBERED:
-                self._made.popitem(last=False)
+            self._analyses[analysis["id"]] = analysis
+            while len(self._analyses) > _REMEMBERED:
+                self._analyses.popitem(last=False)
         return analysis
 
     def get(self, identifier: str) -> Json | None:
         """Return an analysis, None if it is not remembered."""
         with self._lock:
-            return self._made.get(identifier)
+            return self._analyses.get(identifier)
 
     def of_trace(self, trace_id: str) -> list[Json]:
         """
-        Return the analyses of a trace that are remembered, the latest first.
+        Return the remembered analyses of a trace, the latest first.
 
         Raises:
             TraceNotFoundError: if there is no such trace.
@@ -77,10 +77,12 @@ class Analyses:
         """
         self._store.trace(trace_id)
         with self._lock:
-            return [made for made in reversed(self._made.values()) if made["traceId"] == trace_id]
+            return [
+                analysis for analysis in reversed(self._analyses.values()) if analysis["traceId"] == trace_id
+            ]
 
 
-def _analysis(request: AnalysisRequest, event_count: int, found: Sequence[Finding]) -> Json:
+def _analysis(request: AnalysisRequest, event_count: int, findings: Sequence[Finding]) -> Json:
     identifier, made_at = str(uuid.uuid4()), iso(SystemClock.time_ns())
     return {
         "id": identifier,
@@ -94,12 +96,12 @@ def _analysis(request: AnalysisRequest, event_count: int, found: Sequence[Findin
             "traceId": request.trace_id,
             "eventCount": event_count,
             "sampledIn": True,
-            "findingCount": len(found),
-            "bySeverity": dict(Counter(finding.severity for finding in found)),
-            "byDimension": dict(Counter(SERVER_RULES[finding.code].dimension for finding in found)),
+            "findingCount": len(findings),
+            "bySeverity": dict(Counter(finding.severity for finding in findings)),
+            "byDimension": dict(Counter(SERVER_RULES[finding.code].dimension for finding in findings)),
         },
         "createdAt": made_at,
-        "findings": [_finding(finding, identifier, made_at) for finding in found],
+        "findings": [_finding(finding, identifier, made_at) for finding in findings],
     }
 
 

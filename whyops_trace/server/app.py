@@ -29,27 +29,27 @@ class Application:
     An ASGI application: the collector and the viewer of one home.
 
     Args:
-        home: Where the traces are.
-        key: What everyone has to show; "" if anyone may ask who reaches the server.
-        allowed_hosts: Names the server answers to, beside those of this machine itself.
-        retention: What the store keeps where something is collected; None deletes nothing.
+        home: The home of the traces.
+        key: The key that each request has to show, "" if none is needed.
+        allowed_hosts: Names that the server answers to, beside those of this machine itself.
+        retention: Limits of the store, applied when events are collected; None deletes nothing.
     """
 
     def __init__(
         self, home: Path, key: str, allowed_hosts: Collection[str], retention: Retention | None
     ) -> None:
-        # Each has a connection of its own: none waits for another, and a page never for what is being collected.
+        # Each store has a connection of its own, so that none waits for another, and no page for the collector.
         self._stores = [Store(home / STORE_FILE) for _ in range(4)]
-        shown, indexed, watched, collected = self._stores
-        self._index = Index(home, indexed)
-        self._live = Live(home, watched, self._index.wake)
+        for_pages, for_index, for_live, for_collector = self._stores
+        self._index = Index(home, for_index)
+        self._live = Live(home, for_live, self._index.wake)
         self._renderer = renderer = Renderer(Assets())
         routes = [
             renderer.assets.route(),
             *self._live.routes(),
-            *pages.routes(shown, self._index, renderer),
-            *trace_page.routes(shown, renderer),
-            *collector.routes(collected, retention),
+            *pages.routes(for_pages, self._index, renderer),
+            *trace_page.routes(for_pages, renderer),
+            *collector.routes(for_collector, retention),
         ]
         application = Starlette(
             routes=routes,
@@ -63,7 +63,7 @@ class Application:
         await self._guarded(scope, receive, send)
 
     def end_streams(self) -> None:
-        """End what pages follow, from any thread or a signal handler: a server waits for it before it ends."""
+        """End the streams that pages follow, from any thread or a signal handler. A server waits for them to end."""
         self._live.stop()
 
     @contextlib.asynccontextmanager
@@ -81,9 +81,9 @@ class Application:
 
     def _warm_up(self) -> None:
         """
-        Do what the first pages would have to wait for.
+        Do the work that the first pages would have to wait for.
 
-        To price what the list shows loads the price data, which takes longer than all the rest.
+        Pricing the traces of the list loads the price data, which takes longer than all the rest.
         """
         self._renderer.compile()
         with contextlib.suppress(StoreError):
@@ -97,9 +97,9 @@ def create_app(
     Return the application for one home.
 
     Args:
-        home: Where the traces are.
-        key: What everyone has to show; "" if anyone may ask who reaches the server.
-        allowed_hosts: Names the server answers to, beside those of this machine itself.
-        retention: What the store keeps where something is collected; None deletes nothing.
+        home: The home of the traces.
+        key: The key that each request has to show, "" if none is needed.
+        allowed_hosts: Names that the server answers to, beside those of this machine itself.
+        retention: Limits of the store, applied when events are collected; None deletes nothing.
     """
     return Application(home, key, allowed_hosts, retention)

@@ -1,4 +1,4 @@
-"""The files that pages are made of, and pages made of them: nothing is built, and nothing comes from elsewhere."""
+"""The files of pages, and the rendering of pages. Nothing is built, and nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from whyops_trace.server.rendering import extend
 
 _HERE: Final = Path(__file__).parent
-#: What a browser keeps: the address of a file changes with its content.
+#: Cache header of a file, whose address changes with its content.
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -26,13 +26,14 @@ class Assets:
     """
     The style sheets and modules in ``static``, read once.
 
-    Each is served below ``/static`` under an address that names its content. Modules import one another as
-    ``whyops/live``, which an import map in the page leads to that address, so that a page can also carry them inside.
+    Each is served below ``/static`` at an address with a hash of its content. Modules import one another by names
+    such as ``whyops/live``. An import map in the page maps these names to the addresses, so that a page can also embed
+    the modules.
 
     Attributes:
         files: Name and content of each file.
         import_map: The import map of all modules, as JSON.
-        import_map_hash: What a content security policy knows that script by.
+        import_map_hash: The hash of that script for a content security policy.
     """
 
     def __init__(self, folder: Path = _HERE / "static") -> None:
@@ -67,7 +68,7 @@ class Assets:
             return PlainTextResponse("There is no such file.", 404)
         tag = self._tags[name]
         headers = {"etag": f'"{tag}"'}
-        # Under an address of an earlier version a browser must ask again.
+        # At the address of an earlier version a browser must revalidate.
         headers["cache-control"] = _FOR_EVER if request.query_params.get("v") == tag else "no-cache"
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -77,7 +78,7 @@ class Assets:
 
 class Renderer:
     """
-    Makes pages from templates, in which everything is escaped that is not said to be safe.
+    The templates of pages, in which everything is escaped that is not marked as safe.
 
     In each template ``asset(name)`` is the address of a file in ``static``.
 
@@ -105,9 +106,9 @@ class Renderer:
             self._environment.get_template(name)
 
     def text(self, template: str, **context: Any) -> str:
-        """Return a template filled in, such as the part of a page."""
+        """Return a filled template, such as a part of a page."""
         return self._environment.get_template(template).render(context)
 
     def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-        """Return a template filled in, as an answer; a browser may keep it, but asks each time."""
+        """Return a filled template as an answer, which a browser may cache but must revalidate."""
         return HTMLResponse(self.text(template, **context), status, {"cache-control": "no-cache"})

@@ -1,4 +1,4 @@
-"""The bodies of requests, read within a bound whatever their headers promise."""
+"""The bodies of requests, read up to a limit, whatever their headers claim."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-#: Bytes of a body that are taken, unpacked.
+#: Largest number of bytes of a body, unpacked.
 MAX_BODY: Final = 64 << 20
-#: Bytes unpacked at a time, so that a small body that unpacks to a large one is found out early.
+#: Bytes unpacked at a time, so that a small body that unpacks to a huge one is refused early.
 _PIECE: Final = 1 << 20
-#: What the type of a body of JSON looks like.
+#: Pattern of the content type of JSON.
 _JSON: Final = re.compile(r"application/([a-z0-9.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 
 
 class BodyError(Exception):
     """
-    A body that is not read.
+    A body that is refused.
 
     Attributes:
-        status: The HTTP status that says so.
+        status: The HTTP status of the refusal.
 
     Args:
         status: The HTTP status.
-        message: What is wrong with it, and what to do.
+        message: The problem and its remedy.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -36,10 +36,10 @@ class BodyError(Exception):
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     """
-    Return the body of a request, unpacked if it is packed with gzip.
+    Return the body of a request, unpacked if it is compressed with gzip.
 
     Raises:
-        BodyError: if it is too long, packed in another way, or not what its headers say.
+        BodyError: if it is too long, compressed in another way, or does not match its headers.
     """
     if not _JSON.fullmatch(request.headers.get("content-type", "")):
         raise BodyError(415, "The body must be JSON, sent with the header Content-Type: application/json.")
@@ -73,20 +73,20 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 class _Unpacker:
-    """Unpacks a gzip stream piece by piece."""
+    """The unpacking of a gzip stream, piece by piece."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
     def __call__(self, packed: bytes) -> Iterator[bytes]:
-        """Yield what some of it unpacks to."""
+        """Yield the unpacked pieces of a chunk."""
         while packed:
             yield self._zlib.decompress(packed, _PIECE)
             packed = self._zlib.unconsumed_tail
 
     @property
     def complete(self) -> bool:
-        """Whether the stream has ended, and nothing came behind it."""
+        """True if the stream has ended, and nothing came after it."""
         return self._zlib.eof and not self._zlib.unused_data
 
 

@@ -1,8 +1,9 @@
 """
 The local collector: the API of a WhyOps server in front of the local store.
 
-Any WhyOps SDK can report to it. Its answers have the form of the server's, with three differences: what it accepts is
-stored when it answers, what it cannot store it refuses and says why, and it keeps everything, whatever the rate.
+Any WhyOps SDK can report to it. Its answers have the form of the server's, with three differences. Accepted events are
+stored before the answer. Events that cannot be stored are refused, with the reason. All traces are kept, at any
+sampling rate.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from whyops_trace.settings import Retention
 from whyops_trace.store import Filter, Store
 from whyops_trace.store.collection import SentEvent, Stored
 
-#: A longer body is read in a thread, as that takes a millisecond and more.
+#: Bytes above which a body is decoded in a thread, since that takes a millisecond and more.
 _LONG: Final = 64 << 10
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -51,8 +52,8 @@ def routes(store: Store, retention: Retention | None = None) -> list[RawRoute]:
     Return the API of one store.
 
     Args:
-        store: Where everything is read; what is written goes through a connection of its own.
-        retention: What is kept when something is written; None deletes nothing.
+        store: The store for reading. Writes go through a connection of their own.
+        retention: Limits of the store, applied when events are stored; None deletes nothing.
     """
     return _Collector(store, retention).routes()
 
@@ -61,8 +62,8 @@ def _answer(status: int, body: object) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
-def _told(handler: Handler) -> Handler:
-    """Let what is wrong with a request be the answer to it."""
+def _with_refusals(handler: Handler) -> Handler:
+    """Return a handler that answers a request with its error, if it has one."""
 
     @functools.wraps(handler)
     async def answered(request: Request) -> Response:
@@ -84,8 +85,8 @@ def _told(handler: Handler) -> Handler:
 class _Collector:
     def __init__(self, store: Store, retention: Retention | None) -> None:
         self._store = store
-        self._written = Store(store.path)
-        self._writer = Writer(self._written, retention)
+        self._write_store = Store(store.path)
+        self._writer = Writer(self._write_store, retention)
         self._analyses = Analyses(store)
 
     def routes(self) -> list[RawRoute]:
@@ -104,26 +105,28 @@ class _Collector:
             ("PATCH", "/api/entities/{agent_id}/sampling-rate", self._sampling_rate),
             ("GET", "/api/health", self._health),
         ]
-        # SDKs register at the server of events, and at that of the proxy, whose address may end in /api as well.
+        # SDKs register at the server of events, and at the proxy, whose address may end in /api as well.
         inits = ("/api/entities/init", "/v1/agents/init", "/api/v1/agents/init")
         handlers += [("POST", path, self._init) for path in inits]
-        return [RawRoute(path, _told(handler), methods=[method]) for method, path, handler in handlers]
+        return [
+            RawRoute(path, _with_refusals(handler), methods=[method]) for method, path, handler in handlers
+        ]
 
-    # What clients report
+    # Reports of clients
 
     async def _add_events(self, request: Request) -> Response:
-        stored, is_array = await self._take(request, SentEvent)
-        told = [_outcome(each) for each in stored]
-        return _answer(201, told if is_array else told[0])
+        results, is_array = await self._take(request, SentEvent)
+        outcomes = [_outcome(each) for each in results]
+        return _answer(201, outcomes if is_array else outcomes[0])
 
     async def _add_tool_results(self, request: Request) -> Response:
-        stored, is_array = await self._take(request, SentToolResult)
-        told = [_outcome(each) for each in stored]
-        return _answer(201, told if is_array else told[0])
+        results, is_array = await self._take(request, SentToolResult)
+        outcomes = [_outcome(each) for each in results]
+        return _answer(201, outcomes if is_array else outcomes[0])
 
     async def _ingest(self, request: Request) -> Response:
-        stored, _ = await self._take(request, SentEvent)
-        return _answer(202, {"success": True, "accepted": True, "queuedCount": len(stored)})
+        results, _ = await self._take(request, SentEvent)
+        return _answer(202, {"success": True, "accepted": True, "queuedCount": len(results)})
 
     async def _take(self, request: Request, kind: type[SentEvent]) -> tuple[Sequence[Stored], bool]:
         body = await read_body(request)
@@ -144,20 +147,20 @@ class _Collector:
             return _answer(400, _issue(error))
         definition = msgspec.json.encode(init.metadata)
         version, created = await anyio.to_thread.run_sync(
-            self._written.register_agent, init.agent_name, definition
+            self._write_store.register_agent, init.agent_name, definition
         )
-        told = {
+        answer = {
             "success": True,
             "agentId": version.agent_id,
             "agentVersionId": version.version_id,
             "status": "created" if created else "existing",
             "versionHash": version.hash,
         }
-        return _answer(201 if created else 200, told)
+        return _answer(201 if created else 200, answer)
 
     async def _sampling_rate(self, request: Request) -> Response:
         try:
-            asked = msgspec.json.decode(await read_body(request), type=SamplingRate)
+            rate = msgspec.json.decode(await read_body(request), type=SamplingRate)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return _answer(400, _issue(error))
         agent_id = request.path_params["agent_id"]
@@ -165,7 +168,7 @@ class _Collector:
         versions = [version for version in agents if version.agent_id == agent_id]
         if not versions:
             return _answer(404, {"success": False, "error": "Agent not found"})
-        told = {
+        answer = {
             "success": True,
             "agentId": agent_id,
             "samplingRate": 1.0,
@@ -173,11 +176,11 @@ class _Collector:
             "latestVersionId": versions[0].version_id,
             "updatedAt": iso(versions[0].made_at * 1_000_000_000),
         }
-        if asked.sampling_rate < 1:
-            told["message"] = "This collector keeps every trace; the rate that was asked for is not obeyed."
-        return _answer(200, told)
+        if rate.sampling_rate < 1:
+            answer["message"] = "This collector keeps every trace; the rate that was asked for is not obeyed."
+        return _answer(200, answer)
 
-    # What is stored
+    # Stored events
 
     async def _list_events(self, request: Request) -> Response:
         query = request.query_params
@@ -185,15 +188,15 @@ class _Collector:
         limit, offset = _number(query.get("limit"), 100, 1, 200), _number(query.get("offset"), 0, 0)
         events, total = await anyio.to_thread.run_sync(self._store.latest, trace_id, limit, offset)
         included = _included(query.get("include"))
-        told = [told_event(event, included) for event in events]
-        return _answer(200, {"events": told, "pagination": pagination(total, limit, offset)})
+        items = [told_event(event, included) for event in events]
+        return _answer(200, {"events": items, "pagination": pagination(total, limit, offset)})
 
     async def _show_event(self, request: Request) -> Response:
         number = event_number(request.path_params["event_id"])
-        found = await anyio.to_thread.run_sync(self._store.all_after, number - 1, 1) if number else []
-        if not found or found[0].number != number:
+        matches = await anyio.to_thread.run_sync(self._store.all_after, number - 1, 1) if number else []
+        if not matches or matches[0].number != number:
             return _answer(404, {"error": "Event not found"})
-        return _answer(200, told_event(found[0], _included(request.query_params.get("include"))))
+        return _answer(200, told_event(matches[0], _included(request.query_params.get("include"))))
 
     async def _list_threads(self, request: Request) -> Response:
         query = request.query_params
@@ -208,19 +211,19 @@ class _Collector:
 
     def _threads(self, where: Filter, count: int, page: int) -> Response:
         total = self._store.counts(where).total
-        found = self._store.traces(count * page, where=where)[count * (page - 1) :]
+        summaries = self._store.traces(count * page, where=where)[count * (page - 1) :]
         agents = self._store.agents()
         part = {"total": total, "count": count, "page": page, "totalPages": -(-total // count)}
-        told = {
+        answer = {
             "success": True,
-            "threads": [told_summary(summary, agents) for summary in found],
+            "threads": [told_summary(summary, agents) for summary in summaries],
             "pagination": {**part, "hasMore": page * count < total},
         }
-        return _answer(200, told)
+        return _answer(200, answer)
 
     async def _show_thread(self, request: Request) -> Response:
         query = request.query_params
-        told = await anyio.to_thread.run_sync(
+        thread = await anyio.to_thread.run_sync(
             told_thread,
             self._store,
             request.path_params["trace_id"],
@@ -228,7 +231,7 @@ class _Collector:
             _number(query.get("eventLimit"), 200, 1, 1000),
             _number(query.get("eventOffset"), 0, 0),
         )
-        return _answer(200, {"success": True, **told})
+        return _answer(200, {"success": True, **thread})
 
     async def _show_graph(self, request: Request) -> Response:
         trace_id = request.path_params["trace_id"]
@@ -238,21 +241,21 @@ class _Collector:
 
     async def _analyse(self, request: Request) -> Response:
         try:
-            asked = msgspec.json.decode(await read_body(request), type=AnalysisRequest)
+            analysis_request = msgspec.json.decode(await read_body(request), type=AnalysisRequest)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return _answer(400, _issue(error))
-        analysis = await anyio.to_thread.run_sync(self._analyses.make, asked)
+        analysis = await anyio.to_thread.run_sync(self._analyses.make, analysis_request)
         return _answer(201, {"success": True, "analysis": analysis})
 
     async def _list_analyses(self, request: Request) -> Response:
-        found = await anyio.to_thread.run_sync(self._analyses.of_trace, request.path_params["trace_id"])
-        return _answer(200, {"success": True, "analyses": found})
+        analyses = await anyio.to_thread.run_sync(self._analyses.of_trace, request.path_params["trace_id"])
+        return _answer(200, {"success": True, "analyses": analyses})
 
     async def _show_analysis(self, request: Request) -> Response:
-        found = self._analyses.get(request.path_params["analysis_id"])
-        if found is None:
+        analysis = self._analyses.get(request.path_params["analysis_id"])
+        if analysis is None:
             return _answer(404, {"success": False, "error": "Analysis not found"})
-        return _answer(200, {"success": True, "analysis": found})
+        return _answer(200, {"success": True, "analysis": analysis})
 
     async def _health(self, _: Request) -> Response:
         about = {"status": "healthy", "service": "whyops-trace", "version": __version__}
@@ -260,14 +263,14 @@ class _Collector:
         return _answer(200, {**about, "home": home, "timestamp": iso(SystemClock.time_ns())})
 
 
-def _outcome(stored: Stored) -> dict[str, Any]:
-    told = {"id": event_id(stored.number), "status": stored.status, "stepId": stored.step}
-    if stored.status == "skipped":
-        told |= {"parentStepId": stored.parent, "spanId": stored.span}
-        return {**told, "message": "Event already exists (idempotency check)"}
-    if stored.parent is not None:
-        told["parentStepId"] = stored.parent
-    return {**told, "spanId": stored.span}
+def _outcome(result: Stored) -> dict[str, Any]:
+    outcome = {"id": event_id(result.number), "status": result.status, "stepId": result.step}
+    if result.status == "skipped":
+        outcome |= {"parentStepId": result.parent, "spanId": result.span}
+        return {**outcome, "message": "Event already exists (idempotency check)"}
+    if result.parent is not None:
+        outcome["parentStepId"] = result.parent
+    return {**outcome, "spanId": result.span}
 
 
 def _issue(error: Exception) -> dict[str, Any]:
@@ -281,7 +284,7 @@ def _included(names: str | None) -> frozenset[str]:
 
 
 def _number(text: str | None, default: int, least: int, most: int = 2**53) -> int:
-    """Return a number of a query within bounds; the default for what is none."""
+    """Return a number of a query within bounds, the default for any other text."""
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 15:
         return default
     return max(least, min(int(text), most))

@@ -1,13 +1,13 @@
 """
-Live updates: one poller tells all open pages what has changed in the store.
+Live updates: one poller reports changes in the store to all open pages.
 
-Any process may write to the store, so nothing can tell the server of it; it looks at a counter, which costs
-microseconds. Pages hear of it as server-sent events:
+Any process may write to the store without notice to the server, so the server polls a counter, which costs
+microseconds. Pages receive server-sent events:
 
-- ``GET /live``: a message ``changed`` whenever anything has;
-- ``GET /t/{trace_id}/live?after=N``: messages ``records`` with the records that the store has got after number N, as
-  ``{"last": 812, "running": true, "events": [...]}``; the number is also the id of the message, so that a browser that
-  connects again goes on from there. A message without events says that the trace no longer runs, or runs again.
+- ``GET /live``: a message ``changed`` after every change.
+- ``GET /t/{trace_id}/live?after=N``: messages ``records`` with the records after number N in the store, as
+  ``{"last": 812, "running": true, "events": [...]}``. The number is also the id of the message, so that a browser that
+  reconnects goes on from there. A message without events means that the trace no longer runs, or runs again.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.store import Store
 
-#: Seconds between two looks at the store while somebody watches, and while nobody does.
+#: Seconds between two polls of the store with open pages, and without any.
 _WATCHED: Final = 0.15
 _UNWATCHED: Final = 1.0
-#: Seconds between two looks at what processes left that ended before they could store it.
+#: Seconds between two searches for records that ended processes left in the journals.
 _LEFT: Final = 3.0
-#: Seconds after which a stream without news says that it is alive, so that nothing between closes it.
+#: Seconds after which a silent stream sends a comment, so that no proxy closes it.
 _SILENCE: Final = 15.0
-#: Records in one message.
+#: Largest number of records in one message.
 _RECORDS: Final = 100
 
-#: A browser that loses the stream tries again after that many milliseconds.
+#: First line of a stream: a browser that loses it reconnects after that many milliseconds.
 _BEGIN: Final = "retry: 1000\n\n"
 _ALIVE: Final = ": still here\n\n"
 
@@ -49,9 +49,9 @@ class Live:
     The poller and the streams of one application.
 
     Args:
-        home: Whose journals are looked at for what dead processes left.
-        store: What is watched.
-        on_change: Called whenever anything has changed.
+        home: The home whose journals are searched for records of ended processes.
+        store: The store to watch.
+        on_change: Function called after every change.
     """
 
     def __init__(self, home: Path, store: Store, on_change: Callable[[], None]) -> None:
@@ -59,12 +59,12 @@ class Live:
         self._store = store
         self._on_change = on_change
         self._changes = 0
-        #: Set at the next change, and another one after it.
+        #: Set at the next change, and then replaced by a new one.
         self._news = asyncio.Event()
         self._watchers = 0
         self._watched = asyncio.Event()
         self._stopped = False
-        #: Streams read one after the other, as they share a connection: no page waits for a thread meanwhile.
+        #: Streams read one after the other, since they share a connection. So they occupy one thread only.
         self._reading = CapacityLimiter(1)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -86,7 +86,7 @@ class Live:
                 await task
 
     def stop(self) -> None:
-        """End all streams, from any thread or a signal handler: a server waits for them before it ends."""
+        """End all streams, from any thread or a signal handler. A server waits for them at its end."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._end)
 
@@ -118,11 +118,11 @@ class Live:
                     await asyncio.wait_for(self._watched.wait(), _UNWATCHED)
 
     async def _list_stream(self, request: Request) -> StreamingResponse:
-        seen = self._changes
+        changes = self._changes
 
         async def messages() -> AsyncIterator[str]:
             yield _BEGIN
-            async for has_changed in self._looks(seen):
+            async for has_changed in self._watch(changes):
                 yield "event: changed\ndata: {}\n\n" if has_changed else _ALIVE
 
         return _stream(messages())
@@ -132,14 +132,14 @@ class Live:
         return _stream(self._growth(request.path_params["trace_id"], last))
 
     async def _growth(self, trace_id: str, last: int) -> AsyncIterator[str]:
-        """Yield what a trace grows by."""
+        """Yield messages with the new records of a trace."""
         yield _BEGIN
         was_running: bool | None = None
-        async for has_changed in self._looks():
+        async for has_changed in self._watch():
             if not has_changed:
                 yield _ALIVE
             try:
-                # No more at once than a message has: a page that reads slowly, or never, keeps it in memory.
+                # One message at a time: for a page that reads slowly, or never, it stays in memory.
                 more = True
                 while more:
                     rows, running = await to_thread.run_sync(
@@ -158,16 +158,16 @@ class Live:
     def _read(self, trace_id: str, last: int) -> tuple[list[tuple[int, str]], bool]:
         return self._store.lines_after(trace_id, last, _RECORDS), self._store.trace(trace_id).running
 
-    async def _looks(self, seen: int = -1) -> AsyncIterator[bool]:
-        """Yield True where there are more changes than were *seen*, and False after a silence, until the end."""
+    async def _watch(self, known_changes: int = -1) -> AsyncIterator[bool]:
+        """Yield True for changes after the first *known_changes*, and False after a silence, until the end."""
         self._watchers += 1
         self._watched.set()
         try:
             while not self._stopped:
-                if self._changes == seen:
+                if self._changes == known_changes:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._news.wait(), _SILENCE)
-                has_changed, seen = self._changes != seen, self._changes
+                has_changed, known_changes = self._changes != known_changes, self._changes
                 if not self._stopped:
                     yield has_changed
         finally:
@@ -177,13 +177,13 @@ class Live:
 
 
 def _stream(messages: AsyncIterator[str]) -> StreamingResponse:
-    # The second header is for proxies, which would wait for more.
+    # The second header is for proxies, which would buffer the stream.
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(messages, media_type="text/event-stream", headers=headers)
 
 
 def _records(last: int, running: bool, lines: list[str]) -> str:
-    # As they were stored: whatever decodes them may not take numbers that others wrote. A line break ends a message.
+    # The lines as stored: a decoder may not accept the numbers of other programs. A line break would end the message.
     events = ",".join(lines).replace("\n", " ").replace("\r", " ")
     message = f'{{"last":{last},"running":{json.dumps(running)},"events":[{events}]}}'
     return f"event: records\nid: {last}\ndata: {message}\n\n"

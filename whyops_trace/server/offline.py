@@ -1,8 +1,8 @@
 """
-One trace as a file: the page with all that it would ask its server for, which opens anywhere and asks nobody.
+One trace as a file: the page with all the data that it would fetch from its server. It opens anywhere, without network.
 
-Modules are data URLs in the import map. The policy in the page lets only the scripts run that it names by their
-hashes, and what those import; it lets nothing be fetched.
+Modules are data URLs in the import map. The policy in the page allows only the scripts that it names by their hashes,
+and the modules that those import. It allows no fetching.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from whyops_trace.server.trace_page import page, shape
 from whyops_trace.server.transcript import WHOLE, Transcript, chunks
 from whyops_trace.store import Store
 
-# A script that a named script adds to the page may run, and so may what it imports; one in the markup may not.
+# A script that a named script adds to the page may run, and so may its imports; one in the markup may not.
 _START: Final = """
 document.addEventListener("DOMContentLoaded", () => {
   const map = document.querySelector('script[type="importmap"]');
@@ -42,7 +42,7 @@ def offline_page(store: Store, trace_id: str) -> str:
     Return a trace as one HTML file.
 
     Args:
-        store: Where the trace is.
+        store: The store of the trace.
         trace_id: Its id.
 
     Raises:
@@ -65,7 +65,7 @@ def offline_page(store: Store, trace_id: str) -> str:
         template="offline.html",
         packed=_packed(store, reading, renderer),
         policy=_policy(scripts.values(), style),
-        style=Markup(style),  # noqa: S704 - a file of ours, like the scripts
+        style=Markup(style),  # noqa: S704 - a file of this package, like the scripts
         scripts={name: Markup(script) for name, script in scripts.items()},  # noqa: S704
     )
 
@@ -75,7 +75,7 @@ def _text(assets: Assets, name: str) -> str:
 
 
 def _modules(assets: Assets) -> dict[str, str]:
-    """Return the modules as data URLs, by the names under which they are imported."""
+    """Return the modules as data URLs, by their names for import."""
     return {
         f"whyops/{name.removesuffix('.js')}": f"data:text/javascript;base64,{base64.b64encode(content).decode()}"
         for name, content in assets.files.items()
@@ -85,7 +85,7 @@ def _modules(assets: Assets) -> dict[str, str]:
 
 
 def _packed(store: Store, reading: Reading, renderer: Renderer) -> str:
-    """Return what the page would ask for: base64 of gzip of JSON."""
+    """Return the data that the page would fetch: base64 of gzip of JSON."""
     events = store.events(reading.summary.trace_id)
     nodes: dict[int, list[int]] = {}
     for number, event in enumerate(events):
@@ -104,9 +104,9 @@ def _packed(store: Store, reading: Reading, renderer: Renderer) -> str:
 
 
 def _policy(scripts: Iterable[str], style: str) -> str:
-    named = " ".join(map(_hash, scripts))
+    hashes = " ".join(map(_hash, scripts))
     return (
-        f"default-src 'none'; script-src {named} 'strict-dynamic'; style-src {_hash(style)}; img-src data:; "
+        f"default-src 'none'; script-src {hashes} 'strict-dynamic'; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -1,4 +1,4 @@
-"""The first page: a list of traces, what can be asked of it, and what deserves a look."""
+"""The first page: a list of traces, its search, and filters for the traces that need attention."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from whyops_trace.server.query import Query, Term, parse
 from whyops_trace.server.search import Index
 from whyops_trace.store import Counts, Store, TraceSummary
 
-#: Traces on a page.
+#: Number of traces on a page.
 PAGE: Final = 100
-#: How many times as long as it took to count them the counts are good for, if that is long.
+#: Lifetime of the counts, as a multiple of the time to count them.
 _WORTH: Final = 10
 _MINUTE: Final = 60.0
-#: The picture of a trace's turns: bars at most, and their height.
+#: Largest number of bars in the picture of a trace's turns, and their height.
 _BARS: Final = 16
 _HEIGHT: Final = 14
 
@@ -41,12 +41,12 @@ class Row(NamedTuple):
 
     Attributes:
         trace: Its summary.
-        url: Its page; of one that was searched for, with what was found in it.
-        at: When it was last recorded on, as one reads it.
+        url: The address of its page; after a search with the text that was found in it.
+        at: Time of its latest record, in readable form.
         took: Milliseconds from its beginning to its latest record.
         state: ``running``, ``stopped``, ``failed``, ``unanswered``, or ``ended``.
-        loops: Whether it called a tool in a loop.
-        spark: The tokens of its turns as the path of a small picture, "" for less than two of them.
+        loops: True if it called a tool in a loop.
+        spark: The tokens of its turns as the path of a small picture, "" for less than two turns.
     """
 
     trace: TraceSummary
@@ -64,11 +64,11 @@ class Saved:
     A filter that is one click away.
 
     Attributes:
-        name: What it is called.
-        count: How many traces it finds, in all of them.
-        url: Where it leads: with it added to the query, or taken out of it.
-        chosen: Whether it is part of the query.
-        what: What it finds, in a sentence.
+        name: Its name.
+        count: Number of traces that it finds among all traces.
+        url: Address of the list with the filter added to the query, or removed from it.
+        chosen: True if it is part of the query.
+        what: Description of the traces that it finds, in a sentence.
     """
 
     name: str
@@ -83,29 +83,31 @@ def routes(store: Store, index: Index, renderer: Renderer) -> list[Route]:
     Return the route of the list.
 
     Args:
-        store: Where the traces are.
-        index: Where their words are.
-        renderer: Fills in the template.
+        store: The store of the traces.
+        index: The index of their words.
+        renderer: Renderer of the template.
     """
     home, figures = store.path.parent, _Figures(store)
 
     def answer(query: str, after: str, origin: str) -> Response:
         try:
-            shown = _look(store, index, figures, query, after or None)
+            context = _look(store, index, figures, query, after or None)
         except StoreError as error:
             return renderer.page("problem.html", 503, problem=str(error))
-        return renderer.page("list.html", query=query, after=after, home=_short(home), origin=origin, **shown)
+        return renderer.page(
+            "list.html", query=query, after=after, home=_short(home), origin=origin, **context
+        )
 
     async def endpoint(request: Request) -> Response:
-        asked = request.query_params
+        params = request.query_params
         origin = f"{request.url.scheme}://{request.headers['host']}"
-        return await to_thread.run_sync(answer, asked.get("q", "").strip(), asked.get("after", ""), origin)
+        return await to_thread.run_sync(answer, params.get("q", "").strip(), params.get("after", ""), origin)
 
     return [Route("/", endpoint)]
 
 
 class _Figures:
-    """How many traces deserve a look; with very many traces that takes long, and is then not counted each time."""
+    """The numbers of traces for each filter. With very many traces counting is slow, and is not repeated each time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -115,26 +117,26 @@ class _Figures:
 
     def get(self) -> tuple[Counts, float]:
         """
-        Return the counts of all traces, and the seconds from which on one is slow.
+        Return the counts of all traces, and the seconds above which a trace is slow.
 
         Raises:
             StoreError: if the store cannot be read.
         """
-        version, began = self._store.version(), time.monotonic()
-        # A trace may also count as running no more because time has passed.
-        is_old = version != self._version or began > self._good_until + _MINUTE
-        if is_old and began >= self._good_until:
+        version, started = self._store.version(), time.monotonic()
+        # With time a trace may also stop counting as running.
+        is_old = version != self._version or started > self._good_until + _MINUTE
+        if is_old and started >= self._good_until:
             slow = self._store.slow_seconds()
             self._figures = (self._store.counts(slow=slow), slow)
-            self._version, ended = version, time.monotonic()
-            # While programs record, a tenth of the time at most goes into counting.
-            self._good_until = ended + _WORTH * (ended - began)
+            self._version, finished = version, time.monotonic()
+            # While programs record, at most a tenth of the time goes into counting.
+            self._good_until = finished + _WORTH * (finished - started)
         return self._figures
 
 
 def _look(store: Store, index: Index, figures: _Figures, text: str, after: str | None) -> dict[str, Any]:
     """
-    Return what the template shows.
+    Return the context of the template.
 
     Raises:
         StoreError: if the store cannot be read.
@@ -167,15 +169,15 @@ def _look(store: Store, index: Index, figures: _Figures, text: str, after: str |
 
 
 def _find(index: Index, query: Query) -> tuple[list[str], list[str], bool]:
-    """Return the traces that hold the words of a query, what is to be said of the index, and if it has yet to grow."""
+    """Return the traces with the words of a query, notes about the index, and True if it is incomplete."""
     try:
-        found = index.find(query.terms)
-    except StoreError as error:  # the home cannot be written to, say; the list works all the same
+        result = index.find(query.terms)
+    except StoreError as error:  # for example a read-only home; the list works nevertheless
         return [], [f"Words cannot be searched for: {error}"], False
-    if not found.behind:
-        return found.trace_ids, [], False
-    filling = f"it has {found.indexed:,} events so far, and the newest are missing"
-    return found.trace_ids, [f"The search index is being filled: {filling}."], True
+    if not result.behind:
+        return result.trace_ids, [], False
+    filling = f"it has {result.indexed:,} events so far, and the newest are missing"
+    return result.trace_ids, [f"The search index is being filled: {filling}."], True
 
 
 def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Row:
@@ -195,13 +197,13 @@ def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Ro
 
 
 def _trace_url(trace_id: str, terms: Sequence[Term]) -> str:
-    """Return the address of a trace, with the first of the terms that is in it, and not in its name, to go to."""
+    """Return the address of a trace, with the first term that is not in its id, for the page to search."""
     sought = [term.text for term in terms if term.text.casefold() not in trace_id.casefold()]
     return trace_url(trace_id) + (f"?{urlencode({'q': sought[0]}, errors='replace')}" if sought else "")
 
 
 def spark(turns: Sequence[int]) -> str:
-    """Return bars for the tokens of turns, as the path of a picture 14 high; of many turns the largest of each few."""
+    """Return bars for the tokens of turns as the path of a picture 14 high. Of many turns each few share a bar."""
     if len(turns) < 2 or not any(turns):
         return ""
     few = -(-len(turns) // _BARS)
@@ -211,7 +213,7 @@ def spark(turns: Sequence[int]) -> str:
 
 
 def _when(timestamp: str) -> str:
-    """Return a wire timestamp in local time: the time of today, the day and time of others; "" if it is none."""
+    """Return a wire timestamp in local time, "" if it is not one: only the time for today, else day and time."""
     try:
         moment = datetime.fromisoformat(timestamp).astimezone()
     except (ValueError, OverflowError):
@@ -221,8 +223,8 @@ def _when(timestamp: str) -> str:
 
 
 def _saved(text: str, counts: Counts, slow: float) -> list[Saved]:
-    """Return the filters that are one click away, each with how many traces it finds."""
-    # A slow one takes longer than these seconds, by a millisecond at least.
+    """Return the filters that are one click away, each with its number of traces."""
+    # A slow trace takes longer than these seconds by at least a millisecond.
     offered = (
         ("failed", counts.failed, "failed:yes", "ended with an error"),
         ("slow", counts.slow, f">{slow + 0.001:.3f}s", "took longer than 95 of 100 traces do"),
@@ -250,12 +252,12 @@ def _saved(text: str, counts: Counts, slow: float) -> list[Saved]:
 
 
 def _url(text: str, after: str = "") -> str:
-    asked = {name: value for name, value in (("q", text), ("after", after)) if value}
-    return f"/?{urlencode(asked, errors='replace')}" if asked else "/"
+    params = {name: value for name, value in (("q", text), ("after", after)) if value}
+    return f"/?{urlencode(params, errors='replace')}" if params else "/"
 
 
 def _short(home: Path) -> str:
-    """Return a directory as one types it."""
+    """Return a directory as typed, with ``~`` for the user's own."""
     try:
         return str(Path("~") / home.relative_to(Path.home()))
     except (ValueError, RuntimeError):

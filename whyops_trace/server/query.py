@@ -1,12 +1,12 @@
 """
-The language of the search box: words, ``"exact words"``, and what a trace is like.
+The language of the search box: words, ``"exact words"``, and conditions on traces.
 
 ::
 
     refund "exceeds express fee" tool:charge_card model:gpt-4o agent:shop user:42 tag:beta
     error:yes failed:no looping:yes running:yes answer:no >30s <5m since:2d until:2026-11-20
 
-Any text is a query. What is not understood is said, and looked for as it stands.
+Any text is a query. A part that is not understood is reported, and a name that is not known is searched for as a word.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 from whyops_trace._clock import wire_time
 from whyops_trace.store import Filter
 
-#: Characters of a query that are read; nobody types more.
+#: Largest number of characters of a query that are read; nobody types more.
 _MAX_LENGTH: Final = 1_000
-#: Terms that are looked up in the index; each takes its time.
+#: Largest number of terms that are searched for, since each takes time.
 _MAX_TERMS: Final = 20
 
 _PARTS: Final = re.compile(r'(?P<name>[a-z]+):(?P<value>"[^"]*"?|\S+)|"(?P<exact>[^"]*)"?|(?P<word>\S+)')
@@ -32,12 +32,12 @@ _YES_NO: Final = {"yes": True, "true": True, "1": True, "no": False, "false": Fa
 
 class Term(NamedTuple):
     """
-    Something that a trace has to hold.
+    A term that a trace has to hold.
 
     Attributes:
         text: Its words, which follow one another.
-        column: Where: ``tool``, ``model``, or "" for anywhere.
-        begins: Whether the last word may be the beginning of one.
+        column: The column to search: ``tool``, ``model``, or "" for all.
+        begins: True if the last word may be the beginning of a longer one.
     """
 
     text: str
@@ -47,12 +47,12 @@ class Term(NamedTuple):
 
 class Query(NamedTuple):
     """
-    A query, understood.
+    A parsed query.
 
     Attributes:
-        terms: What the index has to be asked for.
-        where: What the store has to be asked for.
-        problems: What was not understood, in sentences.
+        terms: Terms for the index.
+        where: Filter for the store.
+        problems: The parts that were not understood, in sentences.
     """
 
     terms: tuple[Term, ...]
@@ -62,16 +62,16 @@ class Query(NamedTuple):
 
 def parse(text: str, now: datetime | None = None) -> Query:
     """
-    Return what a query means.
+    Return a query, parsed.
 
     Args:
-        text: What was typed.
-        now: What ``since:2d`` counts from; the time it is if left out.
+        text: The typed text.
+        now: The time that ``since:2d`` counts from; the current time if left out.
     """
     reader = _Reader(now or datetime.now(UTC))
     for part in _PARTS.finditer(text[:_MAX_LENGTH]):
         reader.read(part)
-    # Whoever types sees what the word so far finds.
+    # While a word is typed, its beginning finds traces already.
     if reader.terms and reader.terms[-1].begins and text[-1:].isspace():
         reader.terms[-1] = reader.terms[-1]._replace(begins=False)
     return Query(tuple(reader.terms[:_MAX_TERMS]), Filter(**reader.where), tuple(reader.problems))
@@ -99,7 +99,7 @@ class _Reader:
         if term.text and not any(map(str.isalnum, term.text)):
             self.problems.append(f"{term.text} is no word: only letters and digits are searched for.")
         elif term.text:
-            if self.terms:  # only the last one may still be going on
+            if self.terms:  # only the last term may be incomplete
                 self.terms[-1] = self.terms[-1]._replace(begins=False)
             self.terms.append(term)
 
@@ -112,7 +112,7 @@ class _Reader:
             self._read_flag(name, value, whole)
         elif name in ("since", "until"):
             self._read_time(name, value)
-        else:  # an address, say
+        else:  # for example an address
             self._add(Term(whole, begins=True))
 
     def _read_flag(self, name: str, value: str, whole: str) -> None:
@@ -141,20 +141,20 @@ class _Reader:
 
 def _moment(value: str) -> datetime:
     """
-    Return a date or time; local where it does not say of which zone it is, as the list shows local times.
+    Return a date or time. Without a time zone it is local, like the times in the list.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a date or time.
     """
     return datetime.fromisoformat(value).astimezone()
 
 
 def _seconds(text: str) -> float | None:
-    found = _DURATION.fullmatch(text)
-    return float(found[1]) * _SECONDS[found[2] or "s"] if found else None
+    match = _DURATION.fullmatch(text)
+    return float(match[1]) * _SECONDS[match[2] or "s"] if match else None
 
 
-#: For a name with yes or no, the field of the filter, and what it is for a yes.
+#: For a name with yes or no: the field of the filter, and the function from a yes or no to its value.
 _FLAGS: Final[dict[str, tuple[str, Callable[[bool], bool]]]] = {
     "error": ("errors", bool),
     "failed": ("failed", bool),

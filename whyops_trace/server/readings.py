@@ -1,8 +1,8 @@
 """
-Traces as the page needs them, worked out once for each state of a trace and kept while they are looked at.
+Readings: traces in the form that the page needs, computed once for each state of a trace and cached.
 
-A long trace takes part of a second to work out. Whatever asks for it meanwhile waits for the same result, a live
-trace is worked out anew only when it has grown, and what was not looked at for longest goes when there is too much.
+A long trace takes part of a second to compute. Requests for it meanwhile wait for the same result. A live trace is
+computed anew only when it has grown. The least recently used readings are dropped when the cache is full.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from whyops_trace.story import Story, tell
 
 T = TypeVar("T")
 
-#: Characters of records that the readings kept may have been made of, in all. A reading keeps what each turn added.
+#: Largest total number of characters of the records behind the cached readings. A reading keeps each turn's new part.
 KEPT: Final = 64 << 20
-#: Events up to which the findings are looked for before anything is shown; it takes a few milliseconds.
+#: Largest number of events for which the findings are computed before the first answer: a few milliseconds.
 AT_ONCE: Final = 500
-#: Conversations of one trace that may alternate, each with messages of its own.
+#: Largest number of conversations of one trace that may alternate, each with messages of its own.
 _CONVERSATIONS: Final = 16
 
 
 @dataclass(slots=True)
 class Reading:
     """
-    One state of a trace, read.
+    The reading of one state of a trace.
 
     Attributes:
         summary: Its line in the list.
-        version: Names this state; another one has another name.
-        story: What it tells.
-        owners: For the step of each record that is no node of its own the step of the node it belongs to.
-        size: Characters of the records it was made of.
-        events: Its records, until its findings are known.
-        ended: Says of the token of a process whether it has ended.
-        findings: What is worth knowing about it, the most severe first; None until it was searched for them.
-        searching: The search, once it has begun.
+        version: Name of this state. Another state has another name.
+        story: Its story.
+        owners: The step of the node that shows a record, by the step of the record, for records without a node.
+        size: Number of characters of its records.
+        events: Its records, until the findings are computed.
+        ended: Function from the token of a process to True if that process has ended.
+        findings: Its findings, the most severe first; None until they are computed.
+        searching: The task that computes the findings, once it has begun.
     """
 
     summary: TraceSummary
@@ -61,31 +61,31 @@ class Reading:
     ended: Callable[[str], bool]
     findings: list[Finding] | None = None
     searching: asyncio.Task[None] | None = None
-    _made: dict[str, Any] = field(default_factory=dict)
+    _results: dict[str, Any] = field(default_factory=dict)
 
     def node(self, step: int) -> int:
         """Return the step of the node that shows a step."""
         return self.owners.get(step, step)
 
     def search(self) -> None:
-        """Work out the findings."""
+        """Compute the findings."""
         self.findings = findings(self.events, self.ended)
         self.events = []
 
-    def matches(self, wanted: str) -> tuple[int, list[int]]:
-        """Return how often the cards of the trace hold a text, and the steps of those that do."""
-        return matches(self.once("texts", lambda: texts(self.story)), wanted)
+    def matches(self, text: str) -> tuple[int, list[int]]:
+        """Return the number of occurrences of a text in the cards of the trace, and the steps of those cards."""
+        return matches(self.once("texts", lambda: texts(self.story)), text)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return what is made of this reading, which is made only for the first who asks."""
-        if name not in self._made:
-            self._made[name] = make()
-        made: T = self._made[name]
-        return made
+        """Return the result of *make*, which is called only for the first request of this name."""
+        if name not in self._results:
+            self._results[name] = make()
+        result: T = self._results[name]
+        return result
 
     @property
     def tag(self) -> str:
-        """What names this state and whether its findings are known."""
+        """A name for this state, which also differs until the findings are known."""
         return self.version if self.findings is not None else f"{self.version}-early"
 
 
@@ -94,19 +94,19 @@ class Readings:
     The readings of a store's traces.
 
     Args:
-        store: Where the traces are.
-        kept: Characters of records that the readings kept may have been made of.
+        store: The store of the traces.
+        kept: Largest total number of characters of the records behind the cached readings.
     """
 
     def __init__(self, store: Store, *, kept: int = KEPT) -> None:
         self._store = store
         self._room = kept
-        self._kept: OrderedDict[str, Reading] = OrderedDict()
+        self._cache: OrderedDict[str, Reading] = OrderedDict()
         self._pending: dict[str, asyncio.Task[Reading]] = {}
 
     async def get(self, trace_id: str) -> Reading:
         """
-        Return the reading of a trace as it is now; that of a long one may not have its findings yet.
+        Return the reading of a trace as it is now. The reading of a long trace may lack its findings.
 
         Raises:
             TraceNotFoundError: if there is no trace of that id.
@@ -117,7 +117,7 @@ class Readings:
             task = asyncio.create_task(self._read(trace_id))
             self._pending[trace_id] = task
             task.add_done_callback(lambda _: self._pending.pop(trace_id, None))
-        # One reader that goes away must not take the result from the others.
+        # A cancelled request must not take the result from the others.
         return await asyncio.shield(task)
 
     async def complete(self, trace_id: str) -> Reading:
@@ -136,13 +136,13 @@ class Readings:
 
     async def _read(self, trace_id: str) -> Reading:
         summary = await to_thread.run_sync(self._store.trace, trace_id)
-        kept = self._kept.get(trace_id)
-        if kept is None or kept.version != version(summary):
-            kept = self._kept[trace_id] = await to_thread.run_sync(_read, self._store, trace_id)
-        self._kept.move_to_end(trace_id)
-        while len(self._kept) > 1 and sum(reading.size for reading in self._kept.values()) > self._room:
-            self._kept.popitem(last=False)
-        return kept
+        reading = self._cache.get(trace_id)
+        if reading is None or reading.version != version(summary):
+            reading = self._cache[trace_id] = await to_thread.run_sync(_read, self._store, trace_id)
+        self._cache.move_to_end(trace_id)
+        while len(self._cache) > 1 and sum(each.size for each in self._cache.values()) > self._room:
+            self._cache.popitem(last=False)
+        return reading
 
 
 def read(store: Store, trace_id: str) -> Reading:
@@ -161,10 +161,10 @@ def read(store: Store, trace_id: str) -> Reading:
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """
-    Look for no cycles of garbage while the block runs.
+    Switch off the garbage collector while the block runs.
 
-    Reading a long trace makes a million objects and no garbage; to look through them again and again would take a
-    quarter of the time.
+    Reading a long trace makes a million objects and no garbage. Scanning them again and again would take a quarter of
+    the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -177,13 +177,13 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def _read(store: Store, trace_id: str) -> Reading:
-    # The summary comes first: what is recorded between the two shows when the next one is asked for.
+    # The summary is read first. Records that come between the two reads show in the next reading.
     summary = store.trace(trace_id)
     ended = store.ended_in(trace_id)
     lines = store.lines(trace_id)
     size = sum(map(len, lines))
     decoder, events = Decoder(), []
-    # Each line goes when it was decoded: together they may take as much as all the rest.
+    # Each line is dropped after decoding: together the lines may take as much memory as all the rest.
     lines.reverse()
     while lines:
         events.append(decoder.record(lines.pop()))
@@ -196,15 +196,15 @@ def _read(store: Store, trace_id: str) -> Reading:
 
 class Decoder:
     """
-    Decodes the records of one trace, in the order of their steps.
+    The decoding of the records of one trace, in the order of their steps.
 
-    Each turn of a conversation repeats the messages before it. What begins as an earlier turn's messages did is not
-    decoded again, and shares its messages, so that a trace takes the time and memory of what is new in it.
+    Each turn of a conversation repeats the messages before it. A beginning that equals an earlier turn's messages is
+    not decoded again but shared, so that a trace takes time and memory only for its new messages.
     """
 
     def __init__(self) -> None:
-        #: The latest lists of messages: how they were written, without the last bracket, and what they are.
-        self._sent: deque[tuple[bytes, list[Any]]] = deque(maxlen=_CONVERSATIONS)
+        #: The latest lists of messages: their JSON without the last bracket, and their values.
+        self._latest: deque[tuple[bytes, list[Any]]] = deque(maxlen=_CONVERSATIONS)
 
     def record(self, line: str) -> dict[str, Any]:
         """Return a record."""
@@ -215,21 +215,21 @@ class Decoder:
             content: dict[str, Any] = _members(record["content"])
             content["messages"] = self._messages(bytes(content["messages"]))
         except (msgspec.DecodeError, UnicodeEncodeError, KeyError):
-            return _object(line)  # something else is called so
+            return _object(line)  # another member has that name
         return _decoded(record) | {"content": _decoded(content)}
 
-    def _messages(self, written: bytes) -> Any:
-        for index, (earlier, known) in enumerate(self._sent):
-            rest = written[len(earlier) :] if written.startswith(earlier) else b""
+    def _messages(self, encoded: bytes) -> Any:
+        for index, (earlier, messages_before) in enumerate(self._latest):
+            rest = encoded[len(earlier) :] if encoded.startswith(earlier) else b""
             if rest[:1] in (b",", b"]"):
-                messages = known + (msgspec.json.decode(b"[" + rest[1:]) if rest != b"]" else [])
-                del self._sent[index]
+                messages = messages_before + (msgspec.json.decode(b"[" + rest[1:]) if rest != b"]" else [])
+                del self._latest[index]
                 break
         else:
-            messages = msgspec.json.decode(written)
+            messages = msgspec.json.decode(encoded)
             if not isinstance(messages, list) or not messages:
                 return messages
-        self._sent.appendleft((written[:-1], messages))
+        self._latest.appendleft((encoded[:-1], messages))
         return messages
 
 
@@ -244,7 +244,7 @@ def _decoded(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """Return a record; the quick decoder does not take half a pair of surrogates."""
+    """Return a record. The fast decoder does not accept half a surrogate pair."""
     try:
         record = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeEncodeError):
@@ -253,23 +253,28 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def version(summary: TraceSummary) -> str:
-    """Return a name for the state of a trace, made of what changes whenever something of it is stored."""
+    """Return a name for the state of a trace, made of the values that change with every stored record."""
     return f"{summary.event_count}-{summary.open_calls}-{summary.last_at}-{summary.running:d}"
 
 
 def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:
-    """Return for the step of each record that is no node of its own the step of the node it belongs to."""
-    found: dict[int, int] = {}
-    shown = {row.node.step for row in walk(story.tree.nodes)}
+    """Return the step of the node that shows a record, by the step of the record, for records without a node."""
+    owner_of: dict[int, int] = {}
+    steps_of_nodes = {row.node.step for row in walk(story.tree.nodes)}
     for event in events:
         step = event.get("stepId")
-        if type(step) is not int or step in shown:
+        if type(step) is not int or step in steps_of_nodes:
             continue
         metadata = event.get("metadata")
         within = metadata.get("within") if isinstance(metadata, Mapping) else None
         owner = next(
-            (one for one in (event.get("parentStepId"), within) if type(one) is int and one in shown), None
+            (
+                one
+                for one in (event.get("parentStepId"), within)
+                if type(one) is int and one in steps_of_nodes
+            ),
+            None,
         )
         if owner is not None:
-            found[step] = owner
-    return found
+            owner_of[step] = owner
+    return owner_of

@@ -1,4 +1,4 @@
-"""Routes that go by the address as it was sent, as the id of a trace may hold anything, slashes too."""
+"""Routes that match the address as sent, since the id of a trace may hold any character, even slashes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from starlette.types import Scope
 
 class RawRoute(Route):
     """
-    A route whose parameters are unquoted after the path was divided.
+    A route whose parameters are unquoted after the path was split.
 
-    So ``/t/x%2Flive`` is the page of the trace ``x/live``, and not what ``x`` grows by.
+    So ``/t/x%2Flive`` is the page of the trace ``x/live``, and not the live stream of ``x``.
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether the path is one of this route, and what it names."""
-        match, found = super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})
-        for name, value in found.get("path_params", {}).items():
-            found["path_params"][name] = unquote(value) if isinstance(value, str) else value
-        return match, found
+        """Return the match of the path with this route, and the scope with its parameters."""
+        match, child_scope = super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})
+        for name, value in child_scope.get("path_params", {}).items():
+            child_scope["path_params"][name] = unquote(value) if isinstance(value, str) else value
+        return match, child_scope

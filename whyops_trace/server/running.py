@@ -1,4 +1,4 @@
-"""The application on a socket, until it is told to stop."""
+"""The application on a socket, until it is stopped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from whyops_trace.server.app import Application
 
-#: Seconds that requests have to end when the server stops.
+#: Seconds that open requests have to end when the server stops.
 _GRACE: Final = 3
-#: Files that may be open at the same time, if the system allows as many to a process that asks for them.
+#: Number of open files to request from the system, if it allows that many.
 _FILES: Final = 10_240
-#: Connections that are taken at a time; a few times as many are open before the first of them can be closed.
+#: Connections accepted at a time. A few times as many are open before the first of them can be closed.
 _BACKLOG: Final = 64
-#: Connections that wait meanwhile; one more waits a second before it tries again.
+#: Connections that may wait to be accepted. One more waits a second before it tries again.
 _WAITING: Final = 1_024
-#: Files that are left where there are as many connections as there may be.
+#: Files kept free when the number of connections is at its limit.
 _SPARE: Final = 6 * _BACKLOG
 
 
 class _Connection(H11Protocol):
-    """A connection; one too many is closed at once, while there are files left to answer the others with."""
+    """A connection. One above the limit is closed at once, so that files are left to answer the others."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to answer."""
@@ -39,11 +39,11 @@ class _Connection(H11Protocol):
 
 class Server(uvicorn.Server):
     """
-    Serves an application, and ends quietly on SIGINT and SIGTERM: uvicorn would raise them again afterwards.
+    The server of an application. It ends quietly on SIGINT and SIGTERM, which uvicorn would raise again afterwards.
 
     Args:
-        application: What answers.
-        on_ready: Called when it does.
+        application: The application that answers.
+        on_ready: Function called when it begins to answer.
     """
 
     def __init__(self, application: Application, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -66,8 +66,8 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
 
     def stop(self) -> None:
-        """Stop, from any thread: no new requests, and those under way have a moment to end."""
-        self.force_exit = self.should_exit  # whoever asks twice does not want to wait
+        """Stop, from any thread: no new requests are accepted, and open ones have 3 seconds to end."""
+        self.force_exit = self.should_exit  # a second request to stop does not wait
         self.should_exit = True
         self._application.end_streams()
 
@@ -86,13 +86,13 @@ class Server(uvicorn.Server):
 
 @functools.cache
 def _most_connections() -> int:
-    """Return how many connections there may be, after asking the system for the files that they take."""
+    """Return the limit of connections, after requesting their files from the system."""
     files = _FILES
-    with contextlib.suppress(ModuleNotFoundError):  # there is no such bound on every system
+    with contextlib.suppress(ModuleNotFoundError):  # not every system has such a limit
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if 0 <= soft < _FILES:  # some systems write "no bound" as -1
+        if 0 <= soft < _FILES:  # some systems write "no limit" as -1
             files = _FILES if hard < 0 else min(hard, _FILES)
             try:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))

@@ -1,7 +1,7 @@
 """
 Full-text search over all traces.
 
-Its index is a SQLite file of its own beside the store, made of what is in the store. It may be deleted at any time.
+Its index is a SQLite file of its own beside the store, built from the store. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from whyops_trace.store import Store
 
 T = TypeVar("T")
 
-#: The index in a home.
+#: File of the index in a home.
 SEARCH_FILE: Final = "search.db"
-#: Records taken in at once, so that neither other threads nor other processes wait long.
+#: Records indexed in one transaction, so that neither other threads nor other processes wait long.
 _SLICE: Final = 200
-#: Seconds that a search takes at most to bring the index up to date.
+#: Most seconds that a search spends on updating the index.
 _PATIENCE: Final = 0.08
-#: Records of deleted traces in the index from which on it is looked at whether they are more than the others.
+#: Fewest records of deleted traces in the index that make it stale, if they also outnumber the others.
 _STALE: Final = 1_000
 
-# Without the texts themselves, which are in the store: the index takes about a third of them.
+# The texts themselves are only in the store. The index takes about a third of their size.
 _SCHEMA: Final = """
 CREATE VIRTUAL TABLE words USING fts5(
     text, tool, model, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
@@ -47,14 +47,14 @@ INSERT INTO state VALUES (0, '', '')
 """
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """
-    What a search found.
+    The result of a search.
 
     Attributes:
         trace_ids: The traces.
-        behind: Whether there are records that the index does not have yet.
-        indexed: How many it has.
+        behind: True if the index lacks some records yet.
+        indexed: Number of records in the index.
     """
 
     trace_ids: list[str]
@@ -66,11 +66,11 @@ class Index:
     """
     The words of all traces in a store.
 
-    Safe to use from several threads and processes.
+    It is safe to use from several threads and processes.
 
     Args:
-        home: Where its file is.
-        store: What is indexed.
+        home: The home of its file.
+        store: The store to index.
     """
 
     def __init__(self, home: Path, store: Store) -> None:
@@ -78,7 +78,7 @@ class Index:
         self._database = Database(home / SEARCH_FILE, _SCHEMA)
         self._reader = Reader()
         self._filling = threading.Lock()
-        self._wanted = threading.Event()
+        self._wakeup = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -89,8 +89,8 @@ class Index:
         self.wake()
 
     def wake(self) -> None:
-        """Say that there may be something new."""
-        self._wanted.set()
+        """Signal that the store may have new records."""
+        self._wakeup.set()
 
     def close(self) -> None:
         """Stop, and close the file."""
@@ -100,33 +100,33 @@ class Index:
             self._thread.join()
         self._database.close()
 
-    def find(self, terms: Iterable[Term], patience: float = _PATIENCE) -> Found:
+    def find(self, terms: Iterable[Term], patience: float = _PATIENCE) -> SearchResult:
         """
-        Return the traces that hold all of these.
+        Return the traces that hold all terms.
 
         Args:
-            terms: What is looked for; each may stand in another record of the trace.
-            patience: Seconds to bring the index up to date before.
+            terms: The terms to search for. Each may be in another record of the trace.
+            patience: Seconds for updating the index first.
 
         Raises:
             StoreError: if the index or the store cannot be read.
         """
         behind = not self.catch_up(patience)
-        found: set[str] | None = None
+        trace_ids: set[str] | None = None
         for term in terms:
             holding = self._mended(partial(self._holding, term))
-            found = holding if found is None else found & holding
-            if not found:
+            trace_ids = holding if trace_ids is None else trace_ids & holding
+            if not trace_ids:
                 break
         ((indexed,),) = self._database.rows("SELECT count(*) FROM docs") or [(0,)]
-        return Found(sorted(found or ()), behind, indexed)
+        return SearchResult(sorted(trace_ids or ()), behind, indexed)
 
     def catch_up(self, seconds: float) -> bool:
         """
-        Take in what is new in the store, for about so many seconds.
+        Index the new records of the store, for about so many seconds.
 
         Returns:
-            Whether nothing is left.
+            True if no new record is left.
 
         Raises:
             StoreError: if the index or the store cannot be used.
@@ -141,7 +141,7 @@ class Index:
                 give_way()
             return True
         except BaseException:
-            self._reader = Reader()  # what it remembers to be indexed may not be
+            self._reader = Reader()  # its memory of indexed records may be wrong now
             raise
         finally:
             self._filling.release()
@@ -150,14 +150,14 @@ class Index:
         with contextlib.suppress(StoreError):
             self._rebuild_if_stale()
         while not self._closed:
-            self._wanted.wait()
-            self._wanted.clear()
-            # A store that cannot be read now may be readable when there is something new in it.
+            self._wakeup.wait()
+            self._wakeup.clear()
+            # A store that cannot be read now may be readable at the next change.
             with contextlib.suppress(StoreError):
                 self.catch_up(float("inf"))
 
     def _take_slice(self) -> bool:
-        """Index some records; return whether there may be more."""
+        """Index some records; return True if there may be more."""
         if not self._store.path.exists():
             return False
         with self._database.transaction() as connection:
@@ -169,9 +169,9 @@ class Index:
             self._reader.forget(numbers, self._store.known)
             words, docs = [], []
             for event in events:
-                read = self._reader.read(event.number, event.trace_id, event.line)
-                if any(read):
-                    words.append((event.number, *read))
+                columns = self._reader.read(event.number, event.trace_id, event.line)
+                if any(columns):
+                    words.append((event.number, *columns))
                     docs.append((event.number, numbers[event.trace_id]))
             connection.executemany("INSERT INTO words (rowid, text, tool, model) VALUES (?, ?, ?, ?)", words)
             connection.executemany("INSERT INTO docs VALUES (?, ?)", docs)
@@ -179,7 +179,7 @@ class Index:
         return len(events) == _SLICE
 
     def _begin(self, connection: sqlite3.Connection) -> int:
-        """Return the number of the last record that is indexed; start over if it was one of another store."""
+        """Return the number of the last indexed record. Start over if the index belongs to another store."""
         ((last, key, file),) = connection.execute("SELECT last, key, file FROM state")
         status = os.stat(self._store.path)
         now = f"{status.st_dev}:{status.st_ino}"
@@ -193,33 +193,33 @@ class Index:
         return 0
 
     def _rebuild_if_stale(self) -> None:
-        """Start over if most of what is indexed is of traces that are deleted."""
+        """Start over if most indexed records belong to deleted traces."""
         numbers = [number for (number,) in self._database.rows("SELECT number FROM docs")]
-        left = 0
+        alive = 0
         for start in range(0, len(numbers), 5_000):
-            left += len(self._store.known(numbers[start : start + 5_000]))
+            alive += len(self._store.known(numbers[start : start + 5_000]))
             give_way()
-        if len(numbers) - left > max(_STALE, left):
+        if len(numbers) - alive > max(_STALE, alive):
             with self._database.transaction() as connection:
                 _clear(connection)
                 connection.execute("UPDATE state SET last = 0, key = ''")
 
     def _holding(self, term: Term) -> set[str]:
-        """Return the traces that hold a term in one of their records."""
+        """Return the ids of the traces that hold a term in one of their records."""
         hits = self._database.rows(
             "SELECT trace, max(number) FROM words JOIN docs ON number = words.rowid WHERE words MATCH ? GROUP BY trace",
             _expression(term),
         )
-        # Traces are deleted as a whole: where the latest record that holds it is gone, all earlier ones are.
-        known = self._store.known([number for _, number in hits])
-        ids = [trace for trace, number in hits if number in known]
+        # Traces are deleted as a whole: without the latest record that holds the term, all earlier ones are gone too.
+        numbers = self._store.known([number for _, number in hits])
+        ids = [trace for trace, number in hits if number in numbers]
         rows = self._database.rows(
             "SELECT trace_id FROM traces WHERE id IN (SELECT value FROM json_each(?))", json.dumps(ids)
         )
         return {trace_id for (trace_id,) in rows}
 
     def _mended(self, action: Callable[[], T]) -> T:
-        """Do something with the file; if it is damaged, with a new one."""
+        """Return the result of an action on the file. If the file is damaged, repeat the action on a new one."""
         try:
             return action()
         except StoreError as error:
@@ -231,13 +231,13 @@ class Index:
 
 
 def delete_index(home: Path) -> None:
-    """Delete the index of a home, which holds the words of all traces; a new one is made of those that are left."""
+    """Delete the index of a home, which holds the words of all traces. A new one is built from the remaining traces."""
     for ending in ("-wal", "-shm", ""):
         (home / (SEARCH_FILE + ending)).unlink(missing_ok=True)
 
 
 def _trace_numbers(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> dict[str, int]:
-    """Return what the index knows each trace by."""
+    """Return the number of each trace in the index."""
     numbers = {}
     for trace_id in trace_ids:
         connection.execute("INSERT OR IGNORE INTO traces (trace_id) VALUES (?)", (trace_id,))
@@ -252,7 +252,7 @@ def _clear(connection: sqlite3.Connection) -> None:
 
 
 def _expression(term: Term) -> str:
-    """Return a term in the language of FTS5, quoted, so that nothing in it has a meaning there."""
+    """Return a term as an FTS5 expression, quoted, so that no character in it has a meaning there."""
     text = "".join(character if character.isprintable() else " " for character in spaced(term.text))
     quoted = '"' + text.replace('"', '""') + '"'
     return (f"{term.column} : " if term.column else "") + quoted + (" *" if term.begins else "")

@@ -1,8 +1,8 @@
 """
-The shape of a trace without what it says: every node of its tree, a column for each of their members.
+The shape of a trace without its texts: every node of its tree, with a column for each member of nodes.
 
-Columns of small numbers compress to a few bytes a node, so the page has the whole trace, however long, and asks for
-texts only where they are read. Of a trace too large even for that, what lies deep is left out until it is unfolded.
+Columns of small numbers compress to a few bytes a node, so the page has the whole trace, however long, and fetches
+texts only when they are read. For a trace too large even for that, deep nodes are left out until they are unfolded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from whyops_trace.analysis import Finding
 from whyops_trace.story import Section, Story
 from whyops_trace.tree import Node
 
-#: Nodes from which on what lies deep is left out; the skeleton of as many takes some 250 KB on the wire.
+#: Number of nodes above which deep nodes are left out. A skeleton of that size takes some 250 KB on the wire.
 WHOLE: Final = 25_000
-#: Levels that are always there.
+#: Number of levels that are never left out.
 LEVELS: Final = 2
-#: Characters of what a call was given, or failed with, beside its name.
+#: Largest number of characters of a preview: a call's arguments or error beside its name.
 PREVIEW: Final = 72
-#: Nodes up to which there are previews of calls that did not fail: beyond, they would outweigh all the rest, and
-#: those of the rows in sight are asked for.
+#: Largest number of nodes with previews of calls that did not fail. Beyond it they would outweigh all the rest, and
+#: the page fetches those of the visible rows.
 PREVIEWED: Final = 1_500
 
-#: What is told of each node: its step, where it is in the lists of names and of sections, its times in milliseconds,
-#: its cost in millionths of a dollar, the step of the turn that asked for it, the number of the turn that it is.
+#: Columns of nodes: name, model and section are indexes of lists; start and took are in milliseconds, cost is in
+#: millionths of a dollar, asked is the step of the turn that requested it, and turn is its own number as a turn.
 _COLUMNS: Final = (
     "kind", "state", "depth", "step", "name", "model", "start", "took", "tokens", "cost", "asked", "turn", "section",
 )  # fmt: skip
@@ -38,7 +38,7 @@ _STATES: Final = {"ok": ".", "error": "x", "cancelled": "c", "running": "r", "un
 
 
 class Row(NamedTuple):
-    """A node with its place: its depth, and how many nodes below it were left out."""
+    """A node with its depth, and the number of nodes left out below it."""
 
     node: Node
     depth: int
@@ -47,11 +47,11 @@ class Row(NamedTuple):
 
 class Columns:
     """
-    Rows of a tree as columns, the form the page reads.
+    Rows of a tree as columns, the form that the page reads.
 
     Args:
-        story: The trace, which tells where each of them is shown.
-        previews: Whether to tell what calls that did not fail were given.
+        story: The story of the trace, with the section of each node.
+        previews: True to include previews of calls that did not fail.
     """
 
     def __init__(self, story: Story, *, previews: bool) -> None:
@@ -82,7 +82,7 @@ class Columns:
     def _values(self, row: Row) -> tuple[Any, ...]:
         """Return the members of a row, in the order of the columns."""
         node = row.node
-        began = milliseconds(node.started)
+        started = milliseconds(node.started)
         return (
             _KINDS[node.kind],
             _STATES[node.status],
@@ -90,7 +90,7 @@ class Columns:
             node.step,
             self._name(node.name),
             self._name(node.model),
-            0 if began is None else max(0, round(began - self._origin)),
+            0 if started is None else max(0, round(started - self._origin)),
             -1 if node.latency_ms is None else round(node.latency_ms),
             node.tokens.total if node.tokens else 0,
             0 if node.cost is None else round(node.cost * 1_000_000),
@@ -105,7 +105,7 @@ class Columns:
 
 def skeleton(
     story: Story,
-    found: Sequence[Finding] | None,
+    findings: Sequence[Finding] | None,
     version: str,
     *,
     running: bool = False,
@@ -117,11 +117,11 @@ def skeleton(
 
     Args:
         story: The trace.
-        found: Its findings, None if they are not known yet.
-        version: Names the state of the trace this is of.
-        running: Whether more may come.
-        limit: Nodes from which on what lies deep is left out.
-        previewed: Nodes up to which there are previews of calls that did not fail; see :func:`previews`.
+        findings: Its findings, None if they are not computed yet.
+        version: Name of this state of the trace.
+        running: True if more may come.
+        limit: Number of nodes above which deep nodes are left out.
+        previewed: Largest number of nodes with previews of calls that did not fail; see :func:`previews`.
     """
     rows = list(walk(story.tree.nodes))
     whole = len(rows) <= limit
@@ -133,7 +133,7 @@ def skeleton(
         "previewed": len(rows) <= previewed,
         "duration": round(story.tree.duration_ms or 0),
         "total": len(rows),
-        "findings": None if found is None else outlined(found),
+        "findings": None if findings is None else outlined(findings),
         "links": _links(story),
         "stamps": [_stamp(section) for section in story.sections],
         "running": running,
@@ -141,13 +141,13 @@ def skeleton(
     return msgspec.json.encode(shape)
 
 
-def outlined(found: Iterable[Finding]) -> list[list[Any]]:
-    """Return of findings what the page has to know beside their texts in it."""
-    return [[one.code, one.severity, one.title, one.steps[:20]] for one in found]
+def outlined(findings: Iterable[Finding]) -> list[list[Any]]:
+    """Return the code, severity, title and first 20 steps of findings, which the page needs beside their texts."""
+    return [[one.code, one.severity, one.title, one.steps[:20]] for one in findings]
 
 
 def children(story: Story, step: int) -> bytes:
-    """Return what lies below the node of a step, to its last level, as JSON; its depths count from that node."""
+    """Return all nodes below the node of a step, as JSON, with depths counted from that node."""
     for row in walk(story.tree.nodes):
         if row.node.step == step and row.node.children:
             columns = Columns(story, previews=False)
@@ -156,19 +156,19 @@ def children(story: Story, step: int) -> bytes:
 
 
 def previews(story: Story, first: int, end: int) -> bytes:
-    """Return by step what the calls from one step up to, and without, another were given or said, as JSON."""
+    """Return the previews of the calls from step *first* to before *end*, by step, as JSON."""
     nodes = (row.node for row in walk(story.tree.nodes))
     return msgspec.json.encode({node.step: _preview(node) for node in nodes if first <= node.step < end})
 
 
 def _preview(node: Node) -> str:
-    """Return what a row says beside the name of its call."""
-    said = node.result or node.calls if node.kind == "llm" else node.arguments
-    return shorten(node.error or said, PREVIEW)
+    """Return the text of a row beside the name of its call."""
+    text = node.result or node.calls if node.kind == "llm" else node.arguments
+    return shorten(node.error or text, PREVIEW)
 
 
 def walk(nodes: Iterable[Node]) -> Iterator[Row]:
-    """Yield each node below others, in the order it is read."""
+    """Yield each node and all nodes below it, in the order of reading."""
     stack = [(node, 0) for node in reversed(list(nodes))]
     while stack:
         node, depth = stack.pop()
@@ -177,37 +177,39 @@ def walk(nodes: Iterable[Node]) -> Iterator[Row]:
 
 
 def outer(nodes: Iterable[Node]) -> Iterator[Row]:
-    """Yield the nodes of the first levels and those that lead to failures, each with how many it lacks below."""
-    kept, below = _wanted(nodes)
+    """Yield the nodes of the first levels and those that lead to failures, with the numbers of nodes left out."""
+    failing, below = _failing(nodes)
     stack = [(node, 0) for node in reversed(list(nodes))]
     while stack:
         node, depth = stack.pop()
-        shown = [child for child in node.children if depth + 1 < LEVELS or id(child) in kept]
-        left_out = sum(below[id(child)] for child in node.children) - sum(below[id(child)] for child in shown)
+        chosen = [child for child in node.children if depth + 1 < LEVELS or id(child) in failing]
+        left_out = sum(below[id(child)] for child in node.children) - sum(
+            below[id(child)] for child in chosen
+        )
         yield Row(node, depth, left_out)
-        stack += [(child, depth + 1) for child in reversed(shown)]
+        stack += [(child, depth + 1) for child in reversed(chosen)]
 
 
-def _wanted(nodes: Iterable[Node]) -> tuple[set[int], dict[int, int]]:
-    """Return the ids of nodes that failed or hold one that did, and of each node how many it is with all below it."""
+def _failing(nodes: Iterable[Node]) -> tuple[set[int], dict[int, int]]:
+    """Return the ids of nodes that failed or hold a failed one, and the size of each node with all below it."""
     order = [row.node for row in walk(nodes)]
-    kept: set[int] = set()
+    failing: set[int] = set()
     below: dict[int, int] = {}
     for node in reversed(order):
         below[id(node)] = 1 + sum(below[id(child)] for child in node.children)
-        if node.status == "error" or any(id(child) in kept for child in node.children):
-            kept.add(id(node))
-    return kept, below
+        if node.status == "error" or any(id(child) in failing for child in node.children):
+            failing.add(id(node))
+    return failing, below
 
 
 def _links(story: Story) -> dict[int, list[int]]:
-    """Return for each call that tries another again, or is tried again, the steps of the two; 0 where there is none."""
-    made = (use for section in story.sections for use in section.uses)
-    return {use.node.step: [use.retry_of, use.retried_by] for use in made if use.retry_of or use.retried_by}
+    """Return the steps of the call that a call retries and of its own retry, 0 for none, for each such call."""
+    uses = (use for section in story.sections for use in section.uses)
+    return {use.node.step: [use.retry_of, use.retried_by] for use in uses if use.retry_of or use.retried_by}
 
 
 def _stamp(section: Section) -> int:
-    """Return a number that changes, almost certainly, when something in a section does."""
+    """Return a checksum of a section, which almost certainly changes with any change in it."""
     turn = section.turn
     nodes = [section.node, turn.node if turn else None, *(use.node for use in section.uses), *section.others]
     state: list[object] = [(node.step, node.status, node.latency_ms, node.answer) for node in nodes if node]

@@ -1,8 +1,8 @@
 """
 The texts of a trace as its page shows them, for the search in it.
 
-Each turn repeats the messages before it; searched is where something was said for the first time, which is where the
-page shows it, so that every match leads to what can be read there.
+Each turn repeats the messages before it. Only the first occurrence of a message is searched, since the page shows it
+there. So every match leads to a text that can be read there.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from whyops_trace.tree import Node
 
 
 def texts(story: Story) -> list[tuple[int, str]]:
-    """Return the step of each card of a trace, and all that it says, in the order of the transcript."""
+    """Return the step and the text of each card of a trace, in the order of the transcript."""
     return [
-        (step, visible("\n".join(filter(None, said))))
+        (step, visible("\n".join(filter(None, parts))))
         for section in story.sections
-        for step, said in _cards(section)
+        for step, parts in _cards(section)
     ]
 
 
-def matches(said: Iterable[tuple[int, str]], wanted: str) -> tuple[int, list[int]]:
+def matches(cards: Iterable[tuple[int, str]], sought: str) -> tuple[int, list[int]]:
     """
-    Return how often a text occurs, and at which steps, letter by letter, in either case.
+    Return the number of exact occurrences of a text in any case, and the steps of the cards with one.
 
     Args:
-        said: What :func:`texts` returned.
-        wanted: What is looked for.
+        cards: The result of :func:`texts`.
+        sought: The text to search for.
     """
-    folded = wanted.casefold()
-    counts = [(step, text.casefold().count(folded)) for step, text in said] if folded else []
+    folded = sought.casefold()
+    counts = [(step, text.casefold().count(folded)) for step, text in cards] if folded else []
     return sum(count for _, count in counts), [step for step, count in counts if count]
 
 
@@ -69,9 +69,9 @@ def _message(message: Message) -> Iterator[str]:
 
 
 def _use(use: ToolUse) -> Iterator[str]:
-    given = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
+    arguments = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
     yield use.node.name
-    for name, one in given.items():
+    for name, one in arguments.items():
         yield from (name, _value(one))
     yield from (_value(use.result), use.error, use.stack)
 

@@ -1,4 +1,4 @@
-"""The page of one trace, and the parts of it that are fetched while it is read."""
+"""The page of one trace, and its parts that are fetched while it is read."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from whyops_trace.server.skeleton import WHOLE as WHOLE_SHAPE
 from whyops_trace.server.transcript import WHOLE, Chunk, Transcript, chunks
 from whyops_trace.store import Store
 
-#: The modules of the page, the one that begins first: a browser fetches them before it has seen who imports them.
+#: The modules of the page, the entry first. A browser fetches them before it has seen their imports.
 MODULES: Final = (
     "trace.js", "trace-data.js", "trace-diff.js", "trace-drawer.js", "trace-json.js", "trace-live.js", "trace-map.js",
     "trace-outline.js", "trace-previews.js", "trace-search.js", "trace-source.js", "trace-state.js",
     "trace-timeline.js", "trace-told.js", "trace-transcript.js",
 )  # fmt: skip
-#: Chunks at the beginning of a long transcript that are in the page: what is read first needs no script.
+#: Number of chunks at the beginning of a long transcript that are in the page, so that they need no script.
 _FIRST: Final = 2
-#: Sections that are given at once.
+#: Largest number of sections in one answer.
 _SECTIONS: Final = 200
 
 _JSON: Final = "application/json"
@@ -45,8 +45,8 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
     Return the routes of the trace page.
 
     Args:
-        store: Where the traces are.
-        renderer: Fills in the templates.
+        store: The store of the traces.
+        renderer: Renderer of the templates.
     """
     pages = _Pages(store, renderer)
     parts: dict[str, Answer] = {
@@ -66,7 +66,7 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
 
 
 class _Pages:
-    """Answers what the browser asks about one trace."""
+    """The answers to a browser's requests about one trace."""
 
     def __init__(self, store: Store, renderer: Renderer) -> None:
         self._store = store
@@ -74,7 +74,7 @@ class _Pages:
         self._readings = Readings(store)
 
     def answering(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        """Return an endpoint that answers by the reading of the trace asked for."""
+        """Return an endpoint that answers from the reading of the requested trace."""
         get = self._readings.complete if answer in (self.head, self.findings) else self._readings.get
 
         async def endpoint(request: Request) -> Response:
@@ -107,18 +107,18 @@ class _Pages:
         return Response(await to_thread.run_sync(shape, reading), media_type=_JSON)
 
     async def findings(self, _: Request, reading: Reading) -> Response:
-        """Answer with the findings of a long trace, and the sections to fetch again that show them."""
-        found = reading.findings or []
-        nodes = {reading.node(step) for finding in found for step in finding.steps[:1]}
+        """Answer with the findings of a long trace, and the sections that show them and must be fetched again."""
+        items = reading.findings or []
+        nodes = {reading.node(step) for finding in items for step in finding.steps[:1]}
         sections = {section for step, section in reading.story.steps.items() if step in nodes}
-        return JSONResponse({"findings": outlined(found), "sections": sorted(sections)})
+        return JSONResponse({"findings": outlined(items), "sections": sorted(sections)})
 
     async def children(self, request: Request, reading: Reading) -> Response:
         """Answer with the part of the shape below one step."""
         return Response(children(reading.story, request.path_params["step"]), media_type=_JSON)
 
     async def previews(self, request: Request, reading: Reading) -> Response:
-        """Answer with what some calls were given, for the outline."""
+        """Answer with the previews of some calls, for the outline."""
         span = _span(request)
         return Response(await to_thread.run_sync(previews, reading.story, *span), media_type=_JSON)
 
@@ -142,13 +142,13 @@ class _Pages:
         )
 
     async def find(self, request: Request, reading: Reading) -> Response:
-        """Answer with the steps where a text occurs, and how often it does in all."""
-        wanted = request.query_params.get("q", "")
-        count, steps = await to_thread.run_sync(reading.matches, wanted)
+        """Answer with the steps of the cards that hold a text, and the number of all its occurrences."""
+        text = request.query_params.get("q", "")
+        count, steps = await to_thread.run_sync(reading.matches, text)
         return JSONResponse({"count": count, "steps": steps})
 
     def _records(self, trace_id: str, steps: list[int]) -> str:
-        # In ASCII, as half a pair of surrogates has no other form.
+        # In ASCII, since half a surrogate pair has no other form.
         return json.dumps([record for step in steps for record in self._store.event(trace_id, step)])
 
 
@@ -166,17 +166,17 @@ def page(
 
     Args:
         reading: The trace.
-        renderer: Fills in the templates.
-        base: The address of the page, which those of its parts begin with; "" if there is no server behind it.
+        renderer: Renderer of the templates.
+        base: The address of the page, with which those of its parts begin; "" if there is no server behind it.
         selected: The step to show, 0 for the beginning.
-        template: What it is made of.
-        context: What else the template names.
+        template: Name of the template.
+        context: Further names for the template.
     """
     transcript = Transcript(reading, renderer, base)
     pieces = reading.once("chunks", lambda: chunks(reading.story))
     whole = reading.summary.event_count <= WHOLE
-    shown = pieces if whole else _near(pieces, reading.story.steps.get(selected, 0))
-    filled = {chunk.first: Markup(transcript.sections(chunk.first, chunk.end)) for chunk in shown}  # noqa: S704
+    chunks_shown = pieces if whole else _near(pieces, reading.story.steps.get(selected, 0))
+    filled = {chunk.first: Markup(transcript.sections(chunk.first, chunk.end)) for chunk in chunks_shown}  # noqa: S704
     return renderer.text(
         template,
         summary=reading.summary,
@@ -195,11 +195,11 @@ def page(
 
 def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIEWED) -> bytes:
     """Return the skeleton of a trace: all of it up to *limit* nodes, with previews up to *previewed* of them."""
-    known = reading.story, reading.findings, reading.version
-    made = functools.partial(
-        skeleton, *known, running=reading.summary.running, limit=limit, previewed=previewed
+    subject = reading.story, reading.findings, reading.version
+    make = functools.partial(
+        skeleton, *subject, running=reading.summary.running, limit=limit, previewed=previewed
     )
-    return reading.once(f"{reading.tag} {limit} {previewed}", made)
+    return reading.once(f"{reading.tag} {limit} {previewed}", make)
 
 
 def head(reading: Reading, renderer: Renderer) -> str:
@@ -214,17 +214,17 @@ def head(reading: Reading, renderer: Renderer) -> str:
 
 
 def _near(pieces: list[Chunk], section: int) -> list[Chunk]:
-    """Return the chunks that are in the page of a long trace: the first ones, and the one with a section."""
+    """Return the chunks in the page of a long trace: the first ones, and the one with a section."""
     return [
         chunk for number, chunk in enumerate(pieces) if number < _FIRST or chunk.first <= section < chunk.end
     ]
 
 
 def _span(request: Request) -> tuple[int, int]:
-    """Return from where and up to where something is asked for."""
+    """Return the requested range: its first number, and the number after its last."""
     first, end = (_whole_number(request.query_params.get(name)) for name in ("from", "to"))
     return first, end
 
 
-def _whole_number(given: str | None) -> int:
-    return int(given) if given and given.isascii() and given.isdigit() and len(given) <= 15 else 0
+def _whole_number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 15 else 0

@@ -1,8 +1,8 @@
 """
-The transcript of a trace as markup: its sections in chunks that a page can fetch as they come near.
+The transcript of a trace as markup: its sections in chunks that a page fetches when they come near.
 
-A page with the cards of ten thousand events would be slow, so a long trace has empty chunks of the height that their
-texts will take, about. The estimate need not be right: a browser keeps the place that is being read.
+A page with the cards of ten thousand events would be slow, so a long trace has empty chunks of about the height of
+their texts. The estimate need not be exact: a browser keeps the place that is being read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from whyops_trace.server.readings import Reading
 from whyops_trace.server.rendering import SHOWN
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 
-#: Events up to which the whole transcript is in the page, where Ctrl-F finds it and no script is needed.
+#: Largest number of events for which the whole transcript is in the page: Ctrl-F finds it, and no script is needed.
 WHOLE: Final = 500
-#: Pixels that a chunk takes at least: two of them fill a screen.
+#: Fewest pixels of a chunk: two of them fill a screen.
 CHUNK: Final = 900
 #: Pixels of a line of text, and characters that fit into one.
 _LINE, _COLUMNS = 18, 110
-#: Lines of an indented value that are shown at once, about.
+#: Number of lines of an indented value that are shown at once, by estimate.
 _MEMBERS: Final = 40
 
 
@@ -37,7 +37,7 @@ class Chunk:
     Attributes:
         first: The number of the first of them.
         end: The number after the last of them.
-        height: Pixels they will take, about.
+        height: Their height in pixels, by estimate.
     """
 
     first: int
@@ -47,12 +47,12 @@ class Chunk:
 
 class Transcript:
     """
-    Makes markup of the sections of one trace.
+    The sections of one trace as markup.
 
     Args:
         reading: The trace.
-        renderer: Fills in the templates.
-        base: The address of the page, which those of its parts begin with; "" if there is no server behind it.
+        renderer: Renderer of the templates.
+        base: The address of the page, with which those of its parts begin; "" if there is no server behind it.
     """
 
     def __init__(self, reading: Reading, renderer: Renderer, base: str) -> None:
@@ -65,13 +65,13 @@ class Transcript:
         }
 
     def sections(self, first: int, end: int) -> str:
-        """Return the markup of the sections from one number up to, and without, another."""
+        """Return the markup of the sections from number *first* to before *end*."""
         sections = self._reading.story.sections
         numbered = [(number, sections[number]) for number in range(max(0, first), min(end, len(sections)))]
         return self._renderer.text("_sections.html", numbered=numbered, **self.context())
 
     def context(self) -> dict[str, Any]:
-        """Return what the templates of the transcript name."""
+        """Return the names that the templates of the transcript use."""
         return {
             "base": self._base,
             "node": self._reading.node,
@@ -82,7 +82,7 @@ class Transcript:
         }
 
     def _turn_at(self, step: int) -> int:
-        """Return the number of the turn that shows a step, 0 if it is shown outside of turns."""
+        """Return the number of the turn that shows a step, 0 if no turn shows it."""
         story = self._reading.story
         place = story.steps.get(step)
         turn = None if place is None else story.sections[place].turn
@@ -91,18 +91,18 @@ class Transcript:
 
 def chunks(story: Story) -> list[Chunk]:
     """Return the sections of a trace in chunks of a screen or more."""
-    made: list[Chunk] = []
+    pieces: list[Chunk] = []
     first = height = 0
     for number, section in enumerate(story.sections):
         height += _height(section)
         if height >= CHUNK or number == len(story.sections) - 1:
-            made.append(Chunk(first, number + 1, height))
+            pieces.append(Chunk(first, number + 1, height))
             first, height = number + 1, 0
-    return made
+    return pieces
 
 
 def _height(section: Section) -> int:
-    """Return the pixels that a section takes, about."""
+    """Return the height of a section in pixels, by estimate."""
     height = 34 if section.node else 0
     height += 30 * len(section.others)
     if section.turn:
@@ -111,24 +111,24 @@ def _height(section: Section) -> int:
 
 
 def _turn_height(turn: Turn) -> int:
-    shown: Sequence[Message] = [message for message in turn.messages if message.role != "tool"]
+    messages: Sequence[Message] = [message for message in turn.messages if message.role != "tool"]
     height = 80 + 26 * (
-        bool(turn.earlier) + bool(turn.system) + bool(turn.thinking) + len(turn.messages) - len(shown)
+        bool(turn.earlier) + bool(turn.system) + bool(turn.thinking) + len(turn.messages) - len(messages)
     )
-    height += sum(30 + _text_height(message.text) for message in shown)
+    height += sum(30 + _text_height(message.text) for message in messages)
     diffs = (0 if change.only_removes else min(40, len(change.diff)) for change in turn.changes)
     height += sum(60 + _LINE * lines for lines in diffs)
     return height + (30 + _text_height(turn.answer) if turn.answer else 0) + (40 if turn.error else 0)
 
 
 def _tool_height(use: ToolUse) -> int:
-    given = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
+    arguments = use.arguments if isinstance(use.arguments, dict) else {"": use.arguments}
     result = 0 if use.result is None else _text_height(use.result)
-    return 62 + 20 * len(use.changes) + sum(map(_text_height, given.values())) + result
+    return 62 + 20 * len(use.changes) + sum(map(_text_height, arguments.values())) + result
 
 
 def _text_height(thing: object) -> int:
-    # To indent a value takes long; most take a line of some 40 characters for each member.
+    # Indenting a value is slow. Most values take a line of some 40 characters for each member.
     text = thing if isinstance(thing, str) else value(thing)
     if thing is not text and len(text) > _COLUMNS:
         return _LINE * min(_MEMBERS, 2 + len(text) // 40)
@@ -138,7 +138,7 @@ def _text_height(thing: object) -> int:
 
 
 def _placed(reading: Reading) -> dict[int, list[Finding]]:
-    """Return the findings by the step of the node where they are shown."""
+    """Return the findings, by the step of the node that shows them."""
     placed: dict[int, list[Finding]] = {}
     for finding in reading.findings or ():
         if finding.steps:

@@ -1,7 +1,7 @@
 """
-Events out of the body of a request: each is as the store needs it, or it is said what is wrong with it.
+Events from the body of a request: each fits the store, or the body is refused with the errors of its events.
 
-What a client sends was made by other programs, of any language. Whatever gets through here can be shown later.
+Clients are programs in any language. Every event that passes these checks can be shown later.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP, size
 from whyops_trace.store.collection import SentEvent, SentMetadata, metadata_decoder
 from whyops_trace.types import EventType
 
-#: Objects and lists within each other that a reader of a record has to follow.
+#: Largest number of nested objects and lists.
 MAX_DEPTH: Final = 200
-#: Mistakes that are said of one body; an answer to one with millions would take a gigabyte.
+#: Largest number of errors reported for one body. An answer with millions of them would take a gigabyte.
 MAX_VIOLATIONS: Final = 100
-#: What tells how deep a document is nested.
+#: Pattern of the tokens that decide the depth of a document.
 _STRINGS_AND_BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
 #: Types whose metadata has to name a tool, and a model.
 _TOOL_TYPES: Final = ("tool_call_request", "tool_call_response")
@@ -32,7 +32,7 @@ _MODEL_TYPES: Final = ("llm_response", "embedding_response")
 
 _TEXT_ID: Final = f"text of at most {MAX_ID} characters"
 _STEP: Final = f"a whole number from 1 to {MAX_STEP}"
-#: What each member must be.
+#: Allowed values of each member, in words.
 _MUST_BE: Final = {
     "eventType": f"one of {', '.join(get_args(EventType))}",
     "traceId": f"text of 1 to {MAX_ID} characters",
@@ -46,7 +46,7 @@ _MUST_BE: Final = {
     "externalUserId": f"text of at most {MAX_NAME} characters",
     **dict.fromkeys(("userId", "projectId", "environmentId", "providerId"), "a UUID"),
 }
-#: How msgspec words what is wrong with a value, and the code that a WhyOps server has for it.
+#: Words of msgspec's error messages, and the code of a WhyOps server for each.
 _CODES: Final = (
     ("Invalid enum value", "invalid_enum_value"),
     ("matching regex", "invalid_string"),
@@ -59,7 +59,7 @@ E = TypeVar("E", bound=SentEvent)
 
 
 class SentToolResult(SentEvent, kw_only=True, gc=False):
-    """An event whose type its address says."""
+    """An event whose type follows from the address of the request."""
 
     event_type: Any = "tool_call_response"
 
@@ -69,13 +69,13 @@ class SentToolResult(SentEvent, kw_only=True, gc=False):
 
 class Violation(NamedTuple):
     """
-    What is wrong with a body.
+    An error in a body.
 
     Attributes:
-        field: Where: the place in the array, if it is one, and the path to the member.
-        message: What it must be.
-        code: The kind of it.
-        error: What a WhyOps server calls it, where it has a name for it.
+        field: Path of the member, led by the index of the event if the body is an array.
+        message: Description of the error, with the allowed values.
+        code: Kind of the error.
+        error: Name of the error on a WhyOps server, "" if it has none.
     """
 
     field: str
@@ -89,7 +89,7 @@ class RefusedError(Exception):
     A body of which nothing is stored.
 
     Args:
-        violations: What is wrong with it.
+        violations: The errors in it.
     """
 
     def __init__(self, *violations: Violation) -> None:
@@ -107,14 +107,14 @@ class RefusedError(Exception):
 
 def read_events(body: bytes, kind: type[E]) -> tuple[list[E], bool]:
     """
-    Return the events in a body, and whether it is an array.
+    Return the events in a body, and True if it is an array.
 
     Args:
         body: JSON: an event, or an array of events.
-        kind: The form of each.
+        kind: The class of each event.
 
     Raises:
-        RefusedError: if it is neither, or one of them cannot be stored; it says which, and why.
+        RefusedError: if it is neither, or an event cannot be stored. The error names the event and the reason.
     """
     kind_of_body = type(_checked_json(body))
     if kind_of_body not in (list, dict):
@@ -131,18 +131,18 @@ def read_events(body: bytes, kind: type[E]) -> tuple[list[E], bool]:
         for index, event in enumerate(events)
         for violation in _violations(event)
     )
-    found = list(itertools.islice(violations, MAX_VIOLATIONS))
-    if found:
-        raise RefusedError(*found)
+    errors = list(itertools.islice(violations, MAX_VIOLATIONS))
+    if errors:
+        raise RefusedError(*errors)
     return events, is_array
 
 
 def _checked_json(body: bytes) -> object:
     """
-    Return what a body holds, every part of it checked.
+    Return the value of a body, decoded and checked in every part.
 
     Raises:
-        RefusedError: if it is no JSON, or holds what is no text.
+        RefusedError: if it is not JSON, or holds half of a surrogate pair.
     """
     try:
         return msgspec.json.decode(body)
@@ -164,7 +164,7 @@ def _checked_json(body: bytes) -> object:
 
 
 def _is_json(body: bytes) -> bool:
-    """Tell whether a body is JSON for a decoder that takes halves of surrogate pairs."""
+    """Return True if a body is JSON for a decoder that accepts halves of surrogate pairs."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)
@@ -177,7 +177,7 @@ def _is_json(body: bytes) -> bool:
 
 
 def _refuse(array: bytes, kind: type[SentEvent], is_array: bool) -> NoReturn:
-    """Raise what is wrong with the members of events, of which at least one is wrong."""
+    """Raise the errors in the members of events, of which there is at least one."""
     items = enumerate(msgspec.json.decode(array, type=list[Raw]))
     violations = (
         violation for index, item in items for violation in _misshapen(item, f"{index}." * is_array, kind)
@@ -213,7 +213,7 @@ def _wrong(name: str, code: str) -> Violation:
 
 
 def _violations(event: SentEvent) -> Iterator[Violation]:
-    """Yield what is wrong with an event whose members have the right types."""
+    """Yield the errors in an event whose members have the right types."""
     for name, text, limit in (
         ("traceId", event.trace_id, MAX_ID),
         ("agentName", event.agent_name, MAX_NAME),
@@ -233,15 +233,15 @@ def _violations(event: SentEvent) -> Iterator[Violation]:
 
 def _violations_of_metadata(event: SentEvent) -> Iterator[Violation]:
     try:
-        told = metadata_decoder.decode(event.metadata)
+        metadata = metadata_decoder.decode(event.metadata)
     except msgspec.ValidationError:
         yield _wrong("metadata", "invalid_type")
         return
     kind = event.event_type
-    if kind in _TOOL_TYPES and told.tool is None:
+    if kind in _TOOL_TYPES and metadata.tool is None:
         yield Violation("metadata.tool", f"metadata.tool is missing; a {kind} must name its tool.", "custom")
     if kind in _MODEL_TYPES:
-        for name, value in (("model", told.model), ("provider", told.provider)):
+        for name, value in (("model", metadata.model), ("provider", metadata.provider)):
             if not value:
                 yield Violation(
                     f"metadata.{name}",
@@ -260,7 +260,7 @@ def _is_date(timestamp: str) -> bool:
 
 
 def _is_too_deep(document: bytes) -> bool:
-    # Counting is quick, and hardly any document has brackets enough to be looked at closely.
+    # Counting is fast, and hardly any document has enough brackets to need a closer look.
     if document.count(b"{") + document.count(b"[") <= MAX_DEPTH:
         return False
     depth = 0

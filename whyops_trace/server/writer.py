@@ -1,4 +1,4 @@
-"""Stores what several requests bring at the same time in one transaction."""
+"""The writer of the collector: one transaction for the events of all requests at the same time."""
 
 from __future__ import annotations
 
@@ -14,78 +14,78 @@ from whyops_trace.settings import Retention
 from whyops_trace.store import Store
 from whyops_trace.store.collection import SentEvent, Stored
 
-#: The store is pruned after that many transactions, or bytes, whichever comes first.
+#: Numbers of transactions and of bytes after which the store is pruned, whichever comes first.
 _PRUNE_GROUPS: Final = 1_000
 _PRUNE_BYTES: Final = 32 << 20
 
 
-class _Waiting:
-    """The events of one request, until it is known what became of them."""
+class _Submission:
+    """The events of one request, until their results are known."""
 
     def __init__(self, events: Sequence[SentEvent], size: int) -> None:
         self.events = events
         self.size = size
-        self.stored: Sequence[Stored] | None = None
+        self.results: Sequence[Stored] | None = None
         self.error: StoreError | None = None
 
 
 class Writer:
     """
-    The one that writes to the store for all requests of this process.
+    The only writer to the store for all requests of this process.
 
-    While one transaction is written, requests that come meanwhile wait, and the first of them writes what all of
-    them brought. So a single event costs a transaction of its own only where nothing else is going on. The event
-    loop never waits for the disk.
+    While one transaction is written, new requests wait, and the first of them then writes the events of all of them.
+    So a single event costs a transaction of its own only if there are no other requests. The event loop never waits
+    for the disk.
 
     Args:
-        store: Where to; with a connection of its own, so that nobody who reads waits for a transaction.
-        retention: What the store keeps; None deletes nothing.
+        store: The store to write to, with a connection of its own, so that no reader waits for a transaction.
+        retention: Limits of the store; None deletes nothing.
     """
 
     def __init__(self, store: Store, retention: Retention | None) -> None:
         self._store = store
         self._retention = retention
         self._lock = anyio.Lock()
-        self._waiting: list[_Waiting] = []
+        self._queue: list[_Submission] = []
         self._groups = 0
         self._bytes = 0
 
     async def store(self, events: Sequence[SentEvent], size: int) -> Sequence[Stored]:
         """
-        Store the events of one request, all or none, and return what became of each.
+        Store the events of one request, all or none, and return the result for each.
 
         Args:
             events: The events.
-            size: The bytes they came in.
+            size: Number of bytes of the body.
 
         Raises:
             StoreError: if the file cannot be written.
         """
-        mine = _Waiting(events, size)
-        self._waiting.append(mine)
+        mine = _Submission(events, size)
+        self._queue.append(mine)
         async with self._lock:
-            if mine.stored is None and mine.error is None:
-                group, self._waiting = self._waiting, []
+            if mine.results is None and mine.error is None:
+                group, self._queue = self._queue, []
                 await anyio.to_thread.run_sync(self._write, group)
-        if mine.stored is None:
+        if mine.results is None:
             raise mine.error or StoreError("Nothing was stored.")
-        return mine.stored
+        return mine.results
 
-    def _write(self, group: Sequence[_Waiting]) -> None:
+    def _write(self, group: Sequence[_Submission]) -> None:
         try:
-            stored = self._store.collect([event for waiting in group for event in waiting.events])
+            results = self._store.collect([event for submission in group for event in submission.events])
         except StoreError as error:
-            for waiting in group:
-                waiting.error = error
+            for submission in group:
+                submission.error = error
             return
         start = 0
-        for waiting in group:
-            waiting.stored = stored[start : start + len(waiting.events)]
-            start += len(waiting.events)
-        self._prune(sum(waiting.size for waiting in group))
+        for submission in group:
+            submission.results = results[start : start + len(submission.events)]
+            start += len(submission.events)
+        self._prune(sum(submission.size for submission in group))
 
     def _prune(self, size: int) -> None:
-        """Let the store forget what is too old or too much: after the first transaction, and every so often."""
+        """Delete old and excess traces: after the first transaction, and then after every 1,000, or 32 MiB."""
         due = self._groups % _PRUNE_GROUPS == 0 or self._bytes + size > _PRUNE_BYTES
         self._groups += 1
         self._bytes += size

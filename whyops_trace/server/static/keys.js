@@ -1,15 +1,15 @@
-// Keys of a page, and the dialog that names them.
+// Keys of a page, and the dialog that lists them.
 
 const bound = new Map();
-let early = []; // what was pressed before the page had bound its keys
+let early = []; // keys pressed before the page had bound its keys
 
 const isTyping = (target) =>
   target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
 
 /**
- * Bind keys to what they do: `bind({ j: next, Enter: open })`. They are left alone while somebody types into a field
- * or a dialog is open, and together with Ctrl, Alt or Meta. A handler that returns false leaves the key to the browser.
- * What was pressed while the page put itself together is made up for.
+ * Bind keys to handlers: `bind({ j: next, Enter: open })`. Keys are ignored while somebody types into a field or a
+ * dialog is open, and together with Ctrl, Alt or Meta. A handler that returns false leaves the key to the browser.
+ * Keys pressed before the page was ready are handled now.
  */
 export const bind = (handlers) => {
   for (const [key, handler] of Object.entries(handlers)) bound.set(key, handler);
@@ -22,7 +22,7 @@ const makeUp = (event) => {
   const field = document.activeElement;
   if (document.querySelector("dialog[open]:modal")) return;
   if (!isTyping(field)) bound.get(event.key)?.(event);
-  // A key before this one led into a field.
+  // An earlier key moved the focus into a field.
   else if (event.key.length === 1) {
     field.value += event.key;
     field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -36,7 +36,7 @@ if (help && opener) {
   opener.hidden = false;
   opener.addEventListener("click", () => help.showModal());
   help.addEventListener("click", (event) => {
-    if (event.target === help) help.close(); // beside the dialog
+    if (event.target === help) help.close(); // a click beside the dialog
   });
   bound.set("?", () => help.showModal());
 }

@@ -1,10 +1,10 @@
-// The list of traces: keys, search while one types, and what is new without moving what is read.
+// The list of traces: keys, search while one types, and live updates that do not move the text being read.
 
 import { bind } from "whyops/keys";
 import { follow, isSupported } from "whyops/live";
 
 const TYPING_MS = 180;
-/** Between two looks at the server; the first change after a pause is shown at once. */
+/** Milliseconds between two requests to the server. The first change after a pause is shown at once. */
 const PAUSE_MS = 200;
 
 const search = document.getElementById("q");
@@ -15,11 +15,11 @@ const links = (root = document) => [...root.querySelectorAll("a.row")];
 const keyOf = (link) => link.getAttribute("href");
 const rowOf = (link) => link.closest("tr");
 
-/** While the search index is being filled, there is more to come though nothing changes. */
+/** Milliseconds to the next request while the search index is being filled: more comes without a change. */
 const FILLING_MS = 400;
 const isBehind = () => document.getElementById("list").dataset.behind !== undefined;
 
-/** What the server shows now, if it is more than what is on the page. */
+/** The page of the server now, if it has more than this one. */
 let waiting = null;
 
 const fetchPage = async (signal) => {
@@ -30,7 +30,7 @@ const fetchPage = async (signal) => {
 
 const replace = (id, page) => document.getElementById(id).replaceWith(document.adoptNode(page.getElementById(id)));
 
-/** Show a page as the server has it, and keep the row that has the focus. */
+/** Show a page from the server, and keep the focus on its row. */
 const show = (page) => {
   const focused = document.activeElement?.matches("a.row") ? keyOf(document.activeElement) : null;
   replace("saved", page);
@@ -41,7 +41,7 @@ const show = (page) => {
   if (focused) links().find((link) => keyOf(link) === focused)?.focus({ preventScroll: true });
 };
 
-/** Bring what is on the page up to date where it stands, and say how much there is beside it. */
+/** Update the rows of the page in place, and show the number of new ones. */
 const update = (page) => {
   const shown = new Map(links().map((link) => [keyOf(link), rowOf(link)]));
   if (shown.size === 0 || links(page).length === 0 || isBehind()) {
@@ -60,7 +60,7 @@ const update = (page) => {
       if (focused) links().find((one) => keyOf(one) === keyOf(link)).focus({ preventScroll: true });
     }
   }
-  // On a later page others have moved in from the one before; what is new is on the first.
+  // On a later page rows have moved in from the page before. New traces are on the first page.
   if (new URLSearchParams(location.search).has("after")) news = 0;
   waiting = news ? page : null;
   fresh.hidden = !news;
@@ -89,7 +89,7 @@ const look = async () => {
     update(await fetchPage());
     await new Promise((done) => setTimeout(done, isBehind() ? FILLING_MS : PAUSE_MS));
   } catch {
-    // the server is gone, which the dot says; the stream looks again when it is back
+    // the server is gone, as the dot shows; the stream requests again when it is back
   }
   looking = false;
   if (again || isBehind()) look();
@@ -97,7 +97,7 @@ const look = async () => {
 
 if (isSupported) {
   follow(() => "/live", { changed: look }, (state) => {
-    if (state === "live") look(); // what came while nobody listened
+    if (state === "live") look(); // changes while the stream was closed
     dot.hidden = false;
     dot.textContent = state;
     dot.classList.toggle("lost", state === "lost");
@@ -119,7 +119,7 @@ search?.addEventListener("input", () => {
       show(await fetchPage(searching.signal));
       if (isBehind()) look();
     } catch {
-      // typed on, or the server is gone; Enter asks for the page itself
+      // superseded by more typing, or the server is gone; Enter requests the page itself
     }
   }, TYPING_MS);
 });
@@ -132,7 +132,7 @@ search?.addEventListener("keydown", (event) => {
   }
 });
 
-// Keys. The row that is chosen is in the address, so that coming back finds it.
+// Keys. The chosen row is in the address, so that it is restored on return.
 
 const move = (by) => {
   const all = links();

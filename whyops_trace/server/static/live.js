@@ -1,15 +1,15 @@
-// Server-sent events, for as long as somebody looks at the page.
+// Server-sent events, while the page is visible.
 
 /**
  * Follow a stream of the server.
  *
- * A browser opens only six connections to one server, so a page that is hidden gives its own back; when it is seen
- * again the stream is opened anew, at an address that says what is known already.
+ * A browser opens only six connections to one server, so a hidden page closes its own. When it is visible again the
+ * stream is opened anew, at an address that names the last known state.
  *
- * @param address   returns the address of the stream
- * @param handlers  by the names of messages, what is called with their data
- * @param told      called with "live", or with "lost" while the server does not answer
- * @returns a function that ends it
+ * @param address   function that returns the address of the stream
+ * @param handlers  handlers of messages, by name, called with their data
+ * @param told      function called with "live", or with "lost" while the server does not answer
+ * @returns a function that ends the stream
  */
 export const follow = (address, handlers, told = () => {}) => {
   let source = null;
@@ -25,7 +25,7 @@ export const follow = (address, handlers, told = () => {}) => {
     source.addEventListener("error", () => {
       told("lost");
       if (source?.readyState === EventSource.CLOSED) {
-        close(); // the browser gives up where the answer is no stream
+        close(); // the browser gives up if the answer is not a stream
         setTimeout(open, 3000);
       }
     });

@@ -1,4 +1,4 @@
-// A classic script, which runs before anything is painted: the page never flashes in the other colours.
+// A classic script. It runs before the page is painted, so that the page never flashes in the other colours.
 (() => {
   const THEMES = ["auto", "light", "dark"];
   const root = document.documentElement;
@@ -31,11 +31,11 @@
       try {
         localStorage.setItem("whyops-theme", theme);
       } catch {
-        // then it holds until the page is left
+        // then the choice lasts until the page is left
       }
       apply(theme);
       name();
-      // Canvases have no style sheet: they are drawn again.
+      // Canvases have no style sheet, so they are drawn again.
       document.dispatchEvent(new CustomEvent("whyops-theme"));
     });
   });

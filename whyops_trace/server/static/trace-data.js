@@ -1,9 +1,9 @@
-// The tree of the trace: its columns as rows, in the order they are read.
+// The tree of the trace: its columns as rows, in the order of reading.
 
 const KINDS = { t: "tool", l: "llm", s: "step", m: "embedding", e: "event" };
 const STATES = { ".": "ok", x: "error", c: "cancelled", r: "running", u: "unfinished" };
 
-/** What a state is called. */
+/** Names of states, by letter. */
 export const WORDS = { ok: "ok", error: "failed", cancelled: "cancelled", running: "running", unfinished: "no end seen" };
 
 const decoded = (columns, depth = 0) =>
@@ -24,7 +24,7 @@ const decoded = (columns, depth = 0) =>
     text: columns.texts[i] ?? "",
     hidden: columns.hidden[i] ?? 0,
     index: 0,
-    size: 1, // with all below it
+    size: 1, // number of rows, with all below it
     parent: null,
     lane: 0,
   }));
@@ -35,14 +35,14 @@ export class Trace {
     this.rows = decoded(skeleton);
     this.version = skeleton.version;
     this.began = skeleton.began;
-    this.previewed = skeleton.previewed; // whether every row has its text
+    this.previewed = skeleton.previewed; // true if every row has its text
     this.find(skeleton.findings ?? []);
     this.links = skeleton.links;
     this.duration = skeleton.duration;
     this.#arrange();
   }
 
-  /** Take the findings. */
+  /** Set the findings. */
   find(findings) {
     this.findings = findings.map(([code, severity, title, steps]) => ({ code, severity, title, steps }));
   }
@@ -73,7 +73,7 @@ export class Trace {
     this.open = this.rows.filter(({ state }) => state === "running");
   }
 
-  /** Let the open calls take until *now*, in ms since the epoch; returns whether there are any. */
+  /** Extend the open calls to *now*, in ms since the epoch; returns true if there are any. */
   tick(now) {
     for (const row of this.open) {
       row.took = Math.max(0, now - this.began - row.start);
@@ -82,13 +82,13 @@ export class Trace {
     return this.open.length > 0;
   }
 
-  /** When a row ends, to draw it: one without an end goes on to the end of all, and each takes a millisecond. */
+  /** The end of a row for drawing: without one the end of all, and at least a millisecond after the beginning. */
   end({ state, start, took }) {
     const endless = took < 0 && (state === "running" || state === "unfinished");
     return Math.max(endless ? this.duration : start + took, start + 1);
   }
 
-  /** The row that shows a step: its own, or that of the last step before it. */
+  /** The row that shows a step: its own, or the row of the last step before it. */
   at(step) {
     const own = this.byStep.get(step);
     if (own || !step) return own ?? null;
@@ -97,7 +97,7 @@ export class Trace {
     return near;
   }
 
-  /** Put the rows below another in place, which the server had left out. */
+  /** Insert the rows below another that the server had left out. */
   insert(row, columns) {
     const below = decoded(columns, row.depth + 1);
     this.rows.splice(row.index + 1, row.size - 1, ...below);
@@ -106,7 +106,7 @@ export class Trace {
   }
 }
 
-/** A duration as one reads it. */
+/** A duration in readable form. */
 export const duration = (ms) => {
   if (ms < 0) return "";
   if (ms < 1) return "<1 ms";
@@ -118,14 +118,14 @@ export const duration = (ms) => {
   return `${Math.floor(seconds / 3600)} h ${two(Math.floor(seconds / 60) % 60)} m`;
 };
 
-/** A count of tokens as one reads it. */
+/** A count of tokens in readable form. */
 export const tokens = (count) => {
   if (count < 1000) return String(count);
   const [size, unit] = count >= 999500 ? [1e6, "M"] : [1e3, "k"];
   return `${(count / size).toFixed(count / size < 9.95 ? 1 : 0)}${unit}`;
 };
 
-/** An amount of US dollars as one reads it. */
+/** An amount of US dollars in readable form. */
 export const dollars = (amount) => {
   if (!amount) return "$0";
   if (amount >= 1) return `$${amount.toFixed(2)}`;
@@ -135,14 +135,14 @@ export const dollars = (amount) => {
 const HIDDEN =
   /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
-/** A text with the characters spelled out that cannot be seen. */
+/** A text with its invisible characters spelled out. */
 export const visible = (text) =>
   text.replace(/\r\n/g, "\n").replace(HIDDEN, (character) => {
     const code = character.charCodeAt(0).toString(16);
     return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
   });
 
-/** Make an element: `make("p", { class: "dim" }, "text", child)`; texts become text, never markup. */
+/** Make an element: `make("p", { class: "dim" }, "text", child)`. Texts become text, never markup. */
 export const make = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

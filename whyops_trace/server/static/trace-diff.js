@@ -1,15 +1,15 @@
-// Two turns side by side: what their prompts and answers have in common, and what not.
+// Two turns side by side: the common and the different lines of their prompts and answers.
 
 import { make } from "whyops/trace-data";
 import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 import { told } from "whyops/trace-told";
 
-const AROUND = 3; // lines that are shown around what differs
-const LINES = 4000; // that are compared; what two prompts begin and end with alike costs nothing
+const AROUND = 3; // lines shown around a difference
+const LINES = 4000; // most lines compared; common beginnings and ends of prompts cost nothing
 const EDITS = 1500;
 
-/** Lines of a common subsequence: pairs of a sign and a line. Myers's algorithm, given up when too much differs. */
+/** Pairs of a sign and a line, by a longest common subsequence: Myers's algorithm, stopped if too much differs. */
 const compared = (before, after) => {
   let start = 0;
   while (start < before.length && start < after.length && before[start] === after[start]) start++;

@@ -1,4 +1,4 @@
-// The detail of one step: what came out and went in, what it cost, what it belongs to, and its records as they are.
+// The detail of one step: its output, input, cost and related steps, and its records as they are.
 
 import { WORDS, dollars, duration, make } from "whyops/trace-data";
 import { printed } from "whyops/trace-json";
@@ -7,7 +7,7 @@ import { say, state, update } from "whyops/trace-state";
 
 const of = (records, ...types) => records.find((record) => types.includes(record?.eventType));
 
-/** What a call was given, as its record has it. */
+/** The arguments of a call, as in its record. */
 export const given = (records) => {
   const asked = of(records, "tool_call_request", "user_message", "tool_result", "embedding_request", "llm_thinking");
   const content = asked?.content;
@@ -28,7 +28,7 @@ const result = (records) => {
   return content;
 };
 
-/** What OpenTelemetry calls what is known of a call. */
+/** OpenTelemetry's names and values for the known data of a call. */
 const attributes = (row, records) => {
   const answer = of(records, "llm_response", "embedding_response", "tool_call_response");
   const { metadata = {}, content = {} } = answer ?? {};
@@ -77,7 +77,7 @@ const copied = async (text, what) => {
   }
 };
 
-/** Copy a text, and say so on the button for a moment. */
+/** Copy a text, and confirm it on the button for a moment. */
 const copying = (text, what) => {
   const button = make("button", { type: "button", class: "quiet" }, "copy");
   button.addEventListener("click", async () => {

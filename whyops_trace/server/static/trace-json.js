@@ -1,10 +1,10 @@
-// JSON as text that can be folded, made of text nodes only: nothing in a record can become markup.
+// JSON as foldable text, made of text nodes only, so that nothing in a record can become markup.
 
 import { make, visible } from "whyops/trace-data";
 
-const OPEN = 3; // levels that are unfolded
-const MANY = 60; // members that are shown at once
-const LONG = 1500; // characters of a text that are shown at once
+const OPEN = 3; // levels unfolded at first
+const MANY = 60; // members shown at once
+const LONG = 1500; // characters of a text shown at once
 
 /** The elements of one JSON value. */
 export const printed = (value, depth = 0) => {
@@ -51,7 +51,7 @@ const text = (said) => {
   const whole = visible(said);
   if (whole.length <= LONG) return make("span", { class: "string", dir: "auto" }, whole);
   const shown = make("span", { class: "string", dir: "auto" }, whole.slice(0, LONG));
-  // A text of megabytes is laid out in pieces: each click shows ten times more.
+  // Layout of a text of megabytes is slow, so each click shows ten times more of it.
   let length = LONG;
   const more = make("button", { type: "button" });
   const label = () => (more.textContent = `… ${(whole.length - length).toLocaleString("en")} more characters`);

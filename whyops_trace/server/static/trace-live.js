@@ -1,14 +1,14 @@
-// A trace that goes on: the page grows at its end, and what is being read stays where it is.
+// A running trace: the page grows at its end, and the text being read stays in place.
 
 import { follow, isSupported } from "whyops/live";
 import { Trace, make } from "whyops/trace-data";
 import { source } from "whyops/trace-source";
 import { say } from "whyops/trace-state";
 
-const PAUSE = 250; // ms between two looks at what is new, at least
-const SHARE = 4; // times that a look took, to the next one: a long trace takes the server a while to read
+const PAUSE = 250; // fewest ms between two requests
+const SHARE = 4; // pause as a multiple of a request's time: the server takes a while to read a long trace
 
-/** Keep the page up to date: *show* takes the new state of the trace, its skeleton, and its head. */
+/** Keep the page up to date: *show* is called with the new state of the trace, its skeleton, and its head. */
 export const keepUp = (root, trace, show) => {
   if (source.offline || !isSupported) return;
   const told = document.getElementById("live");
@@ -49,7 +49,7 @@ export const keepUp = (root, trace, show) => {
   });
 };
 
-/** The button that says how much came below what is in sight. */
+/** The button with the number of new rows below the visible ones. */
 export class Below {
   #first = null;
   #count = 0;
@@ -62,7 +62,7 @@ export class Below {
     });
   }
 
-  /** Say that so many rows came, from a section on. */
+  /** Count new rows, from a section on. */
   add(count, section) {
     this.#first ??= section;
     this.#count += count;
@@ -72,7 +72,7 @@ export class Below {
     say(text);
   }
 
-  /** Forget them, as they are in sight. */
+  /** Reset the count, since the rows are visible now. */
   clear(last = Infinity) {
     if (this.#first === null || last < this.#first) return;
     this.#first = null;

@@ -1,10 +1,10 @@
-// The whole trace on one line of time: lanes of calls that contain one another or run side by side.
+// The map: the whole trace on one line of time, with lanes for nested and parallel calls.
 
 import { state, update, watch } from "whyops/trace-state";
 
-/** Give each row a lane: below that of what it runs in, and below what runs at the same time. Returns their number. */
+/** Give each row a lane below its parent and below the calls that run at the same time. Returns the number of lanes. */
 export const arrange = (trace) => {
-  const busy = []; // until when each lane is taken
+  const busy = []; // end of the last row of each lane
   let lanes = 1;
   for (const row of [...trace.rows].sort((one, other) => one.start - other.start || one.index - other.index)) {
     let lane = row.parent ? row.parent.lane + 1 : 0;
@@ -16,7 +16,7 @@ export const arrange = (trace) => {
   return lanes;
 };
 
-/** The colours of the page, which a canvas does not know by itself. */
+/** The colours of the page, for drawing on a canvas. */
 export const colours = () => {
   const probe = document.createElement("span");
   document.body.append(probe);
@@ -54,7 +54,7 @@ export class Overview {
     this.canvas = place.querySelector("canvas");
     this.scrollTo = scrollTo;
     this.seen = [0, 0];
-    this.range = null; // what is shown of the time, if it was zoomed
+    this.range = null; // the visible part of the time, null unless zoomed
     place.hidden = false;
     this.grow(trace);
     new ResizeObserver(() => this.soon()).observe(this.canvas);
@@ -125,7 +125,7 @@ export class Overview {
     }
   }
 
-  /** Paint the bars once; what moves is drawn over them. */
+  /** Paint the bars once. Moving parts are drawn over them. */
   #paint(key) {
     const canvas = document.createElement("canvas");
     const scale = devicePixelRatio || 1;
@@ -140,13 +140,13 @@ export class Overview {
     const x = (ms) => ((ms - start) / (end - start)) * width;
     const failed = [];
     for (const row of this.trace.rows) {
-      // What began at the very end is still to be seen.
+      // A bar that begins at the very end is still visible.
       const from = Math.min(Math.max(0, x(row.start)), width - 2);
       const to = Math.min(width, x(this.trace.end(row)));
       if (to < 0 || x(row.start) > width || row.lane * lane > height) continue;
       const bar = [from, row.lane * lane, Math.max(1, to - from), lane - 1];
       if (row.state === "error") failed.push(bar);
-      // A pixel that is painted already would look the same again.
+      // Painting a painted pixel again changes nothing.
       else if (to > last[row.lane] || from < last[row.lane] - width) {
         context.fillStyle = this.colours[hue(row)];
         context.globalAlpha = row.kind === "step" || row.kind === "event" ? 0.35 : 0.85;
@@ -199,7 +199,7 @@ export class Overview {
   }
 }
 
-/** The part of the time to show after the wheel was turned over *time*; null for all of it. */
+/** The part of the time to show after a turn of the wheel over *time*; null for all of it. */
 export const zoomed = ([start, end], time, turned, duration) => {
   const factor = Math.exp(Math.max(-1, Math.min(1, turned / 300)));
   const from = Math.max(0, time - (time - start) * factor);

@@ -1,4 +1,4 @@
-// The outline: a tree grid of every node, of which only the rows in sight are in the page.
+// The outline: a tree grid of every node. Only the visible rows are in the page.
 
 import { WORDS, dollars, duration, make, tokens } from "whyops/trace-data";
 import { Previews } from "whyops/trace-previews";
@@ -6,13 +6,13 @@ import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
 const HEIGHT = 24;
-const SPARE = 8; // rows above and below those in sight
+const SPARE = 8; // rows above and below the visible ones
 
 const remembered = (key) => {
   try {
     return JSON.parse(sessionStorage.getItem(key)) ?? [];
   } catch {
-    return []; // no storage, or not what was put there
+    return []; // no storage, or foreign content in it
   }
 };
 
@@ -53,7 +53,7 @@ export class Outline {
     this.refresh();
   }
 
-  /** Work out which rows are unfolded, and show them. */
+  /** Compute the rows that are not folded away, and show them. */
   refresh() {
     const { rows } = this.trace;
     const [from, to] = state.to ? [Number(state.from), Number(state.to)] : [-Infinity, Infinity];
@@ -61,7 +61,7 @@ export class Outline {
     for (let i = 0; i < rows.length; ) {
       const row = rows[i];
       const inside = row.start <= to && row.start + Math.max(0, row.took) >= from;
-      // What lies outside of the time that is looked at goes, with all below it.
+      // Rows outside of the visible time are hidden, with all below them.
       if (inside) this.#shown.push(row);
       i += inside && !this.folded.has(row.step) ? 1 : row.size;
     }
@@ -73,7 +73,7 @@ export class Outline {
     this.#draw();
   }
 
-  /** Bring the chosen row into sight, and unfold what it lies in. */
+  /** Bring the chosen row into sight, and unfold its parents. */
   reveal() {
     const row = this.trace.at(Number(state.e));
     if (!row) return this.#draw();
@@ -88,7 +88,7 @@ export class Outline {
     this.#draw();
   }
 
-  /** Have the row of a step that the server had left out, because it lies deep in a huge trace. */
+  /** Fetch the row of a step that the server had left out, because it is deep in a huge trace. */
   async fetch(step) {
     if (this.trace.byStep.has(step)) return;
     let above = this.trace.at(step);
@@ -119,11 +119,11 @@ export class Outline {
     try {
       sessionStorage.setItem(this.key, JSON.stringify([...this.folded].slice(0, 20000)));
     } catch {
-      // then it is forgotten when the page is left
+      // then the folding is lost when the page is left
     }
   }
 
-  /** Show once more what is in sight, as something about it changed. */
+  /** Show the visible rows again after a change. */
   soon() {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
@@ -137,7 +137,7 @@ export class Outline {
     const chosen = this.trace.at(Number(state.e));
     let active = "";
     this.#pool.forEach((line, i) => {
-      // A row keeps its element while it is in sight: the place in the pool follows from its number.
+      // A row keeps its element while it is visible: the place in the pool follows from its number.
       const number = first + ((((i - first) % this.#pool.length) + this.#pool.length) % this.#pool.length);
       const row = number < first + count ? this.#shown[number] : undefined;
       line.show(row, number, row && row === chosen, row && this.folded.has(row.step));
@@ -193,7 +193,7 @@ export class Outline {
     event.stopPropagation();
   }
 
-  /** Go to the next row whose name begins with what was typed; letters that are keys of the page stay keys. */
+  /** Go to the next row whose name begins with the typed letters. Letters that are keys of the page stay keys. */
   #type(event, at) {
     const now = event.timeStamp;
     const going = this.#typed && now - this.#typedAt < 700;
@@ -243,7 +243,7 @@ class Line {
     element.dataset.number = number;
     element.setAttribute("aria-rowindex", number + 1);
     element.setAttribute("aria-selected", String(Boolean(chosen)));
-    const said = `${folded} ${row.took} ${row.text}`; // what may change about a row
+    const said = `${folded} ${row.took} ${row.text}`; // the parts of a row that may change
     if (row === this.#row && said === this.#said) return;
     this.#row = row;
     this.#said = said;

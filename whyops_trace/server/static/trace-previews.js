@@ -1,11 +1,11 @@
-// What calls were given, in the rows of a long trace: its skeleton has no room for that, so it comes for those in sight.
+// Previews of calls in the rows of a long trace. Its skeleton has no room for them, so visible rows fetch theirs.
 
 import { source } from "whyops/trace-source";
 
-const STEPS = 400; // that are asked for at once
-const PAUSE = 60; // ms that rows are in sight first: what is only passed is not asked for
+const STEPS = 400; // largest number of steps in a request
+const PAUSE = 60; // ms that rows are visible before a request, so that scrolling past them costs none
 
-/** The previews of the rows of *trace*; *came* is called when there are more of them. */
+/** The previews of the rows of *trace*; *came* is called when more of them have come. */
 export class Previews {
   #asked = new Set();
   #timer = 0;
@@ -15,14 +15,14 @@ export class Previews {
     this.came = came;
   }
 
-  /** Take another state of the trace: what is known is kept until it comes again. */
+  /** Set another state of the trace. Known previews are kept until new ones come. */
   grow(trace) {
     for (const row of trace.previewed ? [] : trace.rows) row.text ||= this.trace.byStep.get(row.step)?.text ?? "";
     this.trace = trace;
     this.#asked.clear();
   }
 
-  /** Have those of some rows, soon. */
+  /** Fetch the previews of some rows, soon. */
   want(rows) {
     if (this.trace.previewed) return;
     clearTimeout(this.#timer);
@@ -41,7 +41,7 @@ export class Previews {
       }
       this.came();
     } catch {
-      // then the rows have their names only
+      // then the rows show only their names
     }
   }
 }

@@ -1,4 +1,4 @@
-// Search in the trace: the server counts what there is, and what is in the page is marked.
+// Search in the trace: the server counts all occurrences, and those in the page are marked.
 
 import { source } from "whyops/trace-source";
 import { state, update, watch } from "whyops/trace-state";
@@ -47,7 +47,7 @@ export class Search {
     }
   }
 
-  /** Look for what is wanted now. */
+  /** Search for the current text. */
   async run() {
     const wanted = ++this.#wanted;
     const words = state.q;
@@ -76,7 +76,7 @@ export class Search {
     this.output.textContent = this.#count ? `${this.#count.toLocaleString("en")} found${place}` : "not found";
   }
 
-  /** Go to the next step with what is searched, or the one before. */
+  /** Go to the next step with the text, or to the one before. */
   async step(by) {
     await this.pending;
     if (!this.#steps.length) return;
@@ -86,7 +86,7 @@ export class Search {
     this.#tell();
   }
 
-  /** Mark what is in the page, and unfold what hides it at the chosen step. */
+  /** Mark the occurrences in the page, and unfold those at the chosen step. */
   mark() {
     if (!globalThis.CSS?.highlights) return;
     CSS.highlights.delete("found");

@@ -1,4 +1,4 @@
-// Where the page gets what it does not hold: from its server, or from itself if it is a file.
+// The source of data that the page does not hold: its server, or itself if it is a file.
 
 const root = document.getElementById("trace");
 const packed = document.getElementById("packed");
@@ -24,7 +24,7 @@ const server = {
   find: (words) => json(`/find?q=${encodeURIComponent(words)}`),
 };
 
-/** Parse JSON; a number that JavaScript cannot hold as it was written, such as 1.0 or 2**60, stays as it is. */
+/** Parse JSON. A number that JavaScript cannot reproduce as written, such as 1.0 or 2**60, keeps its text. */
 export const exact = (said) => JSON.parse(said, (_, value, context) =>
   typeof value === "number" && JSON.rawJSON && context?.source !== String(value) ? JSON.rawJSON(context.source) : value);
 

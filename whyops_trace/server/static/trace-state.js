@@ -1,4 +1,4 @@
-// What is shown, of which every part stands in the address: opening it elsewhere shows the same.
+// The state of the view. Every part of it is in the address, so that the address opens the same view elsewhere.
 
 const NAMES = ["e", "view", "q", "detail", "from", "to", "diff"];
 
@@ -7,15 +7,15 @@ const read = () => {
   return Object.fromEntries(NAMES.map((name) => [name, given.get(name) ?? ""]));
 };
 
-/** The members: e the chosen step, view, q what is searched for, detail "1" if it is open, from and to in ms, diff. */
+/** Members: e the chosen step, view, q the searched text, detail "1" if it is open, from and to in ms, diff. */
 export const state = read();
 
 const watchers = [];
 
-/** Call *watcher* with the names of what changed, whenever something did. */
+/** Call *watcher* with the names of the changed members, after each change. */
 export const watch = (watcher) => watchers.push(watcher);
 
-/** Change some of what is shown. */
+/** Change some members of the state. */
 export const update = (changes) => {
   const changed = Object.keys(changes).filter((name) => String(changes[name] ?? "") !== state[name]);
   if (!changed.length) return;
@@ -23,12 +23,12 @@ export const update = (changes) => {
   try {
     history.replaceState(null, "", address());
   } catch {
-    // A browser allows a hundred changes in some seconds, and none of some files; the next one tells it all.
+    // A browser limits changes to a hundred in some seconds, and forbids them for some files. The next one has all.
   }
   for (const watcher of watchers) watcher(new Set(changed));
 };
 
-/** The address of what is shown. */
+/** The address of a state. */
 export const address = () => {
   const given = new URLSearchParams(location.search);
   for (const name of NAMES) {
@@ -41,7 +41,7 @@ export const address = () => {
 
 const said = document.getElementById("said");
 
-/** Tell readers of the screen what happened. */
+/** Announce a text to screen readers. */
 export const say = (text) => {
   said.textContent = text;
 };

@@ -1,4 +1,4 @@
-// The timeline: each call as a bar as long as it took, calls that ran side by side in lanes of their own.
+// The timeline: each call as a bar of its duration, and parallel calls in lanes of their own.
 
 import { WORDS, dollars, duration, make, tokens } from "whyops/trace-data";
 import { arrange, colours, hue, prepared, zoomed } from "whyops/trace-map";
@@ -7,7 +7,7 @@ import { say, state, update, watch } from "whyops/trace-state";
 const LANE = 20;
 const AXIS = 22;
 
-/** The timeline in *place* of *trace*; *open* shows the detail of what is chosen. */
+/** The timeline of *trace* in *place*; *open* shows the detail of the chosen bar. */
 export class Timeline {
   #frame = 0;
   #drag = null;
@@ -43,7 +43,7 @@ export class Timeline {
   grow(trace) {
     this.trace = trace;
     this.lanes = arrange(trace);
-    // By lane, in the order of time: what is under the pointer is found by halving.
+    // By lane, in the order of time, for a binary search of the bar under the pointer.
     this.byLane = Array.from({ length: this.lanes }, () => []);
     for (const row of trace.rows) this.byLane[row.lane].push(row);
     for (const lane of this.byLane) lane.sort((one, other) => one.start - other.start);
@@ -97,10 +97,10 @@ export class Timeline {
         const x = (row.start - start) * scale;
         const wide = Math.max(2, (this.trace.end(row) - row.start) * scale - 1);
         if (x > width) break;
-        // Bars thinner than a pixel merge; one that failed is never painted over or left out.
+        // Bars thinner than a pixel merge. A failed one is never painted over or left out.
         if (x + wide < 0 || (x + wide < painted && row.state !== "error" && row !== chosen)) continue;
         painted = x + wide;
-        // What began at the very end is still to be seen.
+        // A bar that begins at the very end is still visible.
         this.#bar(context, row, Math.min(Math.max(x, -2), width - 3), y, Math.min(wide + Math.min(x + 2, 0), width + 4), row === chosen);
       }
     });
@@ -222,7 +222,7 @@ export class Timeline {
     this.tip.style.top = `${event.clientY - box.top + 16}px`;
   }
 
-  /** Say what is chosen to those who do not see the bars. */
+  /** Announce the chosen bar to screen readers. */
   tell() {
     const row = this.trace.at(Number(state.e));
     if (row) say(`${row.kind} ${row.name}, ${WORDS[row.state]}, begins after ${duration(row.start)}, takes ${duration(row.took)}`);

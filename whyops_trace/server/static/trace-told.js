@@ -1,9 +1,9 @@
-// What a turn was sent and said, as lines to read: without brackets and escapes, and without the ids of calls.
+// Input and answer of a turn as readable lines: without brackets, escapes, and the ids of calls.
 
 import { given } from "whyops/trace-drawer";
 import { exact } from "whyops/trace-source";
 
-const DEEPEST = 40; // levels of a value that are read
+const DEEPEST = 40; // most levels of a value
 const CALLS = new Set(["tool_use", "server_tool_use", "function_call", "custom_tool_call"]);
 const RESULTS = new Set(["tool_result", "function_call_output", "custom_tool_call_output"]);
 const MARKS = new Set(["type", "id", "call_id", "tool_call_id", "tool_use_id", "status", "index", "cache_control"]);
@@ -12,7 +12,7 @@ const AMBIGUOUS = /^(-?\d+(\.\d+)?([eE][+-]?\d+)?|true|false|null|)$/; // texts 
 const isValue = (thing) => thing === null || typeof thing !== "object" || JSON.isRawJSON?.(thing);
 const word = (thing) => (typeof thing === "string" ? thing : "");
 
-/** What the JSON in a text means; anything else as it is. */
+/** The value of JSON in a text; any other value as it is. */
 const parsed = (value) => {
   if (typeof value !== "string" || !/^\s*[[{]/.test(value)) return value;
   try {
@@ -22,7 +22,7 @@ const parsed = (value) => {
   }
 };
 
-/** The lines of a value: a text as it is, members below each other. */
+/** The lines of a value: a text as it is, members one below the other. */
 const readable = (given, depth = 0) => {
   const value = parsed(given);
   if (value === undefined || (depth === 0 && (value === null || value === ""))) return [];
@@ -40,7 +40,7 @@ const readable = (given, depth = 0) => {
   });
 };
 
-/** What a message says: pairs of who says it, or what is asked for, and a value. */
+/** The content of a message: pairs of a role, or of a requested call, and a value. */
 const spoken = (one, who, depth = 0) => {
   if (one === undefined || depth > DEEPEST) return [];
   if (Array.isArray(one)) return one.flatMap((part) => spoken(part, who, depth + 1));
@@ -55,7 +55,7 @@ const spoken = (one, who, depth = 0) => {
   return [[speaker, Object.fromEntries(Object.entries(one).filter(([name]) => !MARKS.has(name)))]];
 };
 
-/** What a turn was sent and said, by its records. */
+/** The input and the answer of a turn, from its records. */
 export const told = (records) => {
   const sent = given(records);
   const content = records.find((record) => record?.eventType === "llm_response")?.content;

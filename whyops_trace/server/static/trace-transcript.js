@@ -1,4 +1,4 @@
-// The transcript: its cards are made by the server; here they are fetched as they come near, found and chosen.
+// The transcript: its cards come from the server. Here they are fetched when they come near, found and chosen.
 
 import { make } from "whyops/trace-data";
 import { given } from "whyops/trace-drawer";
@@ -7,10 +7,10 @@ import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
 const NEAR = "900px";
-const KEPT = 3; // chunks that stay though they are far away
-const SECTIONS = 8; // in a chunk of what a trace has grown by
+const KEPT = 3; // most chunks that stay although they are far away
+const SECTIONS = 8; // sections in a chunk of new ones of a growing trace
 
-/** The transcript in *place* of *trace*; *seen* is called with the numbers of the sections in sight. */
+/** The transcript of *trace* in *place*; *seen* is called with the numbers of the visible sections. */
 export class Transcript {
   #loading = new Map();
   #loaded = [];
@@ -22,7 +22,7 @@ export class Transcript {
     this.place = place;
     this.trace = trace;
     this.seen = seen;
-    this.changed = () => {}; // called after cards have come
+    this.changed = () => {}; // called after new cards have come
     this.sections = new IntersectionObserver((entries) => this.#noticed(entries), { rootMargin: "-96px 0px 0px 0px" });
     this.near = new IntersectionObserver((entries) => this.#approached(entries), { rootMargin: `${NEAR} 0px` });
     for (const chunk of place.querySelectorAll(".chunk")) this.#adopt(chunk);
@@ -49,7 +49,7 @@ export class Transcript {
     if (this.#inSight.size) this.seen([...this.#inSight]);
   }
 
-  /** The numbers of the sections in sight. */
+  /** The numbers of the visible sections. */
   get inSight() {
     return [...this.#inSight].sort((one, other) => one - other);
   }
@@ -71,7 +71,7 @@ export class Transcript {
 
   #fill(chunk, markup) {
     const template = document.createElement("template");
-    template.innerHTML = markup; // made by our server, which escapes everything in a record
+    template.innerHTML = markup; // made by this page's server, which escapes everything in a record
     staying(() => {
       chunk.replaceChildren(template.content);
       delete chunk.dataset.empty;
@@ -84,7 +84,7 @@ export class Transcript {
     this.changed();
   }
 
-  /** Empty the chunks that are far away, so that the page stays small however much is read. */
+  /** Empty the chunks that are far away, so that the page stays small. */
   #release() {
     if (this.#loaded.length <= KEPT) return;
     const distance = (chunk) => {
@@ -161,7 +161,7 @@ export class Transcript {
     this.changed();
   }
 
-  /** Show another state of the trace: sections that changed are fetched anew, those that are new come at the end. */
+  /** Show another state of the trace: changed sections are fetched anew, and new ones are added at the end. */
   async grow(trace, stamps, before) {
     this.trace = trace;
     const changed = stamps.map((_, number) => number).filter((number) => number < before.length && stamps[number] !== before[number]);
@@ -201,25 +201,25 @@ export class Transcript {
   }
 }
 
-/** Change the page by *change*, and leave what is read where it is: the chosen card, or else the first one in sight. */
+/** Call *change*, and keep the text being read in place: the chosen card, else the first visible one. */
 export const staying = (change) => {
   const shown = (card) => {
     const { top, bottom } = card.getBoundingClientRect();
     return bottom > 100 && top < innerHeight;
   };
   const chosen = document.querySelector(".chosen");
-  // At its very beginning the page shows its head, which may become longer.
+  // At its very top the page shows its head, which may become longer.
   const card = chosen && shown(chosen) ? chosen : scrollY > 0 ? [...document.querySelectorAll(".card")].find(shown) : null;
   const before = card?.getBoundingClientRect().top;
   const root = document.documentElement;
-  root.style.overflowAnchor = "none"; // what a browser does by itself would come on top
+  root.style.overflowAnchor = "none"; // the browser's own adjustment would be added
   change();
   const moved = card?.isConnected ? card.getBoundingClientRect().top - before : 0;
   if (moved) scrollBy({ top: moved, behavior: "instant" });
   root.style.overflowAnchor = "";
 };
 
-/** A message as a provider was sent it. */
+/** A message in the form sent to a provider. */
 const message = (one) => {
   const role = typeof one?.role === "string" ? one.role : typeof one?.type === "string" ? one.type : "message";
   const content = one?.content ?? one;

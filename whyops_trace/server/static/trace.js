@@ -23,15 +23,15 @@ let trace = until(new Trace(skeleton));
 let stamps = skeleton.stamps;
 let times = sections(trace);
 let focus = false;
-let left = null; // what had the focus before the detail was opened
+let left = null; // the element with the focus before the detail was opened
 
-/** The trace with its open calls as long as they are by now; in a file they stay as they were. */
+/** The trace with the current length of its open calls. In a file they keep their length. */
 function until(grown) {
   if (!source.offline) grown.tick(Date.now());
   return grown;
 }
 
-/** When each section begins and ends. */
+/** The beginning and the end of each section, in time. */
 function sections({ rows }) {
   const found = [];
   for (const { section, start, took, kind } of rows) {
@@ -97,7 +97,7 @@ watch(async (changed) => {
 const beside = (rows, way) => {
   const chosen = trace.at(Number(state.e));
   const [first] = transcript.inSight;
-  // Where nothing is chosen it goes on from what is read.
+  // Without a chosen row it starts from the visible section.
   const from = chosen?.step ?? (scrollY > 200 ? (trace.rows.find(({ section }) => section === first)?.step ?? 0) : 0);
   return way > 0 ? rows.find(({ step }) => step > from) : rows.findLast(({ step }) => step < from);
 };
@@ -116,7 +116,7 @@ const link = async () => {
     say("The browser does not let this page copy; the address bar has the link.");
   }
 };
-/** Open the detail and go into it, so that its links and copies are next; closing it leads back. */
+/** Open the detail and move the focus into it, to its links and buttons. Closing it moves the focus back. */
 const enter = () => {
   const [before, aside] = [document.activeElement, by("drawer")];
   open();
@@ -158,7 +158,7 @@ bind({
   "/": () => search.focus(),
   Enter: (event) => (event.target.closest("a, button, summary") ? false : enter()),
   Escape: back,
-  // The page scrolls with the arrows; bars that have no place to scroll to are walked through.
+  // The arrows scroll the page. Bars that cannot be scrolled are walked through.
   ArrowDown: () => state.view === "timeline" && inOutline("ArrowDown")(),
   ArrowUp: () => state.view === "timeline" && inOutline("ArrowUp")(),
   ArrowLeft: inOutline("ArrowLeft"),
@@ -192,10 +192,10 @@ if (state.e) {
 }
 if (state.diff) compare(trace);
 
-/** Show another head, which our server made, and escaped. */
+/** Show another head, which this page's server has made and escaped. */
 const showHead = (markup) => staying(() => (by("head").innerHTML = markup));
 
-/** Show the findings of a long trace, which come after the rest. */
+/** Show the findings of a long trace, which come later than the rest. */
 const find = async () => {
   const { findings, sections: places } = await source.findings();
   trace.find(findings);
@@ -219,7 +219,7 @@ keepUp(root, trace, async (grown, shape, markup) => {
   if (!shape.findings) find();
   if (stamps.length > known.length) below.add(trace.rows.length - before, known.length);
 });
-/** Let the times of open calls grow. */
+/** Extend the durations of open calls. */
 const tick = () => {
   if (source.offline || !trace.tick(Date.now())) return;
   for (const view of [outline, overview, timeline]) view.soon();

@@ -12,6 +12,7 @@ import pytest
 from journals import die, names
 
 from whyops_trace import WhyOps
+from whyops_trace._delivery import pace
 from whyops_trace._delivery import worker as worker_module
 from whyops_trace._delivery.worker import Delivery
 from whyops_trace._journal.journal import ADOPTED_AT_ONCE
@@ -197,7 +198,7 @@ def test_a_flush_while_an_attempt_fails_has_it_tried_again(home: Path) -> None:
     """What was mended meanwhile is not waited for."""
     exporter = Remote(at_once=1)
     sdk = client(home, exporter)
-    flushing, failed = worker(sdk)._hurry, threading.Event()
+    flushing, failed = worker(sdk)._pace._urgent, threading.Event()
     original = exporter.export
 
     def fail_first(batch: Batch) -> Sequence[Outcome]:
@@ -390,11 +391,11 @@ class Watching(Remote):
 
 def test_a_burst_is_left_alone_as_long_as_it_lasts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker beside it would take the interpreter away from the program time and again."""
-    monkeypatch.setattr(worker_module, "BURST", 1)
-    monkeypatch.setattr(worker_module, "LONGEST_BURST", LONG)
+    monkeypatch.setattr(pace, "BURST", 1)
+    monkeypatch.setattr(pace, "LONGEST_BURST", LONG)
     exporter = Watching()
     sdk = client(home, exporter)
-    worker(sdk)._linger = linger = 0.3
+    worker(sdk)._pace.linger = linger = 0.3
     ends = time.monotonic() + 2.5 * linger
     while time.monotonic() < ends:
         say(sdk, "a")
@@ -409,8 +410,8 @@ def test_a_burst_that_does_not_end_is_delivered_meanwhile(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits in the journal must not become too much."""
-    monkeypatch.setattr(worker_module, "BURST", 1)
-    monkeypatch.setattr(worker_module, "LONGEST_BURST", 0.2)
+    monkeypatch.setattr(pace, "BURST", 1)
+    monkeypatch.setattr(pace, "LONGEST_BURST", 0.2)
     exporter = Watching()
     sdk = client(home, exporter)
     ends = time.monotonic() + PATIENCE
@@ -431,7 +432,7 @@ class Telling(Watching):
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
         if not self.seen:
-            worker(self.sdk[0])._linger = LONG
+            worker(self.sdk[0])._pace.linger = LONG
             say(self.sdk[0], "b", "c")
         return super().export(batch)
 
@@ -462,7 +463,7 @@ def test_it_can_be_waited_for_what_was_recorded(home: Path) -> None:
     """Without lingering: what waits has it delivered at once."""
     exporter = Remote()
     sdk = client(home, exporter)
-    worker(sdk)._linger = LONG
+    worker(sdk)._pace.linger = LONG
     say(sdk, "a")
     behind = worker(sdk).is_behind
     worker(sdk).catch_up(PATIENCE)
@@ -501,7 +502,7 @@ def test_a_wait_for_what_hangs_ends_and_is_not_repeated(home: Path) -> None:
     taken = list(exporter.batches)
     exporter.release.set()
     sdk.flush_sync(PATIENCE)
-    worker(sdk)._linger = LONG
+    worker(sdk)._pace.linger = LONG
     say(sdk, "c")
     worker(sdk).catch_up(PATIENCE)
     texts = [text for texts, _ in exporter.batches for text in texts]
@@ -531,7 +532,7 @@ def test_what_lately_took_longer_than_a_wait_is_not_waited_for(home: Path) -> No
     """It is only delivered without lingering; a longer wait is worth it."""
     exporter = Hanging()
     sdk = client(home, exporter)
-    worker(sdk)._recent.extend([9.0, 1.0, 9.0])
+    worker(sdk)._progress._recent.extend([9.0, 1.0, 9.0])
     say(sdk, "a")
     worker(sdk).catch_up(8.0)
     exporter.wait_until_asked(1)
@@ -550,7 +551,7 @@ def test_nothing_lingers_while_somebody_is_in_a_hurry(home: Path) -> None:
     exporter = Remote()
     sdk = client(home, exporter)
     delivery = worker(sdk)
-    delivery._linger = LONG
+    delivery._pace.linger = LONG
     delivery.hurry()
     delivery.hurry()
     say(sdk, "a")

@@ -845,12 +845,10 @@ def test_what_a_dead_process_left_waits_for_its_own_key_and_server(server: Colle
     server.keys["whyops_other"] = "other tenant"
     run_agent(
         """
-        import os, whyops_trace._delivery.worker
+        import os, whyops_trace._delivery.pace
         from whyops_trace import WhyOps
-        whyops_trace._delivery.worker.LINGER = 3600
+        whyops_trace._delivery.pace.LINGER = 3600
         sdk = WhyOps(exporters=[])
-        for delivery in sdk._deliveries:
-            delivery._linger = 3600
         sdk.trace("t").error_sync("x")
         os._exit(0)
         """,

@@ -20,12 +20,10 @@ from whyops_trace.tree import build
 #: An agent that is killed when it has made 1,000 calls, before anything can have been delivered.
 THOUSAND = """
     import os, signal
-    import whyops_trace._delivery.worker
-    whyops_trace._delivery.worker.LINGER = 3600
+    import whyops_trace._delivery.pace
+    whyops_trace._delivery.pace.LINGER = 3600
     from whyops_trace import WhyOps, traced_tool, trace
     sdk = WhyOps(agent_name="shop")
-    for delivery in sdk._deliveries:
-        delivery._linger = 3600
     @traced_tool
     def f(n): return n
     with trace("t"):
@@ -327,8 +325,8 @@ def test_a_process_that_goes_on_delivers_what_its_dead_children_left(tmp_path: P
     done = run_code(
         """
         import os
-        import whyops_trace._delivery.worker
-        whyops_trace._delivery.worker.ADOPT_EVERY = 0
+        import whyops_trace._delivery.adoption
+        whyops_trace._delivery.adoption.ADOPT_EVERY = 0
         from whyops_trace import WhyOps
         sdk = WhyOps(agent_name="shop")
         handle = sdk.trace("t")

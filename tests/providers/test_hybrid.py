@@ -389,10 +389,10 @@ async def test_tools_run_while_models_answer(collector: Collector, provider: Pro
                 gate.open()
             await asyncio.gather(*asking)
             charge_card(3)
-    hurried = [delivery._hurried for delivery in deliveries]
+    expedited = [delivery._pace._expedited for delivery in deliveries]
     rows = sound(collector, sdk, "checkout-8841")
 
-    assert set(hurried) == {0}
+    assert set(expedited) == {0}
     assert types(rows)[:6] == [
         "user_message",
         "user_message",
@@ -407,7 +407,7 @@ def lingering(sdk: WhyOps) -> list[Delivery]:
     """The workers of an agent, who from now on would let a burst gather for an hour."""
     sdk.flush_sync(PATIENCE)
     for delivery in sdk._deliveries:
-        delivery._linger = 3600.0
+        delivery._pace.linger = 3600.0
     return sdk._deliveries
 
 
@@ -429,10 +429,10 @@ async def test_tools_run_while_a_model_streams(collector: Collector, provider: P
             gate.open()
             await items(stream)
             charge_card(2)
-    hurried = [delivery._hurried for delivery in deliveries]
+    expedited = [delivery._pace._expedited for delivery in deliveries]
     rows = sound(collector, sdk, "checkout-8841")
 
-    assert set(hurried) == {0}
+    assert set(expedited) == {0}
     assert types(rows) == [
         "user_message",
         *["tool_call_request", "tool_call_response"],

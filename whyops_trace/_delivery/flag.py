@@ -1,0 +1,33 @@
+"""An event that is safe to set in a signal handler or a finaliser."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Flag:
+    """An event that may be set, by a signal handler or a finaliser, while its own thread is setting it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # its lock is re-entrant; that of threading.Event is not
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it, and wake the threads that wait for it."""
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Take it back."""
+        with self._changed:
+            self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, so many seconds at most; return whether it was, even if it is taken back already."""
+        with self._changed:
+            return self._is_set or self._changed.wait(timeout)

@@ -13,9 +13,10 @@ import pytest
 from journals import DESTINATIONS, die, expected, file_of, fill, make, names, read, record
 
 from whyops_trace._home import make_private
+from whyops_trace._journal.budget import FIRST_SIZE
 from whyops_trace._journal.directory import is_mappable
 from whyops_trace._journal.header import PAGE, SLOT, SLOTS, Counts
-from whyops_trace._journal.journal import ADOPTED_AT_ONCE, FIRST_SIZE, segments_in
+from whyops_trace._journal.journal import ADOPTED_AT_ONCE, segments_in
 
 
 @pytest.fixture(params=["mapped", "written"])

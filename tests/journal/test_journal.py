@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from journals import DESTINATIONS, die, expected, file_of, fill, make, names, read, record
 
+from whyops_trace._journal.budget import FIRST_SIZE, SIZE
 from whyops_trace._journal.header import PAGE, Counts
-from whyops_trace._journal.journal import FIRST_SIZE, READY, SIZE, Journal, segments_in
+from whyops_trace._journal.journal import Journal, segments_in
+from whyops_trace._journal.spares import READY
 from whyops_trace.exceptions import ConfigurationError
 
 KIB = 1024

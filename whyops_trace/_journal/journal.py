@@ -20,31 +20,18 @@ from typing import Final
 from whyops_trace._clock import iso
 from whyops_trace._guard import warn_once
 from whyops_trace._home import JOURNAL, make_private
-from whyops_trace._journal.directory import MAPPABLE, begun, create, is_mappable, left_behind, recreate
+from whyops_trace._journal.budget import FIRST_SIZE, RECORDS, SIZE, Budget, forget
+from whyops_trace._journal.directory import MAPPABLE, begun, create, is_mappable, left_behind
 from whyops_trace._journal.header import PAGE, Counts, Header
 from whyops_trace._journal.segment import Segment, Totals
+from whyops_trace._journal.spares import Spares
 from whyops_trace.types import DropReason
 
-#: Bytes of a process's first segment: most processes are short, and they must not eat the budget.
-FIRST_SIZE: Final = 64 << 10
-SIZE: Final = 1 << 20
-#: A segment holds some records, of whatever size, up to so many bytes.
-RECORDS: Final = 4
-LARGE: Final = 2 << 20
-#: Bytes of the segments that are kept ready.
-READY: Final = 1 << 20
-#: Bytes of a segment in memory: after each one the disk is tried again.
-MEMORY_SIZE: Final = 256 << 10
 #: Segments of a backlog that stay in the process's memory.
 MAPPED: Final = 1
-#: Segments of a backlog after which new ones are twice as large, several times over: each costs a descriptor, and
-#: from the 64th on Linux holds a process with threads up for 15 ms to make room for more of them.
-DOUBLED_EVERY: Final = 32
-DOUBLED_TIMES: Final = 3
-#: Segments of other processes held at a time, for the same reason; others follow when these are finished.
+#: Segments of other processes held at a time; others follow when these are finished. Each costs a descriptor, and from
+#: the 64th on Linux holds a process with threads up for 15 ms to make room for more of them.
 ADOPTED_AT_ONCE: Final = 64
-#: Each segment is at most this part of a budget, so that dropping one drops little.
-SHARE: Final = 8
 
 
 class Journal:
@@ -98,8 +85,7 @@ class Journal:
         self._agent = agent
         self._destinations = list(destinations)
         self._ephemeral = list(ephemeral)
-        self._budget = budget
-        self._memory_budget = memory_budget
+        self._budget = Budget(stream, budget, memory_budget)
         self._mappable = mappable
         self._mapped: bool | None = None
         self._start()
@@ -119,7 +105,7 @@ class Journal:
         self._adopted = Totals()
         self._leave_segment()
         self._next_size = FIRST_SIZE
-        self._spares: deque[Segment] = deque()
+        self._spares = Spares()
         self._serial = 0
 
     def _header(self) -> Header:
@@ -181,23 +167,19 @@ class Journal:
                 self._own.add(destination, Counts(dropped=1), "too_large")
 
     def _take_spare(self, needed: int) -> Segment | None:
-        try:
-            spare = self._spares.popleft()
-        except IndexError:
+        spare = self._spares.take(needed)
+        if spare is None:
             return None
-        if spare.size < needed:
-            self._spares.append(spare)
-            return None
-        self._make_room(spare.size, on_disk=True)
-        with contextlib.suppress(OSError):  # somebody deleted it
+        self._budget.make_room(self.segments, spare.size, on_disk=True)
+        with contextlib.suppress(OSError):  # its file was deleted
             return self._publish(spare)
         return None
 
     def _make_file(self, needed: int) -> Segment | None:
-        if self._directory is None or needed > self._budget:
+        if self._directory is None or needed > self._budget.disk:
             return None
-        size = max(needed, self._size(needed))
-        self._make_room(size, on_disk=True)
+        size = max(needed, self._file_size(needed))
+        self._budget.make_room(self.segments, size, on_disk=True)
         try:
             return self._publish(self._create(self._directory, size))
         except OSError as error:
@@ -211,13 +193,17 @@ class Journal:
             return None
 
     def _make_memory(self, needed: int) -> Segment | None:
-        if needed > self._memory_budget:
+        if needed > self._budget.memory:
             return None
-        size = max(needed, min(MEMORY_SIZE, self._memory_budget // SHARE))
-        self._make_room(size, on_disk=False)
+        size = max(needed, self._budget.memory_size())
+        self._budget.make_room(self.segments, size, on_disk=False)
         with contextlib.suppress(OSError):  # no memory either
             return Segment.in_memory(self._header(), size, self._own)
         return None
+
+    def _file_size(self, needed: int) -> int:
+        backlog = sum(not segment.adopted for segment in tuple(self.segments))
+        return self._budget.file_size(self._next_size, needed, backlog)
 
     def _create(self, directory: Path, size: int) -> Segment:
         make_private(directory)
@@ -234,57 +220,17 @@ class Journal:
             raise
         return segment
 
-    def _size(self, needed: int) -> int:
-        """Return the size of the next file, where a record takes about *needed* bytes."""
-        backlog = sum(not segment.adopted for segment in tuple(self.segments))
-        size = self._next_size << min(backlog // DOUBLED_EVERY, DOUBLED_TIMES)
-        return min(max(size, min(needed * RECORDS, LARGE)), max(FIRST_SIZE, self._budget // SHARE))
-
-    def _make_room(self, size: int, *, on_disk: bool) -> None:
-        """Drop the oldest segments, finished ones first, until *size* more bytes are within the budget."""
-        held = [segment for segment in tuple(self.segments) if (segment.path is not None) is on_disk]
-        budget = self._budget if on_disk else self._memory_budget
-        excess = sum(segment.size for segment in held) + size - budget
-        if excess <= 0:
-            return
-        sealed = [segment for segment in held if segment.sealed]
-        for segment in sorted(sealed, key=lambda segment: not segment.finished()):
-            if excess > 0 and self._forget(segment):
-                excess -= segment.size
-                self._drop(segment, "disk_full" if on_disk else "memory_full")
-
-    def _forget(self, segment: Segment) -> bool:
-        """Take a segment off the list, unless another thread has."""
-        try:
-            self.segments.remove(segment)
-        except ValueError:
-            return False
-        return True
-
-    def _drop(self, segment: Segment, reason: DropReason) -> None:
-        lost = segment.drop(reason)
-        if lost:
-            warn_once(
-                f"journal: {self._stream}: full",
-                "The room for records that wait to be delivered is full (%d bytes on disk, %d in memory): "
-                "the oldest %d were dropped, and more will be.",
-                self._budget,
-                self._memory_budget,
-                lost,
-            )
-
     def prepare(self) -> None:
         """Make the next segment ready, once the current one is half full, so that :meth:`append` need not."""
         with self.lock:
             current = self._current
             if self._directory is None or current is None or current.end < current.size // 2:
                 return
-            # One for a program that has recorded little, two for a burst.
-            if len(self._spares) > (current.size >= SIZE):
+            if self._spares.suffice(current.size):
                 return
             with contextlib.suppress(OSError):  # append says so if it matters
-                size = self._size(min(current.size, LARGE) // RECORDS)
-                self._spares.append(self._create(self._directory, size))
+                size = self._file_size(current.size // RECORDS)
+                self._spares.add(self._create(self._directory, size))
 
     def adopt(self) -> list[Segment]:
         """
@@ -302,7 +248,7 @@ class Journal:
             self.backlog = position >= ADOPTED_AT_ONCE
             if self._directory is None or self.backlog:
                 return []
-            room = self._budget - sum(segment.size for segment in held if segment.path is not None)
+            room = self._budget.room(held, on_disk=True)
             taken: deque[Segment] = deque()
             for segment in left_behind(
                 self._directory, self._adopted, self._mappable, stream=self._stream, newest_first=True
@@ -311,7 +257,7 @@ class Journal:
                     segment.totals = self._own
                 room -= segment.size
                 if room < 0:
-                    self._drop(segment, "disk_full")
+                    self._budget.drop(segment, "disk_full")
                     continue
                 taken.appendleft(segment)
                 if len(taken) > ADOPTED_AT_ONCE - position:
@@ -335,20 +281,9 @@ class Journal:
         """Remove the segments that every destination has passed, or keep them ready."""
         with self.lock:
             for segment in tuple(self.segments):
-                if segment.finished() and self._forget(segment) and not self._reuse(segment):
+                is_ours = segment.finished() and forget(self.segments, segment)
+                if is_ours and not self._spares.reuse(segment, self._header()):
                     segment.remove()
-
-    def _reuse(self, segment: Segment) -> bool:
-        """Keep a finished segment ready as a new one, unless there is enough; tell whether it is kept."""
-        ready = sum(spare.size for spare in tuple(self._spares))
-        if segment.size < SIZE or ready + segment.size > READY:
-            return False
-        with contextlib.suppress(OSError):  # somebody deleted it
-            spare = recreate(segment, self._header())
-            if spare is not None:
-                self._spares.append(spare)
-                return True
-        return False
 
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """
@@ -366,8 +301,9 @@ class Journal:
 
     def renew(self) -> None:
         """Start over in a forked child, where no other thread runs; the files stay the parent's."""
-        for segment in (*self.segments, *self._spares):
+        for segment in self.segments:
             segment.abandon()
+        self._spares.abandon()
         self._start()
 
     def close(self) -> None:
@@ -380,8 +316,7 @@ class Journal:
         with self.lock:
             self._leave_segment()
             self._next_size = FIRST_SIZE
-            while self._spares:
-                self._spares.pop().remove()
+            self._spares.remove()
             for segment in tuple(self.segments):
                 segment.sealed = True
                 if segment.finished():

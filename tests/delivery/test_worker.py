@@ -325,7 +325,7 @@ def test_a_destination_learns_of_a_process_that_is_gone_though_another_one_was_f
 
     def make(here: Here, remote: Remote) -> tuple[WhyOps, Delivery, Delivery]:
         sdk = WhyOps(agent_name="shop", home=tmp_path / "home", store=False, exporters=[here, remote])
-        sdk.recorder.sleepers.clear()  # the workers are told when to work
+        sdk.recorder.wakeups.clear()  # the workers are told when to work
         first, second = sdk._deliveries
         return sdk, *((first, second) if first.exporters == [here] else (second, first))
 
@@ -446,7 +446,7 @@ def test_a_burst_that_begins_while_others_are_delivered_gathers_as_well(home: Pa
     say(sdk, "a")
     exporter.wait_until_asked(1)
     ends = time.monotonic() + PATIENCE
-    while worker(sdk).wake not in sdk.recorder.sleepers and time.monotonic() < ends:  # until it is done
+    while worker(sdk).wake not in sdk.recorder.wakeups and time.monotonic() < ends:  # until it is done
         pass
     exporter.recording = False
     sdk.flush_sync(PATIENCE)
@@ -547,21 +547,21 @@ def test_what_lately_took_longer_than_a_wait_is_not_waited_for(home: Path) -> No
 
 
 def test_nothing_lingers_while_somebody_is_in_a_hurry(home: Path) -> None:
-    """Bursts gather again when all who were are calm."""
+    """Bursts gather again when everybody who was has relaxed."""
     exporter = Remote()
     sdk = client(home, exporter)
     delivery = worker(sdk)
     delivery._pace.linger = LONG
-    delivery.hurry()
-    delivery.hurry()
+    delivery.expedite()
+    delivery.expedite()
     say(sdk, "a")
     exporter.wait_until_asked(1)
-    delivery.calm()
+    delivery.relax()
     sdk.flush_sync(PATIENCE)
     say(sdk, "b")
     exporter.wait_until_asked(2)
-    delivery.calm()
-    delivery.calm()  # once too often
+    delivery.relax()
+    delivery.relax()  # once too often
     sdk.flush_sync(PATIENCE)
     say(sdk, "c")
     say(sdk, "d")

@@ -52,7 +52,7 @@ class Delivery:
         self._journal = journal
         self._renew()
         recorder.after_fork.append(self._renew)
-        recorder.nudges.append(self._nudge)
+        recorder.listeners.append(self._notify)
 
     def _renew(self) -> None:
         """Start as a process of its own, whose worker has done nothing yet."""
@@ -68,8 +68,8 @@ class Delivery:
         self._delivering = threading.Lock()
         self._pace = Pace(self._journal)
         self._progress = Progress(self._journal, [exporter.name for exporter in self.exporters])
-        self._adoption = Adoption(self._journal, self.exporters, self._recorder.nudges)
-        self._recorder.sleepers.append(self.wake)
+        self._adoption = Adoption(self._journal, self.exporters, self._recorder.listeners)
+        self._recorder.wakeups.append(self.wake)
 
     def wake(self) -> None:
         """Let the worker look for records; starts it the first time."""
@@ -80,7 +80,7 @@ class Delivery:
                     self._start()
         self._pace.wake()
 
-    def _nudge(self) -> None:
+    def _notify(self) -> None:
         """Let the worker look for records, if there is one."""
         if self._thread is not None:
             self._pace.wake()
@@ -120,8 +120,8 @@ class Delivery:
             if wait and not stop.is_set():
                 self._pace.back_off(wait)
             else:
-                self._recorder.sleepers.append(self.wake)
-                if self._unread():  # recorded since the last look, when the worker was not among the sleepers
+                self._recorder.wakeups.append(self.wake)
+                if self._unread():  # recorded since the last look, when no record would have woken the worker
                     self._pace.wake()
 
     def deliver(self, stop: Flag | None = None) -> float:
@@ -228,13 +228,13 @@ class Delivery:
             self.flush(time.monotonic() + timeout)
             self._progress.waited()
 
-    def hurry(self) -> None:
-        """Let no burst gather, until :meth:`calm` is called as often."""
+    def expedite(self) -> None:
+        """Let no burst gather, until :meth:`relax` is called as often."""
         self._pace.expedite()
         if not self._progress.is_failing:
             self._pace.hasten()  # a burst that gathers already is let go
 
-    def calm(self) -> None:
+    def relax(self) -> None:
         """Let bursts gather again."""
         self._pace.relax()
 
@@ -289,8 +289,8 @@ class Delivery:
                 thread.join(max(STOP_GRACE, deadline - time.monotonic()))
             # What is left behind now comes before what is recorded from now on.
             self._adoption.look_soon()
-            if self.wake not in self._recorder.sleepers:
-                self._recorder.sleepers.append(self.wake)
+            if self.wake not in self._recorder.wakeups:
+                self._recorder.wakeups.append(self.wake)
         if thread is None or not thread.is_alive():
             for exporter in self.exporters:
                 if process_ends and self._journal.emitted:

@@ -83,8 +83,8 @@ class Recorder:
     __slots__ = (
         "__weakref__", "_append", "_captured", "_deferred", "_fit", "_fitting", "_keys", "_now", "_now_text", "_random",
         "_runs", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork", "agent_name", "clock",
-        "encode", "free_spans", "hides", "journal", "lock", "nudges", "on", "open_blocks",
-        "perf_counter_ns", "processor", "serves", "sleepers", "stride", "tail", "token", "traces", "traces_clients",
+        "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
+        "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -116,10 +116,10 @@ class Recorder:
         self.stride = 1
         #: With-blocks of traces that are open.
         self.open_blocks = 0
-        #: Workers that sleep until there is something to deliver; called, and emptied, by the next record.
-        self.sleepers: list[Callable[[], None]] = []
-        #: Each tells a worker that runs already of something to deliver.
-        self.nudges: list[Callable[[], None]] = []
+        #: Called once each by the next record, which empties the list: they wake the workers that rest.
+        self.wakeups: list[Callable[[], None]] = []
+        #: Called when there is something to deliver that was not recorded here: they wake the workers that run already.
+        self.listeners: list[Callable[[], None]] = []
         #: What else must start over in a forked child.
         self.after_fork: list[Callable[[], None]] = []
         self._renew()
@@ -298,7 +298,7 @@ class Recorder:
                     append(self._line(draft))
             finally:
                 self._writing = False
-        if self.sleepers:
+        if self.wakeups:
             self._wake()
         return step
 
@@ -337,9 +337,9 @@ class Recorder:
         state.token = self.token
 
     def _wake(self) -> None:
-        while self.sleepers and not self._captured:
+        while self.wakeups and not self._captured:
             with contextlib.suppress(IndexError):  # another thread woke it
-                self.sleepers.pop()()
+                self.wakeups.pop()()
 
     # Fork
 
@@ -347,7 +347,7 @@ class Recorder:
         """Start over in a forked child, which owns nothing of its parent's files, locks and threads."""
         self.journal.renew()
         self._renew()
-        self.sleepers.clear()
+        self.wakeups.clear()
         for renew in self.after_fork:
             renew()
 

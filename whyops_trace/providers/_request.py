@@ -57,14 +57,14 @@ class Request:
         self._outer = CURRENT.get()
         CURRENT.set(self)
         if self.proxy is not None:
-            self.proxy.delivery.hurry()  # records that linger now would come after the proxy's report
+            self.proxy.delivery.expedite()  # records that linger now would come after the proxy's report
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Record the failure of the request. An error before a retry without the proxy is not raised."""
         CURRENT.set(self._outer)
         if self.proxy is not None and not self._watched:
-            self.proxy.delivery.calm()
+            self.proxy.delivery.relax()
         if error is None:
             return False
         if self.proxy is not None and attempt(self._link.falls_back, error)[0]:
@@ -185,8 +185,8 @@ class Request:
         else:
             streams = media_type(response) == EVENT_STREAM
             # The proxy reports the answer when it ends.
-            calm = None if self.proxy is None else self.proxy.delivery.calm
-            watch(response, call, Undo(streams=streams) if undoes else None, calm)
+            relax = None if self.proxy is None else self.proxy.delivery.relax
+            watch(response, call, Undo(streams=streams) if undoes else None, relax)
             self._watched = True
 
     def answered(self, result: Any) -> Any:

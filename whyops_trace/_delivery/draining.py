@@ -1,4 +1,4 @@
-"""Delivers what dead processes left in the journals of a home, in the foreground and with an end."""
+"""The delivery of records that dead processes left in the journals of a home: in the foreground, and with an end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from whyops_trace.settings import Settings, as_agent
 
 class Drained(NamedTuple):
     """
-    What became of a stream's records at one destination.
+    The result of draining a stream's records into one destination.
 
     Attributes:
         destination: Its name.
-        counts: What it did with them.
-        problem: Why it took no more; "" if it took all there was.
+        counts: The records it took, by their outcome.
+        problem: The reason why it took no more; "" if it took all there was.
     """
 
     destination: str
@@ -38,27 +38,27 @@ class Drained(NamedTuple):
 
 class Patience:
     """
-    How long a server that takes nothing is asked again, over all streams.
+    The time for which a server that takes nothing is asked again, over all streams.
 
     Args:
-        seconds: Since it was first asked in vain.
+        seconds: That time, from the first request in vain.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._until: float | None = None
 
-    def asked(self) -> None:
-        """Note that the server is asked now."""
+    def begin(self) -> None:
+        """Note that the server is asked now: the time runs, if it does not already."""
         if self._until is None:
             self._until = time.monotonic() + self._seconds
 
-    def rewarded(self) -> None:
-        """Note that the server took something."""
+    def renew(self) -> None:
+        """Note that the server took something: the time begins anew with the next request."""
         self._until = None
 
     def wait(self, seconds: float) -> bool:
-        """Wait, unless that would take too long; return whether to ask again."""
+        """Wait so many seconds and return True; return False at once if that would take too long."""
         if self._until is None or time.monotonic() + seconds > self._until:
             return False
         time.sleep(seconds)
@@ -71,32 +71,35 @@ class _Drain:
 
     Args:
         exporter: The destination.
-        patience: How long to try.
-        passed: Told how many records have passed.
-        problem: Why it is closed from the start.
+        patience: The time to try.
+        advance: Called with the number of records that have passed.
+        problem: The reason why it is closed from the start; "" if it is open.
 
     Attributes:
-        counts: What the destination did so far.
+        exporter: The destination.
+        counts: The records it took so far, by their outcome.
+        problem: The reason why it takes no more; "" if it does.
     """
 
     def __init__(
-        self, exporter: Exporter, patience: Patience, passed: Callable[[int], object], problem: str = ""
+        self, exporter: Exporter, patience: Patience, advance: Callable[[int], object], problem: str = ""
     ) -> None:
         self.exporter = exporter
         self.counts = Counts()
         self.problem = problem
         self._patience = patience
-        self._passed = passed
+        self._advance = advance
         self._failures = 0
-        self._said = "it is busy"
+        #: The latest problem that has a text.
+        self._reason = "it is busy"
 
     def take(self, segment: Segment) -> None:
         """Deliver the records of a segment, as far as the destination takes them."""
         while not self.problem:
             try:
-                self._patience.asked()
+                self._patience.begin()
                 counts = hand_over(self.exporter, segment, adopted=True)
-                self._patience.rewarded()
+                self._patience.renew()
                 if counts is None:
                     self.exporter.process_ended(segment.header.token)
                     return
@@ -105,28 +108,28 @@ class _Drain:
                 continue
             self._failures = 0
             self.counts = self.counts.plus(counts)
-            self._passed(sum(counts))
+            self._advance(sum(counts))
 
     def _failed(self, error: WhyOpsError) -> None:
         self._failures += 1
-        self._said = str(error) or self._said  # it says nothing where it is only too early
+        self._reason = str(error) or self._reason  # without a text it is only too early
         wait = error.wait if isinstance(error, DeliveryError) else math.inf
         if not self._patience.wait(backoff(self._failures, 0.0) if wait is None else wait):
-            self.problem = self._said
+            self.problem = self._reason
 
 
 def drain(
-    home: Path, settings: Settings, stream: Stream, patience: Patience, passed: Callable[[int], object]
+    home: Path, settings: Settings, stream: Stream, patience: Patience, advance: Callable[[int], object]
 ) -> list[Drained]:
     """
-    Deliver what dead processes of a stream left, oldest first, and return how each destination fared.
+    Deliver the records that dead processes of a stream left, oldest first, and return the result by destination.
 
     Args:
-        home: Where the journals are.
+        home: The home that the journals are in.
         settings: The server and the key at hand; a stream of another key is left alone.
-        stream: What was seen of the stream.
-        patience: How long to try a server that takes nothing.
-        passed: Told how many records have passed a destination.
+        stream: The stream, as a survey has seen it.
+        patience: The time to try a server that takes nothing.
+        advance: Called with the number of records that have passed a destination.
 
     Raises:
         OSError: if the journal cannot be read.
@@ -138,7 +141,7 @@ def drain(
             stack.callback(exporter.close)
             problem = why_not(settings, header) if exporter.name == SERVER else ""
             tries = patience if exporter.remote else Patience(0.0)
-            drains.append(_Drain(exporter, tries, passed, problem))
+            drains.append(_Drain(exporter, tries, advance, problem))
         for segment in segments_in(home, folder=stream.name):
             # A file that somebody put into the folder of another stream may be another key's.
             if segment.header.stream == header.stream:
@@ -160,7 +163,7 @@ def _exporters(home: Path, settings: Settings, destinations: Sequence[str]) -> l
 
 def why_not(settings: Settings, header: Header) -> str:
     """
-    Return why the records of a stream cannot go to a server with these settings; "" if they can.
+    Return the reason why a stream's records cannot go to a server with these settings; "" if they can.
 
     A stream is named after its server, key, agent and destinations: no other key ever delivers it.
     """
@@ -177,30 +180,30 @@ def why_not(settings: Settings, header: Header) -> str:
 
 def take_in(home: Path) -> int:
     """
-    Store what dead processes left in the journals below a home, and note that they are gone.
+    Store the records that dead processes left in the journals below a home, and note the ends of these processes.
 
-    Nothing is deleted: how long traces are kept is a setting of the programs that record, which whoever looks at
-    the traces need not know.
+    Nothing is deleted: the days for which traces are kept are a setting of the programs that record them, and unknown
+    to a command that shows them.
 
     Returns:
-        How many records were stored.
+        The number of records that were stored.
 
     Raises:
         StoreError: if the file cannot be written; what was not stored stays in the journals.
         OSError: if the journals cannot be read.
     """
-    stored = 0
+    count = 0
     exporter = LocalExporter(home / STORE_FILE, hint=False, retention=None)
     with contextlib.closing(exporter):
         for segment in segments_in(home):
             if exporter.name in segment.header.destinations:
-                stored += _take_in_segment(exporter, segment)
-    return stored
+                count += _take_in_segment(exporter, segment)
+    return count
 
 
 def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
-    stored = 0
+    count = 0
     while (counts := hand_over(exporter, segment, adopted=True)) is not None:
-        stored += counts.delivered
+        count += counts.delivered
     exporter.process_ended(segment.header.token)
-    return stored
+    return count

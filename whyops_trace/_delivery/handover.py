@@ -15,8 +15,8 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
 
     Args:
         exporter: The destination.
-        segment: Where the records are.
-        adopted: Whether another process recorded them.
+        segment: The segment that holds the records.
+        adopted: True if another process recorded them.
 
     Returns:
         How the records fared that were taken; None if there are none to hand over.

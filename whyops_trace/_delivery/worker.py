@@ -1,5 +1,5 @@
 """
-Carries records from the journal to the exporters, in worker threads of its own.
+The worker threads that carry records from the journal to the exporters.
 
 A :class:`Delivery` is one daemon thread over one or more exporters. It sleeps until something is recorded, lets a
 burst gather, and hands over batches in the order of the journal. An exporter that fails is asked again later with
@@ -29,7 +29,7 @@ from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff
 from whyops_trace.types import Ledger, Tally
 
-#: Seconds a worker has to end once told to, whatever the deadline: one that is not inside an exporter needs none.
+#: Seconds a worker has to end once it is told to, even past the deadline. Only inside an exporter does it need longer.
 STOP_GRACE: Final = 0.2
 
 
@@ -72,7 +72,7 @@ class Delivery:
         self._recorder.wakeups.append(self.wake)
 
     def wake(self) -> None:
-        """Let the worker look for records; starts it the first time."""
+        """Let the worker look for records; start it the first time."""
         if self._thread is None:
             with self._starting:
                 # Once modules are taken down, a thread that is started never runs, and start() waits for ever for it.
@@ -94,10 +94,10 @@ class Delivery:
             daemon=True,
         )
         try:
-            # In an empty context, which a thread may take over: it must not see, or keep alive, whatever started it.
+            # In an empty context, because a thread may take one over: it must not see, or keep alive, its starter's.
             attempt(contextvars.Context().run, thread.start)
         finally:
-            # None starts at exit from Python 3.12 on, or if an interrupt is in time; flush delivers without it.
+            # No thread starts at exit from Python 3.12 on, or if an interrupt comes first; flush delivers without it.
             if thread.ident is None:
                 self._thread = None
 
@@ -138,7 +138,7 @@ class Delivery:
         with self._delivering:
             while True:
                 more = self._adoption.look(stop)
-                # A server gets what is older first: conversations go on in their order, and its agent may have had
+                # A server gets older records first: conversations go on in their order, and its agent may have had
                 # other metadata then.
                 older = more and self._journal.backlog
                 wait = max(
@@ -155,7 +155,7 @@ class Delivery:
             if adopted_only and not segment.adopted:
                 continue
             adopted = segment.header.token != self._journal.token
-            end = segment.end  # what comes to it meanwhile may be a burst
+            end = segment.end  # later records may be a burst
             while segment.cursor(exporter.name) < end and not stop.is_set():
                 started = time.monotonic()
                 counts, error = attempt(hand_over, exporter, segment, adopted=adopted)
@@ -251,7 +251,7 @@ class Delivery:
             self.is_started = self._introduced.wait(timeout) or timeout > 0  # nobody waits again
 
     def ledger(self) -> Ledger:
-        """Return what became of this process's records, for each of this worker's destinations."""
+        """Return the counts of this process's records, for each of this worker's destinations."""
         ledger: Ledger = {}
         for exporter in self.exporters:
             counts, emitted = self._journal.totals(exporter.name), self._journal.emitted
@@ -275,7 +275,7 @@ class Delivery:
         Args:
             deadline: The :func:`time.monotonic` time to wait until.
             answered_by: The same, if later, for a server that is still answering.
-            process_ends: Whether calls that are still open will never end.
+            process_ends: True if calls that are still open will never end.
         """
         if any(exporter.remote for exporter in self.exporters):
             deadline = max(deadline, answered_by)
@@ -287,7 +287,7 @@ class Delivery:
             self._pace.wake()
             if thread.ident is not None:  # else this is a signal handler in the middle of starting it
                 thread.join(max(STOP_GRACE, deadline - time.monotonic()))
-            # What is left behind now comes before what is recorded from now on.
+            # The records that are left behind now come before those from now on.
             self._adoption.look_soon()
             if self.wake not in self._recorder.wakeups:
                 self._recorder.wakeups.append(self.wake)

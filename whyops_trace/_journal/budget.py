@@ -70,27 +70,27 @@ class Budget:
             size: The bytes of the other one.
             on_disk: Make room on disk, else in memory.
         """
-        held = tuple(segments)
-        excess = size - self.room(held, on_disk=on_disk)
+        snapshot = tuple(segments)
+        excess = size - self.room(snapshot, on_disk=on_disk)
         if excess <= 0:
             return
-        sealed = [segment for segment in held if segment.sealed and _is_on_disk(segment) is on_disk]
-        for segment in sorted(sealed, key=lambda segment: not segment.finished()):
+        candidates = [segment for segment in snapshot if segment.sealed and _is_on_disk(segment) is on_disk]
+        for segment in sorted(candidates, key=lambda segment: not segment.finished()):
             if excess > 0 and forget(segments, segment):
                 excess -= segment.size
                 self.drop(segment, "disk_full" if on_disk else "memory_full")
 
     def drop(self, segment: Segment, reason: DropReason) -> None:
         """Drop a segment for lack of room; say so once if records are lost with it."""
-        lost = segment.drop(reason)
-        if lost:
+        losses = segment.drop(reason)
+        if losses:
             warn_once(
                 f"journal: {self._stream}: full",
                 "The room for records that wait to be delivered is full (%d bytes on disk, %d in memory): "
                 "the oldest %d were dropped, and more will be.",
                 self.disk,
                 self.memory,
-                lost,
+                losses,
             )
 
 

@@ -1,9 +1,9 @@
 """
-A directory of segments: making them, and taking over what dead processes left.
+A directory of segments: new ones are made here, and those of dead processes are taken over.
 
 A segment is made as ``<token>-<number>.tmp``, locked with ``flock``, allocated and only then renamed to
 ``<token>-<serial>.seg``: a file of that name that is not locked has lost its owner. A lock ends with its
-process, however that ended, and no process id is ever looked at. Serials rise with time over all processes:
+process, in whatever way that ends, and no process id is ever looked at. Serials rise with time over all processes:
 their order is that of the records.
 """
 
@@ -43,18 +43,18 @@ _numbers = count(1)
 
 
 def is_mappable(directory: Path, file_systems: Collection[str]) -> bool:
-    """Return whether a directory is on one of these file systems, and this platform can allocate files."""
+    """Tell whether a directory is on one of these file systems, and this platform can allocate files."""
     if not hasattr(os, "posix_fallocate"):
         return False
     device = directory.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    device_number = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
     except OSError:  # not Linux
         return False
     for mount in mounts.split("\n")[:-1]:
         place, _, source = mount.partition(" - ")
-        if place.split(" ")[2] == wanted:
+        if place.split(" ")[2] == device_number:
             return source.split(" ")[0] in file_systems
     return False
 
@@ -64,14 +64,14 @@ def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped
     Return a new segment under a temporary name, allocated and locked.
 
     Args:
-        directory: Where the file goes.
-        header: What the segment says about itself.
-        size: Of the file, in bytes, with its first page.
-        totals: Where commits and drops are counted.
-        mapped: Whether to write through a map. Its room is then taken now, because a write to a map kills the
-            process where the disk has none. Its pages are written now, because that takes the kernel an eighth of
-            the time it takes to make each of them at the first store to it; not all in one go, or a look at the first
-            page would fetch all of them into the memory of the process.
+        directory: The directory of the file.
+        header: The first page of the file.
+        size: The bytes of the file, with its first page.
+        totals: The counts that commits and drops are added to.
+        mapped: True to write through a map. Its room is then taken now, because a write to a map kills the process
+            where the disk has none. Its pages are written now, because that takes the kernel an eighth of the time
+            it takes to make each of them at the first store to it. They are not written all in one go, or a look at
+            the first page would fetch all of them into the memory of the process.
 
     Raises:
         OSError: if the file cannot be made.
@@ -85,10 +85,10 @@ def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped
             parts += (ZEROS[: size - start] for start in range(PAGE, size, len(ZEROS)))
         offset = 0
         for part in parts:
-            written = os.pwrite(descriptor, part, offset)
-            if written < len(part):
+            length = os.pwrite(descriptor, part, offset)
+            if length < len(part):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            offset += written
+            offset += length
         return _segment(descriptor, size, header, totals, path, mapped=mapped)
     except BaseException:
         os.close(descriptor)
@@ -102,7 +102,7 @@ def recreate(segment: Segment, header: Header) -> Segment | None:
 
     Args:
         segment: One of this process's own.
-        header: What the new one says about itself.
+        header: The first page of the new one.
 
     Raises:
         OSError: if the file cannot be renamed.
@@ -117,22 +117,22 @@ def _create_file(directory: Path, token: str) -> tuple[Path, int]:
     while True:
         path = directory / f"{token}-{next(_numbers)}.tmp"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        mine = False
+        is_ours = False
         try:
-            # Whoever sweeps the directory before the lock is there takes the file for a dead process's.
+            # A sweep of the directory that comes before the lock takes the file for a dead process's, and removes it.
             if _lock(descriptor) and os.fstat(descriptor).st_nlink:
                 os.fchmod(descriptor, 0o600)  # whatever the umask
-                mine = True
+                is_ours = True
         finally:
-            if not mine:
+            if not is_ours:
                 os.close(descriptor)
                 path.unlink(missing_ok=True)
-        if mine:
+        if is_ours:
             return path, descriptor
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file, unless somebody else has."""
+    """Lock a file; return False if somebody else has."""
     if sys.platform == "win32":
         raise OSError(errno.ENOTSUP, "files cannot be locked on this platform")
     try:
@@ -148,17 +148,17 @@ def _claim(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return None
-    mine = False
+    is_ours = False
     try:
-        mine = _lock(descriptor) and _leads_to(path, descriptor)
+        is_ours = _lock(descriptor) and _leads_to(path, descriptor)
     finally:
-        if not mine:
+        if not is_ours:
             os.close(descriptor)
-    return descriptor if mine else None
+    return descriptor if is_ours else None
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:
-    """Return whether a file still has its name: it may have lost it between being opened and being locked."""
+    """Tell whether a file still has its name, which it may have lost between being opened and being locked."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -176,14 +176,14 @@ def left_behind(
     """
     Take over the segments of dead processes, one after the other, and remove their temporary files.
 
-    What is no segment, or one that this version cannot read, is set aside as ``.bad`` and said once.
+    A file that is no segment, or one that this version cannot read, is set aside as ``.bad``, and said once.
 
     Args:
-        directory: Where to look; it need not exist.
-        totals: Where commits and drops are counted.
+        directory: The directory; it need not exist.
+        totals: The counts that commits and drops are added to.
         file_systems: Those that can be trusted with a map.
         stream: The only stream whose segments belong here; None if any does.
-        newest_first: Whether to begin with the newest instead of the oldest.
+        newest_first: True to begin with the newest instead of the oldest.
     """
     try:
         names = os.listdir(directory)
@@ -207,7 +207,7 @@ def left_behind(
 
 
 def _adopt(path: Path, totals: Totals, *, mapped: bool, stream: str | None) -> Segment | None:
-    """Return the segment of a dead process; None if its owner lives or somebody else took it."""
+    """Return the segment of a dead process; None if its owner lives, or somebody else took it over."""
     try:
         if not (_SEGMENT.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)):
             raise JournalError("it is not a segment")
@@ -281,7 +281,7 @@ def segment_files(directory: Path) -> list[Path]:
 
 
 def begun(segment: Segment) -> int:
-    """Return when the first record came to a segment, in nanoseconds; a spare file was made long before that."""
+    """Return the time of a segment's first record, in nanoseconds; a spare file was made long before that."""
     if segment.path is None:
         return int(datetime.fromisoformat(segment.header.created).timestamp() * 1_000_000_000)
     return _place(segment.path.name)[0]

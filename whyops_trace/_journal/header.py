@@ -1,5 +1,5 @@
 """
-The first page of a segment: who recorded it, for whom, and how far each destination is.
+The first page of a segment: its process, its destinations, and the progress of each.
 
 ::
 
@@ -21,16 +21,20 @@ from whyops_trace.exceptions import ConfigurationError, JournalError
 
 #: Bytes of the page, and the offset of the first record.
 PAGE: Final = 4096
-#: Where the slots begin.
+#: The offset of the first slot.
 SLOTS: Final = 2048
 SLOT: Final = struct.Struct("<6Q")
 
 
 class Counts(NamedTuple):
     """
-    What a destination did with records: one that its cursor has passed is in exactly one of these.
+    Records by their outcome at a destination: one that its cursor has passed is in exactly one of these.
 
     Attributes:
+        delivered: Records it took.
+        sampled_out: Records that its own sampling left out.
+        rejected: Records it refused.
+        dropped: Records that were lost before it got them.
         withheld: Records that are not for the destination, such as the end of a step for a server.
     """
 
@@ -47,16 +51,16 @@ class Counts(NamedTuple):
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What a segment says about itself.
+    The description of a segment, at the beginning of its first page.
 
     Attributes:
-        version: Of the format.
+        version: The version of the format.
         stream: Name of the account, server, agent and destinations that the records belong to.
         token: Name of the process that recorded them: twelve hexadecimal digits.
         agent: The agent's name, for people.
-        destinations: Where the records go; the order of the slots.
+        destinations: The destinations of the records, in the order of the slots.
         ephemeral: Those of them that only the recording process can serve, such as its console.
-        created: When the file was made; ISO 8601.
+        created: The time the file was made; ISO 8601.
     """
 
     version: Literal[1] = 1
@@ -79,7 +83,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             raise JournalError("its first page is cut")
         try:
             header = msgspec.json.decode(page[:SLOTS].partition(b"\0")[0], type=cls)
-            header.page()  # as long as it may be
+            header.page()  # raises if it is too long
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise JournalError(f"its header cannot be read: {error}") from error
         return header
@@ -102,12 +106,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return text.ljust(PAGE, b"\0")
 
     def slots(self) -> dict[str, int]:
-        """Return where the slot of each destination is."""
+        """Return the offset of each destination's slot."""
         return {name: SLOTS + SLOT.size * index for index, name in enumerate(self.destinations)}
 
 
 def read_slot(page: bytes | mmap.mmap, offset: int) -> tuple[int, Counts]:
-    """Return the cursor in a slot, the first record's if nothing stands there yet, and the counts."""
-    # A slice, as unpack_from() would lend the memory out, and without the global lock another thread may close it.
+    """Return the cursor in a slot and its counts; if nothing stands there yet, the first record's and none."""
+    # A slice, as unpack_from() would lend the memory out: without the global lock another thread may close it.
     cursor, *counts = SLOT.unpack(page[offset : offset + SLOT.size])
     return cursor or PAGE, Counts(*counts)

@@ -1,9 +1,9 @@
 """
-The journal: where every record goes first, and from where each destination fetches it at its own pace.
+The journal: every record goes there first, and each destination fetches it from there at its own pace.
 
 It is the queue, the spool and the crash record in one: a row of segments (see :mod:`whyops_trace._journal.segment`)
 that outlive the process. A segment goes when every destination has passed it, or when the room for records is
-used up. What a process leaves behind, the next one of the same stream takes over.
+used up. The next process of the same stream takes over those that a process leaves behind.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ class Journal:
     """
     The segments of one process and stream.
 
-    What :meth:`append` has taken survives the process, by whatever cause it dies, as long as the directory
-    can be written. Where it cannot, records wait in memory, and a warning says so once. A record that fits
-    nowhere is counted as dropped; nothing is raised.
+    A record that :meth:`append` has taken survives the process, whatever that dies of, as long as the directory can
+    be written. Where it cannot, records wait in memory, and a warning says so once. A record that fits nowhere is
+    counted as dropped; nothing is raised.
 
-    :meth:`append` and :meth:`close` are for one thread at a time, the one that holds the recorder's lock. All
-    else is for worker threads, at the same time as these and as each other.
+    :meth:`append` and :meth:`close` are for one thread at a time, the one that holds the recorder's lock. The other
+    methods are for worker threads, at the same time as these and as each other.
 
     Args:
-        directory: The stream's own; made when the first record comes. None: records stay in memory.
+        directory: The stream's own directory, made when the first record comes; None to keep records in memory.
         stream: Name of the account, server, agent and destinations that the records belong to.
-        agent: The agent's name, for people who look at what is waiting.
-        destinations: Where records go.
-        ephemeral: Those of them that get nothing of what another process left.
-        budget: Bytes on disk, of this process and of those it takes over, beside the segments kept ready.
+        agent: The agent's name, for people who look at the records that wait.
+        destinations: The names of the destinations.
+        ephemeral: Those of them that get no record that another process left.
+        budget: Bytes on disk for the segments of this process and those it takes over, beside the spare ones.
         memory_budget: Bytes in memory, where nothing can be written.
         mappable: File systems whose files can safely be written through a memory map.
 
     Attributes:
         token: Name of this process: twelve hexadecimal digits.
         segments: Those taken over and our own, oldest first.
-        emitted: Records appended so far.
-        ended: The processes that left what was taken over, in that order; the values say nothing.
-        backlog: Whether the latest :meth:`adopt` left something to be taken over later.
-        lock: Held while a worker opens or closes files. Whoever forks takes it, after the recorder's lock, or
+        emitted: Number of records appended so far.
+        ended: The processes whose segments were taken over, in that order; the values say nothing.
+        backlog: True if the latest :meth:`adopt` left something to be taken over later.
+        lock: Held while a worker opens or closes files. A fork takes it, after the recorder's lock, or
             the child may inherit a locked file that nobody there knows of.
 
     Raises:
@@ -97,7 +97,7 @@ class Journal:
         self.emitted = 0
         self.ended: dict[str, None] = {}
         self.backlog = False
-        # Threads change the list by its own methods only, each of which is one step for all others.
+        # Threads change the list by its own methods only, each of which is a single step to the others.
         self.segments: list[Segment] = []
         # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
         self.lock = threading.RLock()
@@ -137,7 +137,7 @@ class Journal:
         self._write: Callable[[bytes], object] = _has_no_room
 
     def _rotate(self, line: bytes) -> None:
-        """Append to a new segment: the spare, else a file made now, else memory."""
+        """Append to a new segment: a spare one, else a file made now, else memory."""
         if self._current is not None:
             self._current.sealed = True
             if len(self.segments) > MAPPED:
@@ -234,22 +234,22 @@ class Journal:
 
     def adopt(self) -> list[Segment]:
         """
-        Take over what dead processes of this stream left, and put it before what we began later.
+        Take over the segments of this stream's dead processes, and put them before those that we began later.
 
-        What exceeds the budget is dropped, the oldest first. A segment that is finished already tells that
-        its process has ended. Much is not taken all at once: ask again later.
+        Those that exceed the budget are dropped, the oldest first. A segment that is finished already tells that its
+        process has ended. A large number is not taken all at once: ask again later.
 
         Returns:
             The segments taken now, oldest first.
         """
         with self.lock:
-            held = tuple(self.segments)
-            position = sum(segment.adopted for segment in held)
+            snapshot = tuple(self.segments)
+            position = sum(segment.adopted for segment in snapshot)
             self.backlog = position >= ADOPTED_AT_ONCE
             if self._directory is None or self.backlog:
                 return []
-            room = self._budget.room(held, on_disk=True)
-            taken: deque[Segment] = deque()
+            room = self._budget.room(snapshot, on_disk=True)
+            segments: deque[Segment] = deque()
             for segment in left_behind(
                 self._directory, self._adopted, self._mappable, stream=self._stream, newest_first=True
             ):
@@ -259,21 +259,21 @@ class Journal:
                 if room < 0:
                     self._budget.drop(segment, "disk_full")
                     continue
-                taken.appendleft(segment)
-                if len(taken) > ADOPTED_AT_ONCE - position:
-                    taken.pop().release()
+                segments.appendleft(segment)
+                if len(segments) > ADOPTED_AT_ONCE - position:
+                    segments.pop().release()
                     self.backlog = True
-            for segment in taken:
+            for segment in segments:
                 self.segments.insert(self._place(segment), segment)
                 if segment.header.token != self.token:
                     self.ended[segment.header.token] = None
-            return list(taken)
+            return list(segments)
 
     def _place(self, segment: Segment) -> int:
         """
-        Return where a segment belongs among those held: before what was begun later, by whatever process.
+        Return the position of a segment among those held: before those that any process began later.
 
-        What a forked child recorded follows from what its parent had before, which may still be here.
+        The records of a forked child follow from its parent's earlier ones, which may still be here.
         """
         return sum(begun(held) <= begun(segment) for held in tuple(self.segments))
 
@@ -281,22 +281,22 @@ class Journal:
         """Remove the segments that every destination has passed, or keep them ready."""
         with self.lock:
             for segment in tuple(self.segments):
-                is_ours = segment.finished() and forget(self.segments, segment)
-                if is_ours and not self._spares.reuse(segment, self._header()):
+                is_forgotten = segment.finished() and forget(self.segments, segment)
+                if is_forgotten and not self._spares.reuse(segment, self._header()):
                     segment.remove()
 
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """
-        Return what a destination did in this process with the records of this process.
+        Return the counts of this process's records that a destination got from this process.
 
         Args:
             destination: Its name.
-            adopted: Whether to count the records of other processes instead.
+            adopted: True to count the records of other processes instead.
         """
         return (self._adopted if adopted else self._own).of(destination)
 
     def reasons(self, destination: str) -> dict[DropReason, int]:
-        """Return how many records of this process a destination did not get, by the reason."""
+        """Return the number of this process's records that a destination did not get, by the reason."""
         return self._own.reasons(destination)
 
     def renew(self) -> None:
@@ -310,8 +310,8 @@ class Journal:
         """
         Let go of all segments; the caller holds the recorder's lock.
 
-        What is not delivered stays on disk for the next process; what is only in memory is dropped. A record
-        that comes later starts a new segment.
+        Undelivered records stay on disk for the next process; those that are only in memory are dropped. A later
+        record starts a new segment.
         """
         with self.lock:
             self._leave_segment()
@@ -324,11 +324,11 @@ class Journal:
                 elif segment.path is not None:
                     segment.release()
                 else:
-                    lost = segment.drop("process_end")
+                    losses = segment.drop("process_end")
                     warn_once(
                         f"journal: {self._stream}: memory",
                         "%d records that were only in memory are lost: they were not delivered in time.",
-                        lost,
+                        losses,
                     )
             self.segments.clear()
 
@@ -342,13 +342,13 @@ def segments_in(
     home: Path, *, folder: str | None = None, mappable: Collection[str] = MAPPABLE
 ) -> Iterator[Segment]:
     """
-    Take over, one after the other, what dead processes left below a home, oldest first.
+    Take over, one after the other, the segments of dead processes below a home, oldest first.
 
-    A segment is held until the next one is asked for; then it is removed if finished, else left to others.
+    A segment is held until the next one is asked for. Then it is removed if it is finished, else left to others.
 
     Args:
         home: The home.
-        folder: The only folder of its journal to look into; None: every stream's.
+        folder: The only folder of its journal to look into; None for every stream's.
         mappable: File systems whose files can safely be written through a memory map.
     """
     journal = home / JOURNAL

@@ -6,9 +6,9 @@ One segment of the journal: a run of records with a cursor for each destination,
     0      the first page, see whyops_trace._journal.header
     4096   the records, one line of JSON each, then zeros
 
-The file is as long as it will get from the start, so whatever is not written yet reads as NUL, which no JSON
-text holds. A record counts if it ends in a newline and no NUL stands before it: a store that a kill cut short
-shows itself. What is in the page cache outlives the process, so nothing is ever synced.
+The file has its full length from the start, so bytes that are not written yet read as NUL, which no JSON text
+holds. A record counts if it ends in a newline and no NUL stands before it: a store that a kill cut short shows
+itself. The page cache outlives the process, so nothing is ever synced.
 
 Writing goes through a memory map, which keeps the GIL, where a system call gives it up to any busy thread for
 milliseconds. Where a map cannot be trusted, :class:`WrittenSegment` writes each record to the file as well.
@@ -35,7 +35,7 @@ from whyops_trace.types import DropReason
 
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
-#: What new pages hold, as many as are written at a time: whoever writes gives up the GIL each time.
+#: The content of new pages, as many as are written at a time: the thread that writes gives up the GIL each time.
 ZEROS: Final = memoryview(bytes(1 << 20))
 #: The memory of a segment that has let go of its own.
 _CLOSED: Final = mmap.mmap(-1, 1)
@@ -44,7 +44,7 @@ _CLOSED.close()
 
 class Totals:
     """
-    What became of records, by destination.
+    Records by destination and outcome.
 
     Attributes:
         lock: Held while a cursor and the counts move together; a segment is never dropped in between.
@@ -57,7 +57,7 @@ class Totals:
         self._reasons: dict[str, dict[DropReason, int]] = {}
 
     def add(self, destination: str, counts: Counts, reason: DropReason | None = None) -> None:
-        """Count; the caller holds the lock. The *reason* is that of the dropped ones."""
+        """Add counts, with the reason of the dropped ones; the caller holds the lock."""
         self._counts[destination] = self.of(destination).plus(counts)
         if reason and counts.dropped:
             reasons = self._reasons.setdefault(destination, {})
@@ -68,7 +68,7 @@ class Totals:
         return self._counts.get(destination, Counts())
 
     def reasons(self, destination: str) -> dict[DropReason, int]:
-        """Return how many records a destination did not get, by the reason."""
+        """Return the number of records that a destination did not get, by the reason."""
         return {reason: count for reason, count in self._reasons.get(destination, {}).items() if count}
 
 
@@ -78,14 +78,14 @@ class Segment:
 
     Args:
         memory: The bytes: a map of the file, or anonymous memory.
-        header: What stands in the first page of the file.
-        totals: Where commits and drops are counted as well.
+        header: The first page of the file.
+        totals: The counts that commits and drops are added to.
         path: The file; None if the segment lives only in memory.
 
     Attributes:
-        sealed: Whether nothing will be appended any more. Ask before a :meth:`read` that returns nothing, not
+        sealed: True once no record will be appended any more. Ask before a :meth:`read` that returns nothing, not
             after it, to know that there is nothing more to come.
-        adopted: Whether another process began it.
+        adopted: True if another process began it.
     """
 
     __slots__ = (
@@ -167,7 +167,7 @@ class Segment:
         return self._slot(destination)[0]
 
     def counts(self, destination: str) -> Counts:
-        """Return what a destination did with the records of this segment, in whatever process."""
+        """Return the counts of this segment's records at a destination, over all processes."""
         return self._slot(destination)[1]
 
     def _slot(self, destination: str) -> tuple[int, Counts]:
@@ -177,11 +177,11 @@ class Segment:
             return PAGE, Counts()
 
     def passed(self, destination: str) -> bool:
-        """Return whether a destination has nothing more to expect from this segment."""
+        """Tell whether a destination has nothing more to expect from this segment."""
         return self._gone or (self.sealed and self.cursor(destination) >= self.end)
 
     def finished(self) -> bool:
-        """Return whether every destination has :meth:`passed` this segment."""
+        """Tell whether every destination has :meth:`passed` this segment."""
         return self.sealed and all(map(self.passed, self._slots))
 
     def commit(self, destination: str, cursor: int, counts: Counts) -> None:
@@ -192,8 +192,8 @@ class Segment:
 
         Args:
             destination: One of the header's.
-            cursor: What :meth:`read` returned with the records.
-            counts: What became of the records in between; they add up to their number.
+            cursor: The one that :meth:`read` returned with the records.
+            counts: The records in between by their outcome; they add up to their number.
         """
         with self.totals.lock:
             if self._memory.closed:
@@ -215,10 +215,10 @@ class Segment:
 
     def take_over(self) -> None:
         """
-        Take the place of a dead owner: find out where its records end, and check the cursors.
+        Take the place of a dead owner: find the end of its records, and check the cursors.
 
         Raises:
-            JournalError: if a cursor is where no record begins.
+            JournalError: if no record begins where a cursor is.
         """
         self.sealed = self.adopted = True
         self._memory.seek(self._last_newline(self._first_nul()) + 1)
@@ -243,7 +243,7 @@ class Segment:
 
     def publish(self, name: str) -> None:
         """
-        Give the file its final name, under which others find it.
+        Give the file its final name, by which others find it.
 
         Raises:
             OSError: if the file cannot be renamed.
@@ -253,7 +253,7 @@ class Segment:
 
     def drop(self, reason: DropReason) -> int:
         """
-        Remove the segment for lack of room, whoever is behind.
+        Remove the segment for lack of room, even if destinations are behind.
 
         The memory stays until a destination that is busy with these records lets go of the segment.
 
@@ -262,14 +262,14 @@ class Segment:
         """
         with self.totals.lock:
             self._reason = reason
-            lost = 0
+            losses = 0
             for destination in self._slots:
                 cursor, earlier = self._slot(destination)
                 behind = self._records(cursor, self.end)
                 self._count(destination, cursor, earlier, Counts(dropped=behind))
-                lost = max(lost, behind)
+                losses = max(losses, behind)
             self._unlink()
-            return lost
+            return losses
 
     def remove(self) -> None:
         """Delete the file and let go of it; does nothing after :meth:`release`."""
@@ -281,7 +281,7 @@ class Segment:
     def _unlink(self) -> None:
         self.sealed = self._gone = True
         if self.path is not None:
-            # It may be deleted already. If it must not be, whoever adopts it finds it finished and tries again.
+            # It may be deleted already. If it cannot be, the process that adopts it finds it finished and tries again.
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
@@ -300,20 +300,20 @@ class Segment:
         """
         Return an empty segment in the file and memory of this one, which is finished.
 
-        Whoever still holds this one finds it released. Neither the kernel nor the caches of the processor have to make
-        place for what is written next, which takes them longer than the writing.
+        A thread that still holds this one finds it released. In a new file, the kernel and the caches of the processor
+        would have to make room for the next records, which takes them longer than the writing.
 
         Args:
-            header: What the new segment says about itself.
-            path: What the file is called now.
+            header: The first page of the new segment.
+            path: The present name of the file.
         """
         with self.totals.lock:
-            self._end = written = self.end
+            self._end = records_end = self.end
             memory, self._memory = self._memory, _CLOSED
             self.sealed = self._gone = True
         memory[:PAGE] = header.page()
-        for start in range(PAGE, written, len(ZEROS)):
-            end = min(start + len(ZEROS), written)
+        for start in range(PAGE, records_end, len(ZEROS)):
+            end = min(start + len(ZEROS), records_end)
             memory[start:end] = ZEROS[: end - start]
         return Segment(memory, header, self.totals, path)
 
@@ -331,7 +331,7 @@ class Segment:
         self._memory.resize(self.end)
 
     def abandon(self) -> None:
-        """Close what a forked child inherited, without a lock, which no thread may be left to give back."""
+        """Let go of what a forked child inherited, without a lock: the thread that holds it may not exist there."""
         self._end = self.end
         self._memory.close()
 
@@ -392,10 +392,10 @@ class WrittenSegment(Segment):
     def drop(self, reason: DropReason) -> int:
         """Remove the segment as its base does; the file is closed at once."""
         with self.totals.lock:
-            lost = super().drop(reason)
+            losses = super().drop(reason)
             os.close(self._descriptor)
             self._descriptor = -1
-            return lost
+            return losses
 
     def abandon(self) -> None:
         """Close file and memory."""

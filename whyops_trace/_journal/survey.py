@@ -1,4 +1,4 @@
-"""What waits in the journals of a home, by stream: looked at from outside, without taking anything."""
+"""The records that wait in the journals of a home, by stream, seen from outside: nothing is taken over."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SERVER: Final = "whyops"
 
 class Glimpse(NamedTuple):
     """
-    A segment as it stands in its file, which nobody took; that of a running process changes meanwhile.
+    A segment as it stands in its file; that of a running process changes meanwhile.
 
     Attributes:
         path: The file.
-        header: What it says about itself.
+        header: Its first page.
         size: Its bytes.
-        in_use: Whether a running process holds it.
+        in_use: True while a running process holds it.
         slots: The cursor and the counts of each destination.
     """
 
@@ -42,7 +42,7 @@ class Glimpse(NamedTuple):
     def records(self) -> Iterator[tuple[int, bytes]]:
         """Yield each complete record with its offset, without its newline; nothing if the file is gone."""
         try:
-            file = self.path.open("rb")  # not a map: its owner may truncate the file under our feet
+            file = self.path.open("rb")  # not a map, because its owner may truncate the file
         except FileNotFoundError:
             return
         with file:
@@ -60,10 +60,10 @@ class Glimpse(NamedTuple):
 
 def look(path: Path) -> Glimpse | None:
     """
-    Look at a segment without taking it; None if it is gone.
+    Return a segment as it stands, without taking it over; None if it is gone.
 
     Raises:
-        JournalError: if it cannot be read as a segment; whoever adopts it sets it aside.
+        JournalError: if it cannot be read as a segment; the process that adopts it sets it aside.
         OSError: if the file cannot be opened.
     """
     try:
@@ -82,7 +82,7 @@ def look(path: Path) -> Glimpse | None:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Return whether somebody else has locked a file; one that is free is free again when it is closed."""
+    """Tell whether somebody else has locked a file; a free one is free again once it is closed."""
     if sys.platform == "win32":
         return False
     try:
@@ -94,12 +94,12 @@ def _is_locked(descriptor: int) -> bool:
 
 class Waiting(NamedTuple):
     """
-    What became of a stream's records at one destination, as far as their segments still exist.
+    The records of a stream by their state at one destination, as far as their segments still exist.
 
     Attributes:
-        pending: Records that it has not passed yet.
-        left: Those of them whose process has ended.
-        counts: What it did with the others.
+        pending: Number of records that it has not passed yet.
+        left: Number of those of them whose process has ended.
+        counts: The others by their outcome.
     """
 
     pending: int
@@ -113,9 +113,9 @@ class Stream(NamedTuple):
 
     Attributes:
         name: The folder, which is called like the stream.
-        header: What its oldest segment says about itself.
+        header: The first page of its oldest segment.
         segments: All of them, oldest first.
-        waiting: What waits for each destination that other processes can serve.
+        waiting: The records by their state at each destination that other processes can serve.
     """
 
     name: str
@@ -136,10 +136,10 @@ class Stream(NamedTuple):
 
 class Survey(NamedTuple):
     """
-    What is in the journals of a home.
+    The content of a home's journals.
 
     Attributes:
-        streams: Those that have segments, the one that was begun first at the beginning.
+        streams: Those that have segments, the oldest first.
         bad: Files that are, or will be, set aside because they cannot be read.
     """
 
@@ -149,7 +149,7 @@ class Survey(NamedTuple):
 
 def survey(home: Path) -> Survey:
     """
-    Look at the journals of a home.
+    Return the content of a home's journals.
 
     Raises:
         OSError: if a folder or file cannot be read.
@@ -171,9 +171,9 @@ def survey(home: Path) -> Survey:
 
 def _stream(name: str, segments: list[Glimpse]) -> Stream:
     header = segments[0].header
-    served = [destination for destination in header.destinations if destination not in header.ephemeral]
+    destinations = [destination for destination in header.destinations if destination not in header.ephemeral]
     return Stream(
-        name, header, segments, {destination: _waiting(destination, segments) for destination in served}
+        name, header, segments, {destination: _waiting(destination, segments) for destination in destinations}
     )
 
 
@@ -193,7 +193,7 @@ def records_in(home: Path, destination: str) -> Iterator[tuple[Glimpse, bool, by
     Yield every record in the journals below a home that are for a destination.
 
     Returns:
-        The segment, whether the record still waits for the destination, and its line.
+        The segment, True if the record still waits for the destination, and its line.
 
     Raises:
         OSError: if a folder or file cannot be read.

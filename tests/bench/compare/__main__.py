@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compare.contenders import CONTENDERS
-from compare.report import environment, report
+from .contenders import CONTENDERS
+from .report import environment, report
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[2]

@@ -85,7 +85,7 @@ def untraced(sink: str) -> Tracer:
 @contender("floor", package="", counts="", generators=False)
 def floor(sink: str) -> Tracer:
     """A context variable, two clocks and a dict on a deque, which goes nowhere."""
-    from compare.floor import Floor, trace
+    from .floor import Floor, trace
 
     least = Floor()
     return Tracer(least.tool, trace, least.queue.clear)
@@ -100,7 +100,7 @@ def floor(sink: str) -> Tracer:
 )
 def floor_exporting(sink: str) -> Tracer:
     """The same with JSON made at the call, and a thread that posts batches."""
-    from compare.floor import ExportingFloor, trace
+    from .floor import ExportingFloor, trace
 
     least = ExportingFloor(sink)
     return Tracer(least.tool, trace, least.flush)

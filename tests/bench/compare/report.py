@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from compare.contenders import CONTENDERS
+from .contenders import CONTENDERS
 
 Row = dict[str, Any]
 #: Finds a number for a contender, a kind and a column.

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import perf_counter, perf_counter_ns, process_time, thread_time
 from typing import Any
 
-from compare.contenders import CONTENDERS, SPAN
+from .contenders import CONTENDERS, SPAN
 
 Row = dict[str, Any]
 #: Calls of a burst of each kind: few enough for every contender's queue to hold them.

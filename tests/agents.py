@@ -79,7 +79,8 @@ class Agent:
         sent = sum(len(str(message["content"])) for message in self.messages) // 4
         usage = {"promptTokens": sent - self._sent, "completionTokens": 40, "cacheReadTokens": self._sent}
         self._sent = sent
-        spoken = {"content": answer or None, "finishReason": reason or ("tool_calls" if calls else "stop")}
+        reason = reason or ("tool_calls" if calls else "stop")
+        spoken: dict[str, Any] = {"content": answer or None, "finishReason": reason}
         metadata = {"function": "ask", **MODEL, "latencyMs": took, "usage": usage}
         if wanted:
             spoken["toolCalls"] = wanted

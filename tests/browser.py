@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from lines import Process, encoded, tool_request, tool_response
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
 
 from whyops_trace.commands.serve import _listen
 from whyops_trace.server.app import create_app
@@ -86,9 +86,7 @@ class Tab:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._said)
         page.on("request", self._requested)
-        page.on(
-            "dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss())
-        )
+        page.on("dialog", self._asked)
 
     def open(self, path: str = "/") -> Page:
         """Go to a page of the server."""
@@ -102,6 +100,10 @@ class Tab:
     def _requested(self, request: Request) -> None:
         if not request.url.startswith((self.url, "data:")):
             self.elsewhere.append(request.url)
+
+    def _asked(self, dialog: Dialog) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
 
 @pytest.fixture(scope="module")

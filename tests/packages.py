@@ -91,7 +91,7 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
 def method(made: Any, *paths: str) -> Callable[..., Any]:
     """Return the first method of these that a client has; without any the package is too old for the test."""
     for path in paths:
-        found = made
+        found: Callable[..., Any] | None = made
         for name in path.split("."):
             found = getattr(found, name, None)
         if found is not None:

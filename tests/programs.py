@@ -63,7 +63,7 @@ class Program(subprocess.Popen[str]):
         super().__exit__(kind, *details)
 
 
-def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: str) -> Program:
+def start(*arguments: str | Path, home: Path, cwd: str | Path | None = None, **more: str) -> Program:
     """Start Python with these arguments; its standard streams are pipes of text."""
     return Program(
         [sys.executable, "-W", "error", *map(str, arguments)],
@@ -79,7 +79,7 @@ def start(*arguments: str | Path, home: Path, cwd: Path | None = None, **more: s
 
 
 def run(
-    *arguments: str | Path, home: Path, cwd: Path | None = None, **more: str
+    *arguments: str | Path, home: Path, cwd: str | Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these arguments to its end."""
     with start(*arguments, home=home, cwd=cwd, **more) as process:

@@ -111,7 +111,8 @@ def check_trace(records: list[dict[str, Any]]) -> None:
 
 def row(record: dict[str, Any]) -> Row:
     """Return a record as a row."""
-    kind, content = record["eventType"], record.get("content")
+    kind = record["eventType"]
+    content: Any = record.get("content")
     metadata = {key: value for key, value in record["metadata"].items() if key not in VARYING}
     name = next((metadata.pop(key) for key in NAMES if key in metadata), None)
     if kind == "tool_call_request" and content.keys() == {"toolCalls"} and len(content["toolCalls"]) == 1:

@@ -8,7 +8,7 @@ import enum
 import pathlib
 import types
 from collections import OrderedDict, deque, namedtuple
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NoReturn, TypedDict
 
 import attrs
 import msgspec
@@ -156,8 +156,10 @@ class Moment(datetime.datetime):
 
 
 class Zone(datetime.tzinfo):
-    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+    def _refuse(self, moment: datetime.datetime | None) -> NoReturn:
         raise AssertionError("a user's zone is not asked")
+
+    utcoffset = dst = tzname = _refuse
 
 
 class Declined(Exception):
@@ -272,10 +274,13 @@ _secrets = (
     )
     | st.just(Card(1, SECRET))
     | st.just(Account(api_key=SECRET))
-    | st.just(Flexible(a=1, token=SECRET))
+    | st.just(Flexible.model_validate({"a": 1, "token": SECRET}))
     | st.just(
         Model(
-            name="n", when=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), key=SECRET, raw=SECRET.encode()
+            name="n",
+            when=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+            key=pydantic.SecretStr(SECRET),
+            raw=pydantic.SecretBytes(SECRET.encode()),
         )
     )
 )

@@ -38,7 +38,7 @@ class Story:
     def event(self, kind: str, parent: int | None = None, **members: Any) -> int:
         """Write an event and return its step."""
         self._at += self.gap
-        step = members.pop("step", self.step + 1)
+        step: int = members.pop("step", self.step + 1)
         parent = (self.step or None) if parent is None else parent
         record = self._process.event(kind, step, parent, at=self._at, **members)
         if self._foreign:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rules import MODEL_TYPES, TOOL_PARTS, TOOL_TYPES, init_issues, unstorable, violations
-from wire import Answer, Event, Request, Row
+from wire import Answer, Event, Request, Row, Stream
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Backend:
         max_agents: int | None = None,
         max_body: int | None = None,
         reject: Callable[[Event], str | None] | None = None,
-        break_on: Callable[[Event], bool] | None = None,
+        break_on: Callable[[Event], bool | None] | None = None,
     ) -> None:
         self.keys = dict(keys or {"whyops_test": "tenant"})
         self.queue = queue
@@ -128,7 +128,7 @@ class Backend:
         rows = self.traces[trace_id].rows if trace_id in self.traces else []
         return sorted(rows, key=lambda row: (row["timestamp"], row["stepId"]))
 
-    def act(self, request: Request) -> Answer:
+    def act(self, request: Request) -> Answer | Stream:
         """Do what a request asks for, and return the answer."""
         if self.max_body is not None and len(request.body) > self.max_body:
             return TOO_LARGE

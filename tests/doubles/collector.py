@@ -117,6 +117,8 @@ class Collector(Proxy):
         if answer is None:
             return False
         if isinstance(fault, Drip):
+            assert isinstance(answer, Answer)
+
             return self._drip(connection, b"".join(answer.encoded()), fault.size) and request.lasting
         return answer.send(connection) and request.lasting
 
@@ -145,7 +147,10 @@ class Collector(Proxy):
                 released = self._hang(releases)
                 return (done or self.act(request)) if released else None
             case Reset(when, stored):
-                head, body = (self.act(request) if stored else Answer(201, [{}])).encoded()
+                done = self.act(request) if stored else Answer(201, [{}])
+                assert isinstance(done, Answer)
+
+                head, body = done.encoded()
                 if when == "answer":
                     connection.sendall(head + body[: len(body) // 2])
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

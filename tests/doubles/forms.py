@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,11 +185,12 @@ class Responses(Form):
             yield Frame({"response": self._response("in_progress", [])}, event)
         for index, item in enumerate(self._items()):
             where = {"output_index": index, "item_id": item["id"]}
-            started, parts = {
+            kinds: dict[str, tuple[Json, Callable[[Json, Json], Iterator[Frame]]]] = {
                 "reasoning": ({"summary": []}, self._summaries),
                 "message": ({"content": [], "status": "in_progress"}, self._contents),
                 "function_call": ({"arguments": "", "status": "in_progress"}, self._arguments),
-            }[item["type"]]
+            }
+            started, parts = kinds[item["type"]]
             yield Frame({"output_index": index, "item": item | started}, "response.output_item.added")
             yield from parts(item, where)
             yield Frame({"output_index": index, "item": item}, "response.output_item.done")

@@ -189,7 +189,7 @@ class Proxy(Server, Backend):
             return self._limited(request, self._back)
         return self._back(request)
 
-    def _back(self, request: Request) -> Answer:
+    def _back(self, request: Request) -> Answer | Stream:
         with self._changed:
             try:
                 return Backend.act(self, request)

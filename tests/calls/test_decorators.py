@@ -136,7 +136,7 @@ class Shop:
     async def astatic_below(x: int) -> int:
         return x
 
-    @traced_tool
+    @traced_tool  # type: ignore[prop-decorator]
     @property
     def above(self) -> str:
         return self.name
@@ -325,7 +325,7 @@ async def test_callable_objects_of_every_kind_are_recorded_under_their_class(eve
 
 def test_a_callable_object_stays_what_it_was() -> None:
     """Attributes and class are the object's own."""
-    bare = Plain()
+    bare: Any = Plain()
     traced = traced_tool(bare)
     traced.note = "kept"
 
@@ -355,7 +355,7 @@ def test_a_class_is_recorded_when_it_makes_an_instance(events: Recorded) -> None
         def __init__(self, x: int) -> None:
             self.x = x
 
-    class Sub(Point):  # type: ignore[misc]
+    class Sub(Point):
         pass
 
     point = Point(3)

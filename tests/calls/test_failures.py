@@ -190,7 +190,7 @@ async def test_such_an_exception_passes_through_generators(events: Recorded) -> 
         yield 1
         raise Hostile("raised")
 
-    caught = []
+    caught: list[Hostile] = []
     for it in (items(), items()):
         next(it)
         try:
@@ -234,7 +234,7 @@ def test_a_cancelled_task_is_recorded_as_cancelled(events: Recorded) -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        task = asyncio.create_task(slow())  # type: ignore[var-annotated]
+        task = asyncio.create_task(slow())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

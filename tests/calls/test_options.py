@@ -259,7 +259,8 @@ def test_any_names_may_be_redacted_where_any_arguments_are_taken(events: Recorde
 def test_names_given_by_an_iterator_hold_for_every_function(events: Recorded) -> None:
     """One decorator may decorate several functions."""
     decorate = traced_tool(redact=iter(["card"]))
-    first, second = decorate(lambda card: None), decorate(lambda card: None)
+    first: Callable[[str], None] = decorate(lambda card: None)
+    second: Callable[[str], None] = decorate(lambda card: None)
 
     first("1")
     second("2")

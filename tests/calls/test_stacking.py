@@ -137,7 +137,8 @@ def test_methods_are_pickled_with_their_object() -> None:
 def test_objects_and_partials_are_pickled_with_their_decorator(events: Recorded) -> None:
     """Their copies are traced, too."""
     scaled = traced_tool(name="scaled", redact=["x"])(subjects.Scaled(3))
-    partial = traced_tool(functools.partial(subjects.Plain(4).times.__func__, subjects.Plain(4)))
+    times: Any = subjects.Plain(4).times
+    partial = traced_tool(functools.partial(times.__func__, subjects.Plain(4)))
 
     assert pickle.loads(pickle.dumps(scaled))(2) == 6
     assert pickle.loads(pickle.dumps(subjects.length))("ab") == 2
@@ -152,7 +153,7 @@ def test_decorated_functions_run_in_a_process_pool(method: str) -> None:
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         doubled = list(pool.map(subjects.double, range(4)))
         times = pool.submit(subjects.Plain(5).times, 2).result()
-        failed = pool.submit(subjects.double).exception()
+        failed = pool.submit(subjects.double).exception()  # type: ignore[call-arg]
 
     assert doubled == [0, 2, 4, 6]
     assert times == 10
@@ -182,7 +183,10 @@ def test_a_copied_object_is_another_one_and_traced(events: Recorded, copier: Cal
 def test_functions_and_methods_can_be_referred_to_weakly() -> None:
     """A reference to a bound method lives as long as its object."""
     owner = subjects.Plain()
-    references = [weakref.WeakMethod(owner.times), weakref.WeakMethod(owner.atimes)]
+    references: list[weakref.WeakMethod[Any]] = [
+        weakref.WeakMethod(owner.times),
+        weakref.WeakMethod(owner.atimes),
+    ]
 
     assert weakref.ref(subjects.double)() is subjects.double
     assert weakref.ref(subjects.adouble)() is subjects.adouble
@@ -384,14 +388,14 @@ def test_abstract_methods_stay_abstract() -> None:
         @traced_tool
         async def abelow(self) -> None: ...
 
-        @traced_tool
+        @traced_tool  # type: ignore[prop-decorator]
         @property
         @abc.abstractmethod
         def prop(self) -> int: ...
 
     assert Base.__abstractmethods__ == {"above", "below", "aabove", "abelow", "prop"}
     with pytest.raises(TypeError, match="abstract"):
-        Base()
+        Base()  # type: ignore[abstract]
 
 
 def test_a_subclass_can_override_and_call_super(events: Recorded) -> None:
@@ -464,7 +468,7 @@ def test_somebody_elses_wrapper_looks_right(bare: Any) -> None:
 def test_attributes_of_the_function_are_seen_and_can_be_set() -> None:
     """Frameworks leave marks on functions."""
     for bare in (plain, coroutine):
-        traced = traced_tool(bare)
+        traced: Any = traced_tool(bare)
         traced.mark = "theirs"
 
         assert traced.mark == "theirs"

@@ -8,7 +8,7 @@ import sys
 import threading
 import unittest.mock
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ class Touchy:
     def _refuse(self, *args: Any) -> Any:
         raise AssertionError("touched")
 
-    __getattr__ = __len__ = __bool__ = __eq__ = __iter__ = __repr__ = __str__ = __hash__ = _refuse  # type: ignore[assignment]
+    __getattr__ = __len__ = __bool__ = __eq__ = __iter__ = __repr__ = __str__ = __hash__ = _refuse
     __getitem__ = __contains__ = __call__ = __format__ = __index__ = __float__ = _refuse
-    __copy__ = __deepcopy__ = __reduce_ex__ = __dir__ = __sizeof__ = _refuse  # type: ignore[assignment]
+    __copy__ = __deepcopy__ = __reduce_ex__ = __dir__ = __sizeof__ = _refuse
 
 
 @DECORATORS
@@ -76,8 +76,8 @@ def test_a_lazy_proxy_stays_unresolved(events: Recorded, decorate: Any) -> None:
     resolved = []
 
     class Lazy:
-        @property
-        def __class__(self) -> type:  # type: ignore[override]
+        @property  # type: ignore[misc]
+        def __class__(self) -> type:
             resolved.append("class")
             return dict
 
@@ -182,7 +182,7 @@ def test_what_a_coroutine_lets_go_of_is_gone_while_it_runs() -> None:
 
     @traced_tool
     async def work(thing: Thing | None) -> None:
-        reference = weakref.ref(thing)  # type: ignore[type-var]
+        reference = weakref.ref(thing)
         thing = None
         gc.collect()
         seen.append(reference())
@@ -195,7 +195,7 @@ def test_what_a_coroutine_lets_go_of_is_gone_while_it_runs() -> None:
 @DECORATORS
 def test_no_exception_or_traceback_is_kept_alive(events: Recorded, decorate: Any) -> None:
     """Nor what the frames in it hold."""
-    gone = []
+    gone: list[weakref.ref[Any]] = []
 
     class Failed(Exception):
         pass
@@ -259,7 +259,7 @@ def test_a_deep_recursion_ends_as_without_us(events: Recorded) -> None:
 
     @traced_tool
     def down(n: int) -> int:
-        return down(n + 1) if n >= 0 else n  # type: ignore[no-any-return]
+        return down(n + 1) if n >= 0 else n
 
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(400)
@@ -279,7 +279,7 @@ def test_a_setting_that_cannot_be_obeyed_is_said_once_and_calls_go_on(
 ) -> None:
     """Where the program makes no client of its own; our own API raises it."""
     monkeypatch.setenv("WHYOPS_TRACING", "loud")
-    double = traced_tool(lambda x: 2 * x)
+    double: Callable[[int], int] = traced_tool(lambda x: 2 * x)
 
     assert [double(1), double(2)] == [2, 4]
     with step("plan") as plan:
@@ -313,7 +313,7 @@ async def test_with_tracing_off_calls_go_straight_through(
         return x
 
     @traced_tool
-    def items() -> Iterator[int]:
+    def items() -> Generator[int, int, None]:
         heard = yield 1
         yield heard
 
@@ -328,8 +328,8 @@ async def test_with_tracing_off_calls_go_straight_through(
             assert await coroutine(1) == 1
         it = items()
         assert next(it) == 1
-        assert it.send(5) == 5  # type: ignore[attr-defined]
-        it.close()  # type: ignore[attr-defined]
+        assert it.send(5) == 5
+        it.close()
         assert [n async for n in aitems()] == [1]
         with trace():
             pass

@@ -408,7 +408,7 @@ def test_a_file_system_that_takes_no_map(
 ) -> None:
     """It works, and slower; elsewhere than on Linux there is nothing to do about it."""
     monkeypatch.setattr(diagnosis, "MAPPABLE", frozenset())
-    monkeypatch.setattr(diagnosis.sys, "platform", platform)
+    monkeypatch.setattr("sys.platform", platform)
 
     assert states(checks()) == expected
 

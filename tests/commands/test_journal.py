@@ -15,9 +15,10 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from collector import Answer, Collector
+from collector import Collector
 from journals import die, fill, make
 from programs import ROOT, environment, run_code, start, stored
+from wire import Answer
 
 from whyops_trace import WhyOps
 from whyops_trace._journal.directory import segment_files
@@ -59,7 +60,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, collector: Collector) -> Callable[..., 
 
 def client(home: Path, collector: Collector, key: str = KEY, agent: str = "shop", **options: Any) -> WhyOps:
     """Return a client of the collector's server."""
-    urls = {"analyse_base_url": collector.url, "proxy_base_url": collector.proxy_url}
+    urls: dict[str, Any] = {"analyse_base_url": collector.url, "proxy_base_url": collector.proxy_url}
     return WhyOps(key, agent, home=home, exit_timeout=0.0, **urls, **options)
 
 
@@ -82,7 +83,8 @@ def ask(sdk: WhyOps, trace: str) -> None:
 
 def streams(cli: Callable[..., Result], **options: Any) -> list[dict[str, Any]]:
     """Return what status says of the streams."""
-    return json.loads(cli("status", "--json", **options).stdout)["streams"]
+    found: list[dict[str, Any]] = json.loads(cli("status", "--json", **options).stdout)["streams"]
+    return found
 
 
 def pending(cli: Callable[..., Result]) -> list[tuple[str, int]]:

@@ -285,7 +285,7 @@ def test_the_figures_are_those_of_the_tree(tmp_path: Path) -> None:
 def test_records_of_any_form_have_figures(store: Store) -> None:
     """What is no name, number or usage counts as none; what is no record of ours is passed over."""
     odd: list[Any] = [None, True, -1, 1e300, "x\x1b[31m", [], {}, [[1]], {"a": {}}]
-    events = []
+    events: list[dict[str, Any]] = []
     for number, value in enumerate(odd):
         about = {"tool": value, "model": value, "provider": value, "usage": value, "latencyMs": value}
         about |= {"outcome": value, "wraps": value, "function": value}

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from collector import Answer, Close, Collector, Fault, Request
+from collector import Close, Collector, Fault
 from journals import die, make
 from lines import Process, encoded, tool_request, tool_response
+from wire import Answer, Request
 
 from whyops_trace import Trace, WhyOps
 from whyops_trace._journal.header import Counts
@@ -48,7 +49,8 @@ def client(home: Path, collector: Collector, **options: Any) -> WhyOps:
 def call_tool(trace: Trace, name: str) -> None:
     """Record a tool call."""
     span = trace.tool_call_request_sync(name, [{"name": name, "arguments": {}}])
-    trace.tool_call_response_sync(name, span, [{"name": name}], {"ok": True})
+    call: Any = {"name": name}
+    trace.tool_call_response_sync(name, span, [call], {"ok": True})
 
 
 def post(collector: Collector, *events: dict[str, Any]) -> None:
@@ -59,7 +61,7 @@ def post(collector: Collector, *events: dict[str, Any]) -> None:
 
 def report(result: Result) -> dict[str, Any]:
     """Return what was printed as JSON, without the words."""
-    said = json.loads(result.stdout)
+    said: dict[str, Any] = json.loads(result.stdout)
     said["missing"] = [(event["stepId"], event["name"], event["cause"]) for event in said["missing"]]
     said["findings"] = [finding["kind"] for finding in said["findings"]]
     return said

@@ -141,7 +141,7 @@ def test_a_destination_that_fails_gets_the_same_records_again() -> None:
     to.export = lambda batch: (_ for _ in ()).throw(DeliveryError("not now"))  # type: ignore[method-assign]
     with pytest.raises(DeliveryError):
         hand_over(to, made.segments[0], adopted=False)
-    del to.export  # type: ignore[method-assign]
+    del to.export
 
     assert made.totals("whyops") == Counts()
     assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)

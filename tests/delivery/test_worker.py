@@ -333,7 +333,7 @@ def test_a_destination_learns_of_a_process_that_is_gone_though_another_one_was_f
     say(dead, "a")
     deliver_here.deliver()
     token = dead.recorder.token
-    die(dead.recorder.journal)
+    die(dead._journal)
     here, remote = Here(), Remote()
     _, deliver_here, deliver_there = make(here, remote)
     deliver_there.deliver()

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from collector import Answer, Close, Collector, Drip, Fault, Hang, Request, Reset, Row, Stored, check
+from collector import Close, Collector, Drip, Fault, Hang, Reset, Stored, check
+from wire import Answer, Request, Row
 
 AUTH = {"Authorization": "Bearer whyops_test"}
 CONFLICT = {"error": "Trace is already bound to a different agent/version for this traceId"}
@@ -795,7 +796,7 @@ def test_a_release_counts_from_the_moment_the_request_is_seen(
     collector: Collector, http: httpx.Client
 ) -> None:
     """It is not lost where it comes just before the wait: here while the events are being stored."""
-    collector.break_on = lambda event: collector.release()  # type: ignore[func-returns-value]
+    collector.break_on = lambda event: collector.release()
     collector.fail(Hang(stored=True))
 
     assert http.post("/api/events", json=event()).status_code == 201
@@ -849,7 +850,7 @@ def test_a_restart_keeps_the_port_and_what_is_stored(collector: Collector) -> No
 
 def test_a_script_can_stop_the_collector(collector: Collector, http: httpx.Client) -> None:
     """The request at hand is lost with it."""
-    collector.script = lambda request: collector.stop()  # type: ignore[func-returns-value]
+    collector.script = lambda request: collector.stop()
     with pytest.raises(httpx.TransportError):
         http.post("/api/events", json=event())
     collector.script = None

@@ -106,7 +106,7 @@ def test_a_chat_with_a_tool_call_is_stored_as_recorded(
 
     answer = http.post("/chat/completions", json=body, headers=TRACE)
     request, response = proxy.trace("t")
-    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather"}}
+    call: dict[str, Any] = {"id": "call_1", "type": "function", "function": {"name": "get_weather"}}
     call["function"] |= {"arguments": '{"city":"Paris","_whyops_trace_id":"t"}'}
     usage = {"totalTokens": 25, "promptTokens": 20, "cacheReadTokens": 8, "completionTokens": 5}
 
@@ -298,7 +298,7 @@ def test_the_trace_is_named_by_headers_or_a_signature(
     for headers in (TRACE, {**AGENT, "X-Thread-ID": "u"}, {**TRACE, "X-Thread-ID": "v"}, AGENT):
         answer = http.post("/chat/completions", json=CHAT, headers=headers)
     spoken = answer.json()["choices"][0]["message"]["content"]
-    made_up = signed(spoken)
+    made_up = signed(spoken) or ""
     earlier = {"role": "assistant", "content": "Hi." + signature("t")}
     history = [earlier, {"role": "assistant", "content": spoken}, {"role": "user", "content": "And?"}]
     parts = [

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lines import Process, encoded, tool_request, tool_response
@@ -116,7 +117,12 @@ def test_old_traces_go_after_so_many_batches_or_bytes(
     monkeypatch.setattr(local, "PRUNE_BYTES", size)
     pruned: list[int] = []
     prune = exporter.store.prune
-    monkeypatch.setattr(exporter.store, "prune", lambda *limits: pruned.append(number) or prune(*limits))
+
+    def pruning(*limits: Any) -> int:
+        pruned.append(number)
+        return prune(*limits)
+
+    monkeypatch.setattr(exporter.store, "prune", pruning)
     for number in range(1, 8):
         exporter.export(ended(f"t{number}"))
 

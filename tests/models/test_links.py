@@ -13,7 +13,7 @@ from recorded import Recorded
 from replies import Reply, ToolCall
 from traced import APIS, CHATS, Api, both_faces, create, traced
 
-from whyops_trace import Trace, WhyOps, trace, traced_llm, traced_tool
+from whyops_trace import TokenUsage, Trace, WhyOps, trace, traced_llm, traced_tool
 from whyops_trace.exceptions import ConfigurationError
 
 CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
@@ -168,11 +168,12 @@ def test_a_call_that_nobody_asked_for_has_no_link(events: Recorded, ask: Any) ->
 
 def test_what_the_proxy_adds_to_arguments_is_no_difference(events: Recorded, ask: Any) -> None:
     """Neither where the model's turn has it nor where the call has."""
+    given: dict[str, Any] = {"amount": 1, ADDED: "checkout-1"}
     with trace("checkout-1"):
         ask(ToolCall("charge_card", {"amount": 4999, ADDED: "checkout-1"}, "call_1"))
         charge_card(4999)
         ask(ToolCall("charge_card", {"amount": 1}, "call_2"))
-        charge_card(**{"amount": 1, ADDED: "checkout-1"})
+        charge_card(**given)
 
     assert links(events) == [2, 6]
 
@@ -321,22 +322,25 @@ def test_a_tool_with_such_a_parameter_gets_it(events: Recorded) -> None:
     def note(amount: int, _whyops_trace_id: str) -> str:
         return _whyops_trace_id
 
-    assert note(**{"amount": 7, ADDED: "checkout-1"}) == "checkout-1"
+    given: dict[str, Any] = {"amount": 7, ADDED: "checkout-1"}
+
+    assert note(**given) == "checkout-1"
     assert note(7, "checkout-1") == "checkout-1"
 
 
 def test_without_tracing_it_is_left_out_all_the_same(provider: Provider) -> None:
     """A program must not fail because nothing is recorded."""
     WhyOps(agent_name="shop", tracing="off")
+    given: dict[str, Any] = {"amount": 7, ADDED: "checkout-1"}
 
-    assert charge_card(**{"amount": 7, ADDED: "checkout-1"}) == {"id": "ch_1", "amount": 7}
+    assert charge_card(**given) == {"id": "ch_1", "amount": 7}
 
 
 # Turns reported by hand beside a client's
 
 
 TEXT = "Hello, how can I help?"
-USAGE = {"promptTokens": 12, "completionTokens": 5, "totalTokens": 17}
+USAGE: TokenUsage = {"promptTokens": 12, "completionTokens": 5, "totalTokens": 17}
 
 
 @pytest.fixture

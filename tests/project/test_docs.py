@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -169,7 +170,7 @@ def test_every_command_with_its_options_is_explained() -> None:
         re.findall(r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("cli.md"), re.MULTILINE | re.DOTALL)
     )
     context = click.Context(main)
-    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    commands: dict[str, Any] = {name: main.get_command(context, name) for name in main.list_commands(context)}
     missing = [
         (name, option)
         for name, command in commands.items()
@@ -189,7 +190,7 @@ def test_every_command_with_its_options_is_explained() -> None:
 def test_every_command_has_an_example_and_what_looks_at_traces_has_json() -> None:
     """In its help, and on the page of the command line."""
     context = click.Context(main)
-    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    commands: dict[str, Any] = {name: main.get_command(context, name) for name in main.list_commands(context)}
     asked = re.findall(r"whyops-trace (\w+)", "".join(blocks(DOCS / "cli.md", "sh")))
     json = {name for name, command in commands.items() if any("--json" in one.opts for one in command.params)}
 

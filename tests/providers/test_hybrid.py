@@ -547,7 +547,11 @@ def nested_agent(made: Any, text: str) -> str:
 def threaded_agent(made: Any, text: str) -> str:
     """Ask in a thread."""
     heard: list[Any] = []
-    thread = threading.Thread(target=propagate(lambda: heard.append(use(made, text))))
+
+    def ask() -> None:
+        heard.append(use(made, text))
+
+    thread = threading.Thread(target=propagate(ask))
     thread.start()
     thread.join()
     return answered(heard[0])

@@ -664,7 +664,7 @@ async def test_a_generator_that_is_closed_early_ends_its_turn(events: Recorded, 
 
     stream = ask("Hello")
     await hear(stream, "Hi")
-    await got(getattr(stream, "aclose", None)() if hasattr(stream, "aclose") else stream.close())
+    await got(stream.aclose() if hasattr(stream, "aclose") else stream.close())
 
     assert [row[1] for row in shown(events)] == [{"content": "Hi ", "finishReason": "cancelled"}]
 

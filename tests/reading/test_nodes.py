@@ -323,6 +323,7 @@ def test_turns_and_their_trace_have_a_cost() -> None:
     header, *lines = render(tree, width=100).split("\n")
 
     assert [node.cost for node in tree.nodes] == [price(40), price(4_000), None]
+    assert tree.cost is not None
     assert tree.cost == pytest.approx(price(40) + price(4_000), rel=1e-12)
     assert header.endswith(f", no errors · {dollars(tree.cost)} · 5,760 tokens (28 % cached)")
     assert lines[0].endswith(f"  840 in (800 cached) / 60 out   {dollars(price(40))}   640 ms")

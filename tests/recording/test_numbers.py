@@ -36,7 +36,7 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         parent,
         given=draw(GIVEN),
         within=draw(st.integers(0, 2**31)),
-        metadata={**draw(st.just({}) | ASKED), "tool": draw(ids), "stepId": 7},
+        metadata=draw(st.just({}) | ASKED) | {"tool": draw(ids), "stepId": 7},
         content=draw(st.none() | st.dictionaries(ids, ids)),
         end=draw(st.booleans()),
     )

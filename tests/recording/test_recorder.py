@@ -27,7 +27,7 @@ def f() -> int:
     return 1
 
 
-class Interrupted:
+class Interrupted(Iterator[int]):
     """Steps, and what runs as soon as one was taken."""
 
     def __init__(self, steps: Iterator[int], handler: Callable[[], None]) -> None:
@@ -79,12 +79,13 @@ def test_a_record_made_while_another_takes_its_step_comes_after_it(tmp_path: Pat
     handle.error_sync("before")
     state = sdk.recorder.traces["t"]
 
+    steps = state.steps
+
     def handler() -> None:
         state.steps = steps
         handle.error_sync("from a signal handler")
         clock.advance(0.01)
 
-    steps = state.steps
     state.steps = Interrupted(steps, handler)
     handle.error_sync("interrupted")
     recorder.capture(None)

@@ -262,7 +262,7 @@ def test_without_the_key_nothing_is_told(locked: httpx.Client) -> None:
 )
 def test_sdks_show_the_key_in_a_header(locked: httpx.Client, headers: dict[str, str], status: int) -> None:
     """Where a WhyOps server wants it."""
-    sent = {name: value.encode("latin-1") for name, value in headers.items()}
+    sent = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
 
     assert locked.get("/api/threads", headers=sent).status_code == status
 

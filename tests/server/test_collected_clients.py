@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[LocalCollector]:
         yield collector
 
 
-def client(server: LocalCollector, home: Path, **options: object) -> WhyOps:
+def client(server: LocalCollector, home: Path, **options: Any) -> WhyOps:
     """Return a client of the collector."""
     return WhyOps(
         "whyops_test", "shop", analyse_base_url=server.url, proxy_base_url=server.root, home=home, **options

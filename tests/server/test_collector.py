@@ -707,8 +707,8 @@ def test_what_is_recorded_may_hold_anything(server: LocalCollector, odd: Any) ->
     kinds = ["llm_response", "embedding_response", "tool_call_request", "tool_call_response", "error"]
     lines = []
     for step, kind in enumerate(kinds, 1):
-        members = {"timestamp": "never", "spanId": None, "agentName": "", "metadata": {"within": 0, "x": odd}}
-        members["metadata"] |= odd if isinstance(odd, dict) else {"usage": odd, "model": odd}
+        metadata = {"within": 0, "x": odd, **(odd if isinstance(odd, dict) else {"usage": odd, "model": odd})}
+        members = {"timestamp": "never", "spanId": None, "agentName": "", "metadata": metadata}
         key = {"eventType": kind, "traceId": "t", "stepId": step, "idempotencyKey": str(step)}
         lines.append(json.dumps({**key, **members, "content": odd}).encode())
 

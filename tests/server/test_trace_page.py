@@ -68,7 +68,9 @@ def chosen(page: Page) -> Any:
 
 def steps(page: Page) -> list[int]:
     """The steps that have a card in the page."""
-    return page.eval_on_selector_all("[data-step]", "cards => cards.map(card => Number(card.dataset.step))")
+    numbers = "cards => cards.map(card => Number(card.dataset.step))"
+    found: list[int] = page.eval_on_selector_all("[data-step]", numbers)
+    return found
 
 
 def test_the_head_says_what_was_asked_how_it_ended_and_what_failed_on_the_way(shown: Tab) -> None:
@@ -283,7 +285,8 @@ def test_the_outline_is_a_tree_that_the_arrows_walk(shown: Tab) -> None:
     expect(grid).to_have_attribute("aria-rowcount", "10")
     page.keyboard.press("ArrowDown")
     expect(page.locator("[role=row][aria-selected=true]")).to_contain_text("refund")
-    ready(page.reload() and page)
+    page.reload()
+    ready(page)
     expect(grid).to_have_attribute("aria-rowcount", "10")
     page.keyboard.press("e")
     expect(grid).to_have_attribute("aria-rowcount", "17")

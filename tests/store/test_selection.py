@@ -10,8 +10,8 @@ import pytest
 from lines import START_NS, Process, encoded, tool_request
 
 from whyops_trace._clock import iso
+from whyops_trace._reading.summary import LOOP
 from whyops_trace.store import Counts, Filter, Store
-from whyops_trace.store.selection import LOOP
 from whyops_trace.testing import ManualClock
 
 TOKEN = "9f2c41aa01be"

@@ -116,7 +116,7 @@ def test_a_batch_that_is_partly_known_adds_the_rest(store: Store) -> None:
 
 def test_the_same_key_in_two_traces_is_two_records(store: Store) -> None:
     """An idempotency key is unique in its trace only, as on a server."""
-    keyed = {"idempotencyKey": "mine"}
+    keyed: dict[str, Any] = {"idempotencyKey": "mine"}
     lines = [Process(trace=trace).line("error", 1, **keyed) for trace in ("a", "b")]
     store.ingest((TOKEN, lines))
 

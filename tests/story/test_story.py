@@ -858,7 +858,7 @@ def test_an_empty_trace_has_an_empty_story() -> None:
     assert (story.sections, story.whys, story.status) == ([], [], "finished: no failures")
 
 
-STRANGE = [
+STRANGE: list[Any] = [
     None, True, -1, 0, 5, 2**70, 1.5, float("nan"), "", "x", "\x1b[31m\u202e\ud800", '{"a":', [], {}, [[]], [None, "x"],
     [{"type": "text"}], {"role": "user"}, {"type": 3, "text": 4}, {"error": {"message": "no"}}, {"messages": [1]},
     "tool_call_request", "tool_call_response", "user_message", "tool_result", "llm_response", "error", "trace_end",

@@ -148,7 +148,7 @@ def test_builders_raise_nothing_but_our_errors(builder: tuple[Any, int], values:
 def test_token_counts_under_names_that_nothing_reads_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """The event is recorded as it is given, and the warning tells the names that are read."""
     for _ in range(2):
-        built = events.llm_response("m", "p", usage={"prompt_tokens": 3})  # type: ignore[typeddict-unknown-key]
+        built = events.llm_response("m", "p", usage={"prompt_tokens": 3})  # type: ignore[arg-type]
 
     assert built.metadata["usage"] == {"prompt_tokens": 3}
     assert [record.getMessage() for record in caplog.records] == [

@@ -436,7 +436,7 @@ def test_wrong_arguments_are_a_type_error(events: Recorded) -> None:
 def test_two_span_ids_are_refused() -> None:
     """A response has the one of its request."""
     with pytest.raises(TypeError, match="multiple values for argument 'span_id'"):
-        trace("t").tool_call_response_sync("a", "s1", CALLS, {}, span_id="s2")  # type: ignore[arg-type]
+        trace("t").tool_call_response_sync("a", "s1", CALLS, {}, span_id="s2")  # type: ignore[arg-type, misc]
 
 
 def test_a_forgotten_await_is_reported(events: Recorded) -> None:

@@ -108,8 +108,8 @@ def test_a_trace_that_is_sampled_out_leaves_nothing(tmp_path: Path, said: Callab
 def test_handles_of_a_trace_that_is_sampled_out_return_what_they_do_with_tracing_off(tmp_path: Path) -> None:
     """A program that uses the numbers runs on, and mistakes are refused all the same."""
     results = []
-    for options in ({"sample_rate": 0.5}, {"tracing": False}):
-        options: dict[str, Any]
+    ways: list[dict[str, Any]] = [{"sample_rate": 0.5}, {"tracing": False}]
+    for options in ways:
         handle = WhyOps(home=tmp_path, **options).trace(OUT)
         span = handle.tool_call_request_sync("charge", [{"name": "charge", "arguments": {}}])
         response = handle.tool_call_response_sync("charge", span, [], {"ok": True})

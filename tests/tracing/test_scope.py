@@ -133,7 +133,7 @@ def test_gathered_branches_share_the_event_they_forked_from(events: Recorded) ->
     async def main() -> None:
         async with trace():
             leaf()
-            assert await asyncio.gather(branch("a"), branch("b"), branch("c")) == ["a", "b", "c"]
+            assert list(await asyncio.gather(branch("a"), branch("b"), branch("c"))) == ["a", "b", "c"]
             leaf()
 
     asyncio.run(main())
@@ -421,7 +421,7 @@ def test_under_load_every_trace_is_whole(events: Recorded) -> None:
     assert events.traces == ["busy"]
     assert [row[1] for row in rows] == list(range(1, len(rows) + 1))
     assert len(requested) == 8 * 40 * 5 + 200 * (2 + 1 + 6)
-    assert sorted(answered) == requested  # type: ignore[type-var]
+    assert sorted(answered) == requested
     assert {within for _, within in requests(events, "branch")} == {0}
     assert {parent for parent, _ in requests(events, "branch")} == {1}
 

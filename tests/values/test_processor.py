@@ -111,7 +111,7 @@ def test_every_key_has_a_lasting_verdict(key: str) -> None:
 
 def test_remembers_a_bounded_number_of_keys() -> None:
     """A program that makes up keys does not fill the memory, and gets right answers."""
-    remembered = hides.__self__
+    remembered = hides.__self__  # type: ignore[attr-defined]
 
     verdicts = [(hides(f"key{n}"), hides(f"password{n}")) for n in range(processor.MAX_REMEMBERED)]
 
@@ -124,7 +124,7 @@ def test_does_not_remember_long_keys() -> None:
     hides = Redactor().hides
 
     assert hides("password" * 100_000)
-    assert len(hides.__self__) == 0
+    assert len(hides.__self__) == 0  # type: ignore[attr-defined]
 
 
 def test_the_mark_of_a_hidden_value() -> None:
@@ -324,7 +324,7 @@ def alike(before: Any, after: Any) -> bool:
         return bool(changed) or (
             list(before) == list(after) and all(map(alike, before.values(), after.values()))
         )
-    return before == after
+    return bool(before == after)
 
 
 @traced_tool

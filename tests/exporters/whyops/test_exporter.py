@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from collector import Answer, Close, Collector, Drip, Fault, Hang, Reset, Stored
+from collector import Close, Collector, Drip, Fault, Hang, Reset, Stored
 from lines import Process
 from programs import start_code, stored
 from serving import (
@@ -34,7 +34,7 @@ from serving import (
     sent,
     tally,
 )
-from wire import Event
+from wire import Answer, Event
 
 from whyops_trace import step, traced_tool
 from whyops_trace.exporters.whyops.exporter import MAX_BYTES, MAX_EVENTS, WhyOpsExporter
@@ -435,7 +435,7 @@ def test_the_file_of_refused_events_is_private_and_the_ledger_exact(
     sdk = client(collector, home)
     with sdk.trace() as open_trace:
         for word in ("good", "bad", "good", "bad"):
-            open_trace.user_message_sync([word])
+            open_trace.user_message_sync([word])  # type: ignore[list-item]
 
     assert tally(sdk) == (4, 2, 0, 0, 2, 0, {})
     assert stat.S_IMODE((home / "rejected.ndjson").stat().st_mode) == 0o600
@@ -778,11 +778,11 @@ def test_two_keys_in_one_home_never_mix(collector: Collector, tmp_path: Path) ->
     collector.keys["whyops_other"] = "other"
     collector.stop()
     first = client(collector, tmp_path, exit_timeout=0.0)
-    first.trace().user_message_sync(["first"])
+    first.trace().user_message_sync(["first"])  # type: ignore[list-item]
     first.close_sync()
     collector.start()
     second = client(collector, tmp_path, api_key="whyops_other")
-    second.trace().user_message_sync(["second"])
+    second.trace().user_message_sync(["second"])  # type: ignore[list-item]
 
     assert tally(second).delivered == 1
     assert [(row["userId"], row["content"]["messages"]) for row in collector.stored] == [
@@ -790,7 +790,7 @@ def test_two_keys_in_one_home_never_mix(collector: Collector, tmp_path: Path) ->
     ]
 
     again = client(collector, tmp_path)
-    again.trace().user_message_sync(["again"])
+    again.trace().user_message_sync(["again"])  # type: ignore[list-item]
 
     assert tally(again).delivered == 1
     assert [row["content"]["messages"] for row in collector.stored if row["userId"] == "tenant"] == [

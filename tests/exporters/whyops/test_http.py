@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from collector import Answer as Instead
-from collector import Close, Collector, Drip, Hang, Reset
+from collector import Close, Collector, Drip, Fault, Hang, Reset
 from programs import run_code
+from wire import Answer as Instead
 
 from whyops_trace.exporters.whyops import http as http_module
 from whyops_trace.exporters.whyops.http import Http, NoAnswerError
@@ -85,7 +85,7 @@ def test_nothing_is_written_to_the_log_of_the_program(
         Close(),
     ],
 )
-def test_an_answer_that_does_not_come_is_an_error(collector: Collector, http: Http, fault: object) -> None:
+def test_an_answer_that_does_not_come_is_an_error(collector: Collector, http: Http, fault: Fault) -> None:
     """Whether the server did its work nobody knows; the next request is a new one."""
     collector.script = lambda request: fault if len(collector.requests) == 0 else None
     with pytest.raises(NoAnswerError, match="cannot be reached: ") as caught:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Answer, Collector, Fault, Hang, Reset
+from collector import Collector, Fault, Hang, Reset
 from programs import start_code
 from serving import DELIVERED, KEY, client, deliver, exporter, messages, refuses, tally
-from wire import Request
+from wire import Answer, Request
 
-from whyops_trace import WhyOps, traced_tool
+from whyops_trace import AgentMetadata, WhyOps, traced_tool
 from whyops_trace.exporters.whyops.agent import check_metadata
 from whyops_trace.exporters.whyops.retry import LONG_WAIT
 from whyops_trace.settings import DEFAULT_PROXY_URL
 
-A = {"systemPrompt": "Prompt A."}
-B = {"systemPrompt": "Prompt B."}
+A: AgentMetadata = {"systemPrompt": "Prompt A."}
+B: AgentMetadata = {"systemPrompt": "Prompt B."}
 FAILED = Answer(500, {"success": False, "error": "Failed to initialize agent"})
 
 
@@ -262,7 +262,8 @@ def test_other_agents_and_accounts_are_their_own_affair(
 ) -> None:
     """Metadata is compared with that of the same agent at the same server and key only."""
     collector.keys["whyops_other"] = "other"
-    for options in ({}, {"agent_name": "bank"}, {"api_key": "whyops_other"}):
+    clients: list[dict[str, Any]] = [{}, {"agent_name": "bank"}, {"api_key": "whyops_other"}]
+    for options in clients:
         sdk = client(collector, agent_metadata={"systemPrompt": repr(options)}, **options)
         sdk.trace().user_message_sync([])
 

@@ -82,7 +82,7 @@ def test_texts_that_no_database_takes_are_mended(sdk: WhyOps, collector: Collect
     """NUL and lone surrogates, in values, keys and ids."""
     bad, good = "a\0b\ud800c", "a\ufffdb\ufffdc"
     mine = sdk.trace(bad)
-    mine.user_message_sync([{"role": "user", "content": bad, bad: 1}], external_user_id=bad)
+    mine.user_message_sync([{"role": "user", "content": bad, bad: 1}], external_user_id=bad)  # type: ignore[misc]
     mine.error_sync(bad, stack=bad, idempotency_key=bad, span_id=bad)
     first, second = rows(sdk, collector)
 
@@ -127,7 +127,8 @@ def test_what_is_nested_without_end_is_cut(sdk: WhyOps, mine: Trace, collector: 
     for _ in range(20_000):
         deep = [deep]
     mine.user_message_sync([deep])
-    mine.user_message_sync([{"deep": deep}], metadata={"params": {"deep": deep}})
+    message: Any = {"deep": deep}
+    mine.user_message_sync([message], metadata={"params": message})
 
     assert len(rows(sdk, collector)) == 2
     assert str(collector.stored[0]["content"]).count("[") < 100
@@ -207,7 +208,7 @@ def test_a_system_prompt_in_blocks_is_stored_as_text(sdk: WhyOps, mine: Trace, c
     assert isinstance(prompt, str)
     assert "Help." in prompt
     with pytest.raises(InvalidEventError, match="systemPrompt"):
-        mine.user_message_sync([], metadata={"systemPrompt": [{"type": "text", "text": "Help."}]})  # type: ignore[typeddict-item]
+        mine.user_message_sync([], metadata={"systemPrompt": [{"type": "text", "text": "Help."}]})  # type: ignore[arg-type]
 
 
 EAST = datetime.timezone(datetime.timedelta(hours=2))
@@ -321,7 +322,8 @@ def test_any_text_is_stored(sdk: WhyOps, collector: Collector) -> None:
             mine.llm_response_sync(text, other, maybe, finish_reason=maybe)
             mine.embedding_request_sync([maybe])
             tool = mine.tool_call_request_sync(text, [{"name": text, "arguments": {other: maybe}}])
-            mine.tool_call_response_sync(text, tool, [{"name": text}], {maybe: other})
+            call: Any = {"name": text}
+            mine.tool_call_response_sync(text, tool, [call], {maybe: other})
             mine.tool_result_sync(other, maybe)
             mine.user_message_sync([], span_id=text)
             with step(text):
@@ -360,11 +362,12 @@ def test_ids_are_as_long_as_a_server_counts_them(sdk: WhyOps, collector: Collect
     mine.user_message_sync(
         [], span_id=EMOJI * 64, idempotency_key=EMOJI * 64, external_user_id="a" + EMOJI * 127
     )
-    for wrong in (
+    long: list[dict[str, Any]] = [
         {"span_id": EMOJI * 65},
         {"external_user_id": EMOJI * 128},
         {"idempotency_key": EMOJI * 65},
-    ):
+    ]
+    for wrong in long:
         with pytest.raises(InvalidEventError, match="at most"):
             mine.user_message_sync([], **wrong)
     with pytest.raises(InvalidEventError, match="trace_id has 130 characters"):
@@ -394,7 +397,7 @@ def test_metadata_of_a_name_that_a_server_reads_is_what_it_can_store(
     def f() -> int:
         return 1
 
-    mine.user_message_sync([], metadata={key: good})  # type: ignore[misc]
+    mine.user_message_sync([], metadata={key: good})  # type: ignore[arg-type]
     with mine:
         f()
         if key != "latencyMs":  # a step writes that itself
@@ -422,7 +425,7 @@ def test_metadata_that_a_server_would_lose_the_event_for_is_refused_at_the_call(
 ) -> None:
     """The error names the key."""
     with pytest.raises(InvalidEventError, match=f"metadata\\['{key}'\\]"):
-        mine.user_message_sync([], metadata={key: bad})  # type: ignore[misc]
+        mine.user_message_sync([], metadata={key: bad})  # type: ignore[arg-type]
     if key != "latencyMs":
         with pytest.raises(InvalidEventError, match=key):
             step("s", metadata={key: bad})

@@ -144,7 +144,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
-    """Check types with mypy and pyright: the package, and its public API as a program uses it."""
+    """Check types: of all code with mypy, of the package and its public API with pyright."""
     session.install(".[test]", "mypy", "pyright[nodejs]")
     session.run("mypy")
     session.run("pyright")

@@ -114,7 +114,7 @@ class WhyOps:
         answer_timeout: float = ANSWER_TIMEOUT,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = resolve(
+        self.settings: Settings = resolve(
             api_key=api_key,
             agent_name=agent_name,
             proxy_base_url=proxy_base_url,
@@ -135,7 +135,9 @@ class WhyOps:
             max_event_bytes=self.settings.max_event_bytes,
             sample_rate=self.settings.sample_rate,
         )
-        self.agent_metadata = None if agent_metadata is None else _checked(agent_metadata)
+        self.agent_metadata: AgentMetadata | None = (
+            None if agent_metadata is None else _checked(agent_metadata)
+        )
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
@@ -154,7 +156,7 @@ class WhyOps:
             ephemeral=[exporter.name for exporter in destinations if exporter.ephemeral],
             budget=self.settings.max_journal_bytes,
         )
-        self.recorder = Recorder(
+        self.recorder: Recorder = Recorder(
             self._journal,
             agent_name=self.settings.agent_name,
             processor=processor,

@@ -61,9 +61,9 @@ class Event(Generic[T_co]):
         self, type: EventType, content: Any, metadata: Mapping[str, Any] | None, options: EventOptions
     ) -> None:
         self.type: EventType = type
-        self.content = content
-        self.metadata = dict(metadata or {})
-        self.options = check_options(options)
+        self.content: Any = content
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.options: EventOptions = check_options(options)
 
 
 def user_message(

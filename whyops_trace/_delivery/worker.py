@@ -63,7 +63,7 @@ class Delivery:
         self._stop = Flag()
         #: Set when the worker has done its first work, and the exporters have introduced themselves.
         self._introduced = Flag()
-        self.is_started = False
+        self.is_started: bool = False
         #: Held while records are handed over, by the worker or by a thread that drains without one.
         self._delivering = threading.Lock()
         self._pace = Pace(self._journal)

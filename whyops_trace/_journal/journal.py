@@ -93,14 +93,14 @@ class Journal:
 
     def _start(self) -> None:
         """Start as a process that has recorded nothing."""
-        self.token = os.urandom(6).hex()
-        self.emitted = 0
+        self.token: str = os.urandom(6).hex()
+        self.emitted: int = 0
         self.ended: dict[str, None] = {}
-        self.backlog = False
+        self.backlog: bool = False
         # Threads change the list by its own methods only, each of which is a single step to the others.
         self.segments: list[Segment] = []
         # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._own = Totals()
         self._adopted = Totals()
         self._leave_segment()

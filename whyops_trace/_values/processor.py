@@ -81,6 +81,9 @@ class Processor:
     )
 
     hides: Callable[[str], bool]
+    encode: Callable[[object], bytes]
+    fitting: int
+    samples: bool
 
     def __init__(
         self,

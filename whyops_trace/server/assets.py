@@ -44,9 +44,9 @@ class Assets:
             for name in self.files
             if name.endswith(".js")
         }
-        self.import_map = json.dumps({"imports": modules})
+        self.import_map: str = json.dumps({"imports": modules})
         digest = hashlib.sha256(self.import_map.encode()).digest()
-        self.import_map_hash = f"sha256-{base64.b64encode(digest).decode()}"
+        self.import_map_hash: str = f"sha256-{base64.b64encode(digest).decode()}"
 
     def url(self, name: str) -> str:
         """

@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Stop, from any thread: no new requests are accepted, and open ones have 3 seconds to end."""
-        self.force_exit = self.should_exit  # a second request to stop does not wait
+        self.force_exit: bool = self.should_exit  # a second request to stop does not wait
         self.should_exit = True
         self._application.end_streams()
 

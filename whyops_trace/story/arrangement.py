@@ -52,11 +52,11 @@ class Arrangement:
             self._add(node)
         self._number_steps()
         self._link_turns()
-        self.after = followers(self.turns)
+        self.after: dict[int, list[Turn]] = followers(self.turns)
         tell_next(self.turns, self.after)
         link_turns(self.turns, self.after)
         link_tools(self.tool_calls, self.after)
-        self.rows = count_repeats(self.tool_calls, self.roots)
+        self.rows: list[list[PlacedCall]] = count_repeats(self.tool_calls, self.roots)
 
     def turn_of(self, step: int) -> Turn | None:
         """Return the turn that shows a step, None if no turn does."""

@@ -47,7 +47,7 @@ class Failures:
     """
 
     def __init__(self, telling: Telling, arrangement: Arrangement) -> None:
-        self.troubles = list(_troubles(telling, arrangement))
+        self.troubles: list[Trouble] = list(_troubles(telling, arrangement))
         self._uses = {one.use.node.step: one.use for one in arrangement.tool_calls if one.use.retry_of}
         self._turns = arrangement.turns
         #: The last try of each call and turn. Without these a long row of failures is walked for each of them.

@@ -94,7 +94,7 @@ def test_readings_go_when_they_take_too_much(home: Path) -> None:
     """The one that was not looked at for longest goes first; one stays in any case."""
 
     async def ask() -> list[bool]:
-        kept = Readings(stored(home, shop("a"), shop("b"), shop("c")), kept=1)
+        kept = Readings(stored(home, shop("a"), shop("b"), shop("c")), room=1)
         first = await kept.get("a")
         second = await kept.get("b")
         return [await kept.get("b") is second, await kept.get("a") is first]

@@ -158,7 +158,7 @@ def home_option(command: F) -> F:
         show_default=True,
         show_envvar=True,
         callback=lambda _context, _option, path: home_directory(path),
-        help="Directory of the journal and the local store.",
+        help="Directory of the journal and the store.",
     )(command)
 
 

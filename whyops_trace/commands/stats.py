@@ -40,10 +40,10 @@ def stats(
     since: str | None, until: str | None, agent: str | None, by: By | None, as_json: bool, home: Path
 ) -> None:
     """
-    Show how often, how long and how well agents, tools and models worked, and what that cost.
+    Show the number, the failures, the latency and the cost of the calls of agents, tools and models.
 
     Latencies are percentiles of the nearest rank: half of the calls took at most p50, 95 of 100 at most p95. A ≥
-    before a cost says that turns have no known price and are not in it.
+    before a cost means that it lacks turns without a known price.
     """
     where = Filter(agent=agent, since=since, until=until)
     with stored_traces(home) as store:

@@ -65,7 +65,7 @@ class _Page(msgspec.Struct):
 @home_option
 def verify(trace: str, as_json: bool, home: Path) -> None:
     """
-    Compare a trace on the WhyOps server with what was recorded here.
+    Compare a trace on the WhyOps server with the records here.
 
     TRACE is its id, or "latest" for the last one in the local store. The server is the one of WHYOPS_API_KEY
     and WHYOPS_ANALYSE_URL. Exits with 1 if something is missing or wrong there.

@@ -1,4 +1,4 @@
-"""The bodies of requests, read up to a limit, whatever their headers claim."""
+"""The bodies of requests, read up to a limit, regardless of their headers."""
 
 from __future__ import annotations
 

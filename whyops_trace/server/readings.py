@@ -95,12 +95,12 @@ class Readings:
 
     Args:
         store: The store of the traces.
-        kept: Largest total number of characters of the records behind the cached readings.
+        room: Largest total number of characters of the records behind the cached readings.
     """
 
-    def __init__(self, store: Store, *, kept: int = KEPT) -> None:
+    def __init__(self, store: Store, *, room: int = KEPT) -> None:
         self._store = store
-        self._room = kept
+        self._room = room
         self._cache: OrderedDict[str, Reading] = OrderedDict()
         self._pending: dict[str, asyncio.Task[Reading]] = {}
 

@@ -193,10 +193,10 @@ class Collection:
         rows.append(self._row(event, trace, result))
         return result
 
-    def _row(self, event: SentEvent, trace: StoredTrace, stored: Stored) -> tuple[Any, ...]:
+    def _row(self, event: SentEvent, trace: StoredTrace, result: Stored) -> tuple[Any, ...]:
         """Return the row of an event, and count it in its trace."""
         time = self._now if event.timestamp is UNSET else _milliseconds(event.timestamp)
-        key = event.idempotency_key or f"{_MADE}{stored.number}"
+        key = event.idempotency_key or f"{_MADE}{result.number}"
         metadata = metadata_decoder.decode(event.metadata)
         metadata.within = (
             metadata.within if type(metadata.within) is int and 0 <= metadata.within <= MAX_STEP else 0
@@ -205,11 +205,11 @@ class Collection:
         record = Record(
             event_type=event.event_type,
             trace_id=event.trace_id,
-            step_id=stored.step,
+            step_id=result.step,
             idempotency_key=key,
-            parent_step_id=stored.parent,
+            parent_step_id=result.parent,
             metadata=metadata,
-            span_id=stored.span,
+            span_id=result.span,
             timestamp=time,
             agent_name=event.agent_name,
             external_user_id=event.external_user_id or None,
@@ -219,10 +219,10 @@ class Collection:
         line = _Line(
             event_type=event.event_type,
             trace_id=event.trace_id,
-            step_id=stored.step,
-            parent_step_id=stored.parent or UNSET,
+            step_id=result.step,
+            parent_step_id=result.parent or UNSET,
             metadata=_on_one_line(event.metadata),
-            span_id=stored.span,
+            span_id=result.span,
             timestamp=time,
             idempotency_key=key,
             agent_name=event.agent_name,
@@ -234,8 +234,8 @@ class Collection:
             provider_id=event.provider_id,
         )
         return (
-            *(stored.number, trace.number, stored.step, stored.parent, metadata.within),
-            *(event.event_type, stored.span, time, key, _encode(line).decode(), turn_of(record)),
+            *(result.number, trace.number, result.step, result.parent, metadata.within),
+            *(event.event_type, result.span, time, key, _encode(line).decode(), turn_of(record)),
         )
 
 

@@ -94,60 +94,60 @@ class Conversations:
         """
         offered = fingerprint(prompt.tools) if prompt.tools else 0
         tools = self._tools.setdefault(offered, prompt.tools)
-        sent = Sent(turn, prompt._replace(tools=tools), scope, offered=offered)
-        sent.likes = self._likes(prompt.messages)
-        base, kept = self._find(sent)
-        edited = self._edited(sent, base, kept)
-        if edited is not None:
-            kept = self._tell_edits(sent, edited)
-            base = edited
+        request = Sent(turn, prompt._replace(tools=tools), scope, offered=offered)
+        request.likes = self._likes(prompt.messages)
+        base, prefix = self._find(request)
+        edited_from = self._find_edited(request, base, prefix)
+        if edited_from is not None:
+            prefix = self._tell_edits(request, edited_from)
+            base = edited_from
         if base is None:
-            base = self._by_call(sent) or (self._before.get(scope) if prompt.alone else None)
+            base = self._by_call(request) or (self._before.get(scope) if prompt.alone else None)
         if base is not None and prompt.alone and not (prompt.system or prompt.tools):
             # A result recorded by itself does not say what else the request held.
-            sent.prompt = sent.prompt._replace(system=base.prompt.system, tools=base.prompt.tools)
-            sent.offered = base.offered
-        self._add_messages(sent, base, kept)
-        self._add_prompt(sent, base)
-        return sent
+            request.prompt = request.prompt._replace(system=base.prompt.system, tools=base.prompt.tools)
+            request.offered = base.offered
+        self._add_messages(request, base, prefix)
+        self._add_prompt(request, base)
+        return request
 
-    def close(self, sent: Sent) -> None:
+    def close(self, request: Sent) -> None:
         """
         Let later turns continue one that has an answer or failed.
 
         A turn recorded by hand is closed at its request, and once more when its answer is there.
         """
-        turn = sent.turn
-        if not sent.closed:
-            latest = self._latest.get(sent.conversation)
+        turn = request.turn
+        if not request.closed:
+            latest = self._latest.get(request.conversation)
             if latest is not None:
                 latest.likes = []
-            self._latest[sent.conversation] = sent
-            self._recent.append(sent)
-            self._end(sent)
+            self._latest[request.conversation] = request
+            self._recent.append(request)
+            self._end(request)
         if turn.answer or turn.calls:
             answer = Message("assistant", turn.answer, calls=turn.calls)
             like = likeness(None, [answer])
             self._messages.setdefault(like, [answer])
-            self._owners[like] = sent.conversation
-            sent.likes.append(like)
-            sent.chain = _link(sent.chain, like)
-            self._end(sent)
-        for one in sent.likes[sent.since :]:
+            self._owners[like] = request.conversation
+            request.likes.append(like)
+            request.chain = _link(request.chain, like)
+            self._end(request)
+        for one in request.likes[request.since :]:
             if one in self._owners:
-                self._owners[one] = sent.conversation
+                self._owners[one] = request.conversation
         for call in turn.calls:
             if call.id:
                 self._names[call.id] = call.name
-                self._askers[call.id] = sent
-        self._before[sent.scope] = sent
-        sent.prompt = sent.prompt._replace(messages=[])
-        sent.closed = True
+                self._askers[call.id] = request
+        self._before[request.scope] = request
+        request.prompt = request.prompt._replace(messages=[])
+        request.closed = True
 
-    def _end(self, sent: Sent) -> None:
+    def _end(self, request: Sent) -> None:
         """Let later turns whose messages begin with these continue this one."""
-        if sent.chain:
-            self._ends[sent.chain, None] = self._ends[sent.chain, sent.prompt.system] = sent
+        if request.chain:
+            self._ends[request.chain, None] = self._ends[request.chain, request.prompt.system] = request
 
     def _likes(self, messages: list[Any]) -> list[int]:
         """Return the likeness of each message. A message seen before is not read again."""
@@ -168,46 +168,48 @@ class Conversations:
                 self._owners.setdefault(like, 0)
         return like
 
-    def _find(self, sent: Sent) -> tuple[Sent | None, int]:
+    def _find(self, request: Sent) -> tuple[Sent | None, int]:
         """Return the request whose messages are the longest beginning of these, and the number of those messages."""
-        likes, system = sent.likes, sent.prompt.system
+        likes, system = request.likes, request.prompt.system
         # Most turns continue one of these, and comparing lists is fast.
         for base in reversed(self._recent):
-            kept = len(base.likes)
-            if kept and base.prompt.system == system and likes[:kept] == base.likes:
-                sent.chain = reduce(_link, likes[kept:], base.chain)
-                return base, kept
+            prefix = len(base.likes)
+            if prefix and base.prompt.system == system and likes[:prefix] == base.likes:
+                request.chain = reduce(_link, likes[prefix:], base.chain)
+                return base, prefix
         chain = list(accumulate(likes, _link, initial=0))
-        sent.chain = chain[-1]
-        for kept in range(len(likes), 0, -1):
-            match = self._ends.get((chain[kept], system))
+        request.chain = chain[-1]
+        for prefix in range(len(likes), 0, -1):
+            match = self._ends.get((chain[prefix], system))
             if match is None:
-                match = self._ends.get((chain[kept], None))
+                match = self._ends.get((chain[prefix], None))
                 # The same question to another agent is a conversation of its own until there is an answer.
-                if match is not None and not any(like in self._owners for like in likes[:kept]):
+                if match is not None and not any(like in self._owners for like in likes[:prefix]):
                     match = None
             if match is not None:
-                return match, kept
+                return match, prefix
         return None, 0
 
-    def _edited(self, sent: Sent, base: Sent | None, kept: int) -> Sent | None:
+    def _find_edited(self, request: Sent, base: Sent | None, prefix: int) -> Sent | None:
         """Return the latest request of the conversation that these messages are an edited form of, None if of none."""
         if base is not None and self._latest.get(base.conversation) is base:
             return None
-        counts = Counter(self._owners.get(like, 0) for like in sent.likes[kept:])
+        counts = Counter(self._owners.get(like, 0) for like in request.likes[prefix:])
         del counts[0]
         if counts:
             match = self._latest.get(counts.most_common(1)[0][0])
             return None if match is base else match
-        if base is None or len(sent.likes) == kept or base.prompt.system != sent.prompt.system:
+        if base is None or len(request.likes) == prefix or base.prompt.system != request.prompt.system:
             return None
         latest = self._latest[base.conversation]
-        answered = sent.likes[kept - 1] in self._owners or self._repeats(sent.likes[kept], base.turn)
-        return None if answered or len(latest.likes) <= kept + 1 else latest
+        answered = request.likes[prefix - 1] in self._owners or self._repeats(
+            request.likes[prefix], base.turn
+        )
+        return None if answered or len(latest.likes) <= prefix + 1 else latest
 
-    def _by_call(self, sent: Sent) -> Sent | None:
+    def _by_call(self, request: Sent) -> Sent | None:
         """Return the request that led to a call whose result is sent alone, None if earlier messages are sent too."""
-        for like in sent.likes:
+        for like in request.likes:
             for message in self._messages[like]:
                 if message.role == "assistant":
                     return None
@@ -215,21 +217,27 @@ class Conversations:
                     return self._askers[message.call_id]
         return None
 
-    def _add_messages(self, sent: Sent, base: Sent | None, kept: int) -> None:
+    def _add_messages(self, request: Sent, base: Sent | None, prefix: int) -> None:
         """Add the new messages to the turn."""
-        turn = sent.turn
-        while base is not None and kept < len(sent.likes) and self._repeats(sent.likes[kept], base.turn):
-            kept += 1
-        turn.earlier = kept
-        turn.messages = [message for like in sent.likes[kept:] for message in self._with_tool_names(like)]
+        turn = request.turn
+        while (
+            base is not None
+            and prefix < len(request.likes)
+            and self._repeats(request.likes[prefix], base.turn)
+        ):
+            prefix += 1
+        turn.earlier = prefix
+        turn.messages = [
+            message for like in request.likes[prefix:] for message in self._with_tool_names(like)
+        ]
         if base is not None:
-            sent.base = base.turn
+            request.base = base.turn
         is_latest = base is not None and self._latest.get(base.conversation) is base
         if base is not None and is_latest:
-            sent.conversation, sent.since = base.conversation, kept
+            request.conversation, request.since = base.conversation, prefix
         else:
             self._count += 1
-            sent.conversation = self._count
+            request.conversation = self._count
 
     def _with_tool_names(self, like: int) -> list[Message]:
         """Return the messages of a likeness, with the names of tools filled in for results."""
@@ -249,29 +257,29 @@ class Conversations:
             for message in self._messages[like]
         )
 
-    def _add_prompt(self, sent: Sent, base: Sent | None) -> None:
+    def _add_prompt(self, request: Sent, base: Sent | None) -> None:
         """Add the system prompt and the tools to the turn if they are new, and their changes."""
-        turn, system = sent.turn, sent.prompt.system
-        tools = tool_names(sent.prompt.tools)
+        turn, system = request.turn, request.prompt.system
+        tools = tool_names(request.prompt.tools)
         if base is None:
             turn.system = system if system != self._last_system else ""
-            turn.offered = list(tools) if sent.offered != self._last_offered else []
+            turn.offered = list(tools) if request.offered != self._last_offered else []
         else:
             if base.prompt.system != system:
                 turn.system = system
                 turn.changes.insert(0, _system_change(base.prompt.system, system))
-            if base.offered != sent.offered:
+            if base.offered != request.offered:
                 turn.offered = list(tools)
                 turn.changes.append(_tools_change(tool_names(base.prompt.tools), tools))
-        self._last_system, self._last_offered = system, sent.offered
+        self._last_system, self._last_offered = system, request.offered
 
-    def _tell_edits(self, sent: Sent, latest: Sent) -> int:
+    def _tell_edits(self, request: Sent, latest: Sent) -> int:
         """Add to the turn its edits of the messages of *latest*; return the number of messages before the new ones."""
-        before, after = latest.likes, sent.likes
+        before, after = latest.likes, request.likes
         blocks = _matching(before, after)
         edits: list[str] = []
         diff: list[str] = []
-        old = new = kept = 0
+        old = new = prefix = 0
         for start_old, start_new, size in blocks:
             last = start_new == len(after) and not size
             removed, added = before[old:start_old], after[new:start_new]
@@ -284,12 +292,12 @@ class Conversations:
             if removed or (added and not last):
                 edits.append(_edit(old, len(removed), len(added), len(before), new))
                 diff += self._diff(removed, added)
-            kept = new
+            prefix = new
             old, new = start_old + size, start_new + size
         if edits:
             summary = ", ".join(edits[:3]) + (f", and {len(edits) - 3} more edits" if len(edits) > 3 else "")
-            sent.turn.changes.append(PromptChange("history", summary, diff[:_LINES]))
-        return kept
+            request.turn.changes.append(PromptChange("history", summary, diff[:_LINES]))
+        return prefix
 
     def _diff(self, removed: Iterable[int], added: Iterable[int]) -> list[str]:
         return _lines(*("\n".join(map(_message_text, self._texts(likes))) for likes in (removed, added)))

@@ -57,7 +57,7 @@ def explain(story: Story, telling: Telling, arrangement: Arrangement, failures: 
     """Return the lines that explain a trace, the most important first."""
     reader = _Reader(story, telling, arrangement, failures)
     lines = [why for rule in _RULES for why in rule(reader)]
-    # Problems without recovery come first, whatever the rule.
+    # Problems without recovery come first, from any rule.
     return [*_fewer([why for why in lines if why.bad]), *_fewer([why for why in lines if not why.bad])]
 
 

@@ -2,7 +2,8 @@
 Findings of a trace: mistakes and waste in it, each with its place, the reason it matters, and what to do.
 
 There are two sets of rules. :func:`server_findings` has those of a WhyOps server's static analysis, to the letter.
-:func:`findings` has them where they are right about traces of this library, and many more; see ``docs/findings.md``.
+:func:`findings` has them where they are right about traces of this library, and many more; see
+``docs/reference/findings.md``.
 Nothing here asks a model: each finding follows from the records by a fixed rule.
 """
 

@@ -242,7 +242,7 @@ def test_every_code_is_known_and_has_a_rank() -> None:
 
 def test_every_rule_is_explained() -> None:
     """With its severities, as the table of its page gives them."""
-    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "findings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| ([a-z, ]+) \|", page, re.MULTILINE))
 
     assert rows.keys() == {*SERVER_RULES, *OWN_CODES}

@@ -659,7 +659,7 @@ def test_purge_deletes_files_set_aside_and_refused_events(
 def test_help_and_documentation_explain_every_option(cli: Callable[..., Result], name: str) -> None:
     """With an example."""
     said = cli(name, "--help").stdout
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     section = re.search(rf"^### `whyops-trace journal {name}`\n(.*?)(?=^##|\Z)", page, re.M | re.S)
     command = journal.commands[name]
     options = [option for each in command.params if isinstance(each, click.Option) for option in each.opts]

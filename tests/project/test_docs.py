@@ -20,9 +20,17 @@ from whyops_trace.exceptions import UnknownOptionError
 from whyops_trace.types import EventOptions
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG")),
+    *sorted(DOCS.rglob("*.md")),
+]
 #: Pages whose trees are those of the code above them, run as ``agent.py``.
 WITH_TREES = [DOCS / "tutorial.md"]
+
+
+def place(page: Path) -> str:
+    """Return where a page is in the repository."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def text(name: str) -> str:
@@ -49,9 +57,7 @@ def settled(tree: str) -> list[str]:
     return [" ".join(re.sub(r"<?[\d.]+ (ms|s)\b", "T", line).split()) for line in tree.strip().splitlines()]
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=place)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """All its blocks, one after the other, as one program; the providers that it asks are on this machine."""
     with Provider() as provider:
@@ -60,7 +66,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("page", WITH_TREES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", WITH_TREES, ids=place)
 def test_the_trees_of_a_page_are_what_its_code_leaves(page: Path, tmp_path: Path) -> None:
     """But for the times."""
     run(program(page, tmp_path), home=tmp_path / "home")
@@ -84,7 +90,7 @@ def test_the_tree_in_the_readme_is_that_of_the_demo() -> None:
     assert [name[: len(whole)] for name, whole in zip(shown, expected, strict=True)] == expected
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=place)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     """To a file of the repository, and to a heading that it has."""
     links = re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
@@ -103,18 +109,20 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
-@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
-def test_a_page_begins_with_what_you_get(page: Path) -> None:
-    """The first sentence under the title says it."""
-    title, _, first, *_ = page.read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("page", PAGES, ids=place)
+def test_a_page_begins_with_its_title_and_a_sentence(page: Path) -> None:
+    """Plain prose, before anything else."""
+    title, empty, first, *_ = page.read_text(encoding="utf-8").splitlines()
 
-    assert title.startswith("# ")
-    assert first.startswith("You ")
+    assert re.fullmatch(r"# \S.*", title)
+    assert empty == ""
+    assert re.fullmatch(r"[A-Za-z`\[].*[.?]", first)
+    assert not first.startswith("```")
 
 
 def test_every_argument_and_environment_variable_of_the_client_is_explained() -> None:
     """On the page of the settings."""
-    page = text("settings.md")
+    page = text("reference/settings.md")
     arguments = list(inspect.signature(WhyOps).parameters)
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "whyops_trace").rglob("*.py")]
     variables = set(re.findall(r"\bWHYOPS_[A-Z]+(?:_[A-Z]+)*\b", "".join(sources)))
@@ -125,7 +133,7 @@ def test_every_argument_and_environment_variable_of_the_client_is_explained() ->
 
 def test_every_option_of_the_decorators_is_explained() -> None:
     """On the page of the decorators."""
-    page = text("decorators.md")
+    page = text("how-to/decorators.md")
     options = {option for kind in (Tool, Llm, Embedding) for option in kind.options}
 
     assert {"enabled", "accumulate", "extract"} <= options
@@ -134,7 +142,7 @@ def test_every_option_of_the_decorators_is_explained() -> None:
 
 def test_every_event_with_its_arguments_and_options_is_explained() -> None:
     """On the page of the events by hand."""
-    page = text("manual-events.md")
+    page = text("how-to/manual-events.md")
     names = [name.removesuffix("_sync") for name in vars(Trace) if name.endswith("_sync")]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
     missing = [
@@ -151,7 +159,7 @@ def test_every_event_with_its_arguments_and_options_is_explained() -> None:
 
 def test_every_argument_of_a_trace_is_explained() -> None:
     """On the page of workflows."""
-    rows = re.findall(r"^\| `(\w+)` \|", text("tracing.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", text("how-to/tracing.md"), re.MULTILINE)
 
     assert rows == [name for name in inspect.signature(WhyOps.trace).parameters if name != "self"]
 
@@ -159,7 +167,7 @@ def test_every_argument_of_a_trace_is_explained() -> None:
 def test_every_type_of_event_is_explained() -> None:
     """On the page of events."""
     names = [name.removesuffix("_sync") for name in vars(Trace) if name.endswith("_sync")]
-    rows = re.findall(r"^\| `(\w+)` \|", text("explanation/events.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", text("reference/events.md"), re.MULTILINE)
 
     assert [name for name in names if name not in rows] == []
 
@@ -167,7 +175,9 @@ def test_every_type_of_event_is_explained() -> None:
 def test_every_command_with_its_options_is_explained() -> None:
     """On the page of the command line, under a heading of its own."""
     sections = dict(
-        re.findall(r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("cli.md"), re.MULTILINE | re.DOTALL)
+        re.findall(
+            r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("reference/cli.md"), re.MULTILINE | re.DOTALL
+        )
     )
     context = click.Context(main)
     commands: dict[str, Any] = {name: main.get_command(context, name) for name in main.list_commands(context)}
@@ -191,7 +201,7 @@ def test_every_command_has_an_example_and_what_looks_at_traces_has_json() -> Non
     """In its help, and on the page of the command line."""
     context = click.Context(main)
     commands: dict[str, Any] = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    asked = re.findall(r"whyops-trace (\w+)", "".join(blocks(DOCS / "cli.md", "sh")))
+    asked = re.findall(r"whyops-trace (\w+)", "".join(blocks(DOCS / "reference" / "cli.md", "sh")))
     json = {name for name, command in commands.items() if any("--json" in one.opts for one in command.params)}
 
     assert all(

@@ -1,7 +1,7 @@
 """
 Exports of a trace: JSON for programs, Markdown for models and people.
 
-Secrets are replaced when they are recorded, so no export holds them. ``docs/export.md`` describes the formats.
+Secrets are replaced when they are recorded, so no export holds them. ``docs/how-to/export.md`` describes the formats.
 """
 
 from __future__ import annotations

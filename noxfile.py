@@ -152,6 +152,15 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, of which every name and link leads somewhere."""
+    site = Path("docs/_build/html").resolve()
+    session.install(".[docs]")
+    session.run("python", "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "docs", str(site))
+    session.log(f"The site begins at {site.as_uri()}/index.html")
+
+
+@nox.session(python=PYTHONS[0])
 def package(session: nox.Session) -> None:
     """Build the wheel and run the demo from it, in an environment with nothing else."""
     dist = Path(session.create_tmp()).resolve()

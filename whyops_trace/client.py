@@ -86,6 +86,13 @@ class WhyOps:
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
         clock: Time, for tests.
 
+    Attributes:
+        settings: The settings that it obeys, whether they came as arguments or from the environment.
+        agent_metadata: The metadata of the agent as the server is told it; None if there is none.
+        exit_timeout: As the argument; it may be changed at any time.
+        answer_timeout: As the argument; it may be changed at any time.
+        recorder: The part that numbers records and writes them; for the library itself.
+
     Raises:
         ConfigurationError: if a setting cannot be obeyed.
     """

@@ -1,5 +1,5 @@
 """
-Where in a trace the code that runs now stands: one contextvar, holding ids only.
+The place in a trace of the code that runs now: one contextvar, which holds ids only.
 
 A :data:`Scope` is immutable, so a copy of the context (a new task, a thread with :func:`propagate`) forks the
 flow by itself: branches that run at the same time share the event they forked from.
@@ -44,9 +44,10 @@ Scope: TypeAlias = "tuple[TraceState, int, int, OpenTurn | None]"
 
 _SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
 
-#: What says which scope is current, and what makes another one so: a call passes them five times, and to look a method
-#: up on the variable takes longer than what it does.
+# A call passes these two five times, and to look a method up on the variable takes longer than what it does.
+#: Returns the scope that is current, None outside any trace.
 get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
+#: Makes a scope the current one.
 set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
 
 
@@ -98,7 +99,7 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
 class ThreadPropagation:
     """
-    What :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
+    The handle that :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
 
     Undoing while somebody else has patched ``ThreadPoolExecutor.submit`` on top leaves their patch in place
     and only stops carrying the scope. Several may be undone in any order.

@@ -18,20 +18,24 @@ from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
 from whyops_trace.exceptions import ConfigurationError
 
+#: The hosted WhyOps proxy.
 DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
+#: The hosted WhyOps server.
 DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
 
 #: Bytes of a record unless told otherwise: servers, and the load balancers before them, refuse larger bodies.
 MAX_EVENT_BYTES: Final = 1_000_000
-#: The least that can be asked for.
+#: The least ``max_event_bytes``.
 MIN_EVENT_BYTES: Final = 10_000
-#: Bytes of the records that wait on disk, of one client, unless told otherwise, and the least that can be asked for.
+#: Bytes of the records that wait on disk, of one client, unless told otherwise.
 MAX_JOURNAL_BYTES: Final = 256 << 20
+#: The least ``max_journal_bytes``.
 MIN_JOURNAL_BYTES: Final = 1 << 20
-#: Days that the local store keeps a trace after it was last written to, and the bytes that all may take.
+#: Days that the local store keeps a trace after it was last written to, unless told otherwise.
 MAX_STORE_DAYS: Final = 7.0
+#: Bytes that all traces in the local store may take together, unless told otherwise.
 MAX_STORE_BYTES: Final = 512 << 20
-#: The least room that can be asked for: an empty store takes some of it.
+#: The least ``max_store_bytes``: an empty store takes some of it.
 MIN_STORE_BYTES: Final = 1 << 20
 
 #: The environment variables that are read.
@@ -53,6 +57,7 @@ VARIABLES: Final = frozenset(
     }
 )
 
+#: The modes of tracing: "on"; "off", where nothing is recorded; "local", where nothing leaves the machine.
 Tracing = Literal["on", "off", "local"]
 
 

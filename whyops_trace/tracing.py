@@ -153,6 +153,7 @@ class Step:
     trace of its own.
 
     Attributes:
+        name: The name of the part.
         step_id: The step it took, once entered; 0 before, and where tracing is off.
     """
 

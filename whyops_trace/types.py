@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
 
+#: The type of an event; ``tool_call`` is an older form of a request and its response in one.
 EventType = Literal[
     "user_message",
     "llm_response",

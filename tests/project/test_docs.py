@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -15,9 +15,12 @@ from provider import Provider
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._checks import check_options
+from whyops_trace._home import REJECTED_FILE, SERVER_FILE, STORE_FILE
 from whyops_trace.cli import main
+from whyops_trace.commands import serving
 from whyops_trace.exceptions import UnknownOptionError
-from whyops_trace.types import EventOptions
+from whyops_trace.server.search import SEARCH_FILE
+from whyops_trace.types import DropReason, EventOptions
 
 DOCS = ROOT / "docs"
 PAGES = [
@@ -120,6 +123,22 @@ def test_a_page_begins_with_its_title_and_a_sentence(page: Path) -> None:
     assert not first.startswith("```")
 
 
+def test_the_navigation_of_the_site_is_the_list_on_its_first_page() -> None:
+    """The same parts, and the same pages in the same order."""
+    page = text("index.md")
+    shown = {
+        heading: re.findall(r"^- \[.*?\]\((.*?)\)", section, re.MULTILINE)
+        for heading, section in re.findall(r"^## (.*)\n((?:(?!#|```).*\n)*)", page, re.MULTILINE)
+    }
+    trees = {
+        caption: entries.split()
+        for caption, entries in re.findall(r"^:caption: (.*)\n\n((?:\S+\n)*)```$", page, re.MULTILINE)
+    }
+
+    assert list(shown) == ["Tutorial", "How-to", "Reference", "Explanation"]
+    assert trees == shown
+
+
 def test_every_argument_and_environment_variable_of_the_client_is_explained() -> None:
     """On the page of the settings."""
     page = text("reference/settings.md")
@@ -170,6 +189,24 @@ def test_every_type_of_event_is_explained() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", text("reference/events.md"), re.MULTILINE)
 
     assert [name for name in names if name not in rows] == []
+
+
+def test_every_drop_reason_is_explained() -> None:
+    """With when it happens, and what to do."""
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", text("reference/drop-reasons.md"), re.MULTILINE)
+
+    assert rows == list(get_args(DropReason))
+
+
+def test_every_file_in_the_home_is_explained(tmp_path: Path) -> None:
+    """Those that a program leaves, and those that only servers and refusals make."""
+    rows = re.findall(r"^\| `([\w./*]+)` \|", text("reference/home.md"), re.MULTILINE)
+    run("-m", "whyops_trace", "demo", home=tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+
+    assert {STORE_FILE, SERVER_FILE, REJECTED_FILE, SEARCH_FILE, serving._FILE} <= set(rows)
+    assert STORE_FILE in left
+    assert left - {row.partition("/")[0] for row in rows} == set()
 
 
 def test_every_command_with_its_options_is_explained() -> None:

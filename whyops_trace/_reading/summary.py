@@ -79,9 +79,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     Attributes:
         trace_id: Its id.
-        tags: What ``trace(tags=...)`` was given, each time; the first :data:`TAGS` of them.
+        tags: What ``trace(tags=...)`` was given, each time; the first 100 of them.
         metadata: What ``trace(metadata=...)`` was given, each time; for a key that came twice the later value. What
-            would make it larger than :data:`METADATA_BYTES` is left out.
+            would make it larger than 64 KiB is left out.
         agent_name: The agent that recorded it.
         external_user_id: The user it acted for last, if that was told.
         started_at: When it began, ISO 8601.
@@ -131,7 +131,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     @property
     def stopped(self) -> bool:
-        """Whether its process went in the middle of it: something was going on, and nobody saw it end."""
+        """True if its process went in the middle of it: something was going on, and nobody saw it end."""
         return self.open_calls > 0 and not (self.ended or self.running)
 
     @property

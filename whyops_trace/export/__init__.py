@@ -19,8 +19,9 @@ from whyops_trace.story import tell
 
 __all__ = ["CHARACTERS", "FORMAT", "MAX_TOKENS", "VERSION", "export_json", "export_markdown"]
 
-#: Name of the JSON format, and its version, which rises when a member changes its meaning or is removed.
+#: Name of the JSON format.
 FORMAT: Final = "whyops-trace"
+#: Version of the JSON format; it rises when a member changes its meaning or is removed.
 VERSION: Final = 1
 #: Default limit of tokens of an export as Markdown.
 MAX_TOKENS: Final = 20_000

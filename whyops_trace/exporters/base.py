@@ -1,4 +1,4 @@
-"""What every destination of records looks like to the worker that delivers to it."""
+"""The form of every destination of records, as the worker sees it that delivers to it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from whyops_trace._journal.segment import CHUNK
 from whyops_trace._recording.line import SERVER_ONLY
 
-#: Seconds before the second try, and at most.
+#: Seconds before the second try.
 FIRST_BACKOFF: Final = 0.5
+#: Seconds before a try at most.
 LAST_BACKOFF: Final = 30.0
 
 
@@ -30,10 +31,13 @@ class Batch(NamedTuple):
 
 
 class Outcome(Enum):
-    """What became of one record at a destination."""
+    """The fate of one record at a destination."""
 
+    #: The destination has it.
     DELIVERED = "delivered"
+    #: The destination chose not to keep it.
     SAMPLED_OUT = "sampled out"
+    #: The destination refuses it for good.
     REJECTED = "rejected"
     #: It is not meant for this destination, and does not count as emitted for it.
     WITHHELD = "withheld"
@@ -72,7 +76,7 @@ class Exporter:
         Take a batch.
 
         Returns:
-            What became of the records, in order: of all, or of the first ones, at least one. The others come again
+            What became of the records, in their order, of all or of the first ones, at least one. The others come again
             at once.
 
         Raises:

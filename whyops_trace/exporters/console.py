@@ -14,8 +14,9 @@ from whyops_trace._guard import warn_once
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.tree import build, write_tree
 
-#: Traces, and bytes of their records, that are held until they end.
+#: Traces that are held until they end, at most.
 MAX_TRACES: Final = 1_000
+#: Bytes of their records, at most.
 MAX_BYTES: Final = 50_000_000
 
 

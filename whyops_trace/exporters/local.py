@@ -17,8 +17,9 @@ from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
 
-#: The store is pruned after that many batches, or bytes, whichever comes first.
+#: Batches after which the store is pruned, if :data:`PRUNE_BYTES` do not come first.
 PRUNE_BATCHES: Final = 1_000
+#: Bytes of records after which the store is pruned, if :data:`PRUNE_BATCHES` do not come first.
 PRUNE_BYTES: Final = 32 << 20
 
 
@@ -34,7 +35,10 @@ class LocalExporter(Exporter):
         path: The file; see :class:`~whyops_trace.store.Store`.
         hint: Whether to say on standard error, if that is a terminal, how to see the first trace that ends.
             It is said once in a process.
-        retention: What the file keeps; None deletes nothing.
+        retention: The bounds of the file; None deletes nothing.
+
+    Attributes:
+        store: The store that the file is.
     """
 
     name = "local"

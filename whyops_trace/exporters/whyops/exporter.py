@@ -65,9 +65,12 @@ class WhyOpsExporter(Exporter):
 
     Args:
         settings: Where the server is, the key, the agent's name and the home.
-        agent: What :func:`whyops_trace.exporters.whyops.agent.check_metadata` returned, to be registered; None:
+        agent: The agent's metadata to register, as ``WhyOps(agent_metadata=...)`` has checked it; None registers
             nothing.
         read_timeout: Seconds to wait for each part of an answer.
+
+    Attributes:
+        registration: Tells the server of the agent.
     """
 
     name = "whyops"

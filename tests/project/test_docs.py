@@ -209,6 +209,18 @@ def test_every_file_in_the_home_is_explained(tmp_path: Path) -> None:
     assert left - {row.partition("/")[0] for row in rows} == set()
 
 
+def test_the_glossary_is_in_order_and_has_the_words_of_opentelemetry() -> None:
+    """Each word with what it is, and with OpenTelemetry's word or that there is none."""
+    rows = re.findall(
+        r"^\| \*\*(.*?)\*\*(.*?) \| (.+) \| (.+) \|$", text("reference/glossary.md"), re.MULTILINE
+    )
+    words = [(word.strip("`").lower(), which) for word, which, _, _ in rows]
+
+    assert len(words) > 40
+    assert words == sorted(words)
+    assert [word for word, _, _, other in rows if not other.endswith(".") and "*None" not in other] == []
+
+
 def test_every_command_with_its_options_is_explained() -> None:
     """On the page of the command line, under a heading of its own."""
     sections = dict(

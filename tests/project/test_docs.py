@@ -24,7 +24,7 @@ from whyops_trace.types import DropReason, EventOptions
 
 DOCS = ROOT / "docs"
 PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG")),
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
     *sorted(DOCS.rglob("*.md")),
 ]
 #: Pages whose trees are those of the code above them, run as ``agent.py``.

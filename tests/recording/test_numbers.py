@@ -1,4 +1,4 @@
-"""The numbers at the start of a record, and how they are shifted."""
+"""The numbers at the start of a record, and where a trace that goes on has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lines import Process
 from strategies import STEADY
 
-from whyops_trace._recording.numbers import Numbers, read_head, renumbered, unrun
+from whyops_trace._recording.numbers import Numbers, read_head, renumbered, without_numbering
 
 #: Ids as users choose them, with everything that JSON escapes.
 ids = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -66,7 +66,7 @@ def test_the_start_of_any_record_is_read(record: dict[str, Any], ascii_only: boo
     assert head is not None
     assert head.type == record["eventType"]
     assert json.loads(head.trace) == record["traceId"]
-    assert head.run == record.get("run", "")
+    assert head.numbering == record.get("run", "")
     assert head.numbers == (
         record["stepId"],
         record.get("parentStepId"),
@@ -82,11 +82,11 @@ def test_the_start_of_any_record_is_read(record: dict[str, Any], ascii_only: boo
 def test_a_line_for_a_server_has_the_numbers_and_all_else(
     record: dict[str, Any], numbers: Numbers, requested: bool
 ) -> None:
-    """It knows nothing of runs, and every other member keeps its place and value."""
+    """It knows nothing of numberings, and every other member keeps its place and value."""
     line = line_of(record)
     head = read_head(line)
     assert head is not None
-    sent = json.loads(unrun(line, head, numbers, requested=requested))
+    sent = json.loads(without_numbering(line, head, numbers, requested=requested))
     expected = {name: value for name, value in record.items() if name not in ("run", "given", "parentStepId")}
     expected["stepId"] = numbers.step
     expected["metadata"] = with_numbers(record, numbers if requested else numbers._replace(requested_by=0))
@@ -103,7 +103,7 @@ def test_a_line_that_a_server_numbers_has_no_numbers(record: dict[str, Any], req
     line = line_of(record)
     head = read_head(line)
     assert head is not None
-    sent = json.loads(unrun(line, head, None, requested=requested))
+    sent = json.loads(without_numbering(line, head, None, requested=requested))
     numbered = ("run", "given", "stepId", "parentStepId")
     expected = {name: value for name, value in record.items() if name not in numbered}
     if not requested:
@@ -123,25 +123,25 @@ def test_a_line_for_the_store_keeps_its_run(record: dict[str, Any], numbers: Num
     assert before is not None
     assert head.numbers == numbers
     assert json.loads(line)["metadata"] == with_numbers(record, numbers)
-    assert (head.type, head.trace, head.run, head.given) == (
+    assert (head.type, head.trace, head.numbering, head.given) == (
         before.type,
         before.trace,
-        before.run,
+        before.numbering,
         before.given,
     )
     assert line[head.end :] == line_of(record)[before.end :]
 
 
 @pytest.mark.parametrize("odd", ["7", 7.5, [7], None, -7])
-def test_what_is_no_step_is_not_shifted(odd: Any) -> None:
+def test_what_is_no_step_is_not_changed(odd: Any) -> None:
     """Whoever writes something else under the name of a number finds it as it was."""
     line = line_of(Process().event("tool_call_request", 3, 2, within=1, metadata={"requestedBy": odd}))
     head = read_head(line)
     assert head is not None
-    shifted = head.numbers.shifted(10, (), begins=False)
+    moved = head.numbers.moved(10, (), begins=False)
 
     assert head.numbers == Numbers(3, 2, 1)
-    assert json.loads(renumbered(line, shifted))["metadata"] == {"within": 11, "requestedBy": odd}
+    assert json.loads(renumbered(line, moved))["metadata"] == {"within": 11, "requestedBy": odd}
 
 
 NO_RECORDS = [
@@ -172,7 +172,7 @@ def test_reading_never_fails(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "shift", "given", "begins", "shifted"),
+    ("numbers", "offset", "given", "begins", "moved"),
     [
         (Numbers(3, 2, 1), 10, (), False, Numbers(13, 12, 11)),
         (Numbers(3, 2, 0), 10, (), False, Numbers(13, 12, 0)),
@@ -191,8 +191,8 @@ def test_reading_never_fails(line: bytes) -> None:
         (Numbers(5, 4, 0, 2), -3, (), False, Numbers(2, 1, 0, 0)),
     ],
 )
-def test_a_shift_moves_the_numbers_of_its_run_only(
-    numbers: Numbers, shift: int, given: tuple[str, ...], begins: bool, shifted: Numbers
+def test_an_offset_moves_the_numbers_of_its_numbering_only(
+    numbers: Numbers, offset: int, given: tuple[str, ...], begins: bool, moved: Numbers
 ) -> None:
-    """Not those a user chose; the first of a run follows from the step before it; none comes to stand below 1."""
-    assert numbers.shifted(shift, given, begins=begins) == shifted
+    """Not those a user chose; the first of a numbering follows from the step before it; none comes to stand below 1."""
+    assert numbers.moved(offset, given, begins=begins) == moved

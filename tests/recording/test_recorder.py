@@ -111,7 +111,7 @@ def test_only_a_trace_id_of_the_users_names_its_run() -> None:
 
 
 def test_numbers_chosen_by_the_user_are_marked() -> None:
-    """They are never shifted; a chosen step moves the counting up to it."""
+    """They are never changed; a chosen step moves the counting up to it."""
     sdk = WhyOps()
     handle = sdk.trace("t")
     with capture_events(local=True) as events:
@@ -309,7 +309,7 @@ def test_a_trace_begins_no_new_run_while_something_of_it_is_open(tmp_path: Path,
 
 
 def test_a_trace_that_comes_back_keeps_its_user(tmp_path: Path) -> None:
-    """What was told of a trace holds for the runs to come."""
+    """What was told of a trace holds for the numberings to come."""
     clock, memory = ManualClock(), MemoryExporter()
     sdk = WhyOps(home=tmp_path, clock=clock, exporters=[memory])
     sdk.trace("t", external_user_id="user-1").error_sync("first")
@@ -408,10 +408,10 @@ def test_a_trace_that_begins_with_what_the_server_gets_from_elsewhere_names_its_
         for end in ends:
             sdk.recorder.record(handle._state, b"error", 0, 0, b"", b"{}", end=end + line.LINE_END)
         handle.error_sync("later")
-    runs = {event.get("run") for event in events}
+    numberings = {event.get("run") for event in events}
 
-    assert (runs == {None}) is not named
-    assert len(runs) == 1
+    assert (numberings == {None}) is not named
+    assert len(numberings) == 1
 
 
 def test_what_a_server_never_has_is_nobody_s_parent_there() -> None:

@@ -95,7 +95,7 @@ class Draft(msgspec.Struct, eq=False):
         """
         Return the JSON members ``parentStepId`` and ``given``, each led by a comma, or nothing.
 
-        ``given`` names the numbers that are not of this run's own counting and so must never be shifted: a step the
+        ``given`` names the numbers that are not of this numbering's own and so must never be changed: a step the
         user chose, and a parent that is such a step or one this process never issued.
         """
         state, step = self.state, self.step

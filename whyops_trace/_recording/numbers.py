@@ -2,8 +2,10 @@
 The numbers of a record: its own step and those it names, and what becomes of them in a trace that goes on.
 
 A trace id that the user chose may come back: in the next turn of a conversation, in another process, on another day.
-Each such *run* counts its steps from 1. Whoever stores its records adds the run's **shift** to them, the step that
-the trace had reached before; numbers that the user chose stay.
+Each time its steps are counted from 1 again, in a *numbering* of its own. Whoever stores the records adds to them the
+*offset* of their numbering: the step that the trace had reached before. Numbers that the user chose stay.
+
+On disk a numbering is called ``run``, and its offset ``shift``.
 """
 
 from __future__ import annotations
@@ -36,26 +38,26 @@ class Numbers(NamedTuple):
     within: int
     requested_by: int = 0
 
-    def shifted(self, shift: int, given: Container[str], *, begins: bool) -> Numbers:
+    def moved(self, offset: int, given: Container[str], *, begins: bool) -> Numbers:
         """
-        Return the numbers in a trace whose run has this shift.
+        Return the numbers in a trace that has reached so many steps before their numbering.
 
         What would come to stand before the trace's first step, a parent or a call around it, is left out: a forked
         child whose parent's events are lost goes on alone.
 
         Args:
-            shift: What the run is shifted by.
+            offset: The offset of their numbering.
             given: Which of ``stepId`` and ``parentStepId`` the user chose.
-            begins: Whether the record is the first of its run, and so follows from the step before the run.
+            begins: Whether the record is the first of its numbering, and so follows from the step before that.
         """
-        step = self.step + shift if self.step and "stepId" not in given else self.step
+        step = self.step + offset if self.step and "stepId" not in given else self.step
         parent = self.parent
         if parent:
-            parent += 0 if "parentStepId" in given else shift
+            parent += 0 if "parentStepId" in given else offset
         elif begins and self.step:
-            parent = shift
-        within = self.within + shift if self.within else 0
-        requested_by = self.requested_by + shift if self.requested_by else 0
+            parent = offset
+        within = self.within + offset if self.within else 0
+        requested_by = self.requested_by + offset if self.requested_by else 0
         return Numbers(step, parent if parent and parent > 0 else None, max(within, 0), max(requested_by, 0))
 
 
@@ -66,18 +68,18 @@ class Head:
     Attributes:
         type: The event type.
         trace: The trace id, as it stands in the line.
-        run: The run its numbers belong to; "" where they are never shifted.
+        numbering: The name of the numbering they belong to; "" where they are final.
 
     Args:
         match: What the start of a line was recognized by.
     """
 
-    __slots__ = ("_match", "_numbers", "run", "trace", "type")
+    __slots__ = ("_match", "_numbers", "numbering", "trace", "type")
 
     def __init__(self, match: re.Match[bytes]) -> None:
-        kind, self.trace, run = match.group(1, 2, 3)
+        kind, self.trace, numbering = match.group(1, 2, 3)
         self.type = kind.decode()
-        self.run = run.decode() if run else ""
+        self.numbering = numbering.decode() if numbering else ""
         self._match = match
         self._numbers: Numbers | None = None
 
@@ -107,7 +109,7 @@ def plain_head(*others: str) -> re.Pattern[bytes]:
     """
     Return what matches the start of a record that nobody renumbers.
 
-    It is in no run, the user chose none of its numbers, and it names no answer that asked for it.
+    It is in no named numbering, the user chose none of its numbers, and it names no answer that asked for it.
 
     Args:
         *others: Event types that it does not match.
@@ -142,9 +144,9 @@ def renumbered(line: bytes, numbers: Numbers) -> bytes:
     )  # fmt: skip
 
 
-def unrun(line: bytes, head: Head, numbers: Numbers | None, *, requested: bool = True) -> bytes:
+def without_numbering(line: bytes, head: Head, numbers: Numbers | None, *, requested: bool = True) -> bytes:
     """
-    Return a line for a server, which knows nothing of runs.
+    Return a line for a server, which knows nothing of numberings.
 
     Args:
         line: The record.

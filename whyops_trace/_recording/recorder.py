@@ -27,9 +27,9 @@ from whyops_trace.types import EventOptions
 #: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
 #: processes of one agent start at different places of the cycle but share the same names.
 SPANS: Final = 400
-#: Traces whose numbering is remembered; an older one that comes back starts a new run.
+#: Traces whose numbering is remembered; an older one that comes back starts a new numbering.
 REMEMBERED_TRACES: Final = 10_000
-#: Milliseconds without a record after which a trace that comes back starts a new run as well: another process may
+#: Milliseconds without a record after which a trace that comes back starts a new numbering as well: another process may
 #: have gone on with it. Who comes back sooner, as a loop does, need not have its numbering resolved anew each time.
 IDLE_MS: Final = 1_000
 #: Open manual tool calls remembered for each trace.
@@ -81,9 +81,9 @@ class Recorder:
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
-        "__weakref__", "_append", "_captured", "_deferred", "_fit", "_fitting", "_keys", "_now", "_now_text", "_random",
-        "_runs", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork", "agent_name", "clock",
-        "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
+        "__weakref__", "_append", "_captured", "_deferred", "_fit", "_fitting", "_keys", "_now", "_now_text",
+        "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
+        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
         "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ class Recorder:
         self._token_bytes = self.token.encode()
         self._random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
         self._keys = count(1)
-        self._runs = count(1)
+        self._numberings = count(1)
         start = self._random.randrange(SPANS)
         #: Span ids that pair nothing at present: taken from the left, given back on the right.
         self.free_spans = deque(b"span_%d" % (1 + (start + k) % SPANS) for k in range(SPANS))
@@ -172,7 +172,7 @@ class Recorder:
             if trace_id is None:
                 state = self.new_trace()
             else:
-                state = self._known(trace_id) or self._begin_run(trace_id)
+                state = self._known(trace_id) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)
             self.traces[state.id] = state
             self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
@@ -186,8 +186,8 @@ class Recorder:
             return known
         return known if self._time_ns() // 1_000_000 - known.last_ms < IDLE_MS else None
 
-    def _begin_run(self, trace_id: str) -> TraceState:
-        state = TraceState(self, trace_id, f"{self.token}-{next(self._runs)}")
+    def _begin_numbering(self, trace_id: str) -> TraceState:
+        state = TraceState(self, trace_id, f"{self.token}-{next(self._numberings)}")
         before = self.traces.pop(trace_id, None)
         if before is not None:
             state.tail, state.last_ms = before.tail, before.last_ms
@@ -306,9 +306,9 @@ class Recorder:
         """Return a record of any kind, and note what its trace has begun with."""
         state, key = draft.state, next(self._keys)
         is_local = draft.end.startswith(FOR_LOCAL)
-        if is_local and not state.first and not state.run:
+        if is_local and not state.first and not state.numbering:
             # The server gets this trace's first event from the proxy, so that it has to number what comes after.
-            state.name_run(f"{self.token}-{next(self._runs)}")
+            state.name_numbering(f"{self.token}-{next(self._numberings)}")
         line = draft.line(self._now_text.decode(), f"{self.token}-{key}")
         state.first = state.first or draft.step
         if not is_local:

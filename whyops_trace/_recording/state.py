@@ -21,8 +21,8 @@ class TraceState:
         id: The trace id, 1 to 128 characters.
         recorder: Where its records go.
         on: Whether anything is recorded at all: tracing is on, and the trace is not sampled out.
-        run: The name of its numbering, where the user chose the id or a proxy reports to the same trace; else None.
-        head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``.
+        numbering: The name of its numbering, where the user chose the id or a proxy reports to the same trace, or None.
+        head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``, where ``run`` is the numbering.
         tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
         steps: The next step numbers, *stride* apart; taken under the recorder's lock.
         stride: How far apart they are.
@@ -50,21 +50,21 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "asked_tools", "blocks", "first", "form", "given", "head", "id", "last", "last_ms", "on", "open",
-        "open_tools", "recorder", "reported", "root", "run", "steps", "stride", "tail", "token", "untold", "user",
-        "when",
+        "about", "asked_tools", "blocks", "first", "form", "given", "head", "id", "last", "last_ms",
+        "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "steps",
+        "stride", "tail", "token", "untold", "user", "when",
     )  # fmt: skip
 
     def __init__(
         self,
         recorder: Recorder,
         trace_id: str,
-        run: str | None = None,
+        numbering: str | None = None,
     ) -> None:
         self.id = trace_id
         self.recorder = recorder
         self.on = recorder.keeps(trace_id) if recorder.processor.samples else recorder.on
-        self.name_run(run)
+        self.name_numbering(numbering)
         self.tail = recorder.tail
         self.stride = recorder.stride
         self.steps: Iterator[int] = count(1, self.stride)
@@ -85,10 +85,10 @@ class TraceState:
         self.given: set[int] | None = None
         self.open_tools: dict[str, tuple[int, int, bytes]] = {}
 
-    def name_run(self, run: str | None) -> None:
+    def name_numbering(self, numbering: str | None) -> None:
         """Name the numbering, before the first record: whoever stores that has to find out where it begins."""
-        self.run = run
-        member = b',"run":' + encoding.string(run) if run else b""
+        self.numbering = numbering
+        member = b',"run":' + encoding.string(numbering) if numbering else b""
         self.head = b'"traceId":%b%b,"stepId":' % (encoding.string(self.id), member)
 
     def note_asked(self, step: int, tool_calls: Any) -> None:

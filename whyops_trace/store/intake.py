@@ -2,8 +2,8 @@
 A batch of records on its way into the store: which are new, which numbers they get, what they change.
 
 A trace id that the user chose may come back: in the next turn of a conversation, in another process, on
-another day. Each such *run* counts its steps from 1, so the store adds a constant shift for each run of a
-trace: the highest step that the trace had when the first record of the run arrived.
+another day. Each time its steps are counted from 1 again, in a *numbering* of its own. The store adds a constant
+*offset* to the steps of each: the highest step that the trace had when the first record of the numbering arrived.
 """
 
 from __future__ import annotations
@@ -195,15 +195,15 @@ class Intake:
         self._connection = connection
         self._token = token
         self._traces = StoredTraces(connection, now)
-        self._shifts: dict[tuple[int, str], int] = {}
-        self._new_runs: list[tuple[str, int, int]] = []
+        self._offsets: dict[tuple[int, str], int] = {}
+        self._new_numberings: list[tuple[str, int, int]] = []
 
     def take(self, lines: Sequence[bytes]) -> list[bool]:
         """Store up to :data:`SLICE` records; return which of the lines were records."""
         records = [read(line) for line in lines]
         known = [record for record in records if record is not None]
         self._traces.load(record.trace_id for record in known)
-        self._load_shifts({record.run for record in known if record.run is not None})
+        self._load_offsets({record.run for record in known if record.run is not None})
         rows: list[tuple[Any, ...]] = []
         taken: list[tuple[StoredTrace, Record]] = []
         for position, (line, record) in enumerate(zip(lines, records, strict=True)):
@@ -219,18 +219,18 @@ class Intake:
         return [record is not None for record in records]
 
     def finish(self) -> None:
-        """Write the new runs, and the summaries of all traces that got new records."""
-        insert(self._connection, "INSERT INTO runs", self._new_runs)
+        """Write the new numberings, and the summaries of all traces that got new records."""
+        insert(self._connection, "INSERT INTO runs", self._new_numberings)
         self._traces.write(self._token)
 
-    def _load_shifts(self, runs: set[str]) -> None:
-        unknown = runs - {run for _, run in self._shifts}
+    def _load_offsets(self, numberings: set[str]) -> None:
+        unknown = numberings - {numbering for _, numbering in self._offsets}
         if unknown:
             found = self._connection.execute(
                 f"SELECT trace, run, shift FROM runs WHERE run IN {marks(len(unknown))}",  # noqa: S608
                 list(unknown),
             )
-            self._shifts.update(((trace, run), shift) for trace, run, shift in found)
+            self._offsets.update(((trace, numbering), offset) for trace, numbering, offset in found)
 
     def _row(self, number: int, trace: StoredTrace, record: Record, line: bytes) -> tuple[Any, ...]:
         """Return the row of a record, numbered as the trace wants it."""
@@ -253,35 +253,35 @@ class Intake:
             turn_of(record),
         )
 
-    def _renumber(self, trace: StoredTrace, record: Record, run: str, line: bytes) -> bytes:
+    def _renumber(self, trace: StoredTrace, record: Record, numbering: str, line: bytes) -> bytes:
         """
-        Add its run's shift to the numbers of *record*, and return its line with them.
+        Add the offset of its numbering to the numbers of *record*, and return its line with them.
 
         Raises:
             ValueError: if the line does not start as the recorder writes it.
         """
-        shift = self._shifts.get((trace.number, run))
-        begins = shift is None
-        if shift is None:
-            shift = self._begin_run(trace, record, run)
-        if not shift:
+        offset = self._offsets.get((trace.number, numbering))
+        begins = offset is None
+        if offset is None:
+            offset = self._begin_numbering(trace, record, numbering)
+        if not offset:
             return line
         head = read_head(line)
         if head is None:
             raise ValueError(line[:200])
-        numbers = head.numbers.shifted(shift, head.given, begins=begins)
+        numbers = head.numbers.moved(offset, head.given, begins=begins)
         record.step_id, record.parent_step_id, record.metadata.within, _ = numbers
         return renumbered(line, numbers)
 
-    def _begin_run(self, trace: StoredTrace, record: Record, run: str) -> int:
-        shift = 0 if "stepId" in record.given else self._shift(trace, record)
-        self._shifts[trace.number, run] = shift
-        self._new_runs.append((run, trace.number, shift))
+    def _begin_numbering(self, trace: StoredTrace, record: Record, numbering: str) -> int:
+        offset = 0 if "stepId" in record.given else self._offset(trace, record)
+        self._offsets[trace.number, numbering] = offset
+        self._new_numberings.append((numbering, trace.number, offset))
         trace.summary.ended = False
-        return shift
+        return offset
 
-    def _shift(self, trace: StoredTrace, record: Record) -> int:
-        """Return the shift of a run that begins with *record*, which may be here already: a collector took it first."""
+    def _offset(self, trace: StoredTrace, record: Record) -> int:
+        """Return the offset of the numbering *record* begins, which may be here already: a collector took it first."""
         if trace.last_step and record.step_id:
             found = self._connection.execute(
                 "SELECT step FROM events WHERE trace = ? AND key = ?", (trace.number, record.idempotency_key)

@@ -199,7 +199,7 @@ def test_a_step_beyond_what_a_server_can_hold_is_left_to_it(to: WhyOpsExporter, 
     process = Process("77aa00bb11cc", "t", "77aa00bb11cc-1")
     lines = [process.line("user_message", 2**31 - 3 + n, 2**31 - 4 + n) for n in range(3)]
     deliver(to, messages(5, "t"))
-    to._state.keep_shifts({("77aa00bb11cc-1", process.token): 1})
+    to._state.keep_offsets({("77aa00bb11cc-1", process.token): 1})
 
     assert deliver(to, lines, process.token) == [DELIVERED] * 3
     assert numbers(collector.stored)[5:-1] == [(2**31 - 2, 2**31 - 3), (2**31 - 1, 2**31 - 2)]

@@ -105,13 +105,13 @@ def test_a_trace_id_that_comes_back_goes_on(collector: Collector, tmp_path: Path
     assert [row["metadata"]["within"] for row in rows][6:12] == [0, 0, 0, 9, 8, 0]
 
 
-def test_the_shift_is_on_disk_before_the_next_event_leaves(collector: Collector, tmp_path: Path) -> None:
+def test_the_offset_is_on_disk_before_the_next_event_leaves(collector: Collector, tmp_path: Path) -> None:
     """Whoever looks while the second request is on its way finds it."""
     found: list[int | None] = []
 
     def script(request: Any) -> None:
         if request.path == "/api/events" and len(posts(collector)) == 1:
-            found.append(ServerState(tmp_path / "server.db").shift((f"{CHILD}-1", CHILD)))
+            found.append(ServerState(tmp_path / "server.db").offset((f"{CHILD}-1", CHILD)))
 
     deliver(first := exporter(collector, tmp_path), turn(conversation(TOKEN)))
     first.close()
@@ -197,7 +197,7 @@ def test_a_trace_that_was_forgotten_goes_on_after_what_was_recorded_before(
     assert [row["stepId"] for row in collector.trace("conversation")] == list(range(1, 13))
 
 
-def test_numbers_that_a_user_chose_are_never_shifted(collector: Collector) -> None:
+def test_numbers_that_a_user_chose_are_never_changed(collector: Collector) -> None:
     """Neither in the first process nor in a later one; those counted by the library go on above them."""
     for first in (10, 20):
         sdk = client(collector)
@@ -211,7 +211,7 @@ def test_numbers_that_a_user_chose_are_never_shifted(collector: Collector) -> No
     assert numbers(collector.stored) == [(10, 9), (13, 10), (14, 13), (20, 19), (23, 20), (24, 23)]
 
 
-def test_a_number_chosen_later_does_not_change_the_shift(collector: Collector) -> None:
+def test_a_number_chosen_later_does_not_change_the_offset(collector: Collector) -> None:
     """What was counted before and after it goes on after the last turn."""
     for _ in range(2):
         sdk = client(collector)
@@ -359,7 +359,7 @@ def test_a_forked_child_goes_on_in_its_parent_s_numbering(to: WhyOpsExporter, co
     deliver(to, forked(parent, CHILD, 500_000, 3), CHILD)
 
     assert numbers(collector.stored)[-2:] == [(500_006, 9), (500_007, 500_006)]
-    assert to._state.shift((f"{TOKEN}-1", CHILD)) == 6
+    assert to._state.offset((f"{TOKEN}-1", CHILD)) == 6
     check(collector.trace("conversation"))
 
 
@@ -493,7 +493,7 @@ def test_a_run_goes_on_after_the_proxy_s_events(to: WhyOpsExporter, collector: C
 
     assert outcomes == [DELIVERED] * 2
     assert numbers(collector.stored) == [(1, None), (2, 1), (3, 2), (1003, 3)]
-    assert to._state.shift((f"{CHILD}-1", CHILD)) == 3 - first
+    assert to._state.offset((f"{CHILD}-1", CHILD)) == 3 - first
 
 
 def test_which_answer_asked_for_a_tool_is_told_only_if_that_came_from_here(

@@ -15,7 +15,7 @@ from programs import run_code
 from whyops_trace.exporters.whyops import state as state_module
 from whyops_trace.exporters.whyops.state import KEPT, Agent, ServerState
 
-RUN = ("9f2c41aa01be-3", "9f2c41aa01be")
+NUMBERING = ("9f2c41aa01be-3", "9f2c41aa01be")
 CHILD = ("9f2c41aa01be-3", "77aa00bb11cc")
 
 
@@ -32,45 +32,45 @@ def state(path: Path) -> Iterator[ServerState]:
         yield state
 
 
-def test_a_shift_is_known_to_the_next_process(path: Path, state: ServerState) -> None:
+def test_an_offset_is_known_to_the_next_process(path: Path, state: ServerState) -> None:
     """It is on disk when it is said to be kept, also if the process is killed at once."""
     code = f"""
     import os, signal
     from whyops_trace.exporters.whyops.state import Agent, ServerState
     state = ServerState({str(path)!r})
-    state.keep_shifts({{{RUN!r}: 7, {CHILD!r}: -3}})
+    state.keep_offsets({{{NUMBERING!r}: 7, {CHILD!r}: -3}})
     state.keep_agent("shop", Agent("a", "b", 2))
     os.kill(os.getpid(), signal.SIGKILL)
     """
     ended = run_code(code, path.parent)
 
     assert ended.returncode == -9, ended.stderr
-    assert (state.shift(RUN), state.shift(CHILD)) == (7, -3)
+    assert (state.offset(NUMBERING), state.offset(CHILD)) == (7, -3)
     assert state.agent("shop") == Agent("a", "b", 2)
 
 
 def test_what_was_never_said_is_not_known(path: Path, state: ServerState) -> None:
     """And asking for it makes no file."""
-    assert state.shift(RUN) is None
+    assert state.offset(NUMBERING) is None
     assert state.agent("shop") == Agent()
     assert not path.exists()
 
 
-def test_a_shift_of_zero_is_a_shift(path: Path, state: ServerState) -> None:
+def test_an_offset_of_zero_is_an_offset(path: Path, state: ServerState) -> None:
     """A trace that begins is known, too."""
-    state.keep_shifts({RUN: 0})
+    state.keep_offsets({NUMBERING: 0})
 
-    assert state.shift(RUN) == 0
-    assert ServerState(path).shift(RUN) == 0
+    assert state.offset(NUMBERING) == 0
+    assert ServerState(path).offset(NUMBERING) == 0
 
 
 def test_what_another_process_learns_is_seen(path: Path, state: ServerState) -> None:
     """That something was not known is not remembered."""
-    before = state.shift(RUN)
+    before = state.offset(NUMBERING)
     with contextlib.closing(ServerState(path)) as other:
-        other.keep_shifts({RUN: 7})
+        other.keep_offsets({NUMBERING: 7})
 
-    assert (before, state.shift(RUN)) == (None, 7)
+    assert (before, state.offset(NUMBERING)) == (None, 7)
 
 
 def test_agents_are_kept_apart(path: Path, state: ServerState) -> None:
@@ -86,7 +86,7 @@ def test_only_its_owner_can_read_the_file(path: Path, state: ServerState) -> Non
     """Whatever the umask."""
     before = os.umask(0)
     try:
-        state.keep_shifts({RUN: 7})
+        state.keep_offsets({NUMBERING: 7})
     finally:
         os.umask(before)
 
@@ -94,29 +94,31 @@ def test_only_its_owner_can_read_the_file(path: Path, state: ServerState) -> Non
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_memory_holds_the_latest_runs_and_the_file_all(
+def test_memory_holds_the_latest_numberings_and_the_file_all(
     path: Path, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that was forgotten in memory is read again."""
-    monkeypatch.setattr(state_module, "REMEMBERED_RUNS", 2)
+    """A numbering that was forgotten in memory is read again."""
+    monkeypatch.setattr(state_module, "REMEMBERED_NUMBERINGS", 2)
     keys = [(f"9f2c41aa01be-{n}", "9f2c41aa01be") for n in range(4)]
-    for shift, key in enumerate(keys):
-        state.keep_shifts({key: shift})
-    state.shift(keys[2])  # the latest that was asked for
-    state.shift(keys[0])
+    for offset, key in enumerate(keys):
+        state.keep_offsets({key: offset})
+    state.offset(keys[2])  # the latest that was asked for
+    state.offset(keys[0])
 
-    assert list(state._shifts) == [keys[2], keys[0]]
-    assert [state.shift(key) for key in keys] == [0, 1, 2, 3]
+    assert list(state._offsets) == [keys[2], keys[0]]
+    assert [state.offset(key) for key in keys] == [0, 1, 2, 3]
 
 
-def test_old_runs_go_from_the_file(path: Path, state: ServerState) -> None:
+def test_old_numberings_go_from_the_file(path: Path, state: ServerState) -> None:
     """After a month: the journal has forgotten their records long before."""
-    state.keep_shifts({RUN: 7, CHILD: 8})
+    state.keep_offsets({NUMBERING: 7, CHILD: 8})
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE runs SET made_at = made_at - ? WHERE process = ?", (KEPT + 60, RUN[1]))
+        connection.execute(
+            "UPDATE runs SET made_at = made_at - ? WHERE process = ?", (KEPT + 60, NUMBERING[1])
+        )
     with contextlib.closing(ServerState(path)) as later:
-        later.keep_shifts({("77aa00bb11cc-1", "77aa00bb11cc"): 1})
-        known = [later.shift(key) for key in (RUN, CHILD)]
+        later.keep_offsets({("77aa00bb11cc-1", "77aa00bb11cc"): 1})
+        known = [later.offset(key) for key in (NUMBERING, CHILD)]
 
     assert known == [None, 8]
 
@@ -125,10 +127,10 @@ def test_where_nothing_can_be_written_memory_has_to_do(tmp_path: Path, said: Cal
     """A warning says once what that means."""
     (tmp_path / "file").write_text("")
     state = ServerState(tmp_path / "file" / "server.db")
-    state.keep_shifts({RUN: 7})
+    state.keep_offsets({NUMBERING: 7})
     state.keep_agent("shop", Agent("a"))
 
-    assert (state.shift(RUN), state.agent("shop"), state.shift(CHILD)) == (7, Agent("a"), None)
+    assert (state.offset(NUMBERING), state.agent("shop"), state.offset(CHILD)) == (7, Agent("a"), None)
     assert [text.partition(": ")[0] for text in said()] == [
         "What the server said of the numbering of traces is kept in memory only, and lost with the process"
     ]
@@ -138,10 +140,10 @@ def test_a_damaged_file_is_left_alone(path: Path, state: ServerState, said: Call
     """Memory has to do, and the warning says what to do."""
     path.parent.mkdir()
     path.write_bytes(b"no database" * 1000)
-    state.keep_shifts({RUN: 7})
+    state.keep_offsets({NUMBERING: 7})
 
-    assert state.shift(RUN) == 7
-    assert state.shift(CHILD) is None
+    assert state.offset(NUMBERING) == 7
+    assert state.offset(CHILD) is None
     assert path.read_bytes() == b"no database" * 1000
     assert "move it away" in said()[0]
     assert len(said()) == 1
@@ -149,18 +151,18 @@ def test_a_damaged_file_is_left_alone(path: Path, state: ServerState, said: Call
 
 def test_a_file_that_is_deleted_is_made_again(path: Path, state: ServerState) -> None:
     """What was in memory still counts."""
-    state.keep_shifts({RUN: 7})
+    state.keep_offsets({NUMBERING: 7})
     for file in path.parent.glob("server.db*"):
         file.unlink()
-    state.keep_shifts({CHILD: 8})
+    state.keep_offsets({CHILD: 8})
 
-    assert (state.shift(RUN), ServerState(path).shift(CHILD)) == (7, 8)
+    assert (state.offset(NUMBERING), ServerState(path).offset(CHILD)) == (7, 8)
 
 
 def test_it_goes_on_after_close(path: Path, state: ServerState) -> None:
     """The file is opened again when it is needed."""
-    state.keep_shifts({RUN: 7})
+    state.keep_offsets({NUMBERING: 7})
     state.close()
-    state.keep_shifts({CHILD: 8})
+    state.keep_offsets({CHILD: 8})
 
-    assert (ServerState(path).shift(RUN), ServerState(path).shift(CHILD)) == (7, 8)
+    assert (ServerState(path).offset(NUMBERING), ServerState(path).offset(CHILD)) == (7, 8)

@@ -19,7 +19,7 @@ from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.exporters.whyops.http import READ_TIMEOUT, Answer, Http, NoAnswerError
-from whyops_trace.exporters.whyops.numbering import Event, Numbering, is_usual
+from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_usual
 from whyops_trace.exporters.whyops.registration import Registration
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
 from whyops_trace.exporters.whyops.state import ServerState
@@ -60,7 +60,8 @@ class WhyOpsExporter(Exporter):
 
     Each record carries an idempotency key, so one that is sent again, because an answer was lost, is stored once.
     A trace id that the user chose goes on, in another process too, where the server has got to: the first event of a
-    run is sent without a number, the server's number shifts all others, and the shift is on disk before they leave.
+    numbering is sent without a number, the server's number tells the offset of all others, which is on disk before
+    they leave.
     The agent is registered before its first event. What the server refuses for good goes to a file in the home.
 
     Args:
@@ -88,7 +89,7 @@ class WhyOpsExporter(Exporter):
             servers.append((self._proxy, "/v1/agents/init"))
         self._url = settings.analyse_url
         self._state = ServerState(settings.home / SERVER_FILE)
-        self._numbering = Numbering(self._state)
+        self._renumbering = Renumbering(self._state)
         self._dead_letters = DeadLetters(settings.home / REJECTED_FILE)
         self.registration = Registration(
             settings.agent_name,
@@ -200,14 +201,14 @@ class WhyOpsExporter(Exporter):
         return event
 
     def _number(self, events: Sequence[Event], batch: Batch) -> None:
-        """Find out what each event is numbered, as far as that is possible now; the first ones of runs are sent."""
+        """Number each event, as far as that is possible now; those that begin a numbering are sent for it."""
         rest = batch.lines[len(events) :]
-        while begins := self._numbering.number(events, batch.token, map(self._event, rest)):
+        while begins := self._renumbering.number(events, batch.token, map(self._event, rest)):
             begins = begins[: self._fitting(event.sent for event in begins)]
             try:
                 self._send(begins, _others(events, begins))
             finally:
-                self._numbering.learn(begins)
+                self._renumbering.learn(begins)
 
     # Sending
 
@@ -275,7 +276,7 @@ class WhyOpsExporter(Exporter):
                 self._note_sampled_out(event, stored.message or "")
             else:
                 event.outcome = Outcome.DELIVERED
-                event.shift = (
+                event.offset = (
                     stored.step_id - event.head.numbers.step if event.key and stored.step_id else None
                 )
         self._attempt = 0
@@ -323,7 +324,7 @@ class WhyOpsExporter(Exporter):
     def _note_sampled_out(self, event: Event, why: str) -> None:
         spans = why.startswith("Span")
         if not spans:
-            event.shift = 0  # nothing is kept of the trace, and so nothing stands before the run
+            event.offset = 0  # nothing is kept of the trace, and so nothing stands before the numbering
         advice = (
             "it takes no further span ids of this agent: raise the agent's max_spans"
             if spans
@@ -340,9 +341,9 @@ class WhyOpsExporter(Exporter):
 
 def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
     """
-    Return what to try a server with that fails at the one event which begins a run.
+    Return what to try a server with that fails at the one event which begins a numbering.
 
-    These are events whose numbers are known; where there are none, the run may as well begin with its next event.
+    These are events whose numbers are known; where there are none, the numbering may as well begin with its next event.
     """
     first = set(begins)
     left = [event for event in events if event.outcome is None and event not in first]

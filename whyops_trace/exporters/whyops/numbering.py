@@ -11,9 +11,9 @@ import msgspec
 
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._recording.line import LAST, LOCAL, SERVER_ONLY
-from whyops_trace._recording.numbers import Head, plain_head, read_head, unrun
+from whyops_trace._recording.numbers import Head, plain_head, read_head, without_numbering
 from whyops_trace.exporters.base import Outcome
-from whyops_trace.exporters.whyops.state import RunKey, ServerState
+from whyops_trace.exporters.whyops.state import NumberingKey, ServerState
 
 #: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
 #: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.
@@ -44,17 +44,17 @@ class Event(msgspec.Struct, eq=False):
         line: The record.
         usual: Whether the server gets it as it is, whatever it has got before.
         sent: What the server gets; empty until its numbers are known.
-        key: The run it belongs to, as the process numbers it that recorded it; None if it is never renumbered.
+        key: Its numbering and the process that recorded it; None if it is never renumbered.
         outcome: What became of it; None if it has to come again.
-        shift: By what the server's answer shows its run to be shifted; None if it shows nothing.
+        offset: The offset of its numbering, as the server's answer shows it; None if it shows none.
     """
 
     line: bytes
     usual: bool = False
     sent: bytes = b""
-    key: RunKey | None = None
+    key: NumberingKey | None = None
     outcome: Outcome | None = None
-    shift: int | None = None
+    offset: int | None = None
     _head: Head | None = None
 
     @property
@@ -74,32 +74,32 @@ class Event(msgspec.Struct, eq=False):
         end = next((end for end in _ENDS if text.endswith(end)), b"")
         self.sent = text.removesuffix(end) + b"}" if end else text
 
-    def number(self, shift: int, *, requested: bool) -> None:
+    def number(self, offset: int, *, requested: bool) -> None:
         """
-        Number it as the shift of its run says.
+        Number it as the offset of its numbering says.
 
         Args:
-            shift: The shift.
+            offset: The offset.
             requested: Whether the server has the answer that asked for it.
         """
-        numbers = self.head.numbers.shifted(shift, self.head.given, begins=self.head.numbers.parent is None)
+        numbers = self.head.numbers.moved(offset, self.head.given, begins=self.head.numbers.parent is None)
         known = numbers if 0 < numbers.step <= MAX_STEP else None
-        self.go_as(unrun(self.line, self.head, known, requested=requested))
+        self.go_as(without_numbering(self.line, self.head, known, requested=requested))
 
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
-        self.go_as(unrun(self.line, self.head, None, requested=False))
+        self.go_as(without_numbering(self.line, self.head, None, requested=False))
 
 
-class Numbering:
+class Renumbering:
     """
-    Numbers events.
+    Numbers events as their trace is numbered on the server.
 
-    The first event of a run goes to the server without a number. What it is given there shifts all others, and is on
-    disk before they leave.
+    The first event of a numbering goes to the server without a number. What it is given there tells the offset of all
+    others, which is on disk before they leave.
 
     Args:
-        state: Where shifts are kept.
+        state: Where offsets are kept.
     """
 
     def __init__(self, state: ServerState) -> None:
@@ -107,35 +107,35 @@ class Numbering:
         #: The answers of models that the server gets from here: those that the proxy reports have other numbers there.
         self._answers: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
         #: Until when to wait for a parent's numbering.
-        self._patience: dict[RunKey, float] = {}
+        self._patience: dict[NumberingKey, float] = {}
 
     def number(self, events: Iterable[Event], process: str, ahead: Iterable[Event] = ()) -> list[Event]:
         """
         Number events as far as is possible now, and return those that the server has to number first.
 
-        These are the first event of each run that is not known yet, ready to be sent. The others of such a run wait,
-        and so do all events after one that cannot go yet.
+        These are the first event of each numbering whose offset is not known yet, ready to be sent. The others of it
+        wait, and so do all events after one that cannot go yet.
 
         Args:
             events: In the order they were recorded.
             process: The token of the process that recorded them.
-            ahead: What comes after them, of which the runs begin along: one request is enough for many.
+            ahead: What comes after them, of which the numberings begin along: one request is enough for many.
         """
-        begins: dict[RunKey, Event] = {}
-        #: The run that each trace is in.
-        runs: dict[bytes, str] = {}
+        begins: dict[NumberingKey, Event] = {}
+        #: The numbering that each trace is in.
+        current: dict[bytes, str] = {}
         for event in events:
-            if not self._number_one(event, process, begins, runs):
+            if not self._number_one(event, process, begins, current):
                 return list(begins.values())
         for event in ahead if begins else ():
-            if not self._number_one(event, process, begins, runs):
+            if not self._number_one(event, process, begins, current):
                 break
         return list(begins.values())
 
     def _number_one(
-        self, event: Event, process: str, begins: dict[RunKey, Event], runs: dict[bytes, str]
+        self, event: Event, process: str, begins: dict[NumberingKey, Event], current: dict[bytes, str]
     ) -> bool:
-        """Number an event, or let it begin its run, or wait; return whether those after it can go on."""
+        """Number an event, or let it begin its numbering, or wait; return whether those after it can go on."""
         if event.usual:
             event.sent = event.line
             return True
@@ -143,19 +143,22 @@ class Numbering:
         requested = self._note_answer(head)
         if event.outcome is not None:
             return True
-        if not head.run:
-            changed = head.given or not requested
-            event.go_as(unrun(event.line, head, head.numbers, requested=requested) if changed else event.line)
+        if not head.numbering:
+            is_final = requested and not head.given
+            line = event.line
+            event.go_as(
+                line if is_final else without_numbering(line, head, head.numbers, requested=requested)
+            )
             return True
-        key = event.key = (head.run, process)
-        shift = self._shift(key)
-        if shift is None and key not in begins and "stepId" in head.given:
-            shift = 0
-            self._state.keep_shifts({key: shift})
-        run = runs.setdefault(head.trace, head.run)
-        if shift is not None:
-            event.number(shift, requested=requested)
-        elif run != head.run:
+        key = event.key = (head.numbering, process)
+        offset = self._offset(key)
+        if offset is None and key not in begins and "stepId" in head.given:
+            offset = 0
+            self._state.keep_offsets({key: offset})
+        numbering = current.setdefault(head.trace, head.numbering)
+        if offset is not None:
+            event.number(offset, requested=requested)
+        elif numbering != head.numbering:
             return False  # it goes on with a trace whose events before it have to be stored first
         elif key not in begins:
             if not self._may_begin(head, key):
@@ -167,35 +170,35 @@ class Numbering:
     def _note_answer(self, head: Head) -> bool:
         """Remember an answer of a model; tell whether an event names none that the server does not get from here."""
         if head.type == "llm_response":
-            self._answers[head.trace, head.run, head.numbers.step] = None
+            self._answers[head.trace, head.numbering, head.numbers.step] = None
             if len(self._answers) > REMEMBERED_ANSWERS:
                 self._answers.popitem(last=False)
         asked = head.numbers.requested_by
-        return not asked or (head.trace, head.run, asked) in self._answers
+        return not asked or (head.trace, head.numbering, asked) in self._answers
 
     def learn(self, begun: Iterable[Event]) -> None:
-        """Keep what the server's answers show of runs that were not known; it is on disk when this returns."""
-        shifts = {event.key: event.shift for event in begun if event.key and event.shift is not None}
-        new = {key: shift for key, shift in shifts.items() if self._state.shift(key) is None}
+        """Keep the offsets that the server's answers show and that were not known; it is on disk when this returns."""
+        offsets = {event.key: event.offset for event in begun if event.key and event.offset is not None}
+        new = {key: offset for key, offset in offsets.items() if self._state.offset(key) is None}
         if new:
-            self._state.keep_shifts(new)
+            self._state.keep_offsets(new)
         for key in new:
             self._patience.pop(key, None)
 
-    def _shift(self, key: RunKey) -> int | None:
-        run, process = key
-        shift = self._state.shift(key)
-        origin = run.partition("-")[0]
-        if shift is None and origin != process:  # a forked child goes on with its parent's trace
-            shift = self._state.shift((run, origin))
-            if shift is not None:
-                self._state.keep_shifts({key: shift})
-        return shift
+    def _offset(self, key: NumberingKey) -> int | None:
+        numbering, process = key
+        offset = self._state.offset(key)
+        origin = numbering.partition("-")[0]
+        if offset is None and origin != process:  # a forked child goes on with its parent's trace
+            offset = self._state.offset((numbering, origin))
+            if offset is not None:
+                self._state.keep_offsets({key: offset})
+        return offset
 
-    def _may_begin(self, head: Head, key: RunKey) -> bool:
-        """Tell whether an event may have its run numbered: what a child's events follow from has to come first."""
-        run, process = key
-        if run.startswith(process) or head.numbers.parent is None:
+    def _may_begin(self, head: Head, key: NumberingKey) -> bool:
+        """Tell whether an event may begin its numbering: what a child's events follow from has to come first."""
+        numbering, process = key
+        if numbering.startswith(process) or head.numbers.parent is None:
             return True
         now = time.monotonic()
         return now >= self._patience.setdefault(key, now + PATIENCE)

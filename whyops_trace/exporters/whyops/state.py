@@ -1,5 +1,5 @@
 """
-What a WhyOps server has said that must outlive the process: how runs are shifted, and which agents it knows.
+What a WhyOps server has said that must outlive the process: the offsets of numberings, and which agents it knows.
 
 Both are in the SQLite file ``server.db`` of the home. Where that cannot be written they are kept in memory, with a
 warning: a process that is killed then may leave a trace whose steps do not line up.
@@ -17,9 +17,9 @@ from whyops_trace._database import Database
 from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import StoreError
 
-#: Runs remembered in memory: more than the traces whose numbering a recorder remembers.
-REMEMBERED_RUNS: Final = 20_000
-#: Seconds a run is kept on disk: long after the journal has forgotten its records.
+#: Numberings whose offsets are remembered in memory: more than the traces whose numbering a recorder remembers.
+REMEMBERED_NUMBERINGS: Final = 20_000
+#: Seconds an offset is kept on disk: long after the journal has forgotten its records.
 KEPT: Final = 30 * 24 * 3600
 
 _SCHEMA: Final = """
@@ -38,8 +38,8 @@ CREATE TABLE agents (
 ) WITHOUT ROWID;
 """
 
-#: A run as one process numbers it: usually the one it is named after, else a fork of that.
-RunKey = tuple[str, str]
+#: A numbering and the process that counts: usually the one the numbering is named after, else a fork of that.
+NumberingKey = tuple[str, str]
 
 
 class Agent(NamedTuple):
@@ -67,26 +67,26 @@ class ServerState:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._database = Database(path, _SCHEMA)
-        self._shifts: OrderedDict[RunKey, int] = OrderedDict()
+        self._offsets: OrderedDict[NumberingKey, int] = OrderedDict()
         self._agents: dict[str, Agent] = {}
         self._pruned = False
 
-    def shift(self, key: RunKey) -> int | None:
-        """Return the shift of a run; None if it is not known."""
-        shift = self._shifts.get(key)
-        if shift is None:
+    def offset(self, key: NumberingKey) -> int | None:
+        """Return the offset of a numbering; None if it is not known."""
+        offset = self._offsets.get(key)
+        if offset is None:
             rows = self._rows("SELECT shift FROM runs WHERE run = ? AND process = ?", *key)
             if rows:
-                shift = rows[0][0]
-                self._remember(key, shift)
+                offset = rows[0][0]
+                self._remember(key, offset)
         else:
-            self._shifts.move_to_end(key)
-        return shift
+            self._offsets.move_to_end(key)
+        return offset
 
-    def keep_shifts(self, shifts: Mapping[RunKey, int]) -> None:
-        """Keep what runs are shifted by; it is on disk when this returns."""
+    def keep_offsets(self, offsets: Mapping[NumberingKey, int]) -> None:
+        """Keep the offsets of numberings; it is on disk when this returns."""
         now = int(time.time())
-        rows = [(*key, shift, now) for key, shift in shifts.items()]
+        rows = [(*key, offset, now) for key, offset in offsets.items()]
         try:
             with self._database.transaction() as connection:
                 connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
@@ -95,8 +95,8 @@ class ServerState:
                     self._pruned = True
         except StoreError as error:
             self._complain(error)
-        for key, shift in shifts.items():
-            self._remember(key, shift)
+        for key, offset in offsets.items():
+            self._remember(key, offset)
 
     def agent(self, key: str) -> Agent:
         """Return what is known of an agent."""
@@ -119,10 +119,10 @@ class ServerState:
         """Close the file."""
         self._database.close()
 
-    def _remember(self, key: RunKey, shift: int) -> None:
-        self._shifts[key] = shift
-        if len(self._shifts) > REMEMBERED_RUNS:
-            self._shifts.popitem(last=False)
+    def _remember(self, key: NumberingKey, offset: int) -> None:
+        self._offsets[key] = offset
+        if len(self._offsets) > REMEMBERED_NUMBERINGS:
+            self._offsets.popitem(last=False)
 
     def _rows(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
         try:

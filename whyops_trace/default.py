@@ -38,7 +38,7 @@ def trace(
             charge_card(4999, currency="usd")
     """
     scope = get_scope()
-    recorder = default_client().recorder if scope is None else scope[0].recorder
+    recorder = default_client().recorder if scope is None else scope.trace.recorder
     return trace_on(recorder, trace_id, external_user_id, metadata, tags)
 
 
@@ -65,7 +65,7 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
 def current_trace() -> Trace | None:
     """Return the trace that is open here, or None."""
     scope = get_scope()
-    return None if scope is None else Trace(scope[0])
+    return None if scope is None else Trace(scope.trace)
 
 
 def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:

@@ -18,8 +18,8 @@ from whyops_trace._clock import iso
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._models.answers import hide_in_arguments
 from whyops_trace._models.links import AskedTools, ReportedTurns
-from whyops_trace._recording.line import FOR_LOCAL, LINE_END, NO_SPAN, TRACE_END
-from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
+from whyops_trace._recording.line import LAST, NO_SPAN, ROOT, TOP, USUAL, Draft, Ending
+from whyops_trace._recording.recorder import BEGINS, ENDS, OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
@@ -100,7 +100,7 @@ class Trace:
 
     def __enter__(self) -> Self:
         scope = get_scope()
-        inside = self._joins and scope is not None and scope[0] is self._state
+        inside = self._joins and scope is not None and scope.trace is self._state
         block = Step("trace", recorder=lambda: self._state.recorder) if inside else _TraceBlock(self._state)
         block._enter()
         self._entered.append(block)
@@ -138,8 +138,8 @@ def trace_on(
     if labels:
         about["tags"] = labels
     scope = get_scope()
-    joins = trace_id is None and scope is not None and scope[0].recorder is recorder
-    state = scope[0] if scope is not None and joins else recorder.trace(trace_id)
+    joins = trace_id is None and scope is not None and scope.trace.recorder is recorder
+    state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
     state.tell(external_user_id, b',"trace":' + _encode(state, about) if about else b"")
     return Trace(state, joins=joins)
 
@@ -183,9 +183,9 @@ class Step:
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
         """Say what the step came to: any value, encoded now."""
-        if self._entered and self._entered[-1].scope[0].on:
+        if self._entered and self._entered[-1].scope.trace.on:
             block = self._entered[-1]
-            block.output = _encode(block.scope[0], value)
+            block.output = _encode(block.scope.trace, value)
 
     def __enter__(self) -> Self:
         self._enter()
@@ -204,9 +204,9 @@ class Step:
     def _enter(self) -> None:
         outer = get_scope()
         recorder = self._recorder() if outer is None else None
-        scope = outer if recorder is None else (recorder.new_trace(), 0, 0, None)
+        scope = outer if recorder is None else Scope(recorder.new_trace())
         # What runs inside a trace of its own that is sampled out must not begin another one.
-        if scope is None or not (scope[0].on or (recorder is not None and recorder.on)):
+        if scope is None or not (scope.trace.on or (recorder is not None and recorder.on)):
             return
         block = _StepBlock(scope, outer)
         self.step_id = block.begin(self.name, self._about)
@@ -235,22 +235,23 @@ class _StepBlock:
 
     def begin(self, name: str, about: Mapping[str, Any]) -> int:
         """Record that the step was entered, and enter its scope; return the step it took."""
-        state, within, last, turn = self.scope
+        scope = self.scope
+        state = scope.trace
         if not state.on:
-            set_scope(self.scope)
+            set_scope(scope)
             return 0
         clock = state.recorder.clock
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
         content = _encode(state, {"type": "thinking", "thinking": name})
         self._step = state.recorder.record(
-            state, b"llm_thinking", last or within, within, _members(state, about), content, opens=1
+            state, b"llm_thinking", scope.parent, scope.within, _members(state, about), content, opens=BEGINS
         )
-        set_scope((state, self._step, 0, turn))
+        set_scope(Scope(state, self._step, self._step, scope.turn))
         return self._step
 
     def end(self, name: str, error: BaseException | None) -> None:
         """Leave the step's scope, and record how it ended."""
-        state, within, last, _ = self.scope
+        state = self.scope.trace
         set_scope(self._outer)
         if not state.on:
             return
@@ -261,10 +262,19 @@ class _StepBlock:
         body = _encode(state, content)
         if self.output:
             body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
-        state.recorder.record(
-            state, b"step_end", last or within, within, _members(state, metadata), body,
-            end=LINE_END if self._outer else TRACE_END, at=self._step, opens=-1,
-        )  # fmt: skip
+        state.recorder.record_draft(
+            Draft(
+                state,
+                kind=b"step_end",
+                parent=self.scope.parent,
+                within=self.scope.within,
+                metadata=_members(state, metadata),
+                content=body,
+                ending=USUAL if self._outer else LAST,
+                opens=ENDS,
+                step=self._step,
+            )
+        )
 
 
 class _TraceBlock:
@@ -279,12 +289,12 @@ class _TraceBlock:
         state = self._state
         self._outer = get_scope()
         self._started = state.recorder.perf_counter_ns()
-        self._goes_on = self._outer is not None and self._outer[0] is state
+        self._goes_on = self._outer is not None and self._outer.trace is state
         if not self._goes_on:
-            if self._outer is not None and not self._outer[1]:
+            if self._outer is not None and self._outer.within == TOP:
                 # Where that trace goes on, should it be opened again in here.
-                self._outer[0].last = self._outer[2]
-            set_scope((state, 0, state.last, self._outer[3] if self._outer else None))
+                self._outer.trace.last = self._outer.parent
+            set_scope(Scope(state, TOP, state.last, self._outer.turn if self._outer else None))
             state.recorder.count_block(state, 1)
 
     @guarded("leaving a trace")
@@ -292,8 +302,8 @@ class _TraceBlock:
         if self._goes_on:
             return
         state, scope = self._state, get_scope()
-        if scope is not None and scope[0] is state and not scope[1]:
-            state.last = scope[2]
+        if scope is not None and scope.trace is state and scope.within == TOP:
+            state.last = scope.parent
         # Set, not reset by a token: the block may be left in another context than it was entered in.
         set_scope(self._outer)
         ended = state.recorder.count_block(state, -1) == 0
@@ -301,10 +311,18 @@ class _TraceBlock:
             metadata, content = ending(error)
             elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}
-            state.recorder.record(
-                state, b"trace_end", 0, 0, _members(state, metadata), _encode(state, content),
-                end=TRACE_END, at=state.first,
-            )  # fmt: skip
+            state.recorder.record_draft(
+                Draft(
+                    state,
+                    kind=b"trace_end",
+                    parent=ROOT,
+                    within=TOP,
+                    metadata=_members(state, metadata),
+                    content=_encode(state, content),
+                    ending=LAST,
+                    step=state.first,
+                )
+            )
 
 
 @guarded("recording an event")
@@ -323,30 +341,34 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
             state.recorder.close_span(made)
         return 0
     scope = get_scope()
-    here = scope is not None and scope[0] is state
-    within, parent = (scope[1], scope[2] or scope[1]) if scope is not None and here else (0, state.last)
+    here = scope is not None and scope.trace is state
+    within, parent = (scope.within, scope.parent) if scope is not None and here else (TOP, state.last)
     if event.type == "tool_call_response":
         request, nested = _close_tool(state, event, span)
         parent, within = (request, nested) if request else (parent, within)
-    metadata, content, end = _members(state, event.metadata), event.content, LINE_END
+    metadata, content, ending = _members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
         content = encoding.plain(content, state.recorder.hides)
         hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
         if doubled:
-            metadata, end = doubled, FOR_LOCAL + LINE_END
+            metadata, ending = doubled, Ending.LOCAL
     elif event.type == "tool_call_request" and state.asked_tools is not None:
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
-    step = state.recorder.record(
-        state, event.type.encode(), parent, within, metadata, _encode(state, content), made or NO_SPAN, end,
-        given=event.options or None,
-    )  # fmt: skip
+    kind, body, pairs_by = event.type.encode(), _encode(state, content), made or NO_SPAN
+    step = (
+        state.recorder.record_draft(
+            Draft(state, kind, parent, within, metadata, body, pairs_by, ending, given=event.options)
+        )
+        if event.options
+        else state.recorder.record(state, kind, parent, within, metadata, body, pairs_by, ending)
+    )
     if event.type == "tool_call_request":
         _open_tool(state, span, step, within, made)
     elif event.type == "llm_response" and content.get("toolCalls"):
         state.note_asked(step, content["toolCalls"])
-    if end is not LINE_END:
+    if ending is not USUAL:
         return step
     if here:
         advance(state, step)

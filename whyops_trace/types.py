@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from typing import Any, Literal, NamedTuple, NotRequired, Required
 
 from typing_extensions import TypedDict
@@ -177,6 +178,21 @@ class SpanId(str):
 
     def __reduce__(self) -> tuple[type[SpanId], tuple[str, int]]:
         return SpanId, (str(self), self.step_id)
+
+
+class Audience(Enum):
+    """
+    The destinations that a record is for.
+
+    A turn of a model that the WhyOps proxy reports to the server is recorded for the local destinations alone. A turn
+    that the proxy may still turn out to report is recorded for these at once, and for the server when it ends.
+    """
+
+    EVERYONE = "everyone"
+    #: Every destination but the WhyOps server.
+    LOCAL = "local"
+    #: The WhyOps server alone.
+    SERVER = "server"
 
 
 #: Reasons for which a record is given up before its destination has it: the journal's room on disk, or in memory where

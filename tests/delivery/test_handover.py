@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,16 @@ from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporte
 from whyops_trace._delivery.handover import hand_over
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal
-from whyops_trace._recording.line import LOCAL_ONLY, SERVER_ONLY
+from whyops_trace._recording.line import Ending
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.console import ConsoleExporter
 from whyops_trace.exporters.local import LocalExporter
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.exporters.whyops import WhyOpsExporter
+from whyops_trace.types import Audience
 
-#: How records end, by whom they are for.
-ENDS = {"all": (b"}", b',"end":true}'), "local": LOCAL_ONLY, "server": SERVER_ONLY}
+EVERYONE, LOCAL, SERVER = Audience.EVERYONE, Audience.LOCAL, Audience.SERVER
 
 
 class Taking(Exporter):
@@ -40,7 +40,7 @@ class Taking(Exporter):
 
     def __init__(self, name: str, counts: Sequence[int] = (1000,), outcome: Outcome = DELIVERED) -> None:
         self.name = name
-        self.passed_over = LOCAL_ONLY if name == "whyops" else SERVER_ONLY
+        self.audience = SERVER if name == "whyops" else LOCAL
         self.taken: list[int] = []
         self.asked = 0
         self._counts = list(counts)
@@ -54,16 +54,11 @@ class Taking(Exporter):
         return [self._outcome] * len(lines)
 
 
-def line(number: int, audience: str, *, ends: bool = False) -> bytes:
-    """A record for some destinations."""
-    return b'{"n":%d%b' % (number, ENDS[audience][ends])
-
-
-def journal(home: Path | None, audiences: Sequence[tuple[str, bool]]) -> Journal:
-    """A journal of records for these."""
-    made = make(home)
-    for number, (audience, ends) in enumerate(audiences):
-        made.append(line(number, audience, ends=ends) + b"\n")
+def journal(endings: Iterable[Ending]) -> Journal:
+    """A journal of records with these endings."""
+    made = make(None)
+    for number, ending in enumerate(endings):
+        made.append(b'{"n":%d%b\n' % (number, ending.text))
     return made
 
 
@@ -76,28 +71,26 @@ def hand_over_all(to: Exporter, of: Journal) -> Counts:
 
 
 @given(
-    audiences=st.lists(st.tuples(st.sampled_from(sorted(ENDS)), st.booleans())),
+    endings=st.lists(st.sampled_from(Ending)),
     counts=st.lists(st.integers(1, 3), min_size=1),
     name=st.sampled_from(["local", "whyops"]),
 )
-def test_each_destination_gets_what_is_for_it(
-    audiences: list[tuple[str, bool]], counts: list[int], name: str
-) -> None:
+def test_each_destination_gets_what_is_for_it(endings: list[Ending], counts: list[int], name: str) -> None:
     """In order, each record once, however many it takes at a time; the others do not count as emitted for it."""
-    made = journal(None, audiences)
+    made = journal(endings)
     to = Taking(name, counts)
-    other = "server" if name == "local" else "local"
-    meant = [number for number, (audience, _) in enumerate(audiences) if audience != other]
+    other = SERVER if name == "local" else LOCAL
+    meant = [number for number, ending in enumerate(endings) if ending.audience is not other]
     totals = hand_over_all(to, made)
 
     assert to.taken == meant
-    assert totals == Counts(delivered=len(meant), withheld=len(audiences) - len(meant))
+    assert totals == Counts(delivered=len(meant), withheld=len(endings) - len(meant))
     assert all(segment.cursor(name) == segment.end for segment in made.segments)
 
 
 def test_a_destination_is_not_asked_for_what_is_not_for_it() -> None:
     """Such records are passed all the same."""
-    made = journal(None, [("local", False)] * 3)
+    made = journal([Ending.LOCAL] * 3)
     to = Taking("whyops")
 
     assert hand_over(to, made.segments[0], adopted=False) == Counts(withheld=3)
@@ -106,9 +99,7 @@ def test_a_destination_is_not_asked_for_what_is_not_for_it() -> None:
 
 def test_what_is_passed_over_goes_along_with_what_was_taken() -> None:
     """Up to the first record that was not: that one comes again, and nothing before it."""
-    made = journal(
-        None, [(audience, False) for audience in ("local", "all", "local", "server", "all", "local")]
-    )
+    made = journal([Ending.LOCAL, Ending.USUAL, Ending.LOCAL, Ending.SERVER, Ending.USUAL, Ending.LOCAL])
     to = Taking("whyops", [2, 1])
 
     assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=2, withheld=2)
@@ -129,14 +120,14 @@ def test_what_a_destination_withholds_is_counted_with_what_is_passed_over(
     outcome: Outcome, counts: Counts
 ) -> None:
     """Neither is emitted for it."""
-    made = journal(None, [("all", False), ("local", False), ("all", True)])
+    made = journal([Ending.USUAL, Ending.LOCAL, Ending.LAST])
 
     assert hand_over_all(Taking("whyops", outcome=outcome), made) == counts
 
 
 def test_a_destination_that_fails_gets_the_same_records_again() -> None:
     """Those that are passed over as well are not passed before."""
-    made = journal(None, [("local", False), ("all", False)])
+    made = journal([Ending.LOCAL, Ending.USUAL])
     to = Taking("whyops")
     to.export = lambda batch: (_ for _ in ()).throw(DeliveryError("not now"))  # type: ignore[method-assign]
     with pytest.raises(DeliveryError):
@@ -150,7 +141,7 @@ def test_a_destination_that_fails_gets_the_same_records_again() -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_destination_has_to_say_what_became_of_records(count: int) -> None:
     """Of one at least, and of no more than it was handed; what is passed over is none of its business."""
-    made = journal(None, [("all", False), ("local", False), ("all", False)])
+    made = journal([Ending.USUAL, Ending.LOCAL, Ending.USUAL])
     to = Taking("whyops")
     to.export = lambda batch: [DELIVERED] * count  # type: ignore[method-assign]
 
@@ -183,8 +174,8 @@ def test_only_the_server_is_passed_over_by_what_stays_here(collector: Collector,
     others = [LocalExporter(tmp_path / "traces.db"), ConsoleExporter(), MemoryExporter()]
 
     assert isinstance(server, WhyOpsExporter)
-    assert server.passed_over == LOCAL_ONLY
-    assert {each.passed_over for each in others} == {SERVER_ONLY}
+    assert server.audience is SERVER
+    assert {each.audience for each in others} == {LOCAL}
     for each in (server, *others):
         each.close()
 
@@ -194,9 +185,10 @@ def test_the_server_does_not_see_whom_a_record_is_for(collector: Collector, tmp_
     process = Process()
     to = exporter(collector, tmp_path)
     lines = []
-    for number, end in enumerate([*ENDS["all"], *SERVER_ONLY], 1):
+    endings = [ending for ending in Ending if ending.audience is not LOCAL]
+    for number, ending in enumerate(endings, 1):
         record = process.line("user_message", number, number - 1 or None, at=number, content={"n": number})
-        lines.append(record.removesuffix(b"}") + end)
+        lines.append(record.removesuffix(b"}") + ending.text)
     outcomes = deliver(to, lines)
     to.close()
 

@@ -17,7 +17,8 @@ from collector import Collector, check
 from programs import stored
 
 from whyops_trace import WhyOps, traced_tool
-from whyops_trace._recording import line, recorder
+from whyops_trace._recording import recorder
+from whyops_trace._recording.line import ROOT, TOP, Ending
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.testing import ManualClock, capture_events
 
@@ -390,23 +391,23 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "named"),
+    ("endings", "named"),
     [
-        ([line.FOR_LOCAL, b""], True),
-        ([b"", line.FOR_LOCAL], False),
-        ([line.FOR_SERVER, b""], False),
-        ([b"", b""], False),
+        ([Ending.LOCAL, Ending.USUAL], True),
+        ([Ending.USUAL, Ending.LOCAL], False),
+        ([Ending.SERVER, Ending.USUAL], False),
+        ([Ending.USUAL, Ending.USUAL], False),
     ],
 )
 def test_a_trace_that_begins_with_what_the_server_gets_from_elsewhere_names_its_run(
-    ends: list[bytes], named: bool
+    endings: list[Ending], named: bool
 ) -> None:
     """Though its id was made up: the server has to say how the rest is numbered."""
     sdk = WhyOps()
     with capture_events(local=True) as events:
         handle = sdk.trace()
-        for end in ends:
-            sdk.recorder.record(handle._state, b"error", 0, 0, b"", b"{}", end=end + line.LINE_END)
+        for ending in endings:
+            sdk.recorder.record(handle._state, b"error", ROOT, TOP, b"", b"{}", ending=ending)
         handle.error_sync("later")
     numberings = {event.get("run") for event in events}
 
@@ -420,10 +421,9 @@ def test_what_a_server_never_has_is_nobody_s_parent_there() -> None:
     with capture_events(local=True) as events:
         state = sdk.recorder.new_trace()
         record = sdk.recorder.record
-        local = line.FOR_LOCAL + line.LINE_END
-        record(state, b"user_message", line.NO_PARENT, 0, b"", b"{}", end=local)
-        record(state, b"tool_call_request", line.NO_PARENT, 1, b"", b"{}")
+        record(state, b"user_message", ROOT, TOP, b"", b"{}", ending=Ending.LOCAL)
+        record(state, b"tool_call_request", ROOT, 1, b"", b"{}")
         record(state, b"tool_call_response", 2, 2, b"", b"{}")
-        record(state, b"llm_thinking", line.NO_PARENT, 1, b"", b"{}")
+        record(state, b"llm_thinking", ROOT, 1, b"", b"{}")
 
     assert [event.get("parentStepId") for event in events] == [None, None, 2, 2]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from whyops_trace._guard import guarded
-from whyops_trace._recording.line import FOR_LOCAL, FOR_SERVER, LINE_END, TRACE_END
+from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
+from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import describe, stack
 from whyops_trace.context import OpenTurn, Scope, advance, set_scope
@@ -211,23 +212,33 @@ class Call(msgspec.Struct, eq=False):
         held = asked and (anyhow or not (asked.wraps or asked.proxied)) and asked.held
         if held and asked:
             asked.held = None
-            self.state.recorder.record(
-                self.state, held.kind, held.parent, held.within, held.metadata, held.content, self.span,
-                FOR_SERVER + LINE_END, given=EventOptions(timestamp=held.timestamp), at=self.step,
-            )  # fmt: skip
+            self.state.recorder.record_draft(
+                Draft(
+                    self.state,
+                    kind=held.kind,
+                    parent=held.parent,
+                    within=held.within,
+                    metadata=held.metadata,
+                    content=held.content,
+                    span=self.span,
+                    ending=Ending.SERVER,
+                    given=EventOptions(timestamp=held.timestamp),
+                    step=self.step,
+                )
+            )
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""
-        end = FOR_LOCAL + LINE_END if self.asked is not None and self.asked.is_local else LINE_END
-        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, end=end)
+        ending = Ending.LOCAL if self.asked is not None and self.asked.is_local else USUAL
+        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, ending=ending)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step; the trace ends with it if the call made it."""
-        state, step, end = self.state, self.step, TRACE_END if self.own else LINE_END
+        state, step, ending = self.state, self.step, LAST if self.own else USUAL
         is_local = self.asked is not None and self.asked.is_local
         if is_local:
-            end = FOR_LOCAL + end
-        last = state.recorder.record(state, kind, step, step, metadata, content, self.span, end, -1)
+            ending = Ending.LAST_LOCAL if self.own else Ending.LOCAL
+        last = state.recorder.record(state, kind, step, step, metadata, content, self.span, ending, ENDS)
         state.recorder.close_span(self.span)
         if not self.own and not is_local:
             advance(state, last)

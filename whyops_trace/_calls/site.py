@@ -16,8 +16,8 @@ from whyops_trace._calls.call import Asked, Call, Held, Items
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._recording.line import FOR_LOCAL, LINE_END, NO_PARENT
-from whyops_trace._recording.recorder import Recorder
+from whyops_trace._recording.line import USUAL, Ending
+from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
@@ -152,7 +152,7 @@ class CallSite:
         scope = outer or self._trace_of_its_own()
         if scope is None:
             return None
-        state, within, last, turn = scope
+        state = scope.trace
         recorder = state.recorder
         if not state.on:
             # What runs inside a trace of its own that is sampled out must not begin another one.
@@ -166,8 +166,10 @@ class CallSite:
         span = recorder.open_span()
         if recorder.traces_clients and self.holds:
             return self._hold((kind, metadata, content), run, scope, outer, span)
-        step = recorder.record(state, kind, last or within, within, metadata, content, span, LINE_END, 1)
-        set_scope((state, step, 0, turn))
+        step = recorder.record(
+            state, kind, scope.parent, scope.within, metadata, content, span, USUAL, BEGINS
+        )
+        set_scope(Scope(state, step, step, scope.turn))
         perf_counter_ns = recorder.perf_counter_ns
         return run(self, state, step, span, outer, outer is None, perf_counter_ns())
 
@@ -184,13 +186,13 @@ class CallSite:
 
         Until then it is the parent of nothing that the server gets: what follows has the parent that it has itself.
         """
-        state, within, last, around = scope
-        recorder, parent = state.recorder, last or within
-        turn = OpenTurn(around)
+        state, parent, within = scope.trace, scope.parent, scope.within
+        recorder = state.recorder
+        turn = OpenTurn(scope.turn)
         kind, metadata, content = request
-        end = FOR_LOCAL + LINE_END if recorder.serves else LINE_END
-        step = recorder.record(state, kind, parent, within, metadata, content, span, end, 1)
-        set_scope((state, step, (parent or NO_PARENT) if recorder.serves else 0, turn))
+        ending = Ending.LOCAL if recorder.serves else USUAL
+        step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
+        set_scope(Scope(state, step, parent if recorder.serves else step, turn))
         call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
         asked = call.asked = Asked()
         asked.turn = turn
@@ -247,7 +249,7 @@ class CallSite:
                 self.name,
                 thread,
             )
-        return recorder.new_trace(), 0, 0, None
+        return Scope(recorder.new_trace())
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.segment import Segment
+from whyops_trace._recording.line import texts_for_others
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 
@@ -28,7 +29,8 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
     lines, cursor = segment.read(exporter.name, exporter.reads)
     if not lines:
         return None
-    meant = [place for place, line in enumerate(lines) if not line.endswith(exporter.passed_over)]
+    others = texts_for_others(exporter.audience)
+    meant = [place for place, line in enumerate(lines) if not line.endswith(others)]
     taken = len(lines)
     outcomes: Sequence[Outcome] = ()
     if meant:

@@ -1,17 +1,18 @@
 """
-How a record is written: one line of JSON, whose start and end tell what it is without decoding it.
+The line a record is: JSON, whose start and end tell what it is without decoding it.
 
-The last members are the library's own, so nothing a user wrote can look like them.
+The last members are the library's own.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from whyops_trace._values import encoding
-from whyops_trace.types import EventOptions
+from whyops_trace.types import Audience, EventOptions
 
 if TYPE_CHECKING:
     from whyops_trace._recording.state import TraceState
@@ -20,75 +21,131 @@ if TYPE_CHECKING:
 LOCAL: Final = frozenset({"step_end", "trace_end"})
 #: What an event that pairs with no other carries, so that the server does not invent a fresh one.
 NO_SPAN: Final = b"span_0"
-#: The parent of an event that follows from one which a server may never have, and from nothing before that.
-NO_PARENT: Final = -1
+#: In place of a step: what encloses an event that no call does.
+TOP: Final = 0
+#: In place of a step: the parent of the first event of a trace, and of what follows from nothing else. The record names
+#: the first event that a WhyOps server has of the trace as well.
+ROOT: Final = 0
 
-#: How a record ends, and how the one ends that finishes its trace.
-LINE_END: Final = b"}\n"
-TRACE_END: Final = b',"end":true}\n'
-#: Before the end of a record: that it is for every destination but the WhyOps server, or for that alone.
-FOR_LOCAL: Final = b',"for":"local"'
-FOR_SERVER: Final = b',"for":"server"'
 
-#: How the record ends that finishes its trace, as it is read: without the newline.
-LAST: Final = TRACE_END[:-1]
-#: How records end, as they are read, that are not for every destination: for all but the WhyOps server, or for that
-#: alone.
-LOCAL_ONLY: Final = (FOR_LOCAL + LINE_END[:-1], FOR_LOCAL + LAST)
-SERVER_ONLY: Final = (FOR_SERVER + LINE_END[:-1], FOR_SERVER + LAST)
+class Ending(Enum):
+    """
+    The end of a record: whom it is for, and whether it finishes its trace.
+
+    Attributes:
+        audience: Whom it is for.
+        ends_trace: Whether it finishes its trace.
+        text: What its line ends with, before the newline. Content ends with one brace more, so that nothing a user
+            wrote can look like it.
+    """
+
+    USUAL = (Audience.EVERYONE, False, b"}")
+    LAST = (Audience.EVERYONE, True, b',"end":true}')
+    LOCAL = (Audience.LOCAL, False, b',"for":"local"}')
+    LAST_LOCAL = (Audience.LOCAL, True, b',"for":"local","end":true}')
+    SERVER = (Audience.SERVER, False, b',"for":"server"}')
+    LAST_SERVER = (Audience.SERVER, True, b',"for":"server","end":true}')
+
+    def __init__(self, audience: Audience, ends_trace: bool, text: bytes) -> None:
+        self.audience = audience
+        self.ends_trace = ends_trace
+        self.text = text
+
+
+#: The endings of usual records, at hand: an enumeration takes a tenth of a microsecond to look up its member.
+USUAL: Final = Ending.USUAL
+LAST: Final = Ending.LAST
+
+#: The texts of all other endings than :data:`USUAL`; a text that ends with another one comes before it.
+_UNUSUAL: Final = {
+    ending.text: ending
+    for ending in sorted(Ending, key=lambda ending: len(ending.text), reverse=True)
+    if ending is not USUAL
+}
+_UNUSUAL_TEXTS: Final = tuple(_UNUSUAL)
+
+
+def is_usual(line: bytes) -> bool:
+    """Tell whether a record is for everyone, and does not finish its trace."""
+    return not line.endswith(_UNUSUAL_TEXTS)
+
+
+def ending_of(line: bytes) -> Ending:
+    """Return the ending of a record."""
+    if is_usual(line):
+        return USUAL
+    return next(ending for text, ending in _UNUSUAL.items() if line.endswith(text))
+
+
+def texts_for_others(audience: Audience) -> tuple[bytes, ...]:
+    """Return what the records end with that are neither for everyone nor for this audience."""
+    return tuple(ending.text for ending in Ending if ending.audience not in (Audience.EVERYONE, audience))
+
 
 #: What makes the usual records of a trace, with its head and tail put in: they have places for ten values each.
 _USUAL: Final = (
     b'{"eventType":"%%b",%b%%d,"parentStepId":%%d,"metadata":{"within":%%d%%b},"spanId":"%%b",'
-    b'"timestamp":%%b-%%d",%b,"content":%%b%%b'
+    b'"timestamp":%%b-%%d",%b,"content":%%b%%b\n'
 )
 _ANY: Final = (
     b'{"eventType":"%b",%b%d%b%b,"metadata":{"within":%d%b%b},"spanId":%b,'
-    b'"timestamp":%b,"idempotencyKey":%b,%b%b,"content":%b%b'
+    b'"timestamp":%b,"idempotencyKey":%b,%b%b,"content":%b%b\n'
 )
 
 
 def usual_form(state: TraceState) -> bytes:
     """
-    Return what makes the usual records of a trace: those after its first, without options.
+    Return what makes the usual records of a trace: all but its first ones, and those of a :class:`Draft`.
 
     Its places are for kind, step, parent, within, metadata, span, time with the start of the key, the key's number,
-    content and end.
+    content and the text of the ending.
     """
     return _USUAL % (state.head.replace(b"%", b"%%"), state.tail.replace(b"%", b"%%"))
 
 
 class Draft(msgspec.Struct, eq=False):
     """
-    A record of any kind that has no time and no key yet, the first of its trace and those with options among them.
+    A record of any kind, without time and key.
 
     A struct, because one is made for each trace, in a third of the time that ``__init__`` takes.
 
     Attributes:
-        step: Its own; the others are as :meth:`~whyops_trace._recording.recorder.Recorder.record` takes them.
+        state: The trace.
+        kind: The event type.
+        parent: The step it follows from, or :data:`ROOT`.
+        within: The step of the enclosing call, or :data:`TOP`.
+        metadata: JSON members that follow ``within``, each led by a comma. What is the user's was encoded by the
+            recorder's ``encode``, so that it holds no secret.
+        content: JSON of the content, likewise.
+        span: The span id, JSON text without its quotes.
+        ending: Whom it is for, and whether it finishes its trace.
+        opens: What it adds to the number of calls and steps that are open: 1, 0 or -1.
+        given: Checked options of the user's, if any. A step they choose moves the numbering up to it.
+        step: The step of the record that it repeats, as an end repeats its beginning; 0 if it takes the next one.
     """
 
     state: TraceState
-    step: int
     kind: bytes
     parent: int
     within: int
     metadata: bytes
     content: bytes
-    span: bytes
-    end: bytes
-    given: EventOptions
+    span: bytes = NO_SPAN
+    ending: Ending = USUAL
+    opens: int = 0
+    given: EventOptions | None = None
+    step: int = 0
 
     def line(self, time: str, key: str) -> bytes:
         """Return it with this time, ISO 8601, and this idempotency key, unless it was given others."""
-        state, given = self.state, self.given
+        state, given = self.state, self.given or {}
         user = given.get("external_user_id")
         return _ANY % (
             self.kind, state.head, self.step, *self._relations(), self.within, state.about, self.metadata,
             encoding.string(given["span_id"]) if "span_id" in given else b'"%b"' % self.span,
             encoding.string(str(given.get("timestamp") or time)),
             encoding.string(given.get("idempotency_key") or key), state.tail,
-            b',"externalUserId":' + encoding.string(user) if user else b"", self.content, self.end,
+            b',"externalUserId":' + encoding.string(user) if user else b"", self.content, self.ending.text,
         )  # fmt: skip
 
     def _relations(self) -> tuple[bytes, bytes]:
@@ -100,8 +157,9 @@ class Draft(msgspec.Struct, eq=False):
         """
         state, step = self.state, self.step
         chosen = state.given or ()
-        parent = self.parent if self.parent > 0 else state.root if state.root != step else 0
-        parent = self.given.get("parent_step_id") or parent
+        parent = self.parent or (state.root if state.root != step else ROOT)
+        if self.given:
+            parent = self.given.get("parent_step_id") or parent
         foreign = []
         if step in chosen:
             foreign.append(b'"stepId"')

@@ -31,8 +31,8 @@ class TraceState:
             else.
         last: The last event at the top that was recorded outside any with-block, where the next one there chains.
         last_ms: The latest timestamp given out, in milliseconds since the epoch.
-        form: What its next record is made by, unless that is its first one, or there is something to tell of the trace:
-            the fixed parts of its records, with places for all else. Else nothing.
+        form: The fixed parts of its records, with places for all else; None where the next record is an unusual one:
+            the first of its trace, the first after there was something to tell of that, any after a step of the user's.
         token: The process the numbering belongs to.
         blocks: How many with-blocks of the trace are open.
         open: How many decorated calls and steps of the trace are open.
@@ -73,7 +73,7 @@ class TraceState:
         self.last = 0
         self.last_ms = 0
         self.when = b""
-        self.form = b""
+        self.form: bytes | None = None
         self.token = recorder.token
         self.untold: list[Callable[[], None]] = []
         self.about = b""
@@ -120,4 +120,4 @@ class TraceState:
                     encoding.string(external_user_id),
                 )
             self.about = about or self.about
-            self.form = b""
+            self.form = None

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from whyops_trace._journal.segment import CHUNK
-from whyops_trace._recording.line import SERVER_ONLY
+from whyops_trace.types import Audience
 
 #: Seconds before the second try.
 FIRST_BACKOFF: Final = 0.5
@@ -54,14 +54,14 @@ class Exporter:
     Attributes:
         name: What the destination is called in the journal and the ledger.
         remote: Whether it waits on a network, and so gets a thread of its own.
-        passed_over: How the records end that are not for it.
+        audience: The records that it gets beside those for everyone.
         reads: Bytes of records that it is handed at a time.
         ephemeral: Whether it is for this process only: nobody delivers to it what another process left behind.
     """
 
     name: str
     remote: bool = False
-    passed_over: tuple[bytes, ...] = SERVER_ONLY
+    audience: Audience = Audience.LOCAL
     reads: int = CHUNK
     ephemeral: bool = False
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 import msgspec
 
 from whyops_trace._home import command_line
 from whyops_trace._reading.excerpt import clean
-from whyops_trace._recording.line import LAST
+from whyops_trace._recording.line import ending_of
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
@@ -69,8 +69,9 @@ class LocalExporter(Exporter):
         taken = self.store.ingest((batch.token, batch.lines))
         self._prune(sum(map(len, batch.lines)))
         if self._hint and LocalExporter._hinted_in != os.getpid():
-            ends = (line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken)
-            self._say_how_to_see(next((line for line in ends if line.endswith(LAST)), None))
+            self._say_how_to_see(
+                line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken
+            )
         return [Outcome.DELIVERED if was_taken else Outcome.REJECTED for was_taken in taken]
 
     def process_ended(self, token: str) -> None:
@@ -96,11 +97,13 @@ class LocalExporter(Exporter):
             if self._retention is not None:
                 self.store.prune(*self._retention)
 
-    def _say_how_to_see(self, end: bytes | None) -> None:
-        if end is None or sys.stderr is None:
-            return
+    def _say_how_to_see(self, lines: Iterable[bytes]) -> None:
+        """Say how to see the first trace that one of these records finishes."""
         with contextlib.suppress(OSError, ValueError):  # standard error is closed, or cannot spell the id
-            if sys.stderr.isatty():
+            if sys.stderr is None or not sys.stderr.isatty():
+                return
+            end = next((line for line in lines if ending_of(line).ends_trace), None)
+            if end is not None:
                 LocalExporter._hinted_in = os.getpid()
                 trace_id = clean(msgspec.json.decode(end, type=_Named).trace_id)
                 show = command_line("show", trace_id, home=self.store.path.parent)

@@ -105,13 +105,13 @@ class Link:
         if time.monotonic() < self._pause.until:
             return True
         scope = get_scope()
-        if scope is None or is_header(scope[0].id):
+        if scope is None or is_header(scope.trace.id):
             return False
         warn_once(
-            f"no header: {scope[0].id}",
+            f"no header: {scope.trace.id}",
             "Trace id %r cannot be sent as an HTTP header, so its requests do not go through the WhyOps proxy; they "
             "are reported from here. Use an id of ASCII characters.",
-            scope[0].id,
+            scope.trace.id,
         )
         return True
 

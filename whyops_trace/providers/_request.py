@@ -10,6 +10,7 @@ from whyops_trace._calls.call import Call
 from whyops_trace._calls.responses import EVENT_STREAM, is_read, media_type, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._recording.line import TOP
 from whyops_trace.context import Scope, get_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
 
@@ -101,7 +102,7 @@ class Request:
             self._elsewhere = (before,)
             set_scope(scope)
         if self.proxy is not None and scope is not None:
-            self._link.recorder.make_room(scope[0])
+            self._link.recorder.make_room(scope.trace)
         call = self.call = site.open(_body(options), Call)
         if call is None:
             self._return()
@@ -109,7 +110,7 @@ class Request:
         if call.asked is not None:
             call.asked.by_client = True
             call.asked.proxied = self.proxy is not None
-        turn = None if before is None else before[3]
+        turn = None if before is None else before.turn
         while turn is not None:
             turn.wraps, turn = True, turn.outer
 
@@ -129,8 +130,8 @@ class Request:
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
         """Return the scope of the request: the trace that its headers name, else this client's open trace."""
         recorder, trace_id = self._link.recorder, _header(headers, TRACE_ID) or ""
-        scope = open_here if open_here is not None and open_here[0].recorder is recorder else None
-        if not 0 < size(trace_id) <= MAX_ID or (scope is not None and scope[0].id == trace_id):
+        scope = open_here if open_here is not None and open_here.trace.recorder is recorder else None
+        if not 0 < size(trace_id) <= MAX_ID or (scope is not None and scope.trace.id == trace_id):
             return scope
         if scope is not None:
             warn_once(
@@ -139,18 +140,18 @@ class Request:
                 "traces. Leave the header out; requests get the id of the trace that is open.",
                 TRACE_ID,
                 trace_id,
-                scope[0].id,
+                scope.trace.id,
             )
         # A caller that names a trace to the proxy has a handle on it, which goes on with the same numbers.
         state = recorder.traces.get(trace_id) or recorder.trace(trace_id)
-        return state, 0, state.last, None
+        return Scope(state, parent=state.last)
 
     def _return(self) -> None:
         """Go back to the caller's scope; the trace that the request named goes on after it."""
         if self._elsewhere is not None:
             scope = get_scope()
-            if scope is not None and not scope[1]:
-                scope[0].last = scope[2]
+            if scope is not None and scope.within == TOP:
+                scope.trace.last = scope.parent
             set_scope(*self._elsewhere)
 
     @guarded("naming the trace to the proxy")
@@ -163,7 +164,7 @@ class Request:
         scope = get_scope()
         if scope is None or self.proxy is None:
             return
-        present, state = self._all_headers(options), scope[0]
+        present, state = self._all_headers(options), scope.trace
         names = {TRACE_ID: state.id, THREAD_ID: state.id, AGENT_NAME: self._link.recorder.agent_name}
         if is_header(state.user):
             names[USER_ID] = state.user

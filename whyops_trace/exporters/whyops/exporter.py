@@ -14,17 +14,17 @@ import msgspec
 from whyops_trace._clock import give_way
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
-from whyops_trace._recording.line import LOCAL, LOCAL_ONLY
+from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.exporters.whyops.http import READ_TIMEOUT, Answer, Http, NoAnswerError
-from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_usual
+from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_plain
 from whyops_trace.exporters.whyops.registration import Registration
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
 from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
-from whyops_trace.types import AgentMetadata
+from whyops_trace.types import AgentMetadata, Audience
 
 #: Events, and bytes, of one request. A server stores 200 events in about three seconds, and what stands before it
 #: often takes no body above a megabyte.
@@ -76,7 +76,7 @@ class WhyOpsExporter(Exporter):
 
     name = "whyops"
     remote = True
-    passed_over = LOCAL_ONLY
+    audience = Audience.SERVER
 
     def __init__(
         self, settings: Settings, *, agent: AgentMetadata | None = None, read_timeout: float = READ_TIMEOUT
@@ -186,7 +186,7 @@ class WhyOpsExporter(Exporter):
     def _events(self, lines: Iterable[bytes]) -> list[Event]:
         if self._given_up or self._bound_elsewhere:
             return list(map(self._event, lines))
-        return [Event(line, True) if is_usual(line) else self._event(line) for line in lines]
+        return [Event(line, True) if is_plain(line) else self._event(line) for line in lines]
 
     def _event(self, line: bytes) -> Event:
         event = Event(line)

@@ -10,7 +10,7 @@ from typing import Final, cast
 import msgspec
 
 from whyops_trace._checks import MAX_STEP
-from whyops_trace._recording.line import LAST, LOCAL, SERVER_ONLY
+from whyops_trace._recording.line import LOCAL, USUAL, ending_of, is_usual
 from whyops_trace._recording.numbers import Head, plain_head, read_head, without_numbering
 from whyops_trace.exporters.base import Outcome
 from whyops_trace.exporters.whyops.state import NumberingKey, ServerState
@@ -22,16 +22,14 @@ PATIENCE: Final = 45.0
 REMEMBERED_ANSWERS: Final = 10_000
 
 #: The start of a record that a server gets as it is, as nearly all are: nobody renumbers it, and it is no answer.
-_USUAL: Final = plain_head("llm_response", *LOCAL)
-#: How records end that say whom they are for, or finish a trace, and how without saying it.
-_ENDS: Final = (*SERVER_ONLY[::-1], LAST)
+_PLAIN: Final = plain_head("llm_response", *LOCAL)
 #: What stands for the start of a line that is no record.
 _NO_HEAD: Final = cast("Head", read_head(b'{"eventType":"","traceId":"","stepId":0,"metadata":{"within":0'))
 
 
-def is_usual(line: bytes) -> bool:
+def is_plain(line: bytes) -> bool:
     """Tell whether a record needs no number and no change: the server gets it as it is."""
-    return _USUAL.match(line) is not None and not line.endswith(_ENDS)
+    return _PLAIN.match(line) is not None and is_usual(line)
 
 
 class Event(msgspec.Struct, eq=False):
@@ -42,7 +40,7 @@ class Event(msgspec.Struct, eq=False):
 
     Attributes:
         line: The record.
-        usual: Whether the server gets it as it is, whatever it has got before.
+        plain: Whether the server gets it as it is, whatever it has got before.
         sent: What the server gets; empty until its numbers are known.
         key: Its numbering and the process that recorded it; None if it is never renumbered.
         outcome: What became of it; None if it has to come again.
@@ -50,7 +48,7 @@ class Event(msgspec.Struct, eq=False):
     """
 
     line: bytes
-    usual: bool = False
+    plain: bool = False
     sent: bytes = b""
     key: NumberingKey | None = None
     outcome: Outcome | None = None
@@ -71,8 +69,7 @@ class Event(msgspec.Struct, eq=False):
 
     def go_as(self, text: bytes) -> None:
         """Send it as this text, without what is only said to this side."""
-        end = next((end for end in _ENDS if text.endswith(end)), b"")
-        self.sent = text.removesuffix(end) + b"}" if end else text
+        self.sent = text if is_usual(text) else text.removesuffix(ending_of(text).text) + USUAL.text
 
     def number(self, offset: int, *, requested: bool) -> None:
         """
@@ -136,7 +133,7 @@ class Renumbering:
         self, event: Event, process: str, begins: dict[NumberingKey, Event], current: dict[bytes, str]
     ) -> bool:
         """Number an event, or let it begin its numbering, or wait; return whether those after it can go on."""
-        if event.usual:
+        if event.plain:
             event.sent = event.line
             return True
         head = event.head

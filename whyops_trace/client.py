@@ -257,7 +257,7 @@ class WhyOps:
         through = None
         if self._server is not None and proxy is not False:
             delivery = next(each for each in self._deliveries if self._server in each.exporters)
-            self._server.introduces = True
+            self._server.beside_proxy = True
             delivery.start(0.0)
             through = Proxy(self.settings.proxy_url, self.settings.api_key, delivery)
         traced: T = trace_client(client, family, self.recorder, proxy=through, fallback=fallback)

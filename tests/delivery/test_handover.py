@@ -14,7 +14,7 @@ from journals import make
 from lines import Process, encoded
 from serving import DELIVERED, REJECTED, SAMPLED_OUT, WITHHELD, deliver, exporter, sent
 
-from whyops_trace._delivery.handover import hand_over
+from whyops_trace._delivery.handover import export_batch
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.line import Ending
@@ -65,7 +65,7 @@ def journal(endings: Iterable[Ending]) -> Journal:
 def hand_over_all(to: Exporter, of: Journal) -> Counts:
     """Hand everything over, as a worker does; return what came of it."""
     for segment in of.segments:
-        while hand_over(to, segment, adopted=False) is not None:
+        while export_batch(to, segment, adopted=False) is not None:
             pass
     return of.totals(to.name)
 
@@ -93,7 +93,7 @@ def test_a_destination_is_not_asked_for_what_is_not_for_it() -> None:
     made = journal([Ending.LOCAL] * 3)
     to = Taking("whyops")
 
-    assert hand_over(to, made.segments[0], adopted=False) == Counts(withheld=3)
+    assert export_batch(to, made.segments[0], adopted=False) == Counts(withheld=3)
     assert to.asked == 0
 
 
@@ -102,9 +102,9 @@ def test_what_is_passed_over_goes_along_with_what_was_taken() -> None:
     made = journal([Ending.LOCAL, Ending.USUAL, Ending.LOCAL, Ending.SERVER, Ending.USUAL, Ending.LOCAL])
     to = Taking("whyops", [2, 1])
 
-    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=2, withheld=2)
-    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
-    assert hand_over(to, made.segments[0], adopted=False) is None
+    assert export_batch(to, made.segments[0], adopted=False) == Counts(delivered=2, withheld=2)
+    assert export_batch(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
+    assert export_batch(to, made.segments[0], adopted=False) is None
     assert to.taken == [1, 3, 4]
 
 
@@ -131,11 +131,11 @@ def test_a_destination_that_fails_gets_the_same_records_again() -> None:
     to = Taking("whyops")
     to.export = lambda batch: (_ for _ in ()).throw(DeliveryError("not now"))  # type: ignore[method-assign]
     with pytest.raises(DeliveryError):
-        hand_over(to, made.segments[0], adopted=False)
+        export_batch(to, made.segments[0], adopted=False)
     del to.export
 
     assert made.totals("whyops") == Counts()
-    assert hand_over(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
+    assert export_batch(to, made.segments[0], adopted=False) == Counts(delivered=1, withheld=1)
 
 
 @pytest.mark.parametrize("count", [0, 3])
@@ -146,7 +146,7 @@ def test_a_destination_has_to_say_what_became_of_records(count: int) -> None:
     to.export = lambda batch: [DELIVERED] * count  # type: ignore[method-assign]
 
     with pytest.raises(ValueError, match=f"{count} outcomes for 2 records"):
-        hand_over(to, made.segments[0], adopted=False)
+        export_batch(to, made.segments[0], adopted=False)
     assert made.totals("whyops") == Counts()
 
 

@@ -583,7 +583,7 @@ class Introducing(Remote):
         self.release = threading.Event()
         self.failures = list(errors)
 
-    def introduce(self) -> None:
+    def on_start(self) -> None:
         assert self.release.wait(PATIENCE)
         self.introduced.append((threading.current_thread().name, len(self.batches)))
         if self.failures:

@@ -83,10 +83,9 @@ def test_an_exporter_has_to_take_batches() -> None:
 
 def test_the_local_exporter_stores(exporter: LocalExporter) -> None:
     """Each line's outcome is told; the end of a process is noted."""
-    batch = ended()
-    batch.lines.insert(1, b"junk")
+    begin, end = ended().lines
 
-    assert exporter.export(batch) == [DELIVERED, REJECTED, DELIVERED]
+    assert exporter.export(Batch(TOKEN, [begin, b"junk", end])) == [DELIVERED, REJECTED, DELIVERED]
     exporter.process_ended(OTHER)
     exporter.close()
     assert exporter.export(ended("after")) == [DELIVERED, DELIVERED]
@@ -227,9 +226,7 @@ def leave(home: Path, batch: Batch, *destinations: str) -> str:
 
 def test_what_dead_processes_left_is_taken_in(tmp_path: Path) -> None:
     """Their records go into the store, and they count as ended; their journals are done with."""
-    batch = ended()
-    batch.lines.append(b"junk")
-    token = leave(tmp_path, batch, "local")
+    token = leave(tmp_path, Batch(TOKEN, [*ended().lines, b"junk"]), "local")
 
     assert take_in(tmp_path) == 2
     assert take_in(tmp_path) == 0

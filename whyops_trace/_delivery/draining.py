@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from whyops_trace._delivery.handover import hand_over
+from whyops_trace._delivery.handover import export_batch
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Counts, Header
 from whyops_trace._journal.journal import segments_in
@@ -98,7 +98,7 @@ class _Drain:
         while not self.problem:
             try:
                 self._patience.begin()
-                counts = hand_over(self.exporter, segment, adopted=True)
+                counts = export_batch(self.exporter, segment, adopted=True)
                 self._patience.renew()
                 if counts is None:
                     self.exporter.process_ended(segment.header.token)
@@ -203,7 +203,7 @@ def take_in(home: Path) -> int:
 
 def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
     count = 0
-    while (counts := hand_over(exporter, segment, adopted=True)) is not None:
+    while (counts := export_batch(exporter, segment, adopted=True)) is not None:
         count += counts.delivered
     exporter.process_ended(segment.header.token)
     return count

@@ -10,7 +10,7 @@ from whyops_trace._recording.line import texts_for_others
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 
-def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts | None:
+def export_batch(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts | None:
     """
     Hand the next records of a segment to a destination, and move its cursor behind those that were taken.
 
@@ -26,7 +26,7 @@ def hand_over(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts 
         ValueError: if the exporter does not say what became of at least one record, and at most of all.
         Exception: what the exporter raises; the same records come again then.
     """
-    lines, cursor = segment.read(exporter.name, exporter.reads)
+    lines, cursor = segment.read(exporter.name, exporter.batch_bytes)
     if not lines:
         return None
     others = texts_for_others(exporter.audience)

@@ -19,7 +19,7 @@ from typing import Final
 from whyops_trace._clock import give_way
 from whyops_trace._delivery.adoption import Adoption
 from whyops_trace._delivery.flag import Flag
-from whyops_trace._delivery.handover import hand_over
+from whyops_trace._delivery.handover import export_batch
 from whyops_trace._delivery.pace import Pace
 from whyops_trace._delivery.progress import Progress
 from whyops_trace._guard import attempt, report, say, warn_once
@@ -115,7 +115,7 @@ class Delivery:
                 wait = LAST_BACKOFF
             if not self._introduced.is_set():
                 for exporter in self.exporters if not wait else ():
-                    attempt(exporter.introduce)
+                    attempt(exporter.on_start)
                 self._introduced.set()
             if wait and not stop.is_set():
                 self._pace.back_off(wait)
@@ -158,7 +158,7 @@ class Delivery:
             end = segment.end  # later records may be a burst
             while segment.cursor(exporter.name) < end and not stop.is_set():
                 started = time.monotonic()
-                counts, error = attempt(hand_over, exporter, segment, adopted=adopted)
+                counts, error = attempt(export_batch, exporter, segment, adopted=adopted)
                 if error is not None:
                     return self._failed(exporter, error)
                 if counts is None:

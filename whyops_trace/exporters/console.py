@@ -12,6 +12,7 @@ import msgspec
 
 from whyops_trace._guard import warn_once
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
+from whyops_trace.exporters.record import Record
 from whyops_trace.tree import build, write_tree
 
 #: Traces that are held until they end, at most.
@@ -20,18 +21,13 @@ MAX_TRACES: Final = 1_000
 MAX_BYTES: Final = 50_000_000
 
 
-class _Head(msgspec.Struct, rename="camel"):
-    trace_id: str
-    end: bool = False
-
-
 class _Held:
     """The records so far of a trace that has not ended."""
 
-    __slots__ = ("lines", "size", "token")
+    __slots__ = ("lines", "process", "size")
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, process: str) -> None:
+        self.process = process
         self.lines: list[bytes] = []
         self.size = 0
 
@@ -61,33 +57,33 @@ class ConsoleExporter(Exporter):
         self._size = 0
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
-        """Hold the records and print the traces they finish; a line that is no record is rejected."""
+        """Hold the records and print the traces they finish; what is no record is rejected."""
         if self._process != os.getpid():  # what was held at the fork is the parent's to print
             self._start_over()
-        return [self._take(line, batch.token) for line in batch.lines]
+        return [self._take(record) for record in batch.records]
 
-    def process_ended(self, token: str) -> None:
+    def process_ended(self, process: str) -> None:
         """Print what the process left unfinished."""
-        for trace_id in [trace_id for trace_id, held in self._held.items() if held.token == token]:
-            self._print(trace_id, lambda process: process == token)
+        for trace_id in [trace_id for trace_id, held in self._held.items() if held.process == process]:
+            self._print(trace_id, lambda recorded_by: recorded_by == process)
 
     def close(self) -> None:
         """Print the traces that did not end."""
         for trace_id in list(self._held) if self._process == os.getpid() else ():
             self._print(trace_id)
 
-    def _take(self, line: bytes, token: str) -> Outcome:
+    def _take(self, record: Record) -> Outcome:
         try:
-            head = msgspec.json.decode(line, type=_Head)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            trace_id = record.trace_id
+        except ValueError:
             return Outcome.REJECTED
-        held = self._held.get(head.trace_id) or self._held.setdefault(head.trace_id, _Held(token))
-        held.token = token
-        held.lines.append(line)
-        held.size += len(line)
-        self._size += len(line)
-        if head.end:
-            self._print(head.trace_id)
+        held = self._held.get(trace_id) or self._held.setdefault(trace_id, _Held(record.process))
+        held.process = record.process
+        held.lines.append(record.raw)
+        held.size += len(record.raw)
+        self._size += len(record.raw)
+        if record.ends_trace:
+            self._print(trace_id)
         while len(self._held) > MAX_TRACES or self._size > MAX_BYTES:
             self._forget()
         return Outcome.DELIVERED

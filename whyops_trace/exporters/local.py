@@ -66,7 +66,7 @@ class LocalExporter(Exporter):
         Raises:
             StoreError: if the file cannot be written; nothing of the batch is stored then.
         """
-        taken = self.store.ingest((batch.token, batch.lines))
+        taken = self.store.ingest((batch.process, batch.lines))
         self._prune(sum(map(len, batch.lines)))
         if self._hint and LocalExporter._hinted_in != os.getpid():
             self._say_how_to_see(
@@ -74,14 +74,14 @@ class LocalExporter(Exporter):
             )
         return [Outcome.DELIVERED if was_taken else Outcome.REJECTED for was_taken in taken]
 
-    def process_ended(self, token: str) -> None:
+    def process_ended(self, process: str) -> None:
         """
         Note in the store that a process is gone.
 
         Raises:
             StoreError: if the file cannot be written.
         """
-        self.store.process_ended(token)
+        self.store.process_ended(process)
 
     def close(self) -> None:
         """Close the file."""

@@ -99,7 +99,7 @@ class WhyOpsExporter(Exporter):
             self._state,
         )
         #: Whether a proxy tells the server of what is recorded here as well.
-        self.introduces = False
+        self.beside_proxy = False
         #: Events a request may hold at present.
         self._limit = MAX_EVENTS
         #: Times in a row that nothing was stored.
@@ -119,7 +119,7 @@ class WhyOpsExporter(Exporter):
         """Load the HTTP library, and the certificates that are trusted."""
         self._http.prepare()
 
-    def introduce(self) -> None:
+    def on_start(self) -> None:
         """
         Register the agent before the proxy's events do, which would make another version of it.
 
@@ -128,7 +128,7 @@ class WhyOpsExporter(Exporter):
         Raises:
             DeliveryError: if that failed.
         """
-        if self.introduces and not self.registration.is_known:
+        if self.beside_proxy and not self.registration.is_known:
             self.registration.ensure()
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
@@ -162,7 +162,7 @@ class WhyOpsExporter(Exporter):
             self._given_up.difference_update(batch.lines[: len(outcomes)])
         # What is read beyond one request is read again for the next.
         size = sum(map(len, batch.lines)) // len(batch.lines)
-        self.reads = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
+        self.batch_bytes = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
         return outcomes
 
     def close(self) -> None:
@@ -203,7 +203,7 @@ class WhyOpsExporter(Exporter):
     def _number(self, events: Sequence[Event], batch: Batch) -> None:
         """Number each event, as far as that is possible now; those that begin a numbering are sent for it."""
         rest = batch.lines[len(events) :]
-        while begins := self._renumbering.number(events, batch.token, map(self._event, rest)):
+        while begins := self._renumbering.number(events, batch.process, map(self._event, rest)):
             begins = begins[: self._fitting(event.sent for event in begins)]
             try:
                 self._send(begins, _others(events, begins))

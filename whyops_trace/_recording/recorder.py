@@ -291,7 +291,7 @@ class Recorder:
             draft.metadata, draft.content = self._fit(draft.metadata, draft.content)
         with self.lock:
             step = self._add(draft)
-        if self.sleepers:
+        if self.wakeups:
             self._wake()
         return step
 

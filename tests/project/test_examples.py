@@ -180,6 +180,16 @@ def test_the_manual_events_are_all_nine_types(tmp_path: Path) -> None:
     assert events[-1]["idempotencyKey"] == "turn-1-answer"
 
 
+def test_an_exporter_of_ones_own_gets_again_what_it_could_not_deliver(tmp_path: Path) -> None:
+    """The collector refuses the first batch, and has every event in the end."""
+    done = run(EXAMPLES / "11_your_own_exporter.py", home=tmp_path)
+    first, *_, last = done.stdout.splitlines()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert first.endswith("answered with 503")
+    assert last == "3 of 3 delivered"
+
+
 def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:
     """Not in the store, and not in the journal."""
     done = run(EXAMPLES / "05_redaction_and_options.py", home=tmp_path)

@@ -48,9 +48,9 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         trace: The trace.
-        within: The step of the enclosing call, or :data:`TOP`.
+        within: The step of the enclosing call, 0 at the top.
         parent: The step that the next event follows from. Inside a call it is that of the call's request; at the top
-            that of the event before in this flow, or :data:`ROOT` if there is none yet.
+            that of the event before in this flow, 0 if there is none yet.
         turn: The innermost call of a model around, if any.
     """
 

@@ -112,8 +112,8 @@ class Exporter:
             batch: At least one record.
 
         Returns:
-            The fate of the records, in order: of all, or of the first ones, at least one. The others come again at
-            once, at the head of the next batch.
+            The fate of all records, in their order, or of the first ones, at least one. The others come again at once,
+            at the head of the next batch.
 
         Raises:
             DeliveryError: if no record was taken. The same ones come again after the seconds it names, or else after

@@ -23,7 +23,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         tag: One of its tags.
         failed: True if it ended with an error.
         errors: True if any call in it failed, even if the agent recovered.
-        looping: True if a tool was called with the same arguments at least :data:`LOOP` times in a row.
+        looping: True if a tool was called with the same arguments at least three times in a row.
         running: True if more may come.
         stopped: True if its process ended in the middle of it.
         unanswered: True if it has a question, but neither an answer nor an error, and nothing more will come.

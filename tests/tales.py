@@ -66,7 +66,10 @@ class Agent:
         finish = metadata.pop("finish", "tool_calls" if calls else "stop")
         body: dict[str, Any] = {"toolCalls": list(calls)} if calls else {}
         body = {**body, "finishReason": finish, **({} if content is None else {"content": content})}
-        about = {"function": "ask", "model": "gpt-4o", "provider": "openai", "latencyMs": 10, **metadata}
+        asked = next((event for event in reversed(self.events) if event["stepId"] == request), None)
+        function = asked["metadata"].get("function") if asked else "ask"
+        named = {"function": function} if function else {}
+        about = {**named, "model": "gpt-4o", "provider": "openai", "latencyMs": 10, **metadata}
         return self.event("llm_response", request, within=request, metadata=about, content=body)
 
     def turn(

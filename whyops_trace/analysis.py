@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.doubles import doubled
 from whyops_trace._rules.exchanges import Exchanges, exchanges
@@ -30,7 +31,7 @@ from whyops_trace._rules.turns import (
     growing_contexts,
     slow_calls,
 )
-from whyops_trace._rules.views import View, views
+from whyops_trace._rules.views import views
 from whyops_trace._rules.workflows import changed_ids, scattered
 from whyops_trace._shapes import dict_of
 from whyops_trace.store import TraceSummary
@@ -132,12 +133,15 @@ def findings_across(
     return sorted(scattered(traces, events), key=lambda one: -rank(one.severity))
 
 
-def _sent(records: Sequence[View]) -> list[View]:
+def _sent(records: Sequence[StoredRecord]) -> list[StoredRecord]:
     return [record for record in records if not record.is_local]
 
 
 def _own(
-    records: Sequence[View], sent: Sequence[View], found: Exchanges, ended: Callable[[str], bool]
+    records: Sequence[StoredRecord],
+    sent: Sequence[StoredRecord],
+    found: Exchanges,
+    ended: Callable[[str], bool],
 ) -> Iterator[Finding]:
     conversations = Conversations(found.turns)
     yield from secrets(records)

@@ -1,9 +1,10 @@
 """
 Figures over many traces, by agent, tool and model: how often, how long, how many failed, what they cost.
 
-A *call* is a call of a tool, a turn of a model, or for an agent a whole trace. A turn counts under the model that
-answered; one that only repeats those of clients (``metadata.wraps``) is not counted again, and a turn that failed
-counts under the model that was asked. A trace counts as an error if it failed, as its summary says.
+A *call* is a call of a tool, a turn of a model, or for an agent a whole trace. A call of a tool is a request with its
+response, or one of the two that is there alone. A turn counts under the model that answered; one that only repeats
+those of clients (``metadata.wraps``) is not counted again, and a turn that failed counts under the model that was
+asked. A trace counts as an error if it failed, as its summary says.
 
 Percentiles are those of the nearest rank: of n latencies in their order, p95 is the one at place ceil(0.95 n). Each
 is a latency that was measured, none is made up between two.
@@ -13,24 +14,23 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._reading.excerpt import Tokens, elapsed, failure, get, number
+from whyops_trace._reading.excerpt import Tokens, elapsed
+from whyops_trace._reading.pairing import TYPES, Half, half_of_head, pair
 from whyops_trace._reading.prices import cost
-from whyops_trace._reading.summary import TraceSummary, decoded
-from whyops_trace._shapes import dicts_of, text_of
+from whyops_trace._reading.record import Head, decoded, failed, latency
+from whyops_trace._reading.summary import TraceSummary
+from whyops_trace._shapes import text_of
 from whyops_trace.store import Store
 
 __all__ = ["Figures", "Stats", "gather", "percentile"]
 
-_REQUESTS: Final = frozenset({"tool_call_request", "user_message", "tool_result", "embedding_request"})
-#: The types of the records that are looked at.
-_TYPES: Final = _REQUESTS | {"tool_call_response", "llm_response", "embedding_response", "error"}
 #: What has no name is called, as models are in records.
 _UNKNOWN: Final = "unknown"
 
@@ -127,33 +127,8 @@ def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
     count = 0
     for trace in traces:
         count += 1
-        groups.add(trace, store.select(trace.trace_id, _TYPES, _read))
+        groups.add(trace, store.select(trace.trace_id, TYPES, _read))
     return Stats(count, *groups.figures())
-
-
-class _Metadata(msgspec.Struct, rename="camel", gc=False):
-    """The members of a record's metadata that matter here, which may hold anything."""
-
-    tool: Any = None
-    function: Any = None
-    model: Any = None
-    provider: Any = None
-    usage: Any = None
-    latency_ms: Any = None
-    outcome: Any = None
-    wraps: Any = None
-
-
-class _Record(msgspec.Struct, rename="camel", gc=False):
-    """A record as far as it matters here; its content is decoded only where that is looked at."""
-
-    event_type: str
-    step_id: int = 0
-    parent_step_id: int | None = None
-    run: str | None = None
-    timestamp: str = ""
-    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
-    content: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 class _Seen(NamedTuple):
@@ -162,42 +137,34 @@ class _Seen(NamedTuple):
 
     Attributes:
         record: It, without its content.
-        tool: The name of the tool it is about, of several all of them; "" if it is about none.
-        failed: Whether it is the answer of a tool that failed.
+        half: What tells which others it belongs to.
+        failed: Whether it tells of a failure.
     """
 
-    record: _Record
-    tool: str = ""
-    failed: bool = False
+    record: Head
+    half: Half
+    failed: bool
 
 
-_decoder: Final = msgspec.json.Decoder(_Record)
+_decoder: Final = msgspec.json.Decoder(Head)
 _NOTHING: Final = msgspec.Raw(b"null")
 
 
 def _read(line: str) -> _Seen | None:
-    """Return what matters of a record, None if it is not of the usual form."""
+    """Return what matters of a record, None if it is not of the usual form or part of no call."""
     try:
         record = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    is_tool = record.event_type.startswith("tool_call_")
-    seen = _Seen(record, _tool(record), _failed(record)) if is_tool else _Seen(record)
+    half = half_of_head(record)
+    seen = None if half is None else _Seen(record, half, half.fails or _failed(record))
     record.content = _NOTHING  # which would keep the whole line in memory
     return seen
 
 
-def _tool(record: _Record) -> str:
-    name = text_of(record.metadata.tool)
-    calls = () if name else dicts_of(get(decoded(record.content), "toolCalls"))
-    return name or ", ".join(text_of(call.get("name")) for call in calls) or _UNKNOWN
-
-
-def _failed(record: _Record) -> bool:
-    if record.metadata.outcome is not None:
-        return bool(record.metadata.outcome == "error")
+def _failed(record: Head) -> bool:
     told = b'"error"' in bytes(record.content)  # most answers need not be decoded
-    return told and failure(get(decoded(record.content), "toolResults")) is not None
+    return failed(record.metadata.outcome, lambda: decoded(record.content) if told else None)
 
 
 class _Group:
@@ -264,42 +231,35 @@ class _Groups:
         agent.calls += 1
         agent.errors += trace.failed
         agent.took(None if trace.running else elapsed(trace.started_at, trace.last_at))
-        began: dict[tuple[str | None, int | None], str] = {}
-        answers: list[_Seen] = []
-        asked, answered = Counter[str](), Counter[str]()
-        for each in filter(None, seen):
-            if each.record.event_type in _REQUESTS:
-                began[each.record.run, each.record.step_id] = each.record.timestamp
-                asked.update([each.tool] if each.tool else [])
-            else:
-                answers.append(each)
-        for record, tool, failed in answers:
-            latency = number(record.metadata.latency_ms)
-            if latency is None:
-                latency = elapsed(began.get((record.run, record.parent_step_id)), record.timestamp)
-            if tool:
-                answered[tool] += 1
-                self._tools[tool].took(latency)
-                self._tools[tool].errors += failed
-            elif record.metadata.wraps is not True:
-                self._add_turn(agent, record, latency)
-        # Either may be missing: the answer of a call that goes on, the request of one recorded by hand.
-        for tool, count in (asked | answered).items():
-            self._tools[tool].calls += count
+        records = list(filter(None, seen))
+        for place, each in enumerate(records):
+            each.half.place = place
+        for call in pair(each.half for each in records):
+            request, response, error = (
+                None if half is None else records[half.place]
+                for half in (call.request, call.response, call.error)
+            )
+            if call.first.kind == "tool":
+                tool = self._tools[call.first.name or _UNKNOWN]
+                tool.calls += 1
+                if response is not None:
+                    tool.took(_latency(request, response))
+                    tool.errors += response.failed or error is not None
+            elif call.is_turn or (call.first.kind == "embedding" and response is not None):
+                self._add_turn(agent, request, response or error)
 
-    def _add_turn(self, agent: _Group, record: _Record, latency: float | None) -> None:
+    def _add_turn(self, agent: _Group, request: _Seen | None, end: _Seen | None) -> None:
         """Take a turn of a model that answered, or failed: then it told its model when it noted the error."""
-        about = record.metadata
-        failed = record.event_type == "error"
-        if failed and not (text_of(about.model) and text_of(about.function)):
+        if end is None:
             return
+        about = end.record.metadata
         model = self._models[text_of(about.model) or _UNKNOWN]
         model.calls += 1
-        model.errors += failed
-        model.took(latency)
-        if not failed:
+        model.errors += end.failed
+        model.took(_latency(request, end))
+        if not end.half.fails:
             tokens = Tokens.of(about.usage)
-            amount = cost(about.model, about.provider, about.usage, record.timestamp)
+            amount = cost(about.model, about.provider, about.usage, end.record.timestamp)
             model.spent(tokens, amount)
             agent.spent(tokens, amount)
 
@@ -308,3 +268,8 @@ class _Groups:
         for groups in (self._agents, self._tools, self._models):
             found = [group.figures(name) for name, group in groups.items()]
             yield sorted(found, key=lambda each: (-each.calls, each.name))
+
+
+def _latency(request: _Seen | None, response: _Seen) -> float | None:
+    began = "" if request is None else request.record.timestamp
+    return latency(response.record.metadata.latency_ms, began, response.record.timestamp)

@@ -113,7 +113,14 @@ def test_calls_inside_calls() -> None:
         tool_response(
             process, 5, 2, tool="search", results={"result": ["a", "b"]}, about={"latencyMs": 70_000}
         ),
-        process.event("llm_response", 6, 1, within=1, metadata={"model": "m"}, content={"content": "done"}),
+        process.event(
+            "llm_response",
+            6,
+            1,
+            within=1,
+            metadata={"function": "agent", "model": "m"},
+            content={"content": "done"},
+        ),
         process.event("error", 7, content={"message": "outside"}),
     ]
 
@@ -130,7 +137,7 @@ checkout-8841 · shop · <1 ms · 1 tool, 1 llm, 1 error · 3 tokens
 
 
 def test_events_recorded_by_hand() -> None:
-    """A response closes the request that its parent names; what has no pair stands for itself."""
+    """An answer closes the message before it; what has no pair stands for itself."""
     process = Process()
     said = {"messages": [{"role": "user", "content": "Where is\n it?"}]}
     events = [
@@ -151,13 +158,12 @@ def test_events_recorded_by_hand() -> None:
     assert (
         drawn(events)
         == """
-checkout-8841 · shop · 7 ms · 1 tool, 2 llm, 1 error
+checkout-8841 · shop · 7 ms · 2 tools, 2 llm, 1 error
 ├─ · thinking  "Let me see"
 ├─ ✦ gpt-4o  "Here"                                                         7 ms
 ├─ · user  "Where is it?"
 ├─ ⚒ charge_card(amount=4999) → {"id": "ch_1"}                              3 ms
-├─ · result of lookup  "{"a": 1}"
-├─ ✦ gpt-4o
+├─ ✦ gpt-4o                                                                <1 ms
 ├─ ≡ embedding() → 2 x null
 ├─ ✗ charge_card()  gone
 ├─ · legacy  "{"a": 1}"
@@ -226,7 +232,7 @@ def test_calls_that_failed_or_were_cancelled() -> None:
     assert (
         drawn(events)
         == """
-checkout-8841 · shop · <1 ms · 3 tools, 1 llm, 3 errors
+checkout-8841 · shop · <1 ms · 3 tools, 2 llm, 3 errors
 ├─ ✗ ask gpt-4o  RuntimeError: 429 slow down                                3 ms
 ├─ ⊘ ask gpt-4o  cancelled                                                  3 ms
 ├─ ⊘ charge_card(amount=4999)  cancelled                                   <1 ms

@@ -540,7 +540,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert columns[5:-2] == list(TraceSummary.__struct_fields__[:-2])
+    assert columns[5:-3] == list(TraceSummary.__struct_fields__[:-2])
 
 
 # Costs
@@ -814,7 +814,7 @@ def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 4", r"traces\.db is a store of format 4 .*: upgrade it with pip install -U"),
+        ("PRAGMA user_version = 5", r"traces\.db is a store of format 5 .*: upgrade it with pip install -U"),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -870,6 +870,18 @@ UPDATE events SET turn = (SELECT turn FROM new.events WHERE new.events.id = main
 CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
 PRAGMA user_version = 2;
 """
+FORMAT_3 = """
+ALTER TABLE traces ADD COLUMN repeated INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE traces ADD COLUMN open_calls INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE traces ADD COLUMN last_call INTEGER;
+ALTER TABLE traces ADD COLUMN alike INTEGER NOT NULL DEFAULT 0;
+UPDATE traces SET (repeated, open_calls, last_call, alike) = (
+    SELECT repeated, open_calls, last_call, alike FROM new.traces WHERE new.traces.id = main.traces.id
+);
+CREATE TABLE deleted AS SELECT * FROM new.deleted;
+CREATE TABLE agents AS SELECT * FROM new.agents;
+PRAGMA user_version = 3;
+"""
 
 
 def to_earlier_format(store: Store, number: int) -> list[Any]:
@@ -879,7 +891,7 @@ def to_earlier_format(store: Store, number: int) -> list[Any]:
     new = store.path.rename(store.path.with_name("new.db"))
     with sqlite3.connect(store.path) as connection:
         connection.execute("ATTACH ? AS new", (str(new),))
-        connection.executescript(FORMAT_1 + (FORMAT_2 if number == 2 else ""))
+        connection.executescript("".join((FORMAT_1, FORMAT_2, FORMAT_3)[:number]))
     connection.close()
     return before
 
@@ -899,7 +911,7 @@ def old_store(store: Store, turns: int = 5, number: int = 1) -> list[Any]:
     return to_earlier_format(store, number)
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number: int) -> None:
     """Nothing of it changes, and what its turns cost is known of those that were there and of new ones."""
     before = old_store(store, number=number)
@@ -915,7 +927,7 @@ def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number
     assert store.trace("odd").event_count == 3
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_what_an_earlier_format_held_is_all_there(store: Store, number: int) -> None:
     """Row by row, in the tables of a store made today."""
     before = old_store(store, number=number)
@@ -972,7 +984,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, 3, 4])
 def test_a_trace_whose_process_went_in_the_middle_has_stopped(
     store: Store, pair: list[tuple[str, dict[str, Any]]], number: int
 ) -> None:
@@ -981,11 +993,12 @@ def test_a_trace_whose_process_went_in_the_middle_has_stopped(
     (begin, about), (end, after) = pair
     for process in (open_, closed):
         lines = [process.line("user_message", 1), process.line(begin, 2, metadata=about)]
-        lines += [process.line(end, 3, 2, metadata=after)] if process is closed else []
+        step = 2 if end == "step_end" else 3
+        lines += [process.line(end, step, 2, metadata=after)] if process is closed else []
         store.ingest((TOKEN, [*lines, process.line("llm_thinking", 4), process.line("llm_response", 5)]))
     running = [summary.stopped for summary in store.traces()]
     store.process_ended(TOKEN)
-    if number < 3:
+    if number < 4:
         to_earlier_format(store, number)
 
     assert running == [False, False]
@@ -1027,7 +1040,8 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
     ("number", "statement", "message"),
     [
         (1, "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')", "11 columns but 10"),
-        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "28 columns but 24"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "29 columns but 24"),
+        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "29 columns but 28"),
     ],
 )
 def test_a_process_of_an_earlier_format_writes_nothing_more_once_the_store_is_newer(
@@ -1089,7 +1103,7 @@ def test_another_tool_or_several_calls_at_once_are_no_repetition(store: Store) -
     assert store.trace("checkout-8841").repeated == 1
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_loops_of_an_earlier_format_are_found(store: Store, number: int) -> None:
     """Bringing a store up to date counts what a new one counts while it is written."""
     for place, (arguments, _) in enumerate(LOOPS):
@@ -1098,6 +1112,41 @@ def test_loops_of_an_earlier_format_are_found(store: Store, number: int) -> None
     to_earlier_format(store, number)
 
     assert [store.trace(f"t{n}").repeated for n in range(len(LOOPS))] == [longest for _, longest in LOOPS]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_trace_of_an_earlier_format_goes_on_with_its_open_calls(store: Store, number: int) -> None:
+    """Which of them are open was not kept; what failed of models counts from now on, and only once."""
+    process = Process(run=f"{TOKEN}-1")
+    failed = {"function": "ask", "model": "gpt-4o"}
+    store.ingest(
+        (
+            TOKEN,
+            [
+                encoded(tool_request(process, 1)),
+                process.line("user_message", 2, metadata=failed),
+                process.line("error", 3, 2, metadata=failed),
+                process.line("user_message", 4, metadata=failed),
+                process.line("error", 5, 4, metadata=failed | {"wraps": True}),
+                process.line("embedding_request", 6, metadata=failed),
+                process.line("error", 7, 6, metadata=failed),
+            ],
+        )
+    )
+    new = store.trace("checkout-8841")
+    to_earlier_format(store, number)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE traces SET llm_responses = 0")
+    connection.close()
+    old = store.trace("checkout-8841")
+    store.ingest((TOKEN, [encoded(tool_request(process, 8)), encoded(tool_response(process, 9, 1))]))
+    after = store.trace("checkout-8841")
+
+    assert [(one.tool_calls, one.llm_responses, one.open_calls) for one in (new, old, after)] == [
+        (1, 1, 1),
+        (1, 1, 1),
+        (2, 1, 1),
+    ]
 
 
 def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Store) -> None:

@@ -6,8 +6,7 @@ Records may hold anything: numbers used twice, parents that are missing, texts t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
@@ -16,7 +15,6 @@ from whyops_trace._reading.excerpt import (
     Tokens,
     answer,
     clean,
-    elapsed,
     excerpt,
     failure,
     get,
@@ -26,18 +24,16 @@ from whyops_trace._reading.excerpt import (
     question,
     value,
 )
+from whyops_trace._reading.pairing import Call, half_of, pair
 from whyops_trace._reading.prices import cost_of, is_billed, total
-from whyops_trace._shapes import dict_of, list_of, text_of
+from whyops_trace._reading.record import StoredRecord, latency, tool_name
+from whyops_trace._shapes import list_of, text_of
 
 Kind = Literal["tool", "llm", "step", "embedding", "event"]
 Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
 
 #: Characters kept of arguments, results and errors; more never fits on a line.
 _KEPT: Final = 200
-#: The responses whose requests may be told by their spans.
-_PAIRED_BY_SPAN: Final = ("tool_call_response", "embedding_response")
-#: A key made by the recorder: the token of its process, and a number.
-_OWN_KEY: Final = re.compile(r"([0-9a-f]{12})-\d+")
 
 
 @dataclass(slots=True)
@@ -66,7 +62,6 @@ class Node:
         asked_by: The call of a model that asked for this one, if that is known.
         children: What ran inside it.
         parent: What it ran inside of, None at the top.
-        span: The span that a response may name it by, "" if there is none.
     """
 
     kind: Kind
@@ -89,7 +84,6 @@ class Node:
     children: list[Node] = field(default_factory=list)
     response: int = 0
     parent: Node | None = field(default=None, repr=False, compare=False)
-    span: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -141,54 +135,35 @@ def build(
         priced: Whether to tell what calls of models cost; for the first of them the price data is loaded.
     """
     builder = TreeBuilder(priced)
-    for event in events:
-        builder.add(Record.of(event, builder.process))
+    for part in parts(events):
+        builder.add(part)
     return builder.finish(ended)
 
 
-def recorded_by(event: Mapping[str, Any]) -> str:
-    """Return the token of the process of this library that recorded an event; "" if its key does not say."""
-    for name in ("idempotencyKey", "run"):
-        own = _OWN_KEY.fullmatch(text_of(event.get(name)))
-        if own:
-            return own[1]
-    return ""
+class Part(NamedTuple):
+    """A record, with the call that it is part of; None if it is part of none."""
+
+    record: StoredRecord
+    call: Call | None
 
 
-class Record(NamedTuple):
-    """The members of a record that place it, each with a type that can be relied on."""
-
-    kind: str
-    step: int
-    parent: int
-    within: int
-    run: str
-    process: str
-    timestamp: str
-    metadata: dict[str, Any]
-    content: Any
-    trace_id: str
-    agent_name: str
-    span: str
-
-    @classmethod
-    def of(cls, event: Mapping[str, Any], process: str) -> Record:
-        """Return the members of *event*; one with a key of the user's is by the same process as the one before."""
-        metadata = dict_of(event.get("metadata"))
-        return cls(
-            text_of(event.get("eventType")),
-            _step(event.get("stepId")),
-            _step(event.get("parentStepId")),
-            _step(metadata.get("within")),
-            text_of(event.get("run")),
-            recorded_by(event) or process,
-            text_of(event.get("timestamp")),
-            metadata,
-            event.get("content"),
-            text_of(event.get("traceId")),
-            text_of(event.get("agentName")),
-            text_of(event.get("spanId")),
-        )
+def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[Part]:
+    """Yield the records of a trace, decoded, in their order; but a response after its request in any case."""
+    records = [StoredRecord.of(event) for event in events]
+    halves = [half for place, record in enumerate(records) if (half := half_of(record, place))]
+    calls: dict[int, Call] = {}
+    later: dict[int, list[int]] = {}
+    for call in pair(halves):
+        for half in (call.request, call.response, call.error, *call.thoughts):
+            if half is not None:
+                calls[half.place] = call
+                if call.request is not None and half.place < call.request.place and half.part != "thought":
+                    later.setdefault(call.request.place, []).append(half.place)
+    early = {place for places in later.values() for place in places}
+    for place in range(len(records)):
+        if place not in early:
+            for here in (place, *later.get(place, ())):
+                yield Part(records[here], calls.get(here))
 
 
 class TreeBuilder:
@@ -212,18 +187,20 @@ class TreeBuilder:
         #: By run and step: processes that record on one trace at the same time may use a number twice.
         self._by_run: dict[tuple[str, int], Node] = {}
         self._by_step: dict[int, Node] = {}
-        #: Requests by the type of their response and their span.
-        self._by_span: dict[tuple[str, str], Node] = {}
+        #: By the :func:`id` of the call.
+        self._by_call: dict[int, Node] = {}
 
-    def add(self, event: Record) -> Node | None:
+    def add(self, part: Part) -> Node | None:
         """Take the next record; return the node that it begins, closes or belongs to, None if there is none."""
-        self.process = event.process
+        event = part.record
+        # One with a key of the user's is by the same process as the one before.
+        self.process = event.process or self.process
         tree = self._tree
         tree.trace_id = tree.trace_id or clean(event.trace_id)
         tree.agent_name = tree.agent_name or clean(event.agent_name)
         self._first = min(self._first or event.timestamp, event.timestamp)
         self._last = max(self._last, event.timestamp)
-        return _HANDLERS.get(event.kind, TreeBuilder._other)(self, event)
+        return _HANDLERS.get(event.kind, TreeBuilder._other)(self, event, part.call)
 
     def finish(self, ended: Callable[[str], bool]) -> TraceTree:
         """Return the tree, once all records were added."""
@@ -241,50 +218,44 @@ class TreeBuilder:
             tree.duration_ms = last - tree.began_ms
         return tree
 
-    def _find(self, event: Record, step: int) -> Node | None:
+    def _find(self, event: StoredRecord, step: int) -> Node | None:
         return self._by_run.get((event.run, step)) or self._by_step.get(step)
 
-    def _enclosing(self, event: Record) -> Node | None:
+    def _enclosing(self, event: StoredRecord) -> Node | None:
         return self._find(event, event.within) if event.within else None
 
-    def _place(self, event: Record, kind: Kind, name: str, awaits: str = "", arguments: str = "") -> Node:
+    def _place(
+        self,
+        event: StoredRecord,
+        call: Call | None,
+        kind: Kind,
+        name: str,
+        awaits: str = "",
+        arguments: str = "",
+    ) -> Node:
         """Make a node and hang it below the call it ran in; at the top if there is no such call."""
         status: Status = "running" if awaits and kind != "event" else "ok"
-        node = Node(kind, _line(name), event.step, event.timestamp, event.process, awaits, status)
+        node = Node(kind, _line(name), event.step, event.timestamp, self.process, awaits, status)
         node.arguments = _line(arguments)
         node.parent = parent = self._enclosing(event)
         (parent.children if parent else self._tree.nodes).append(node)
         self._nodes.append(node)
         self._number(node, event)
-        if awaits in _PAIRED_BY_SPAN and event.span:
-            node.span = event.span
-            self._by_span[awaits, event.span] = node
+        if call is not None:
+            self._by_call[id(call)] = node
+            self._tree.tool_calls += call.first.kind == "tool"
+            self._tree.llm_responses += call.is_turn
         return node
 
-    def _number(self, node: Node, event: Record) -> None:
+    def _number(self, node: Node, event: StoredRecord) -> None:
         """Let the step of an event lead to a node."""
         if event.step:
             self._by_run[event.run, event.step] = self._by_step[event.step] = node
 
-    def _awaiting(self, event: Record) -> Node | None:
-        """
-        Return the request that a response closes, None if it is not there or closed already.
-
-        Our own responses name its step. Those of other clients name its span, and follow from whatever came before.
-        """
-        named = self._find(event, event.parent)
-        if named is not None and named.awaits != event.kind:
-            named = None
-        if event.run or (named is not None and named.span in ("", event.span)):
-            return named
-        paired = self._by_span.get((event.kind, event.span))
-        return paired if paired is not None and paired.awaits == event.kind else named
-
-    def _close(self, node: Node, event: Record, error: object = None) -> None:
+    def _close(self, node: Node, event: StoredRecord, error: object = None) -> None:
         """Note how a call ended. One that reported an error before stays failed."""
-        node.latency_ms = number(event.metadata.get("latencyMs"))
-        if node.latency_ms is None and node.awaits:
-            node.latency_ms = elapsed(node.started, event.timestamp)
+        began = node.started if node.awaits else ""
+        node.latency_ms = latency(event.metadata.get("latencyMs"), began, event.timestamp)
         node.awaits = ""
         node.response = event.step
         model = _line(text_of(event.metadata.get("model")))
@@ -296,19 +267,22 @@ class TreeBuilder:
         elif node.status == "running":
             node.status = "ok"
 
-    def _tool_request(self, event: Record) -> Node:
-        self._tree.tool_calls += 1
+    def _tool_request(self, event: StoredRecord, call: Call | None) -> Node:
         calls = list_of(get(event.content, "toolCalls"))
-        name = text_of(event.metadata.get("tool")) or ", ".join(text_of(get(call, "name")) for call in calls)
-        arguments = ", ".join(_arguments(get(call, "arguments")) for call in calls)
-        node = self._place(event, "tool", name, "tool_call_response", arguments=arguments)
-        step = _step(event.metadata.get("requestedBy"))
-        asked_by = self._find(event, step) if step else None
+        name = tool_name(event.metadata.get("tool"), lambda: event.content)
+        arguments = ", ".join(_arguments(get(each, "arguments")) for each in calls)
+        node = self._place(event, call, "tool", name, "tool_call_response", arguments)
+        step = event.metadata.get("requestedBy")
+        asked_by = self._find(event, step) if type(step) is int and step > 0 else None
         node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
         return node
 
-    def _tool_response(self, event: Record) -> Node:
-        node = self._awaiting(event) or self._place(event, "tool", text_of(event.metadata.get("tool")))
+    def _tool_response(self, event: StoredRecord, call: Call | None) -> Node:
+        node = self._by_call.get(id(call))
+        if node is None:
+            node = self._place(
+                event, call, "tool", tool_name(event.metadata.get("tool"), lambda: event.content)
+            )
         results = get(event.content, "toolResults")
         error = failure(results)
         if error is None and event.metadata.get("outcome") is None:
@@ -317,7 +291,7 @@ class TreeBuilder:
         self._close(node, event, error)
         return node
 
-    def _message(self, event: Record) -> Node:
+    def _message(self, event: StoredRecord, call: Call | None) -> Node:
         """Take the request of a model: of a traced function, or recorded by hand, where it may stay without answer."""
         if event.kind == "user_message":
             by_hand, asked = "user", question(event.content)
@@ -327,16 +301,16 @@ class TreeBuilder:
                 _said(get(event.content, "output")),
             )
         function = text_of(event.metadata.get("function"))
-        return self._place(event, "llm" if function else "event", function or by_hand, "llm_response", asked)
+        kind: Kind = "llm" if function else "event"
+        return self._place(event, call, kind, function or by_hand, "llm_response", asked)
 
-    def _llm_response(self, event: Record) -> Node:
-        self._tree.llm_responses += event.metadata.get("wraps") is not True
+    def _llm_response(self, event: StoredRecord, call: Call | None) -> Node:
         model = text_of(event.metadata.get("model"))
-        node = self._awaiting(event) or self._place(event, "llm", model)
+        node = self._by_call.get(id(call)) or self._place(event, call, "llm", model)
         if node.kind == "event":  # recorded by hand
             node.kind, node.name = "llm", _line(model)
         calls = list_of(get(event.content, "toolCalls"))
-        node.calls = _line(", ".join(text_of(get(get(call, "function"), "name")) for call in calls))
+        node.calls = _line(", ".join(text_of(get(get(each, "function"), "name")) for each in calls))
         node.result = _line(answer(event.content))
         node.answer = event.step
         self._number(node, event)
@@ -344,53 +318,56 @@ class TreeBuilder:
         self._close(node, event)
         return node
 
-    def _embedding_request(self, event: Record) -> Node:
+    def _embedding_request(self, event: StoredRecord, call: Call | None) -> Node:
         name = text_of(event.metadata.get("function")) or "embedding"
         inputs = value(get(event.content, "input"))
-        return self._place(event, "embedding", name, "embedding_response", inputs)
+        return self._place(event, call, "embedding", name, "embedding_response", inputs)
 
-    def _embedding_response(self, event: Record) -> Node:
-        node = self._awaiting(event) or self._place(event, "embedding", "embedding")
+    def _embedding_response(self, event: StoredRecord, call: Call | None) -> Node:
+        node = self._by_call.get(id(call)) or self._place(event, call, "embedding", "embedding")
         count, size = (get(event.content, key) for key in ("embeddingCount", "firstEmbeddingDimensions"))
         node.result = _line(f"{value(count)} x {value(size)}")
         self._add_tokens(node, event)
         self._close(node, event)
         return node
 
-    def _thinking(self, event: Record) -> Node:
+    def _thinking(self, event: StoredRecord, call: Call | None) -> Node:
         name = event.metadata.get("step")
         if isinstance(name, str):
-            return self._place(event, "step", name, "step_end", _shown(event.metadata.get("input")))
-        call = self._call_of(event, "function")
+            return self._place(event, call, "step", name, "step_end", _shown(event.metadata.get("input")))
+        node = self._by_call.get(id(call)) or self._caller(event)
         thinking = text_of(get(event.content, "thinking"))
-        return call or self._place(event, "event", "thinking", arguments=thinking)
+        return node or self._place(event, None, "event", "thinking", arguments=thinking)
 
-    def _step_end(self, event: Record) -> Node:
-        node = self._find(event, event.step)
-        if node is None or node.awaits != "step_end":
-            node = self._place(event, "step", text_of(event.metadata.get("step")))
+    def _caller(self, event: StoredRecord) -> Node | None:
+        """Return the open call of a model that recorded a thought of itself; None if its body did."""
+        node = self._enclosing(event)
+        name = event.metadata.get("function")
+        own = node is not None and node.awaits and isinstance(name, str) and _line(name) == node.name
+        return node if own else None
+
+    def _step_end(self, event: StoredRecord, call: Call | None) -> Node:
+        node = self._by_call.get(id(call))
+        if node is None:
+            node = self._place(event, call, "step", text_of(event.metadata.get("step")))
             node.started = text_of(event.metadata.get("startedAt")) or node.started
         node.result = _line(_shown(get(event.content, "output")))
         self._close(node, event, get(event.content, "error"))
         return node
 
-    def _error(self, event: Record) -> Node:
+    def _error(self, event: StoredRecord, call: Call | None) -> Node:
         self._tree.errors += 1
-        call = self._call_of(event, "tool") or self._call_of(event, "function")
-        node = call or self._place(event, "event", "error")
+        failed = self._by_call.get(id(call))
+        node = failed or self._place(event, call, "event", "error")
         node.status, node.error = "error", _line(problem(event.content))
-        if call is not None and call.kind != "tool":  # for a tool a response follows
-            self._close(call, event)
+        if failed is not None and failed.kind != "tool":  # for a tool a response follows
+            if failed.kind == "event":  # recorded by hand
+                failed.kind, failed.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
+            if call is not None and (call.response is None or call.response.fails):
+                self._close(failed, event)
         return node
 
-    def _call_of(self, event: Record, key: str) -> Node | None:
-        """Return the open call that recorded this of itself; None if its body did, or the user by hand."""
-        call = self._enclosing(event)
-        name = event.metadata.get(key)
-        own = call is not None and call.awaits and isinstance(name, str) and _line(name) == call.name
-        return call if own else None
-
-    def _trace_end(self, event: Record) -> Node | None:
+    def _trace_end(self, event: StoredRecord, _call: Call | None) -> Node | None:
         end, latency = milliseconds(event.timestamp), number(event.metadata.get("latencyMs"))
         if end is not None and latency is not None and latency <= end:
             self._began.append(end - latency)
@@ -403,10 +380,10 @@ class TreeBuilder:
         self._failed = self._failed or outcome == "error"
         return node
 
-    def _other(self, event: Record) -> Node:
-        return self._place(event, "event", event.kind or "event", arguments=_said(event.content))
+    def _other(self, event: StoredRecord, _call: Call | None) -> Node:
+        return self._place(event, None, "event", event.kind or "event", arguments=_said(event.content))
 
-    def _add_tokens(self, node: Node, event: Record) -> None:
+    def _add_tokens(self, node: Node, event: StoredRecord) -> None:
         node.tokens = Tokens.of(event.metadata.get("usage"))
         self._tree.tokens = self._tree.tokens.plus(node.tokens)
         if self._priced and is_billed(event.kind, event.metadata.get("wraps")):
@@ -415,7 +392,7 @@ class TreeBuilder:
             self._costs.append(amount)
 
 
-_HANDLERS: Final[dict[str, Callable[[TreeBuilder, Record], Node | None]]] = {
+_HANDLERS: Final[dict[str, Callable[[TreeBuilder, StoredRecord, Call | None], Node | None]]] = {
     "tool_call_request": TreeBuilder._tool_request,
     "tool_call_response": TreeBuilder._tool_response,
     "user_message": TreeBuilder._message,
@@ -428,10 +405,6 @@ _HANDLERS: Final[dict[str, Callable[[TreeBuilder, Record], Node | None]]] = {
     "step_end": TreeBuilder._step_end,
     "trace_end": TreeBuilder._trace_end,
 }
-
-
-def _step(thing: object) -> int:
-    return thing if type(thing) is int and thing > 0 else 0
 
 
 def _amount(amount: Decimal | None) -> float | None:

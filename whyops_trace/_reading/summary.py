@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,8 @@ from whyops_trace._reading.excerpt import (
     problem,
     question,
 )
+from whyops_trace._reading.pairing import Call
+from whyops_trace._reading.record import Head, decoded
 from whyops_trace._recording.line import LOCAL
 
 #: Characters kept of a question, an answer or an error.
@@ -30,47 +32,30 @@ METADATA_BYTES: Final = 64 << 10
 #: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
 LOOP: Final = 3
 
-#: A step number; the sum of as many as one trace can have runs still fits into 64 bits.
-_Step = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 
-
-class Metadata(msgspec.Struct, rename="camel", gc=False):
-    """The members of a record's metadata that matter here; all but the first may hold anything."""
-
-    within: _Step = 0
-    outcome: Any = None
-    model: Any = None
-    provider: Any = None
-    usage: Any = None
-    wraps: Any = None
-    latency_ms: Any = None
-    trace: Any = None
-    function: Any = None
-    step: Any = None
-
-
-class Record(msgspec.Struct, rename="camel", gc=False):
+class Tally(NamedTuple):
     """
-    A record as far as the store has to understand it; the rest is skipped, not decoded.
+    How many calls there are.
 
     Attributes:
-        content: Its content as it stands in the line.
+        tools: Of tools.
+        turns: Of models, as far as they were answered or failed.
+        open: Those, and steps, that have not ended.
     """
 
-    event_type: str
-    trace_id: str
-    step_id: _Step
-    idempotency_key: str
-    parent_step_id: _Step | None = None
-    run: str | None = None
-    given: list[str] = []
-    metadata: Metadata = msgspec.field(default_factory=Metadata)
-    span_id: str | None = None
-    timestamp: str = ""
-    agent_name: str = ""
-    external_user_id: str | None = None
-    content: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    end: bool = False
+    tools: int = 0
+    turns: int = 0
+    open: int = 0
+
+    @classmethod
+    def of(cls, calls: Iterable[Call]) -> Tally:
+        """Count calls."""
+        tools = turns = open_ = 0
+        for call in calls:
+            tools += call.first.kind == "tool"
+            turns += call.is_turn
+            open_ += call.is_open
+        return cls(tools, turns, open_)
 
 
 class TraceSummary(msgspec.Struct, rename="camel"):
@@ -87,9 +72,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         started_at: When it began, ISO 8601.
         last_at: When the latest record of it was made, ISO 8601.
         event_count: Its events, as a WhyOps server counts them.
-        tool_calls: Tool calls among them.
-        llm_responses: Answers of models among them, without what only repeats those of clients.
-        errors: Errors among them; at least 1 if a step or the trace itself failed.
+        tool_calls: Calls of tools, each a request with its response, or one of the two that is there alone.
+        llm_responses: Calls of models that were answered or failed, without what only repeats those of clients.
+        errors: Errors among them; at least 1 if anything failed.
         prompt_tokens: Tokens of prompts that were not cached.
         completion_tokens: Tokens of answers.
         cache_read_tokens: Tokens of prompts that came from a cache.
@@ -141,7 +126,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             self.prompt_tokens, self.completion_tokens, self.cache_read_tokens, self.cache_creation_tokens
         )
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Head) -> None:
         """Take one more record into account."""
         kind, metadata = record.event_type, record.metadata
         self._add_time(kind, record.timestamp, metadata.latency_ms)
@@ -151,9 +136,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             self._add_about(metadata.trace)
         if kind not in LOCAL:
             self.event_count += 1
-        if kind == "tool_call_request":
-            self.tool_calls += 1
-        elif kind in ("llm_response", "embedding_response"):
+        if metadata.outcome == "error":
+            self.errors = max(self.errors, 1)
+        if kind in ("llm_response", "embedding_response"):
             self._add_answer(kind, record)
         elif kind == "user_message" and not self.asked:
             self.asked = excerpt(question(decoded(record.content)), EXCERPT)
@@ -165,7 +150,12 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         elif kind in LOCAL:
             self._add_ending(kind, record)
         self.ended = self.ended or record.end
-        self.open_calls = max(0, self.open_calls + _opened(record))
+
+    def count(self, before: Tally, after: Tally) -> None:
+        """Count the calls of the trace anew, after some records that made of those of *before* those of *after*."""
+        self.tool_calls = max(0, self.tool_calls + after.tools - before.tools)
+        self.llm_responses = max(0, self.llm_responses + after.turns - before.turns)
+        self.open_calls = max(0, self.open_calls + after.open - before.open)
 
     def _add_time(self, kind: str, timestamp: str, latency_ms: object) -> None:
         started = timestamp
@@ -186,53 +176,32 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             if len(msgspec.json.encode(together)) <= METADATA_BYTES:
                 self.metadata = together
 
-    def _add_answer(self, kind: str, record: Record) -> None:
+    def _add_answer(self, kind: str, record: Head) -> None:
         counts = Tokens.of(record.metadata.usage)
         self.prompt_tokens += counts.prompt
         self.completion_tokens += counts.completion
         self.cache_read_tokens += counts.cache_read
         self.cache_creation_tokens += counts.cache_creation
         if kind == "llm_response":
-            self.llm_responses += record.metadata.wraps is not True
             said = excerpt(answer(decoded(record.content)), EXCERPT)
             if said:
                 self.ended_with, self.failed = said, False
 
-    def _add_result(self, record: Record) -> None:
-        if b'"error":{' in bytes(record.content):
+    def _add_result(self, record: Head) -> None:
+        if b'"error"' in bytes(record.content):
             error = failure(get(decoded(record.content), "toolResults"))
             if error is not None:  # there may be no event that tells of it, if it was recorded by hand
                 self.errors = max(self.errors, 1)
                 self._add_failure(error)
 
-    def _add_ending(self, kind: str, record: Record) -> None:
-        if record.metadata.outcome == "error":
-            self.errors = max(self.errors, 1)
-            if kind == "trace_end":
-                self._add_failure(get(decoded(record.content), "error"))
+    def _add_ending(self, kind: str, record: Head) -> None:
+        if kind == "trace_end" and record.metadata.outcome == "error":
+            self._add_failure(get(decoded(record.content), "error"))
         elif kind == "trace_end":
             self.failed = False
 
     def _add_failure(self, error: object) -> None:
         self.ended_with, self.failed = excerpt(problem(error), EXCERPT), True
-
-
-#: Types whose records begin a call or a step, or end one; others do where a traced function recorded them of itself.
-_BEGIN: Final = frozenset({"tool_call_request", "embedding_request"})
-_END: Final = frozenset({"tool_call_response", "embedding_response", "step_end"})
-_OF_FUNCTIONS: Final = {"user_message": 1, "tool_result": 1, "llm_response": -1, "error": -1}
-
-
-def _opened(record: Record) -> int:
-    """Return 1 if a call or a step begins with a record, -1 if one ends with it."""
-    kind, metadata = record.event_type, record.metadata
-    if kind in _BEGIN:
-        return 1
-    if kind in _END:
-        return -1
-    if kind == "llm_thinking":
-        return int(isinstance(metadata.step, str))
-    return 0 if metadata.function is None else _OF_FUNCTIONS.get(kind, 0)
 
 
 class _Call(msgspec.Struct, gc=False):
@@ -247,7 +216,7 @@ class _Calls(msgspec.Struct, rename="camel", gc=False):
 _calls: Final = msgspec.json.Decoder(_Calls)
 
 
-def call_of(record: Record) -> int | None:
+def call_of(record: Head) -> int | None:
     """
     Return a number that tells the call of a ``tool_call_request`` from others, None if it is not exactly one.
 
@@ -277,11 +246,3 @@ def from_columns(row: Sequence[Any]) -> TraceSummary:
     for name in ("failed", "ended", "running"):
         setattr(summary, name, bool(getattr(summary, name)))  # SQLite knows no booleans
     return summary
-
-
-def decoded(raw: msgspec.Raw) -> object:
-    """Return a part of a record as plain values, None where it holds numbers that no float can hold."""
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from whyops_trace._models.links import TRACE_ID_ARGUMENT, asked_arguments
 from whyops_trace._reading.excerpt import get, message_text
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._rules.exchanges import Exchanges, Turn
 from whyops_trace._rules.finding import Finding
-from whyops_trace._rules.views import View
 from whyops_trace._shapes import dict_of
 
 #: Milliseconds between two reports of one turn. The same answer later is the answer to another request.
@@ -20,7 +20,7 @@ WITHIN_MS: Final = 60_000
 _SIGNATURE: Final = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff"))
 
 
-def doubled(events: Sequence[View], exchanges: Exchanges) -> Iterator[Finding]:
+def doubled(events: Sequence[StoredRecord], exchanges: Exchanges) -> Iterator[Finding]:
     """
     Yield turns that were reported twice without either saying that it wraps the other.
 
@@ -45,7 +45,7 @@ def doubled(events: Sequence[View], exchanges: Exchanges) -> Iterator[Finding]:
 class _Places:
     """The places of events in a trace: their order, and the calls that enclose them."""
 
-    def __init__(self, events: Sequence[View]) -> None:
+    def __init__(self, events: Sequence[StoredRecord]) -> None:
         self._positions = {id(event): position for position, event in enumerate(events)}
         self._requests = [
             n for n, event in enumerate(events) if event.kind in ("user_message", "tool_result")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from whyops_trace._reading.excerpt import Tokens, failure, get, message_text, number, problem
+from whyops_trace._reading.excerpt import Tokens, failure, get, message_text, problem
+from whyops_trace._reading.pairing import Means, half_of, pair
+from whyops_trace._reading.record import StoredRecord, latency
 from whyops_trace._rules.finding import named
-from whyops_trace._rules.views import View
 from whyops_trace._shapes import dicts_of, list_of, text_of
-
-#: How a response was found to belong to its request; "" while there is none.
-Pairing = Literal["", "span", "parent", "tool"]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,13 +22,13 @@ class ToolCall:
         request: Its request.
         response: Its response, if it has one.
         error: The error event that the call recorded of itself, if there is one.
-        pairing: How the response was found.
+        means: How the response was found.
     """
 
-    request: View
-    response: View | None = None
-    error: View | None = None
-    pairing: Pairing = ""
+    request: StoredRecord
+    response: StoredRecord | None = None
+    error: StoredRecord | None = None
+    means: Means = ""
 
     @property
     def name(self) -> str:
@@ -88,12 +85,12 @@ class Turn:
         error: How it failed, if it did.
     """
 
-    request: View | None
-    response: View | None = None
-    error: View | None = None
+    request: StoredRecord | None
+    response: StoredRecord | None = None
+    error: StoredRecord | None = None
 
     @property
-    def first(self) -> View:
+    def first(self) -> StoredRecord:
         """The first of its events."""
         event = self.request or self.response or self.error
         assert event is not None  # noqa: S101 - a turn is made of at least one of them
@@ -126,11 +123,6 @@ class Turn:
         return text_of(self.response.metadata.get("provider")).lower() if self.response is not None else ""
 
     @property
-    def is_closed(self) -> bool:
-        """Whether it was answered, or failed."""
-        return self.response is not None or self.error is not None
-
-    @property
     def wraps(self) -> bool:
         """Whether it only repeats another turn, and is known to."""
         return self.response is not None and self.response.metadata.get("wraps") is True
@@ -161,13 +153,11 @@ class Turn:
         return None if self.response is None else _latency(self.request, self.response)
 
 
-def _latency(request: View | None, response: View | None) -> float | None:
+def _latency(request: StoredRecord | None, response: StoredRecord | None) -> float | None:
     if response is None:
         return None
-    latency = number(response.metadata.get("latencyMs"))
-    if latency is None and request is not None and request.moment is not None and response.moment is not None:
-        latency = max(0, response.moment - request.moment)
-    return latency
+    began = request.timestamp if request is not None else ""
+    return latency(response.metadata.get("latencyMs"), began, response.timestamp)
 
 
 @dataclass(slots=True, eq=False)
@@ -179,124 +169,29 @@ class Exchanges:
         tools: The calls of tools.
         turns: The calls of models.
         orphans: Responses of tools without a request.
-        errors: Errors that belong to no call of these.
     """
 
     tools: list[ToolCall] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    orphans: list[View] = field(default_factory=list)
-    errors: list[View] = field(default_factory=list)
+    orphans: list[StoredRecord] = field(default_factory=list)
 
 
-def exchanges(events: Iterable[View]) -> Exchanges:
-    """Return the calls among the events of a trace."""
-    reader = _Reader()
-    for event in events:
-        match event.kind:
-            case "tool_call_request":
-                reader.open_tool(event)
-            case "tool_call_response":
-                reader.close_tool(event)
-            case "user_message" | "tool_result":
-                reader.open_turn(event)
-            case "llm_response":
-                reader.close_turn(event)
-            case "error":
-                reader.fail(event)
-    return reader.found
-
-
-#: Calls without a response, by their :func:`id`, in the order in which they began.
-_Open: TypeAlias = dict[int, ToolCall]
-
-
-class _Reader:
-    """Takes the events one by one."""
-
-    def __init__(self) -> None:
-        self.found = Exchanges()
-        #: By run and step: processes that record on one trace at the same time may use a number twice.
-        self._tools: dict[tuple[str, int], ToolCall] = {}
-        self._turns: dict[tuple[str, int], Turn] = {}
-        #: Those without a response, by span and name, by span alone, and by name alone.
-        self._waiting: dict[tuple[str, str], _Open] = defaultdict(dict)
-        #: The latest message that was reported by hand, by the call it was reported in.
-        self._reported: dict[int, Turn] = {}
-
-    def open_tool(self, request: View) -> None:
-        call = ToolCall(request)
-        self.found.tools.append(call)
-        self._tools[request.run, request.step] = call
-        for key in _keys(call):
-            self._waiting[key][id(call)] = call
-
-    def close_tool(self, response: View) -> None:
-        call, pairing = self._request_of(response)
-        if call is None:
-            self.found.orphans.append(response)
-            return
-        call.response, call.pairing = response, pairing
-        for key in _keys(call):
-            del self._waiting[key][id(call)]
-
-    def _request_of(self, response: View) -> tuple[ToolCall | None, Pairing]:
-        """
-        Return the open call that a response answers.
-
-        One that it shares a span with, of these its parent, or the first of the same tool; else its parent, else the
-        first of the same tool.
-        """
-        tool = named(response.metadata.get("tool"), "a tool")
-        parent = self._tools.get((response.run, response.parent))
-        if parent is not None and (parent.response is not None or parent.name != tool):
-            parent = None
-        same_span = self._waiting.get((response.span, ""), {}) if response.span else {}
-        if parent is not None and (id(parent) in same_span or not response.span or not parent.request.span):
-            return parent, "span"
-        if same_span:
-            return self._first(response.span, tool) or self._first(response.span, ""), "span"
-        if parent is not None:
-            return parent, "parent"
-        call = self._first("", tool)
-        return (call, "tool") if call is not None else (None, "")
-
-    def _first(self, span: str, tool: str) -> ToolCall | None:
-        """Return the call that waits longest of those with a span and name, either of which may be any."""
-        return next(iter(self._waiting.get((span, tool), {}).values()), None)
-
-    def open_turn(self, request: View) -> None:
-        turn = Turn(request)
-        self.found.turns.append(turn)
-        self._turns[request.run, request.step] = turn
-        if not turn.function:
-            self._reported[request.within] = turn
-
-    def close_turn(self, response: View) -> None:
-        function = text_of(response.metadata.get("function"))
-        turn = self._turns.get((response.run, response.parent))
-        if turn is None or turn.is_closed or turn.function != function:
-            turn = None if function else self._reported.pop(response.within, None)
-        if turn is None or turn.is_closed:
-            turn = Turn(None)
-            self.found.turns.append(turn)
-        turn.response = response
-
-    def fail(self, error: View) -> None:
-        tool = self._tools.get((error.run, error.parent))
-        turn = self._turns.get((error.run, error.parent))
-        if tool is not None and tool.response is None and named(error.metadata.get("tool")) == tool.name:
-            tool.error = error
-        elif (
-            turn is not None
-            and turn.response is None
-            and error.metadata.get("function") == turn.function != ""
-        ):
-            turn.error = error
-        else:
-            self.found.errors.append(error)
-
-
-def _keys(call: ToolCall) -> list[tuple[str, str]]:
-    """Return under what a call is found while it waits for its response."""
-    span = call.request.span
-    return [(span, call.name), (span, ""), ("", call.name)] if span else [("", call.name)]
+def exchanges(events: Iterable[StoredRecord]) -> Exchanges:
+    """Return the calls among the records of a trace."""
+    records = list(events)
+    found = Exchanges()
+    halves = [half for place, record in enumerate(records) if (half := half_of(record, place))]
+    for call in pair(halves):
+        request, response, error = (
+            records[half.place] if half is not None else None
+            for half in (call.request, call.response, call.error)
+        )
+        if call.first.kind == "tool" and request is not None:
+            found.tools.append(ToolCall(request, response, error, call.means))
+        elif call.first.kind == "tool" and response is not None:
+            found.orphans.append(response)
+        elif call.first.kind == "llm" and response is not None and response.kind == "error":
+            found.turns.append(Turn(request, None, response))
+        elif call.first.kind == "llm":
+            found.turns.append(Turn(request, response, error))
+    return found

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from whyops_trace._reading.excerpt import counted
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._rules.finding import Finding, Severity, named
-from whyops_trace._rules.views import View
 from whyops_trace._values.processor import Redactor
 from whyops_trace._values.secrets import redacted
 
@@ -53,7 +53,7 @@ _PLACEHOLDER: Final = re.compile(
 )
 
 
-def secrets(events: Sequence[View]) -> Iterator[Finding]:
+def secrets(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     """
     Yield credentials that were not redacted: one finding for each kind and place, with the steps of all its records.
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from whyops_trace._reading.excerpt import counted, get
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.finding import Finding, Severity, named
-from whyops_trace._rules.views import View
 from whyops_trace._shapes import list_of, parsed
 
 TOOL_CALLS: Final = ("tool_call_request", "tool_call_response")
@@ -147,7 +147,7 @@ SERVER_RULES: Final[dict[str, Rule]] = {
 }
 
 
-def server_findings(events: Sequence[View], *, deep: bool = False) -> Iterator[Finding]:
+def server_findings(events: Sequence[StoredRecord], *, deep: bool = False) -> Iterator[Finding]:
     """
     Yield the findings of a server's static analysis.
 
@@ -174,7 +174,7 @@ def _finding(
     return Finding(code, severity or rule.severity, title, steps, rule.why, rule.advice, evidence)
 
 
-def _steps(events: Sequence[View]) -> Iterator[Finding]:
+def _steps(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     numbered = [event for event in events if event.step]
     for before, event in itertools.pairwise(numbered):
         if event.step < before.step:
@@ -203,7 +203,7 @@ def _steps(events: Sequence[View]) -> Iterator[Finding]:
             )
 
 
-def _spans(events: Sequence[View]) -> Iterator[Finding]:
+def _spans(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     """Yield requests and responses without a partner of the same span. One partner is enough for all of a span."""
     requests, responses = ({e.span: e for e in events if e.kind == kind and e.span} for kind in TOOL_CALLS)
     for span, event in requests.items():
@@ -214,7 +214,7 @@ def _spans(events: Sequence[View]) -> Iterator[Finding]:
             yield orphan(event)
 
 
-def unanswered(request: View) -> Finding:
+def unanswered(request: StoredRecord) -> Finding:
     """Return the finding for a request without a response."""
     return _finding(
         "MISSING_TOOL_CALL_RESPONSE",
@@ -224,7 +224,7 @@ def unanswered(request: View) -> Finding:
     )
 
 
-def orphan(response: View) -> Finding:
+def orphan(response: StoredRecord) -> Finding:
     """Return the finding for a response without a request."""
     return _finding(
         "ORPHAN_TOOL_CALL_RESPONSE",
@@ -234,12 +234,12 @@ def orphan(response: View) -> Finding:
     )
 
 
-def tool_of(event: View) -> str:
+def tool_of(event: StoredRecord) -> str:
     """Return the name of a tool call's tool, safe to print."""
     return named(event.metadata.get("tool"), "an unnamed tool")
 
 
-def _contents(events: Sequence[View]) -> Iterator[Finding]:
+def _contents(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     last_tool_step = max((e.step for e in events if e.kind in (*TOOL_CALLS, "tool_result")), default=0)
     for event in events:
         if event.kind == "llm_response":
@@ -269,7 +269,7 @@ def _contents(events: Sequence[View]) -> Iterator[Finding]:
             )
 
 
-def _loops(events: Sequence[View]) -> Iterator[Finding]:
+def _loops(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     """Yield repeated identical tool calls. Events of other types in between do not matter."""
     repeated, last = 1, None
     for event in events:
@@ -281,7 +281,7 @@ def _loops(events: Sequence[View]) -> Iterator[Finding]:
                 yield loop([event], repeated)
 
 
-def loop(requests: Sequence[View], repeated: int, severity: Severity | None = None) -> Finding:
+def loop(requests: Sequence[StoredRecord], repeated: int, severity: Severity | None = None) -> Finding:
     """Return the finding for requests that repeat a call, made *repeated* times up to the last of them."""
     tool = tool_of(requests[0])
     return _finding(
@@ -293,7 +293,7 @@ def loop(requests: Sequence[View], repeated: int, severity: Severity | None = No
     )
 
 
-def _errors(events: Sequence[View]) -> Iterator[Finding]:
+def _errors(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     streaks = [list(run) for failed, run in itertools.groupby(events, lambda e: e.kind == "error") if failed]
     longest = max(streaks, key=len, default=[])
     if len(longest) >= STREAK:
@@ -305,7 +305,7 @@ def _errors(events: Sequence[View]) -> Iterator[Finding]:
         )
 
 
-def _slow(events: Sequence[View], severity: Severity) -> Iterator[Finding]:
+def _slow(events: Sequence[StoredRecord], severity: Severity) -> Iterator[Finding]:
     for event, value, most in _outliers(events, _latency):
         yield _finding(
             "LATENCY_OUTLIER",
@@ -316,7 +316,7 @@ def _slow(events: Sequence[View], severity: Severity) -> Iterator[Finding]:
         )
 
 
-def _long(events: Sequence[View]) -> Iterator[Finding]:
+def _long(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     for event, value, most in _outliers(events, _tokens):
         yield _finding(
             "TOKEN_OUTLIER",
@@ -327,8 +327,8 @@ def _long(events: Sequence[View]) -> Iterator[Finding]:
 
 
 def _outliers(
-    events: Sequence[View], measure: Callable[[View], float | None]
-) -> Iterator[tuple[View, float, float]]:
+    events: Sequence[StoredRecord], measure: Callable[[StoredRecord], float | None]
+) -> Iterator[tuple[StoredRecord, float, float]]:
     """Yield the events whose value is far above the 95th percentile (nearest rank), with the value and the limit."""
     measured = [(event, value) for event in events if (value := measure(event)) is not None]
     if len(measured) < OUTLIER_VALUES:
@@ -339,16 +339,16 @@ def _outliers(
         yield from ((event, value, most) for event, value in measured if value > most)
 
 
-def _latency(event: View) -> float | None:
+def _latency(event: StoredRecord) -> float | None:
     return _first(get(part, name) for part in _parts(event) for name in ("latencyMs", "latency_ms"))
 
 
-def _tokens(event: View) -> float | None:
+def _tokens(event: StoredRecord) -> float | None:
     usages = (usage for part in _parts(event) for usage in (get(part, "usage"), part))
     return _first(get(usage, name) for usage in usages for name in ("totalTokens", "total_tokens"))
 
 
-def _parts(event: View) -> tuple[object, object]:
+def _parts(event: StoredRecord) -> tuple[object, object]:
     return event.metadata, event.content
 
 
@@ -366,13 +366,13 @@ def _first(values: Iterator[Any]) -> float | None:
     return None
 
 
-def calls_of(event: View) -> list[Any]:
+def calls_of(event: StoredRecord) -> list[Any]:
     """Return the tool calls in an event's content."""
     calls = get(event.content, "toolCalls")
     return list_of(calls if _is_true(calls) else get(event.content, "tool_calls"))
 
 
-def signature(request: View) -> str | None:
+def signature(request: StoredRecord) -> str | None:
     """Return a text that is equal for equal tool calls, in any order of keys; None unless there is exactly one call."""
     calls = calls_of(request)
     if len(calls) != 1:

@@ -39,9 +39,11 @@ def pairs(exchanges: Exchanges, is_gone: Callable[[str], bool]) -> Iterator[Find
     A call still open in a running process does not count as one without a response.
     """
     for call in exchanges.tools:
-        if call.pairing in ("parent", "tool") and call.response is not None:
-            yield _unpaired(call, call.response.step)
-        elif call.response is None and (not call.request.process or is_gone(call.request.process)):
+        if call.response is not None:
+            same = call.request.span == call.response.span != ""
+            if call.means in ("parent", "name") and not same:
+                yield _unpaired(call, call.response.step)
+        elif not call.request.process or is_gone(call.request.process):
             yield unanswered(call.request)
     yield from map(orphan, exchanges.orphans)
 

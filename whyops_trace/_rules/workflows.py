@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._reading.excerpt import elapsed, get
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace._rules.exchanges import Exchanges, Turn, exchanges
 from whyops_trace._rules.finding import Finding, named
-from whyops_trace._rules.views import View, views
+from whyops_trace._rules.views import views
 from whyops_trace._shapes import dict_of, text_of
 
 #: Fewest traces in a row that are more than a coincidence.
@@ -29,7 +30,7 @@ _ADVICE: Final = (
 )
 
 
-def changed_ids(events: Sequence[View], exchanges_of_trace: Exchanges) -> Iterator[Finding]:
+def changed_ids(events: Sequence[StoredRecord], exchanges_of_trace: Exchanges) -> Iterator[Finding]:
     """
     Yield the places where a trace shows that its workflow began or went on under another id.
 

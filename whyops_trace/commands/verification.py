@@ -13,6 +13,8 @@ import msgspec
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.survey import SERVER, records_in
+from whyops_trace._reading.pairing import Half, half_of, pair
+from whyops_trace._reading.record import Head, StoredRecord, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.store import Store
@@ -50,36 +52,22 @@ class Known(NamedTuple):
     refused: str = ""
 
 
-class _Record(msgspec.Struct, rename="camel"):
-    event_type: str
-    trace_id: str
-    idempotency_key: str
-    step_id: int = 0
-    span_id: str = ""
-    timestamp: str = ""
-    metadata: dict[str, Any] = {}
-    audience: str = msgspec.field(default="", name="for")
-
-    def known(self) -> Known:
-        """Return what is kept of it."""
-        return Known(
-            step=self.step_id,
-            type=self.event_type,
-            name=_name(self.metadata),
-            key=self.idempotency_key,
-            span=self.span_id,
-            timestamp=self.timestamp,
-        )
-
-
 class _Letter(msgspec.Struct):
     reason: str
-    event: _Record
+    event: Head
 
 
-def _name(metadata: Mapping[str, Any] | None) -> str:
-    names = ((metadata or {}).get(key) for key in _NAMES)
-    return next((name for name in names if isinstance(name, str)), "")
+def _known(record: Head) -> Known:
+    """Return what is kept of a record."""
+    names = (getattr(record.metadata, name) for name in _NAMES)
+    return Known(
+        step=record.step_id,
+        type=record.event_type,
+        name=next((name for name in names if isinstance(name, str)), ""),
+        key=record.idempotency_key,
+        span=record.span_id or "",
+        timestamp=record.timestamp,
+    )
 
 
 def known_events(home: Path, trace_id: str) -> dict[str, Known]:
@@ -91,7 +79,7 @@ def known_events(home: Path, trace_id: str) -> dict[str, Known]:
         OSError: if the journal or the file of refused events cannot be read.
     """
     known: dict[str, Known] = {}
-    decoder = msgspec.json.Decoder(_Record)
+    decoder = msgspec.json.Decoder(Head)
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         for line in store.lines(trace_id):
             with contextlib.suppress(msgspec.ValidationError):
@@ -108,11 +96,11 @@ def known_events(home: Path, trace_id: str) -> dict[str, Known]:
     return known
 
 
-def _add(known: dict[str, Known], trace_id: str, record: _Record) -> Known | None:
+def _add(known: dict[str, Known], trace_id: str, record: Head) -> Known | None:
     """Return what is known of a record, which now includes that it exists; None if it is not looked for."""
     if record.trace_id != trace_id or record.event_type in LOCAL or record.audience == "local":
         return None
-    return known.setdefault(record.idempotency_key, record.known())
+    return known.setdefault(record.idempotency_key, _known(record))
 
 
 class Row(msgspec.Struct, rename="camel"):
@@ -123,17 +111,8 @@ class Row(msgspec.Struct, rename="camel"):
     step_id: int | None = None
     parent_step_id: int | None = None
     span_id: str | None = None
+    timestamp: str | None = None
     metadata: dict[str, Any] | None = None
-
-
-class _Request(NamedTuple):
-    """What of a request or a response tells which belong together."""
-
-    kind: str
-    step: int
-    parent: int
-    span: str
-    name: str
 
 
 class There:
@@ -152,8 +131,7 @@ class There:
         self.spans: set[str] = set()
         self._steps: Counter[int] = Counter()
         self._parents: dict[int, int] = {}
-        self._requests: list[_Request] = []
-        self._responses: list[_Request] = []
+        self._halves: list[Half] = []
 
     def add(self, row: Row) -> None:
         """Note an event, which may come twice."""
@@ -169,10 +147,9 @@ class There:
         self._steps[step] += 1
         if parent:
             self._parents.setdefault(parent, step)
-        kind, _, role = row.event_type.rpartition("_")
-        if kind in ("tool_call", "embedding"):
-            half = _Request(kind, step, parent, span, _name(metadata))
-            (self._requests if role == "request" else self._responses).append(half)
+        half = half_of(StoredRecord.of(_as_recorded(row, metadata)))
+        if half is not None:
+            self._halves.append(half)
 
     def findings(self, *, gaps: bool) -> Iterator[tuple[str, str]]:
         """
@@ -194,9 +171,14 @@ class There:
         for parent, child in sorted(self._parents.items()):
             if parent not in self._steps:
                 yield "missing_parent", f"Step {child} follows from step {parent}, which is not there."
-        for request in sorted(self._open(), key=lambda request: request.step):
-            name = f"{request.kind}_request {request.name}".strip()
-            yield "missing_response", f"Step {request.step} ({name}) has no response."
+        calls = (call for call in pair(self._halves) if call.response is None)
+        for request in sorted((call.first for call in calls), key=lambda request: request.step):
+            kind = {"tool": "tool_call_request", "embedding": "embedding_request"}.get(request.kind)
+            if kind:
+                yield (
+                    "missing_response",
+                    f"Step {request.step} ({f'{kind} {request.name}'.strip()}) has no response.",
+                )
 
     def _gaps(self) -> Iterator[str]:
         before = 0
@@ -205,22 +187,19 @@ class There:
                 yield f"Step {step - 1}" if step == before + 2 else f"Steps {before + 1} to {step - 1}"
             before = step
 
-    def _open(self) -> Iterator[_Request]:
-        """Yield the requests without a response: one names its request as its parent, or else shares its span."""
-        asked = {(request.kind, request.step) for request in self._requests}
-        answered = {(response.kind, response.parent) for response in self._responses}
-        others = Counter(
-            (response.kind, response.span)
-            for response in self._responses
-            if (response.kind, response.parent) not in asked
-        )
-        for request in self._requests:
-            if (request.kind, request.step) in answered:
-                continue
-            if others[request.kind, request.span]:
-                others[request.kind, request.span] -= 1
-            else:
-                yield request
+
+def _as_recorded(row: Row, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event of a server as the record it was; whose numbering it belongs to, only its key tells there."""
+    key = metadata.get("idempotencyKey")
+    return {
+        "eventType": row.event_type,
+        "stepId": row.step_id,
+        "parentStepId": row.parent_step_id,
+        "spanId": row.span_id,
+        "timestamp": row.timestamp,
+        "run": process_of(key) if isinstance(key, str) else "",
+        "metadata": metadata,
+    }
 
 
 def _steps(steps: list[int]) -> str:

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from whyops_trace._reading.excerpt import elapsed, get, number
 from whyops_trace._reading.prices import cost
-from whyops_trace._reading.summary import decoded
+from whyops_trace._reading.record import decoded
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.store import Store, StoredEvent, TraceSummary
 from whyops_trace.store.agents import AgentVersion

@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP
 from whyops_trace._clock import iso
-from whyops_trace._reading.summary import Metadata, Record
+from whyops_trace._reading.record import About, Head
 from whyops_trace.store.intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
 from whyops_trace.types import EventType
 
@@ -68,11 +68,10 @@ class SentEvent(msgspec.Struct, rename="camel", kw_only=True, gc=False):
     content: Raw = msgspec.field(default_factory=lambda: Raw(b"null"))
 
 
-class SentMetadata(Metadata, rename="camel", gc=False):
+class SentMetadata(About, rename="camel", gc=False):
     """The members of an event's metadata that the store uses; each may hold anything."""
 
     within: Any = 0
-    tool: Any = None
 
 
 class Stored(NamedTuple):
@@ -202,7 +201,7 @@ class Collection:
             metadata.within if type(metadata.within) is int and 0 <= metadata.within <= MAX_STEP else 0
         )
         metadata.step = None  # no server learns of the end of a step
-        record = Record(
+        record = Head(
             event_type=event.event_type,
             trace_id=event.trace_id,
             step_id=result.step,

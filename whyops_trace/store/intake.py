@@ -16,15 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._reading.ongoing import Ongoing
+from whyops_trace._reading.pairing import TYPES, half_of_head
 from whyops_trace._reading.prices import is_billed
-from whyops_trace._reading.summary import (
-    SUMMARY_COLUMNS,
-    Record,
-    TraceSummary,
-    call_of,
-    columns,
-    from_columns,
-)
+from whyops_trace._reading.record import Head
+from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of, columns, from_columns
 from whyops_trace._recording.numbers import read_head, renumbered
 
 #: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
@@ -44,10 +40,10 @@ _NEXT_NUMBERS: Final = (
 _TURN: Final = 4_096
 _NO_PRICE: Final = "[null,null,null,null]"
 
-_decoder = msgspec.json.Decoder(Record)
+_decoder = msgspec.json.Decoder(Head)
 
 
-def read(line: bytes) -> Record | None:
+def read(line: bytes) -> Head | None:
     """Return what the store needs of a record, None if the line is no record."""
     try:
         line.decode()  # what is skipped is not checked to be UTF-8
@@ -73,7 +69,7 @@ def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[
     return taken
 
 
-def turn_of(record: Record) -> str | None:
+def turn_of(record: Head) -> str | None:
     """Return what a turn of a model is priced by, as JSON; None for what is not billed."""
     metadata = record.metadata
     if not is_billed(record.event_type, metadata.wraps):
@@ -93,10 +89,11 @@ class StoredTrace:
         summary: Its summary, brought up to date.
         last_call: The number of its latest tool call, as :func:`~whyops_trace._reading.summary.call_of` gives it.
         alike: How many calls in a row were that one.
+        ongoing: The calls of it that may still change.
         changed: Whether the row has to be written.
     """
 
-    __slots__ = ("alike", "changed", "last_call", "last_step", "made_at", "number", "summary")
+    __slots__ = ("alike", "changed", "last_call", "last_step", "made_at", "number", "ongoing", "summary")
 
     def __init__(
         self,
@@ -106,6 +103,7 @@ class StoredTrace:
         summary: TraceSummary,
         last_call: int | None = None,
         alike: int = 0,
+        ongoing: Ongoing | None = None,
     ) -> None:
         self.number = number
         self.last_step = last_step
@@ -113,12 +111,15 @@ class StoredTrace:
         self.summary = summary
         self.last_call = last_call
         self.alike = alike
+        self.ongoing = ongoing or Ongoing()
         self.changed = False
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Head) -> None:
         """Take one more record into account."""
         self.summary.add(record)
         self.changed = True
+        if (half := half_of_head(record)) is not None:
+            self.ongoing.add(half)
         if record.event_type == "tool_call_request":
             call = call_of(record)
             self.alike = self.alike + 1 if call is not None and call == self.last_call else 1
@@ -153,30 +154,48 @@ class StoredTraces:
         if not ids:
             return
         found = self._connection.execute(
-            f"SELECT id, last_step, made_at, last_call, alike, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values
+            f"SELECT id, last_step, made_at, last_call, alike, ongoing, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values
             f" WHERE trace_id IN {marks(len(ids))}",
             ids,
         )
-        for number, last_step, made_at, last_call, alike, *values in found:
+        for number, last_step, made_at, last_call, alike, kept, *values in found.fetchall():
             summary = from_columns(values)
+            ongoing = Ongoing(kept)
+            if summary.open_calls and not kept:
+                self._read_anew(number, summary, ongoing)
             self._traces[summary.trace_id] = StoredTrace(
-                number, last_step, made_at, summary, last_call, alike
+                number, last_step, made_at, summary, last_call, alike, ongoing
             )
         for trace_id in ids:
             if trace_id not in self._traces:
                 self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
                 self._next_trace += 1
 
+    def _read_anew(self, number: int, summary: TraceSummary, ongoing: Ongoing) -> None:
+        """Count the calls of a trace of an earlier format, which did not keep which of them are open."""
+        lines = self._connection.execute(
+            f"SELECT payload FROM events WHERE trace = ? AND type IN {marks(len(TYPES))} ORDER BY id",  # noqa: S608
+            (number, *TYPES),
+        )
+        for (line,) in lines:
+            record = read(line.encode())
+            if record is not None and (half := half_of_head(record)) is not None:
+                ongoing.add(half)
+        summary.tool_calls = summary.llm_responses = summary.open_calls = 0
+        ongoing.count(summary)
+
     def write(self, token: str) -> None:
         """Write those that got new records, recorded by the process of that token."""
+        changed = [trace for trace in self._traces.values() if trace.changed]
+        for trace in changed:
+            trace.ongoing.count(trace.summary)
         rows = [
             (
                 *(trace.number, trace.last_step, token, trace.made_at, self._now),
                 *columns(trace.summary),
-                *(trace.last_call, trace.alike),
+                *(trace.last_call, trace.alike, trace.ongoing.keep()),
             )
-            for trace in self._traces.values()
-            if trace.changed
+            for trace in changed
         ]
         insert(self._connection, "INSERT OR REPLACE INTO traces", rows)
 
@@ -205,7 +224,7 @@ class Intake:
         self._traces.load(record.trace_id for record in known)
         self._load_offsets({record.run for record in known if record.run is not None})
         rows: list[tuple[Any, ...]] = []
-        taken: list[tuple[StoredTrace, Record]] = []
+        taken: list[tuple[StoredTrace, Head]] = []
         for position, (line, record) in enumerate(zip(lines, records, strict=True)):
             if record is not None:
                 trace = self._traces[record.trace_id]
@@ -232,7 +251,7 @@ class Intake:
             )
             self._offsets.update(((trace, numbering), offset) for trace, numbering, offset in found)
 
-    def _row(self, number: int, trace: StoredTrace, record: Record, line: bytes) -> tuple[Any, ...]:
+    def _row(self, number: int, trace: StoredTrace, record: Head, line: bytes) -> tuple[Any, ...]:
         """Return the row of a record, numbered as the trace wants it."""
         if record.run is not None:
             line = self._renumber(trace, record, record.run, line)
@@ -253,7 +272,7 @@ class Intake:
             turn_of(record),
         )
 
-    def _renumber(self, trace: StoredTrace, record: Record, numbering: str, line: bytes) -> bytes:
+    def _renumber(self, trace: StoredTrace, record: Head, numbering: str, line: bytes) -> bytes:
         """
         Add the offset of its numbering to the numbers of *record*, and return its line with them.
 
@@ -273,14 +292,14 @@ class Intake:
         record.step_id, record.parent_step_id, record.metadata.within, _ = numbers
         return renumbered(line, numbers)
 
-    def _begin_numbering(self, trace: StoredTrace, record: Record, numbering: str) -> int:
+    def _begin_numbering(self, trace: StoredTrace, record: Head, numbering: str) -> int:
         offset = 0 if "stepId" in record.given else self._offset(trace, record)
         self._offsets[trace.number, numbering] = offset
         self._new_numberings.append((numbering, trace.number, offset))
         trace.summary.ended = False
         return offset
 
-    def _offset(self, trace: StoredTrace, record: Record) -> int:
+    def _offset(self, trace: StoredTrace, record: Head) -> int:
         """Return the offset of the numbering *record* begins, which may be here already: a collector took it first."""
         if trace.last_step and record.step_id:
             found = self._connection.execute(
@@ -290,7 +309,7 @@ class Intake:
                 return int(found[0][0]) - record.step_id
         return trace.last_step
 
-    def _store(self, rows: list[tuple[Any, ...]], taken: Iterable[tuple[StoredTrace, Record]]) -> None:
+    def _store(self, rows: list[tuple[Any, ...]], taken: Iterable[tuple[StoredTrace, Head]]) -> None:
         """Insert the rows that are new, and let only those count."""
         first = self._traces.next_event
         self._traces.next_event += len(rows)

@@ -22,8 +22,9 @@ CREATE TABLE agents (
 ) WITHOUT ROWID;
 """
 
-# The columns of `traces` between the first five and the last two are the fields of TraceSummary, in their order.
-# `last_call` and `alike` are the last tool call and the length of its row of equal calls.
+# The columns of `traces` between the first five and the last three are the fields of TraceSummary, in their order.
+# `last_call` and `alike` are the last tool call and the length of its row of equal calls; `ongoing` has the calls that
+# may still change.
 #
 # `turn` holds the data that prices a turn of a model, and the index `turns` holds all of it, so that pricing a trace
 # reads no payloads. `deleted` keeps the highest deleted numbers, so that they are not used again.
@@ -60,7 +61,8 @@ CREATE TABLE traces (
     repeated INTEGER NOT NULL,
     open_calls INTEGER NOT NULL,
     last_call INTEGER,
-    alike INTEGER NOT NULL
+    alike INTEGER NOT NULL,
+    ongoing TEXT
 );
 CREATE INDEX traces_by_time ON traces (last_at);
 CREATE TABLE events (
@@ -141,5 +143,21 @@ UPDATE traces SET open_calls = max(0, (SELECT coalesce(sum(CASE
 END), 0) FROM events WHERE trace = traces.id AND json_valid(payload)));
 """
 
-#: SQL from format 1 to format 2, and from there to format 3.
-UPGRADES: Final = (_ADD_TURNS, _ADD_LOOPS + _OF_FORMAT_3)
+# The calls that may still change are found when a trace that has open ones goes on: to pair all of them in SQL would
+# take a statement for each way in which they pair. A call of a model that failed counts from here on.
+_ADD_ONGOING: Final = """
+ALTER TABLE traces ADD COLUMN ongoing TEXT;
+CREATE TABLE failed (trace INTEGER PRIMARY KEY, turns INTEGER NOT NULL);
+INSERT INTO failed SELECT trace, count(*) FROM events
+    WHERE type = 'error' AND json_valid(payload)
+    AND json_type(payload, '$.metadata.function') = 'text' AND json_extract(payload, '$.metadata.function') <> ''
+    AND json_type(payload, '$.metadata.wraps') IS NOT 'true'
+    AND (trace, coalesce(parent, 0)) NOT IN (SELECT trace, step FROM events WHERE type = 'embedding_request')
+    GROUP BY trace;
+UPDATE traces SET llm_responses = llm_responses + (SELECT turns FROM failed WHERE failed.trace = traces.id)
+    WHERE id IN (SELECT trace FROM failed);
+DROP TABLE failed;
+"""
+
+#: SQL from format 1 to format 2, from there to format 3, and so on.
+UPGRADES: Final = (_ADD_TURNS, _ADD_LOOPS + _OF_FORMAT_3, _ADD_ONGOING)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from whyops_trace._reading.nodes import parts
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.outcome import Failures, add_outcome
 from whyops_trace.story.telling import Telling
@@ -60,8 +61,8 @@ def tell(
         priced: True to include the cost of model calls. The first such call loads the price data.
     """
     telling = Telling(priced)
-    for event in events:
-        telling.add(event)
+    for part in parts(events):
+        telling.add(part)
     story = Story(telling.finish(ended))
     arrangement = Arrangement(telling, story)
     failures = Failures(telling, arrangement)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from whyops_trace._reading.excerpt import failure, get, message_text, problem
-from whyops_trace._reading.nodes import Node, Record, TraceTree, TreeBuilder
+from whyops_trace._reading.nodes import Node, Part, TraceTree, TreeBuilder
+from whyops_trace._reading.pairing import Call
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace._shapes import dicts_of, list_of, text_of
 from whyops_trace.story.conversation import Conversations, Sent
 from whyops_trace.story.messages import read_call, read_prompt
@@ -81,15 +83,13 @@ class Telling:
         self._builder = TreeBuilder(priced)
         self._conversations = Conversations()
         self._seen: set[int] = set()
-        #: Turns recorded by hand that have no answer yet, and thoughts that no turn has yet, by where they ran.
-        self._waiting: dict[int, TurnEntry] = {}
+        #: Thoughts that were recorded before all else of their turn, by the :func:`id` of its call.
         self._thoughts: dict[int, list[tuple[Node, str]]] = {}
 
-    def add(self, event: Mapping[str, Any]) -> None:
+    def add(self, part: Part) -> None:
         """Take the next record."""
-        record = Record.of(event, self._builder.process)
-        node = self._builder.add(record)
-        self.ended = self.ended or event.get("end") is True or record.kind == "trace_end"
+        record, node = part.record, self._builder.add(part)
+        self.ended = self.ended or record.ends or record.kind == "trace_end"
         if record.kind == "trace_end":  # a trace that goes on after it failed may still end well
             self.ended_with = problem(get(record.content, "error"))
         if node is None:
@@ -101,21 +101,19 @@ class Telling:
             self.steps.setdefault(record.step, node)
         handler = _HANDLERS.get(record.kind)
         if handler:
-            handler(self, record, node)
+            handler(self, record, node, part.call)
 
     def finish(self, ended: Callable[[str], bool]) -> TraceTree:
         """Return the tree, once all records were added."""
         return self._builder.finish(ended)
 
-    def _request(self, record: Record, node: Node) -> None:
+    def _request(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         entry = self._open(node)
         prompt = read_prompt(record.content, record.metadata)
         entry.sent = self._conversations.open(entry.turn, prompt, _scope(node))
         results = (message for message in entry.turn.messages if message.role == "tool")
         self.answered.update(message.call_id or message.name for message in results)
-        # Recorded by hand: an answer may never come, or belong to it by its place alone.
-        if node.kind == "event":
-            self._waiting[_scope(node)] = entry
+        if node.kind == "event":  # recorded by hand: an answer may never come
             self._conversations.close(entry.sent)
 
     def _open(self, node: Node) -> TurnEntry:
@@ -126,22 +124,12 @@ class Telling:
             outer.inside.append(entry)
         return entry
 
-    def _response(self, record: Record, node: Node) -> None:
-        entry = self.turns.get(id(node))
-        waiting = self._waiting.get(_scope(node))
-        if entry is None and waiting is not None:  # something was recorded between the request and its answer
-            entry = waiting
-            self.parts[id(entry.turn.node)] = node
-            self.turns[id(node)], entry.turn.node = entry, node
-        if entry is None:
-            entry = self._open(node)
-        if entry is waiting:
-            del self._waiting[_scope(node)]
+    def _response(self, record: StoredRecord, node: Node, call: Call | None) -> None:
+        entry = self.turns.get(id(node)) or self._open(node)
         turn = entry.turn
-        if "function" not in record.metadata:
-            for thinking, thought in self._thoughts.pop(_scope(node), ()):
-                turn.thinking.append(thought)
-                self.parts[id(thinking)] = node
+        for thinking, thought in self._thoughts.pop(id(call), ()):
+            turn.thinking.append(thought)
+            self.parts[id(thinking)] = node
         content = record.content
         said = content if isinstance(content, str) else message_text(get(content, "content"))
         turn.answer = said or text_of(get(content, "refusal"))
@@ -149,27 +137,27 @@ class Telling:
         turn.finish_reason = text_of(get(content, "finishReason"))
         self._close(entry, record)
 
-    def _close(self, entry: TurnEntry, record: Record) -> None:
+    def _close(self, entry: TurnEntry, record: StoredRecord) -> None:
         entry.wraps = record.metadata.get("wraps") is True
         if entry.sent is not None and not entry.repeats:
             self._conversations.close(entry.sent)
 
-    def _thinking(self, record: Record, node: Node) -> None:
+    def _thinking(self, record: StoredRecord, node: Node, call: Call | None) -> None:
         thought = text_of(get(record.content, "thinking"))
         if id(node) in self.turns:
             self.turns[id(node)].turn.thinking.append(thought)
         elif node.kind == "event":
-            self._thoughts.setdefault(_scope(node), []).append((node, thought))
+            self._thoughts.setdefault(id(call), []).append((node, thought))
         elif not self.began_with:
             self.began_with = text_of(record.metadata.get("input"))
 
-    def _tool_request(self, record: Record, node: Node) -> None:
+    def _tool_request(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         use = self.uses[id(node)] = ToolUse(node)
         calls = list_of(get(record.content, "toolCalls"))
         given = [get(call, "arguments") for call in calls]
         use.arguments = given[0] if len(given) == 1 else given or None
 
-    def _tool_response(self, record: Record, node: Node) -> None:
+    def _tool_response(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         use = self.uses.get(id(node))
         if use is None:
             use = self.uses[id(node)] = ToolUse(node)
@@ -182,14 +170,14 @@ class Telling:
             alone = isinstance(results, dict) and list(results) == ["result"]
             use.result = results["result"] if alone else results
 
-    def _error(self, record: Record, node: Node) -> None:
+    def _error(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         told = problem(record.content) or "failed"
-        if node.kind == "event":  # recorded by hand, maybe right after the call that failed
-            call = self.steps.get(record.parent)
-            if call is None or call.parent is not node.parent or not self._is_open(call):
+        if node.kind == "event":  # recorded by hand, maybe right after the tool that failed
+            tool = self.steps.get(record.parent)
+            if tool is None or tool.kind != "tool" or tool.parent is not node.parent or not tool.awaits:
                 return
-            self.parts[id(node)] = call
-            node = call
+            self.parts[id(node)] = tool
+            node = tool
         if id(node) in self.uses:
             use = self.uses[id(node)]
             use.error, use.stack = told, text_of(get(record.content, "stack"))
@@ -199,13 +187,7 @@ class Telling:
             entry.turn.answer = entry.turn.answer or text_of(get(record.content, "partial"))
             self._close(entry, record)
 
-    def _is_open(self, node: Node) -> bool:
-        """Whether a node is a tool call, or a turn recorded by hand, that may still fail."""
-        entry = self.turns.get(id(node))
-        waits = entry is not None and self._waiting.get(_scope(node)) is entry
-        return waits or (node.kind == "tool" and bool(node.awaits))
-
-    def _step_end(self, record: Record, node: Node) -> None:
+    def _step_end(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         output = get(record.content, "output")
         if isinstance(output, str) and node.parent is None:
             self.output = output
@@ -216,7 +198,7 @@ def _scope(node: Node) -> int:
     return id(node.parent) if node.parent is not None else 0
 
 
-_HANDLERS: Final[dict[str, Callable[[Telling, Record, Node], None]]] = {
+_HANDLERS: Final[dict[str, Callable[[Telling, StoredRecord, Node, Call | None], None]]] = {
     "user_message": Telling._request,
     "tool_result": Telling._request,
     "llm_response": Telling._response,

@@ -1,0 +1,449 @@
+"""All who read a trace say the same of its calls: the tree, the checks, the figures, verification, list and page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lines import Process, encoded, tool_request, tool_response
+
+from whyops_trace import stats
+from whyops_trace._reading.nodes import Node, TraceTree
+from whyops_trace._reading.pairing import half_of, pair
+from whyops_trace._reading.record import StoredRecord
+from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn, exchanges
+from whyops_trace._rules.views import views
+from whyops_trace.commands.verification import Row, There
+from whyops_trace.server.readings import read
+from whyops_trace.server.skeleton import walk
+from whyops_trace.store import Store, TraceSummary
+from whyops_trace.store.collection import SentEvent
+from whyops_trace.tree import build
+
+Event = dict[str, Any]
+#: Tokens of processes of this library.
+TOKENS = ("9f2c41aa01be", "77aa00bb11cc")
+
+
+class Call(NamedTuple):
+    """What every reader has to say of a call; a step of 0 is that of nothing."""
+
+    request: int
+    response: int
+    latency: float | None
+    status: str
+
+
+class Told:
+    """What each reader says of one trace in a store."""
+
+    def __init__(self, store: Store, trace: str = "t") -> None:
+        self.records: list[Event] = store.events(trace)
+        self.tree: TraceTree = build(self.records, priced=True)
+        self.found: Exchanges = exchanges(views(self.records))
+        self.figures: stats.Stats = stats.gather(store, store.each())
+        self.summary: TraceSummary = store.trace(trace)
+        self.page: TraceTree = read(store, trace).story.tree
+        self.there = There()
+        for number, event in enumerate(self.records):
+            if event["eventType"] not in ("step_end", "trace_end"):
+                metadata = {**event["metadata"], "idempotencyKey": event["idempotencyKey"]}
+                row = {**event, "id": str(number), "metadata": metadata}
+                self.there.add(msgspec.convert(row, Row))
+
+
+def nodes(tree: TraceTree, *kinds: str) -> list[Node]:
+    """Return the nodes of some kinds, whatever they ran in."""
+    return [row.node for row in walk(tree.nodes) if row.node.kind in kinds]
+
+
+def drawn(tree: TraceTree, kind: str) -> Counter[Call]:
+    """Return the calls that a tree shows."""
+    return Counter(_drawn(node) for node in nodes(tree, kind))
+
+
+def _drawn(node: Node) -> Call:
+    status = "open" if node.awaits else node.status
+    request = 0 if node.step == node.response else node.step
+    return Call(request, node.response, node.latency_ms, status)
+
+
+def checked(calls: Sequence[ToolCall | Turn]) -> Counter[Call]:
+    """Return the calls that rules look at."""
+    return Counter(_checked(call) for call in calls)
+
+
+def _checked(call: ToolCall | Turn) -> Call:
+    end = call.response or (call.error if isinstance(call, Turn) else None)
+    failed = call.error is not None or (isinstance(call, ToolCall) and bool(call.failure))
+    cancelled = end is not None and end.metadata.get("outcome") == "cancelled"
+    status = "error" if failed else "cancelled" if cancelled else "open" if end is None else "ok"
+    request = call.request.step if call.request is not None else 0
+    latency = call.latency_ms
+    if isinstance(call, Turn) and call.response is None and end is not None:
+        latency = Turn(call.request, end).latency_ms
+    return Call(request, end.step if end is not None else 0, latency, status)
+
+
+def unanswered(there: There) -> set[str]:
+    """Return the findings of verification about calls."""
+    return {said for kind, said in there.findings(gaps=False) if kind == "missing_response"}
+
+
+def agree(store: Store) -> None:
+    """Hold together what all readers say of trace ``t``."""
+    told = Told(store)
+    tools = drawn(told.tree, "tool")
+    by_rules = checked(told.found.tools) + Counter(
+        _checked(ToolCall(orphan, orphan))._replace(request=0, latency=orphan.metadata.get("latencyMs"))
+        for orphan in told.found.orphans
+    )
+    turns = [turn for turn in told.found.turns if turn.function or turn.response or turn.error]
+    closed = [turn for turn in turns if (turn.response or turn.error) and not turn.wraps]
+
+    assert tools == by_rules == drawn(told.page, "tool")
+    assert drawn(told.tree, "llm") == drawn(told.page, "llm")
+    assert {(call.request, call.response) for call in drawn(told.tree, "llm") if call.request} == {
+        (call.request, call.response) for call in checked(turns) if call.request
+    }
+    # Counts.
+    assert told.tree.tool_calls == told.summary.tool_calls == tools.total() == told.page.tool_calls
+    assert sum(each.calls for each in told.figures.tools) == tools.total()
+    assert told.tree.llm_responses == told.summary.llm_responses == len(closed) == told.page.llm_responses
+    embeddings = sum(bool(node.response) for node in nodes(told.tree, "embedding"))
+    assert sum(each.calls for each in told.figures.models) == len(closed) + embeddings
+    # What is open.
+    assert told.tree.running == told.summary.open_calls == told.page.running
+    open_tools = [call for call in tools if call.status == "open"]
+    open_embeddings = [node for node in nodes(told.tree, "embedding") if node.awaits]
+    assert len(unanswered(told.there)) == len(open_tools) + len(open_embeddings)
+    # Latencies and failures.
+    known = [call.latency for call in tools.elements() if call.latency is not None]
+    assert max(known, default=None) == max(
+        (each.p99_ms for each in told.figures.tools if each.p99_ms is not None), default=None
+    )
+    assert sum(call.status == "error" for call in tools.elements()) == sum(
+        each.errors for each in told.figures.tools
+    )
+    assert told.tree.errors == told.summary.errors == told.page.errors
+
+
+@contextlib.contextmanager
+def stored() -> Iterator[Store]:
+    """A store of its own for each example."""
+    with tempfile.TemporaryDirectory() as home, contextlib.closing(Store(Path(home) / "traces.db")) as store:
+        yield store
+
+
+# Other SDKs
+
+_tools = st.sampled_from(["a", "b"])
+_spans = st.sampled_from(["", "", "span_0", "s1", "s2", "s3"])
+_kinds = st.sampled_from(
+    ["tool_call_request", "tool_call_response"] * 3
+    + ["embedding_request", "embedding_response", "user_message", "llm_thinking", "llm_response", "error"]
+)
+
+
+@st.composite
+def sent_events(draw: st.DrawFn) -> list[Event]:
+    """Events of a client in another language, as it may send them: in any order, and some of them twice."""
+    events: list[Event] = []
+    for _ in range(draw(st.integers(1, 12))):
+        kind, tool = draw(_kinds), draw(_tools)
+        failed = draw(st.booleans())
+        results = {"error": {"type": "E", "message": "no"}} if failed else {"result": 1}
+        metadata: Event = {}
+        if kind.startswith("tool"):
+            metadata["tool"] = tool
+        elif kind.endswith("response"):
+            metadata |= {"model": "m", "provider": "p"}
+        if kind.endswith("response") and draw(st.booleans()):
+            metadata["latencyMs"] = draw(st.integers(0, 9))
+        events.append(
+            {
+                "eventType": kind,
+                "traceId": "t",
+                "agentName": "x",
+                "spanId": draw(_spans),
+                "timestamp": f"2026-01-01T00:00:{draw(st.integers(0, 20)):02d}.000Z",
+                "metadata": metadata,
+                "content": {"toolCalls": [{"name": tool}], "toolResults": results}
+                if "tool" in metadata
+                else {},
+            }
+        )
+        if draw(st.booleans()):
+            events[-1]["parentStepId"] = draw(st.integers(1, 12))
+            events[-1]["stepId"] = len(events)
+    doubled = draw(st.lists(st.sampled_from(events), max_size=2))
+    return [*events, *doubled]
+
+
+def collect(store: Store, events: Sequence[Event], size: int = 50) -> None:
+    """Send events to the store, so many at a time."""
+    for start in range(0, len(events), size):
+        batch = events[start : start + size]
+        store.collect([msgspec.json.decode(json.dumps(event), type=SentEvent) for event in batch])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(sent_events(), st.sampled_from([1, 3, 50]))
+def test_readers_agree_on_what_other_clients_sent(events: list[Event], size: int) -> None:
+    """Out of order, under other spans or none, unanswered, twice; whatever comes in one request."""
+    with stored() as store:
+        collect(store, events, size)
+
+        agree(store)
+
+
+# Our own
+
+_acts = st.sampled_from(["tool", "turn", "embedding", "step", "hand", "fails", "leaves", "cancels", "ends"])
+
+
+class Program:
+    """A process that records calls inside each other on a trace, numbered as the library does it."""
+
+    def __init__(self, token: str, first: int = 1) -> None:
+        self.process = Process(token, "t", run=f"{token}-1")
+        self.events: list[Event] = []
+        self._step = first - 1
+        self._open: list[tuple[str, int, str]] = []
+
+    def record(self, kind: str, parent: int = 0, *, step: int = 0, **members: Any) -> int:
+        """Record an event; return its step."""
+        if not step:
+            self._step += 1
+        members.setdefault("within", self._open[-1][1] if self._open else 0)
+        event = self.process.event(
+            kind, step or self._step, parent or max(0, self._step - 1), at=len(self.events), **members
+        )
+        self.events.append(event)
+        return int(event["stepId"])
+
+    def act(self, what: str) -> None:
+        """Do one thing: begin a call, record by hand, or end the innermost call."""
+        span = f"span_{1 + len(self._open) % 3}"
+        if what in ("tool", "embedding"):
+            kind = "tool_call" if what == "tool" else "embedding"
+            about = {"tool": "a"} if what == "tool" else {"function": "embed"}
+            step = self.record(f"{kind}_request", metadata=about, spanId=span)
+            self._open.append((kind, step, span))
+        elif what == "turn":
+            step = self.record("user_message", metadata={"function": "ask"}, spanId="span_0")
+            self._open.append(("llm", step, "span_0"))
+        elif what == "step":
+            step = self.record("llm_thinking", metadata={"step": "plan"}, spanId="span_0")
+            self._open.append(("step", step, "span_0"))
+        elif what == "hand":
+            self.record("user_message", spanId="span_0")
+            self.record("llm_thinking", spanId="span_0", content={"thinking": "Hm"})
+            self.record("llm_response", metadata={"model": "m", "provider": "p"}, spanId="span_0")
+        elif self._open:
+            self._end(what)
+
+    def _end(self, how: str) -> None:
+        kind, step, span = self._open.pop()
+        if how == "leaves":
+            return
+        outcome = {"fails": {"outcome": "error"}, "cancels": {"outcome": "cancelled"}}.get(how, {})
+        error = {"type": "E", "message": "no"} if how == "fails" else None
+        about: Event = {"latencyMs": 3, **outcome}
+        if kind == "step":
+            about["step"] = "plan"
+            content = {"error": error} if error else {}
+            self.record("step_end", step, step=step, metadata=about, spanId=span, content=content)
+            return
+        named = {"tool_call": {"tool": "a"}, "embedding": {"function": "embed"}, "llm": {"function": "ask"}}[
+            kind
+        ]
+        inside: Event = {"within": step, "spanId": span}
+        if error:
+            model = {} if kind == "tool_call" else {"model": "m", "latencyMs": 3}
+            self.record("error", step, metadata={**named, **model}, content=error, **inside)
+        if kind == "tool_call":
+            content = {"toolResults": {"error": error} if error else {"result": 1}}
+            self.record("tool_call_response", step, metadata={**named, **about}, content=content, **inside)
+        elif not error:
+            about |= {**named, "model": "m", "provider": "p"}
+            self.record(f"{kind}_response", step, metadata=about, **inside)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_acts, max_size=12), st.lists(_acts, max_size=12), st.randoms(), st.sampled_from([1, 4, 50]))
+def test_readers_agree_on_what_this_library_recorded(
+    first: list[str], second: list[str], chance: Any, size: int
+) -> None:
+    """Nested, failed, cancelled, left open, by hand; two processes at once that use the same numbers and spans."""
+    programs = [Program(token) for token in TOKENS]
+    for program, acts in zip(programs, (first, second), strict=True):
+        program.act("tool")
+        for act in acts:
+            program.act(act)
+    batches = [
+        (program.process.token, [encoded(event) for event in program.events[start : start + size]])
+        for program in programs
+        for start in range(0, len(program.events), size)
+    ]
+    order = sorted(range(len(batches)), key=lambda _: chance.random())
+    order = [n for n in order if batches[n][0] == TOKENS[0]], [n for n in order if batches[n][0] == TOKENS[1]]
+    waiting = [sorted(numbers) for numbers in order]
+    with stored() as store:
+        while any(waiting):
+            mine = chance.choice([numbers for numbers in waiting if numbers])
+            store.ingest(batches[mine.pop(0)])
+
+        agree(store)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sent_events(), st.randoms())
+def test_pairs_do_not_depend_on_the_order_of_the_records(events: list[Event], chance: Any) -> None:
+    """As long as every record differs from the others in what tells which belong together."""
+    with stored() as store:
+        collect(store, events)
+        records = store.events("t")
+    shuffled = list(records)
+    chance.shuffle(shuffled)
+
+    assert _pairs(records) == _pairs(shuffled)
+
+
+def _pairs(records: Sequence[Event]) -> Counter[tuple[int, int, int]]:
+    halves = [half for event in records if (half := half_of(StoredRecord.of(event)))]
+    return Counter(
+        (
+            call.request.step if call.request else 0,
+            call.response.step if call.response else 0,
+            bool(call.error),
+        )
+        for call in pair(halves)
+    )
+
+
+# Examples
+
+
+def sent(kind: str, second: int, span: str = "", **metadata: Any) -> Event:
+    """Return an event of another SDK."""
+    return {
+        "eventType": kind,
+        "traceId": "t",
+        "agentName": "x",
+        "spanId": span,
+        "timestamp": f"2026-01-01T00:00:{second:02d}.000Z",
+        "metadata": metadata,
+        "content": {"toolResults": {"r": 1}},
+    }
+
+
+def test_two_tools_at_once_take_their_own_time() -> None:
+    """Each response follows from whatever came before it, and shares the span of its request."""
+    with stored() as store:
+        collect(
+            store,
+            [
+                sent("tool_call_request", 1, "A", tool="a"),
+                sent("tool_call_request", 2, "B", tool="b"),
+                sent("tool_call_response", 5, "A", tool="a"),
+                sent("tool_call_response", 9, "B", tool="b"),
+            ],
+        )
+        told = Told(store)
+
+        assert [(node.name, node.latency_ms) for node in told.tree.nodes] == [("a", 4000), ("b", 7000)]
+        assert [(call.name, call.latency_ms) for call in told.found.tools] == [("a", 4000), ("b", 7000)]
+        assert {each.name: each.p50_ms for each in told.figures.tools} == {"a": 4000, "b": 7000}
+        agree(store)
+
+
+def test_a_response_without_the_span_of_its_request_is_told_by_its_tool() -> None:
+    """Nothing is open, and no call is there twice."""
+    with stored() as store:
+        collect(
+            store,
+            [
+                sent("tool_call_request", 1, tool="a"),
+                sent("user_message", 2),
+                sent("tool_call_response", 5, tool="a"),
+            ],
+        )
+        told = Told(store)
+
+        assert drawn(told.tree, "tool") == {Call(1, 3, 4000, "ok"): 1}
+        assert (told.summary.open_calls, unanswered(told.there)) == (0, set())
+        agree(store)
+
+
+def test_a_response_that_comes_before_its_request_belongs_to_it() -> None:
+    """Where a span tells it; the collector numbers events as they arrive."""
+    with stored() as store:
+        collect(
+            store,
+            [sent("tool_call_response", 5, "A", tool="a"), sent("tool_call_request", 1, "A", tool="a")],
+            1,
+        )
+        told = Told(store)
+
+        assert drawn(told.tree, "tool") == {Call(2, 1, 4000, "ok"): 1}
+        assert (told.summary.tool_calls, told.summary.open_calls) == (1, 0)
+        agree(store)
+
+
+def test_a_turn_by_hand_holds_the_thoughts_before_its_answer() -> None:
+    """A message, what the model thought, and the answer are one turn, and one node."""
+    program = Program(TOKENS[0])
+    program.act("hand")
+    with stored() as store:
+        store.ingest((TOKENS[0], [encoded(event) for event in program.events]))
+        told = Told(store)
+
+        assert [(node.kind, node.step, node.response) for node in told.tree.nodes] == [("llm", 1, 3)]
+        assert [(turn.request.step if turn.request else 0, turn.step) for turn in told.found.turns] == [
+            (1, 3)
+        ]
+        assert (told.tree.llm_responses, told.summary.llm_responses) == (1, 1)
+        (section,) = read(store, "t").story.sections
+        assert section.turn
+        assert section.turn.thinking == ["Hm"]
+        agree(store)
+
+
+def test_a_failure_by_hand_is_a_turn_that_failed() -> None:
+    """Until an answer comes, which then belongs to the same turn."""
+    program = Program(TOKENS[0])
+    program.record("user_message", spanId="span_0")
+    program.record("error", spanId="span_0", content={"message": "down"})
+    with stored() as store:
+        store.ingest((TOKENS[0], [encoded(event) for event in program.events]))
+        failed = Told(store)
+        program.record("llm_response", metadata={"model": "m", "provider": "p"}, spanId="span_0")
+        store.ingest((TOKENS[0], [encoded(event) for event in program.events[2:]]))
+        answered = Told(store)
+
+        assert [(node.kind, node.status) for node in failed.tree.nodes] == [("llm", "error")]
+        assert [told.summary.llm_responses for told in (failed, answered)] == [1, 1]
+        agree(store)
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_response_answers_the_request_of_its_own_run(token: str) -> None:
+    """Though a request of another run has the same number, span and tool."""
+    programs = {each: Process(each, "t", run=f"{each}-1") for each in TOKENS}
+    events = [tool_request(process, 1, at=n) for n, process in enumerate(programs.values())]
+    events.append(tool_response(programs[token], 2, 1, at=9))
+    halves = [half for n, event in enumerate(events) if (half := half_of(StoredRecord.of(event), n))]
+    (call,) = (call for call in pair(halves) if call.response)
+
+    assert call.request
+    assert call.request.run == f"{token}-1"

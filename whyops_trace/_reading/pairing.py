@@ -1,0 +1,408 @@
+"""
+Which response belongs to which request: once, for all who read traces.
+
+Each response is used once. It belongs to the first of these requests that has none yet and is about the same:
+
+1. the one that it names as its parent, if both have the same span, or both none;
+2. one with its span, of its run: rather of the same tool, else of any;
+3. the one that it names as its parent, in its run;
+4. one with its span and tool in another run;
+5. one of the same tool that came before it in its run.
+
+What is found by a parent or a span does not depend on the order in which the records are given. Where several are
+left to choose from, as always in the last case, the requests are answered in the order of time, then of steps.
+
+A *run* is one process's numbering of the steps of a trace, and the records of other SDKs are together one without a
+name. ``span_0`` is no span: it is what everything carries that pairs with nothing.
+
+Calls of models that traced functions record are told by their parents alone, and so is a failed one, whose error
+stands in the place of an answer. One that was recorded by hand is a message and the next answer in the same place,
+whatever was recorded between the two; a message that another one follows waits no more, unless a span or a parent
+names it. What the model thought before the answer belongs to it. An error that names such a message as its parent is
+the failure of that call.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from whyops_trace._reading.record import Head, StoredRecord, decoded, order, tool_name
+from whyops_trace._recording.line import NO_SPAN
+from whyops_trace._shapes import text_of
+
+#: What a call is of.
+Kind = Literal["tool", "llm", "embedding", "step"]
+#: How a response was found to belong to its request; "" while there is none.
+Means = Literal["", "span", "parent", "name"]
+#: What a record is to its call: an ``error`` is a tool's own, for which a response follows; ``thought`` is a model's.
+Part = Literal["request", "response", "error", "thought"]
+
+_PARTS: Final[Mapping[str, tuple[Kind, Part]]] = {
+    "tool_call_request": ("tool", "request"),
+    "tool_call_response": ("tool", "response"),
+    "user_message": ("llm", "request"),
+    "tool_result": ("llm", "request"),
+    "llm_response": ("llm", "response"),
+    "embedding_request": ("embedding", "request"),
+    "embedding_response": ("embedding", "response"),
+    "llm_thinking": ("llm", "thought"),
+    "step_end": ("step", "response"),
+    "error": ("llm", "response"),
+}
+#: The types of the records that make calls.
+TYPES: Final = frozenset(_PARTS)
+_NO_SPAN: Final = NO_SPAN.decode()
+
+
+class Half(msgspec.Struct, array_like=True, gc=False):
+    """
+    What of a record tells which others it belongs to.
+
+    Attributes:
+        kind: What it is a call of.
+        part: What it is to that call.
+        step: Its step.
+        parent: The step of its request, if it is told by its parent; 0 if it names none.
+        within: The step of the enclosing call.
+        run: The numbering that the steps belong to.
+        span: Its span, "" for none.
+        name: The tool, or the traced function; "" for what was recorded by hand.
+        timestamp: When it was recorded.
+        fails: Whether it is an error in the place of an answer.
+        counts: Whether its call is one of a model by itself: it does not only repeat one of a client.
+        place: Its place among the records, for the caller.
+    """
+
+    kind: Kind
+    part: Part
+    step: int
+    parent: int
+    within: int
+    run: str
+    span: str
+    name: str
+    timestamp: str
+    fails: bool = False
+    counts: bool = True
+    place: int = -1
+
+    @property
+    def order(self) -> tuple[float, int, bool]:
+        """What sorts them: by time, then by step; the end of a step after its beginning."""
+        return order(self.timestamp, self.step, self.kind == "step")
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is of a call of a model that no traced function recorded."""
+        return self.kind == "llm" and not self.name
+
+
+class Call:
+    """
+    A request and its response, of which one may be missing.
+
+    Attributes:
+        request: What was asked.
+        response: What came of it.
+        means: How the response was found.
+        error: The error that a tool's call recorded of itself.
+        thoughts: What a model thought before an answer that was recorded by hand.
+    """
+
+    __slots__ = ("error", "means", "request", "response", "thoughts")
+
+    def __init__(self, request: Half | None = None, response: Half | None = None) -> None:
+        self.request = request
+        self.response = response
+        self.means: Means = ""
+        self.error: Half | None = None
+        self.thoughts: tuple[Half, ...] = ()
+
+    @property
+    def first(self) -> Half:
+        """Its request, or else its response."""
+        half = self.request or self.response
+        assert half is not None  # noqa: S101 - a call is made of one of them
+        return half
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on, or its process ended in it; a message that was recorded by hand may stay unanswered."""
+        return self.response is None and not self.first.by_hand
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether it is a call of a model that was answered or failed, and does not only repeat one of a client."""
+        if self.response is None:
+            return self.error is not None and self.first.by_hand
+        return self.first.kind == "llm" and self.response.counts
+
+
+def half_of(record: StoredRecord, place: int = -1) -> Half | None:
+    """Return what of a decoded record tells which others it belongs to, None if it is part of no call."""
+    if record.kind not in _PARTS:
+        return None
+    about = record.metadata.get
+    return _half(
+        record.kind, record.step, record.parent, record.within, record.run, record.span, record.timestamp,
+        about, lambda: record.content, place,
+    )  # fmt: skip
+
+
+def half_of_head(head: Head, place: int = -1) -> Half | None:
+    """Return what :func:`half_of` does, of a record that was not decoded beyond its head."""
+    if head.event_type not in _PARTS:
+        return None
+    about = head.metadata
+    return _half(
+        head.event_type, head.step_id, head.parent_step_id or 0, about.within, head.run or "", head.span_id or "",
+        head.timestamp, lambda name: getattr(about, name), lambda: decoded(head.content), place,
+    )  # fmt: skip
+
+
+def _half(
+    type: str,
+    step: int,
+    parent: int,
+    within: int,
+    run: str,
+    span: str,
+    timestamp: str,
+    about: Callable[[str], Any],
+    content: Callable[[], Any],
+    place: int,
+) -> Half | None:
+    kind, part = _PARTS[type]
+    name, fails, counts = "", False, True
+    if kind == "tool":
+        name = tool_name(about("tool"), content)
+    elif type == "step_end":
+        parent, span = step, ""  # it repeats the step of its beginning
+    else:
+        name = text_of(about("function"))
+        counts = about("wraps") is not True
+        if type == "llm_thinking":
+            if isinstance(about("step"), str):
+                kind, part, name, span = "step", "request", "", ""
+            elif name:
+                return None  # it stands in the call that recorded it
+        elif type == "error":
+            fails = True
+            if not name and (tool := text_of(about("tool"))):
+                kind, part, name = "tool", "error", tool
+    return Half(
+        kind, part, step, parent, within, run, "" if span == _NO_SPAN else span, name, timestamp, fails, counts, place
+    )  # fmt: skip
+
+
+def pair(halves: Iterable[Half]) -> list[Call]:
+    """Return the calls that records make, in the order of the first record of each by their places."""
+    pairing = _Pairing(halves)
+    pairing.search()
+    pairing.add_errors()
+    pairing.add_thoughts()
+    return pairing.calls()
+
+
+class _Pairing:
+    """
+    Pairs requests and responses.
+
+    Nearly all of them name each other exactly and are found on the way in; the others wait for :meth:`search`.
+    """
+
+    def __init__(self, halves: Iterable[Half]) -> None:
+        self._calls: list[Call] = []
+        #: By run and step: processes that record on one trace at the same time may use a number twice.
+        self._asked: dict[tuple[str, int], list[Call]] = {}
+        self._others: list[Half] = []
+        #: Responses without a request so far.
+        self._alone: list[Call] = []
+        responses = []
+        for half in halves:
+            if half.part == "request":
+                call = Call(half)
+                self._calls.append(call)
+                self._asked.setdefault((half.run, half.step), []).append(call)
+            elif half.part == "response" and not half.fails:
+                responses.append(half)
+            else:
+                self._others.append(half)
+        for half in responses:
+            named = self._asked.get((half.run, half.parent), ()) if half.parent else ()
+            if len(named) == 1 and named[0].response is None and _is_exact(named[0].first, half):
+                named[0].response, named[0].means = half, "span"
+            else:
+                self._alone.append(Call(response=half))
+
+    def calls(self) -> list[Call]:
+        """Return the calls."""
+        alone = [call for call in self._alone if call.response is not None]
+        return sorted([*self._calls, *alone], key=lambda call: call.first.place) if alone else self._calls
+
+    def search(self) -> None:
+        """Find the requests of the responses that do not name one exactly."""
+        if not self._alone:
+            return
+        twice = {(half.run, half.parent) for call in self._alone if (half := call.response)}
+        for run_and_step in twice & self._asked.keys():
+            self._part(self._asked[run_and_step])
+        line = [call for call in self._calls if call.response is None]
+        line = sorted([*line, *self._alone], key=lambda call: _order(call.first))
+        for key, means, only_after in _WAYS:
+            _meet(line, key, means, only_after)
+            line = [call for call in line if (call.request is None) is not (call.response is None)]
+
+    def add_errors(self) -> None:
+        """Find the calls that errors tell of: tools and functions record them of themselves, others by the parent."""
+        for half in sorted((half for half in self._others if half.part != "thought"), key=_order):
+            named = self._asked.get((half.run, half.parent), ())
+            call = min(
+                (call for call in named if _fails(call, half)),
+                key=lambda call: _order(call.first),
+                default=None,
+            )
+            if half.by_hand or half.part == "error":
+                if call is not None:
+                    call.error = half
+            elif call is not None:
+                call.response, call.means = half, "parent"
+            else:
+                self._alone.append(Call(response=half))
+
+    def add_thoughts(self) -> None:
+        """Give each answer that was recorded by hand the thoughts before it in the same place."""
+        thoughts = [half for half in self._others if half.part == "thought"]
+        if not thoughts:
+            return
+        answers = {id(call.response): call for call in self.calls() if call.first.by_hand and call.response}
+        before: dict[tuple[str, int], list[Half]] = {}
+        for half in sorted(
+            [*thoughts, *(call.response for call in answers.values() if call.response)], key=_order
+        ):
+            if half.part == "thought":
+                before.setdefault((half.run, half.within), []).append(half)
+            else:
+                answers[id(half)].thoughts = tuple(before.pop((half.run, half.within), ()))
+
+    def _part(self, calls: Iterable[Call]) -> None:
+        """Take the responses from calls that have several to choose from."""
+        for call in calls:
+            if call.response is not None:
+                self._alone.append(Call(response=call.response))
+                call.response, call.means = None, ""
+
+
+def _order(half: Half) -> tuple[Hashable, ...]:
+    """Return what sorts the halves of all runs: requests before responses, where nothing else tells."""
+    return (*half.order, half.part != "request", half.run, half.span, half.name)
+
+
+def _fails(call: Call, error: Half) -> bool:
+    """Whether an error may tell of a call that it names as its parent."""
+    request = call.first
+    if error.part == "error":
+        fits = request.kind == "tool" and request.name == error.name
+    elif error.name:
+        return request.kind in ("llm", "embedding") and request.name == error.name and call.response is None
+    else:
+        fits = request.by_hand and request.within == error.within
+    return fits and call.error is None and (call.response is None or _order(error) < _order(call.response))
+
+
+def _meet(line: list[Call], key: Callable[[Half], Hashable | None], means: Means, only_after: bool) -> None:
+    """
+    Join requests and responses of one key: a response and a request before it, else, unless told so, one after it.
+
+    Args:
+        line: Requests without a response and responses without a request, in their order.
+        key: Returns what two that belong together have in common, None for one that has nothing of the kind.
+        means: What that is called.
+        only_after: Whether a response has to come after its request.
+    """
+    waiting: dict[Hashable, deque[Call]] = defaultdict(deque)
+    early: list[tuple[Hashable, Call]] = []
+    for call in line:
+        common = key(call.first)
+        if common is None:
+            continue
+        if call.request is not None:
+            waiting[common].append(call)
+        elif not _join(waiting[common], call, means, -1 if call.first.by_hand else 0):
+            early.append((common, call))
+    for common, call in early if not only_after else ():
+        _join(waiting[common], call, means, 0)
+
+
+def _join(queue: deque[Call], alone: Call, means: Means, place: int) -> bool:
+    """Give the request at a place of a queue a response, and return whether it could have it."""
+    if not queue or not _may_follow(queue[place].first, alone.first):
+        return False
+    call = queue[place]
+    del queue[place]
+    call.response, call.means, alone.response = alone.response, means, None
+    if means == "name" and place:
+        queue.clear()  # a message that another one followed waits no more
+    return True
+
+
+def _may_follow(request: Half, response: Half) -> bool:
+    """Whether a response may belong to a request as to its step: within a run of ours it comes later."""
+    return not request.run or request.run != response.run or request.step < response.step
+
+
+def _number(half: Half) -> int:
+    return half.step if half.part == "request" else half.parent
+
+
+def _is_called(half: Half) -> bool:
+    """Whether it is of a call that has more to be told by than its parent."""
+    return half.kind in ("tool", "embedding")
+
+
+def _is_exact(request: Half, response: Half) -> bool:
+    """Whether a request and the response that names it as its parent agree in all else."""
+    return request.kind == response.kind and request.span == response.span and request.name == response.name
+
+
+def _exactly(half: Half) -> Hashable | None:
+    return (half.kind, half.run, number, half.span, half.name) if (number := _number(half)) else None
+
+
+def _by_span_and_name(half: Half) -> Hashable | None:
+    if not half.span or not (_is_called(half) or half.by_hand):
+        return None
+    return half.kind, half.run, half.span, half.within if half.by_hand else half.name
+
+
+def _by_span(half: Half) -> Hashable | None:
+    return (half.kind, half.run, half.span) if half.span and _is_called(half) else None
+
+
+def _by_parent(half: Half) -> Hashable | None:
+    return (half.kind, half.run, number, half.name) if (number := _number(half)) else None
+
+
+def _by_span_in_other_runs(half: Half) -> Hashable | None:
+    return (half.kind, half.span, half.name) if half.span and _is_called(half) else None
+
+
+def _by_name(half: Half) -> Hashable | None:
+    if half.by_hand:
+        return half.kind, half.run, half.within
+    return (half.kind, half.run, half.name) if _is_called(half) else None
+
+
+#: What requests and responses have in common, what that is called, and whether the response has to come after.
+_WAYS: Final[tuple[tuple[Callable[[Half], Hashable | None], Means, bool], ...]] = (
+    (_exactly, "span", False),
+    (_by_span_and_name, "span", False),
+    (_by_span, "span", False),
+    (_by_parent, "parent", False),
+    (_by_span_in_other_runs, "span", False),
+    (_by_name, "name", True),
+)

@@ -104,6 +104,7 @@ class Journal:
         self._own = Totals()
         self._adopted = Totals()
         self._leave_segment()
+        #: Bytes of the next file, where there is no reason for more or less.
         self._next_size = FIRST_SIZE
         self._spares = Spares()
         self._serial = 0
@@ -287,7 +288,7 @@ class Journal:
 
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """
-        Return the counts of this process's records that a destination got from this process.
+        Return the counts of this process's records at a destination, as far as this process saw to them.
 
         Args:
             destination: Its name.

@@ -11,7 +11,7 @@ from whyops_trace._journal.directory import recreate
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.segment import Segment
 
-#: Bytes of finished segments that are kept to be written again.
+#: Bytes of the spare segments, up to which a finished one is kept to be written again.
 READY: Final = 1 << 20
 
 

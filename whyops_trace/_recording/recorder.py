@@ -247,8 +247,8 @@ class Recorder:
         """
         Write an event that takes the next step of its trace and has no options; return that step.
 
-        The arguments are as :class:`~whyops_trace._recording.line.Draft` has them. Calls give them by position: by name
-        each would add 10 ns to the 80 ns that it takes to call this.
+        The arguments are the first attributes of a :class:`~whyops_trace._recording.line.Draft`. Calls give them by
+        position: by name, three of them make entering this 1.35 times as slow.
         """
         if state.untold:
             _tell(state, ending)
@@ -257,15 +257,12 @@ class Recorder:
         with self.lock:
             form = state.form
             if form is None or self._writing:
-                step = self._add(
-                    Draft(state, kind, parent, within, metadata, content, span, ending, opens=opens)
-                )
+                step = self._add(Draft(state, kind, parent, within, metadata, content, span, ending, opens))
             else:
                 state.open += opens
-                # Before the step is taken: a signal handler that runs right after would have the next one, and write
-                # first.
+                # Before the step is taken: a signal handler right after that would take the next one and write first.
                 self._writing = True
-                time_ns, append = self._time_ns, self._append  # as methods they would take longer
+                time_ns, append = self._time_ns, self._append  # called as methods they would take longer
                 try:
                     now = time_ns() // 1_000_000
                     if now != self._now or state.when is not self._when:

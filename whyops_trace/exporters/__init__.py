@@ -1,5 +1,5 @@
 """
-The destinations of records: one module for each, so that nobody loads what they do not use.
+The destinations of records, each in a module of its own, so that a program loads only the ones it uses.
 
 :mod:`.local` (a SQLite file), :mod:`.whyops` (a server), :mod:`.console` (a tree on a terminal) and :mod:`.memory`
 (a list) share the base class :class:`Exporter`, from which you derive your own.

@@ -15,13 +15,13 @@ from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.record import Record
 from whyops_trace.tree import build, write_tree
 
-#: Traces that are held until they end, at most.
+#: Largest number of traces that are held until they end.
 MAX_TRACES: Final = 1_000
-#: Bytes of their records, at most.
+#: Largest number of bytes of their records.
 MAX_BYTES: Final = 50_000_000
 
 
-class _Held:
+class _OpenTrace:
     """The records so far of a trace that has not ended."""
 
     __slots__ = ("lines", "process", "size")
@@ -34,14 +34,13 @@ class _Held:
 
 class ConsoleExporter(Exporter):
     """
-    Holds the records of each trace until it ends and then prints it.
+    Holds the records of each trace until the trace ends, and then prints it.
 
-    A trace that never ends, as one recorded on by hand does not, is printed on :meth:`close`, or when its
-    process is known to be gone. When there are too many, or too large ones, the trace that began first is
-    forgotten.
+    A trace that never ends, such as one recorded by hand, is printed on :meth:`close`, or when its process is known to
+    be gone. If there are too many traces or bytes, the trace that began first is forgotten.
 
     Args:
-        stream: Where to print; standard error, as it is at that moment, if None.
+        stream: The stream to print to; None is standard error as it is at that moment.
     """
 
     name = "console"
@@ -53,23 +52,23 @@ class ConsoleExporter(Exporter):
 
     def _start_over(self) -> None:
         self._process = os.getpid()
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._traces: OrderedDict[str, _OpenTrace] = OrderedDict()
         self._size = 0
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
-        """Hold the records and print the traces they finish; what is no record is rejected."""
-        if self._process != os.getpid():  # what was held at the fork is the parent's to print
+        """Hold the records and print the traces that they finish. A line that is no record is rejected."""
+        if self._process != os.getpid():  # the parent of the fork prints the traces it held then
             self._start_over()
         return [self._take(record) for record in batch.records]
 
     def process_ended(self, process: str) -> None:
-        """Print what the process left unfinished."""
-        for trace_id in [trace_id for trace_id, held in self._held.items() if held.process == process]:
+        """Print the traces that the process left unfinished."""
+        for trace_id in [trace_id for trace_id, trace in self._traces.items() if trace.process == process]:
             self._print(trace_id, lambda recorded_by: recorded_by == process)
 
     def close(self) -> None:
         """Print the traces that did not end."""
-        for trace_id in list(self._held) if self._process == os.getpid() else ():
+        for trace_id in list(self._traces) if self._process == os.getpid() else ():
             self._print(trace_id)
 
     def _take(self, record: Record) -> Outcome:
@@ -77,24 +76,24 @@ class ConsoleExporter(Exporter):
             trace_id = record.trace_id
         except ValueError:
             return Outcome.REJECTED
-        held = self._held.get(trace_id) or self._held.setdefault(trace_id, _Held(record.process))
-        held.process = record.process
-        held.lines.append(record.raw)
-        held.size += len(record.raw)
+        trace = self._traces.get(trace_id) or self._traces.setdefault(trace_id, _OpenTrace(record.process))
+        trace.process = record.process
+        trace.lines.append(record.raw)
+        trace.size += len(record.raw)
         self._size += len(record.raw)
         if record.ends_trace:
             self._print(trace_id)
-        while len(self._held) > MAX_TRACES or self._size > MAX_BYTES:
+        while len(self._traces) > MAX_TRACES or self._size > MAX_BYTES:
             self._forget()
         return Outcome.DELIVERED
 
     def _print(self, trace_id: str, ended: Callable[[str], bool] = lambda _: False) -> None:
-        held = self._held.pop(trace_id)
-        self._size -= held.size
+        trace = self._traces.pop(trace_id)
+        self._size -= trace.size
         stream = self._stream or sys.stderr
         if stream is None:
             return
-        events: list[dict[str, Any]] = [msgspec.json.decode(line) for line in held.lines]
+        events: list[dict[str, Any]] = [msgspec.json.decode(line) for line in trace.lines]
         try:
             write_tree(build(events, ended), stream)
             stream.flush()
@@ -102,8 +101,8 @@ class ConsoleExporter(Exporter):
             warn_once("console: cannot print", "Cannot print traces to the console: %s", error)
 
     def _forget(self) -> None:
-        trace_id, held = self._held.popitem(last=False)
-        self._size -= held.size
+        trace_id, trace = self._traces.popitem(last=False)
+        self._size -= trace.size
         warn_once(
             "console: too many traces",
             "More than %d traces (or %d MB) have not ended; the console forgets the oldest, first %r.",

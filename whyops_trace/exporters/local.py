@@ -1,4 +1,4 @@
-"""Delivers records to the local store: those of this process, and on request what dead ones left."""
+"""Delivers records to the local store: those of this process, and those that dead processes left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRUNE_BATCHES: Final = 1_000
 PRUNE_BYTES: Final = 32 << 20
 
 
-class _Named(msgspec.Struct, rename="camel"):
+class _LastRecord(msgspec.Struct, rename="camel"):
     trace_id: str
 
 
@@ -33,17 +33,17 @@ class LocalExporter(Exporter):
 
     Args:
         path: The file; see :class:`~whyops_trace.store.Store`.
-        hint: Whether to say on standard error, if that is a terminal, how to see the first trace that ends.
-            It is said once in a process.
+        hint: True to print the command that shows the first trace that ends, once in a process. It is printed on
+            standard error, if that is a terminal.
         retention: The bounds of the file; None deletes nothing.
 
     Attributes:
-        store: The store that the file is.
+        store: The store in that file.
     """
 
     name = "local"
 
-    #: The process in which the hint was said last; a forked child says it again.
+    #: The process that printed the hint last; a forked child prints it again.
     _hinted_in: ClassVar[int] = 0
 
     def __init__(
@@ -53,7 +53,7 @@ class LocalExporter(Exporter):
         hint: bool = True,
         retention: Retention | None = Retention(),  # noqa: B008 - a tuple
     ) -> None:
-        self.store = Store(path)
+        self.store: Store = Store(path)
         self._retention = retention
         self._hint = hint
         self._batches = 0
@@ -64,15 +64,13 @@ class LocalExporter(Exporter):
         Store a batch.
 
         Raises:
-            StoreError: if the file cannot be written; nothing of the batch is stored then.
+            StoreError: if the file cannot be written. Then nothing of the batch is stored.
         """
-        taken = self.store.ingest((batch.process, batch.lines))
+        stored = self.store.ingest((batch.process, batch.lines))
         self._prune(sum(map(len, batch.lines)))
         if self._hint and LocalExporter._hinted_in != os.getpid():
-            self._say_how_to_see(
-                line for line, was_taken in zip(batch.lines, taken, strict=True) if was_taken
-            )
-        return [Outcome.DELIVERED if was_taken else Outcome.REJECTED for was_taken in taken]
+            self._print_hint(line for line, is_stored in zip(batch.lines, stored, strict=True) if is_stored)
+        return [Outcome.DELIVERED if is_stored else Outcome.REJECTED for is_stored in stored]
 
     def process_ended(self, process: str) -> None:
         """
@@ -88,7 +86,7 @@ class LocalExporter(Exporter):
         self.store.close()
 
     def _prune(self, size: int) -> None:
-        """Let the store forget what is too old or too much: after the first batch, and every so often."""
+        """Have the store forget traces beyond its bounds: after the first batch, and every so often."""
         due = self._batches % PRUNE_BATCHES == 0 or self._bytes + size > PRUNE_BYTES
         self._batches += 1
         self._bytes += size
@@ -97,14 +95,14 @@ class LocalExporter(Exporter):
             if self._retention is not None:
                 self.store.prune(*self._retention)
 
-    def _say_how_to_see(self, lines: Iterable[bytes]) -> None:
-        """Say how to see the first trace that one of these records finishes."""
+    def _print_hint(self, lines: Iterable[bytes]) -> None:
+        """Print the command that shows the first trace that one of these records finishes."""
         with contextlib.suppress(OSError, ValueError):  # standard error is closed, or cannot spell the id
             if sys.stderr is None or not sys.stderr.isatty():
                 return
             end = next((line for line in lines if ending_of(line).ends_trace), None)
             if end is not None:
                 LocalExporter._hinted_in = os.getpid()
-                trace_id = clean(msgspec.json.decode(end, type=_Named).trace_id)
+                trace_id = clean(msgspec.json.decode(end, type=_LastRecord).trace_id)
                 show = command_line("show", trace_id, home=self.store.path.parent)
                 sys.stderr.write(f"whyops-trace recorded a trace; see it with: {show}\n")

@@ -1,4 +1,4 @@
-"""Keeps records in a list, for tests and for looking at what a program records."""
+"""Keeps records in a list, for tests and to look at the records of a program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 class MemoryExporter(Exporter):
     """
-    Keeps every record of this process, decoded; nothing is ever dropped from it.
+    Keeps every record of this process, decoded. None is ever dropped.
 
     Attributes:
         events: The records, in the order they were made.
@@ -25,7 +25,7 @@ class MemoryExporter(Exporter):
         self.events: list[dict[str, Any]] = []
 
     def export(self, batch: Batch) -> Sequence[Outcome]:
-        """Append the records to :attr:`events`; a line that is not JSON is rejected."""
+        """Append the records to :attr:`events`. A line that is not JSON is rejected."""
         outcomes = []
         for line in batch.lines:
             try:

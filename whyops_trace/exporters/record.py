@@ -11,7 +11,7 @@ from whyops_trace.types import Audience
 
 
 class _Members(msgspec.Struct, rename="camel"):
-    """The members that every record has, and those that some have."""
+    """The members that every record has, and those that only some records have."""
 
     event_type: str
     trace_id: str
@@ -32,10 +32,10 @@ _decoder: Final = msgspec.json.Decoder(_Members)
 
 class Record:
     """
-    An event with its numbers and its time, as it stands in the journal.
+    An event with its numbers and its time, as it is in the journal.
 
-    The line is decoded when an attribute is first read that needs it; :attr:`raw`, :attr:`process`, :attr:`audience`
-    and :attr:`ends_trace` need none. A record is read-only, and may be kept.
+    The line is decoded when the first attribute is read that needs it; :attr:`raw`, :attr:`process`, :attr:`audience`
+    and :attr:`ends_trace` do not. A record is read-only, and may be kept.
 
     Args:
         raw: The line.
@@ -52,8 +52,8 @@ class Record:
     __slots__ = ("_decoded", "process", "raw")
 
     def __init__(self, raw: bytes, process: str) -> None:
-        self.raw = raw
-        self.process = process
+        self.raw: bytes = raw
+        self.process: str = process
         self._decoded: _Members | None = None
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Record:
 
     @property
     def type(self) -> str:
-        """The event type, such as ``tool_call_request``; ``step_end`` and ``trace_end`` tell how these ended."""
+        """The event type, such as ``tool_call_request``. ``step_end`` and ``trace_end`` record an end."""
         return self._members.event_type
 
     @property
@@ -81,21 +81,21 @@ class Record:
     @property
     def numbering(self) -> str | None:
         """
-        The name of the count that its steps belong to; None if there is one count in the trace.
+        The name of the count that its steps belong to; None if the trace has a single count.
 
-        A trace id that the user chose may come back, in another process too. Its steps are counted from 1 then, under
-        another name.
+        A trace id that the user chose may come back, in another process too. Then its steps are counted from 1 again,
+        under another name.
         """
         return self._members.run
 
     @property
     def step(self) -> int:
-        """Its number in the trace, from 1; ``step_end`` and ``trace_end`` have that of what they end."""
+        """Its number in the trace, from 1. ``step_end`` repeats that of its step, ``trace_end`` that of the first."""
         return self._members.step_id
 
     @property
     def parent(self) -> int | None:
-        """The step it follows from, a response's request; None if it is the first of its trace."""
+        """The step that it follows from: the request of a response. None if it is the first of its trace."""
         return self._members.parent_step_id
 
     @property
@@ -106,7 +106,7 @@ class Record:
 
     @property
     def span_id(self) -> str | None:
-        """The id that a request and its response share; None if the event pairs with no other."""
+        """The id that a request and its response share; None if the event is not one of a pair."""
         span_id = self._members.span_id
         return None if span_id == NO_SPAN.decode() else span_id
 
@@ -117,7 +117,7 @@ class Record:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """More about the event, by its type: model, tokens, ``latencyMs``. It holds ``within`` as well."""
+        """Further facts about the event, by its type: model, tokens, ``latencyMs``; and ``within``."""
         return self._members.metadata
 
     @property
@@ -127,12 +127,12 @@ class Record:
 
     @property
     def agent_name(self) -> str:
-        """The agent."""
+        """The name of the agent."""
         return self._members.agent_name
 
     @property
     def external_user_id(self) -> str | None:
-        """The user the agent acts for; None if that was not told."""
+        """The user that the agent acts for; None if none was named."""
         return self._members.external_user_id
 
     @property
@@ -142,10 +142,10 @@ class Record:
 
     @property
     def audience(self) -> Audience:
-        """The destinations it is for."""
+        """The destinations that it is for."""
         return ending_of(self.raw).audience
 
     @property
     def ends_trace(self) -> bool:
-        """Whether it finishes its trace, as far as the process knows that recorded it."""
+        """True if it finishes its trace, as far as the process knows that recorded it."""
         return ending_of(self.raw).ends_trace

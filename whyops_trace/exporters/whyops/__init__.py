@@ -1,7 +1,8 @@
 """
-A WhyOps server as a destination: everything that speaks to one.
+A WhyOps server as a destination.
 
-Events, their numbers there, the agent's registration, what to do when it refuses, what it said that must be kept.
+Its modules send events, number them as the server does, register the agent, decide after a refusal, and keep the
+server's answers that are needed later.
 """
 
 from whyops_trace.exporters.whyops.exporter import WhyOpsExporter

@@ -1,7 +1,7 @@
 """
-What a server is told of an agent: its system prompt and its tools.
+The metadata of an agent for a server: its system prompt and its tools.
 
-A server numbers the versions of an agent by what is said here.
+A server makes a new version of the agent when they change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from whyops_trace._values import encoding
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.types import AgentMetadata, AgentTool
 
-#: What stands for a schema that a tool does not give: any JSON value.
+#: Schema of a tool that has none: any JSON value.
 ANY_SCHEMA: Final = "{}"
 
 
@@ -21,7 +21,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> AgentMetadata:
     """
     Return an agent's metadata in the form that a server takes.
 
-    Schemas given as dicts become JSON text, missing ones the schema of anything, a missing description the name.
+    A schema that is a dict becomes JSON text, a missing one the schema of any value. A missing description becomes the
+    name.
 
     Raises:
         ConfigurationError: if it is no dict with a ``systemPrompt`` that is text, or a tool has no name.

@@ -1,4 +1,4 @@
-"""The file of events that a server refused for good, each with the server's words, for people to read."""
+"""The file of events that a server refused for good, each with the server's reason, for people to read."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if sys.platform != "win32":
 
 T = TypeVar("T")
 
-#: What stands at the end of the name of the file that was set aside.
+#: End of the name of the file that was set aside.
 _OLD: Final = ".old"
-#: Bytes after which the file is set aside under a second name, in place of the one set aside before.
+#: Bytes after which the file is set aside under a second name. The one set aside before is replaced.
 MAX_BYTES: Final = 16 << 20
 
 
 class DeadLetters:
     """
-    Appends to the file, which only its owner can read; several processes may do so at the same time.
+    Appends to the file, which only its owner can read. Several processes may append at the same time.
 
     Args:
-        path: The file. What was set aside is beside it, with ``.old`` at its end.
+        path: The file. The one that was set aside is beside it, with ``.old`` at the end of its name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def add(self, event: bytes, why: str) -> None:
-        """Keep an event; where that is not possible a warning says so once, and the event is only counted."""
+        """Keep an event. If that is not possible, a warning is logged once, and the event is only counted."""
         reason = encoding.string(why)
         entry = b'{"at":"%b","reason":%b,"event":%b}\n' % (iso(time.time_ns()).encode(), reason, event)
         _, error = attempt(self._append, entry)
@@ -58,7 +58,7 @@ class DeadLetters:
             os.close(descriptor)
 
     def _open(self) -> int:
-        """Open the file and lock it; whoever waited for the lock may find that it was set aside meanwhile."""
+        """Open the file and lock it. If it was set aside during the wait for the lock, open the new one."""
         while True:
             descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
             if sys.platform != "win32":
@@ -71,26 +71,26 @@ class DeadLetters:
 
 def letter_counts(home: Path) -> dict[Path, int]:
     """
-    Return how many events are in each of the files of a home that exist, the one set aside last.
+    Return the number of events in each file of a home that exists. The file that was set aside comes last.
 
     Raises:
         OSError: if one cannot be read.
     """
-    found = {}
+    counts = {}
     for path in (home / REJECTED_FILE, home / (REJECTED_FILE + _OLD)):
         if path.exists():
             with path.open("rb") as file:
-                found[path] = sum(1 for _ in file)
-    return found
+                counts[path] = sum(1 for _ in file)
+    return counts
 
 
 def read_letters(home: Path, form: type[T]) -> Iterator[T]:
     """
-    Yield what was refused, the oldest first; a line that is no letter is passed over.
+    Yield the refused events, the oldest first. A line that cannot be decoded is left out.
 
     Args:
-        home: Where the files are.
-        form: What to decode of each: ``at``, ``reason`` and ``event``.
+        home: The folder of the files.
+        form: The type to decode each line to. A line has ``at``, ``reason`` and ``event``.
 
     Raises:
         OSError: if a file cannot be read.

@@ -1,4 +1,4 @@
-"""Delivers records to a WhyOps server, and sees to it that they are stored there as they were meant."""
+"""Delivers records to a WhyOps server, and makes sure that it stores them as they were meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -26,29 +26,29 @@ from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
 from whyops_trace.types import AgentMetadata, Audience
 
-#: Events, and bytes, of one request. A server stores 200 events in about three seconds, and what stands before it
-#: often takes no body above a megabyte.
+#: Largest numbers of events and of bytes in one request. A server stores 200 events in about three seconds, and a
+#: proxy or load balancer before it often takes no body above a megabyte.
 MAX_EVENTS: Final = 200
 MAX_BYTES: Final = 1_000_000
-#: Bytes of records read for a request, at least.
+#: Fewest bytes of records that are read for a request.
 MIN_BYTES: Final = 64 << 10
-#: Other events that a server is tried with, when it fails with a 500 at one event alone.
+#: Number of other events that a server is tried with, when it fails with a 500 at one event alone.
 WITNESSES: Final = 3
-#: Seconds until a forked child looks again how the trace it shares with its parent is numbered.
+#: Seconds until a forked child looks again for the numbering of the trace that it shares with its parent.
 NUMBERED_SOON: Final = 0.25
-#: Traces remembered whose events a server refuses, because it knows them under another agent.
+#: Number of remembered traces whose events a server refuses, because it knows them under another agent.
 MAX_BOUND_ELSEWHERE: Final = 10_000
 
 
 class _Stored(msgspec.Struct, rename="camel"):
-    """What a server says of one event; ``status`` is "saved", "skipped" (it has it already) or "sampled_out"."""
+    """The server's answer for one event. Its status is "saved", "skipped" (it is stored already) or "sampled_out"."""
 
     status: str
     step_id: int | None = None
     message: str | None = None
 
 
-#: What became of events that may be sent: they were not yet, or it does no harm.
+#: Outcomes of events that may be sent: not sent yet, or stored already, so that sending them again does no harm.
 _SENDABLE: Final = (None, Outcome.DELIVERED)
 
 _answers: Final = msgspec.json.Decoder(list[_Stored])
@@ -56,22 +56,22 @@ _answers: Final = msgspec.json.Decoder(list[_Stored])
 
 class WhyOpsExporter(Exporter):
     """
-    Posts records to ``/events`` of a WhyOps server, whose answer says of each what became of it.
+    Posts records to ``/events`` of a WhyOps server, which answers with the outcome of each.
 
-    Each record carries an idempotency key, so one that is sent again, because an answer was lost, is stored once.
-    A trace id that the user chose goes on, in another process too, where the server has got to: the first event of a
-    numbering is sent without a number, the server's number tells the offset of all others, which is on disk before
-    they leave.
-    The agent is registered before its first event. What the server refuses for good goes to a file in the home.
+    Each record carries an idempotency key, so a record that is sent again, because an answer was lost, is stored once.
+    A trace id that the user chose continues from the last step that the server has of it, in another process too. The
+    first event of a numbering is sent without a number. The number that the server gives it tells the offset of all
+    others, which is on disk before they leave.
+    The agent is registered before its first event. Events that the server refuses for good go to a file in the home.
 
     Args:
-        settings: Where the server is, the key, the agent's name and the home.
+        settings: The URLs of the server, the key, the agent's name and the home.
         agent: The agent's metadata to register, as ``WhyOps(agent_metadata=...)`` has checked it; None registers
             nothing.
         read_timeout: Seconds to wait for each part of an answer.
 
     Attributes:
-        registration: Tells the server of the agent.
+        registration: Registers the agent with the server.
     """
 
     name = "whyops"
@@ -84,46 +84,46 @@ class WhyOpsExporter(Exporter):
         self._http = Http(settings.analyse_url, settings.api_key, read_timeout=read_timeout)
         self._proxy = Http(settings.proxy_url, settings.api_key, read_timeout=read_timeout)
         servers = [(self._http, "/entities/init")]
-        # Nobody who named a server of their own wants the agent told to the hosted one.
+        # An agent of a server that the user named is none of the hosted server's business.
         if (settings.analyse_url == DEFAULT_ANALYSE_URL) is (settings.proxy_url == DEFAULT_PROXY_URL):
             servers.append((self._proxy, "/v1/agents/init"))
         self._url = settings.analyse_url
         self._state = ServerState(settings.home / SERVER_FILE)
         self._renumbering = Renumbering(self._state)
         self._dead_letters = DeadLetters(settings.home / REJECTED_FILE)
-        self.registration = Registration(
+        self.registration: Registration = Registration(
             settings.agent_name,
             settings.stream(()),
             agent,
             servers,
             self._state,
         )
-        #: Whether a proxy tells the server of what is recorded here as well.
+        #: True if a proxy sends the server events of the same traces.
         self.beside_proxy = False
-        #: Events a request may hold at present.
+        #: Largest number of events in a request at present.
         self._limit = MAX_EVENTS
-        #: Times in a row that nothing was stored.
+        #: Number of requests in a row after which nothing was stored.
         self._attempt = 0
-        #: What was wrong after some events of a batch had been taken; raised with the next batch.
-        self._failed: DeliveryError | None = None
-        #: When a server that asked to be left alone may be asked again, as :func:`time.monotonic` tells it.
+        #: The error that came after some events of a batch had been taken. It is raised with the next batch.
+        self._late_error: DeliveryError | None = None
+        #: Time of :func:`time.monotonic` from which a server that answered 429 may be asked again.
         self._due = 0.0
         #: Records given up, until their place in the journal is passed.
         self._given_up: set[bytes] = set()
-        #: Traces whose events are all refused, and why.
+        #: Traces whose events are all refused, each with the reason.
         self._bound_elsewhere: OrderedDict[bytes, str] = OrderedDict()
-        #: Asks the operating system each time, so that forked children do not choose alike.
+        #: Takes each number from the operating system, so that forked children do not choose alike.
         self._random = random.SystemRandom()
 
     def prepare(self) -> None:
-        """Load the HTTP library, and the certificates that are trusted."""
+        """Load the HTTP library and the trusted certificates."""
         self._http.prepare()
 
     def on_start(self) -> None:
         """
         Register the agent before the proxy's events do, which would make another version of it.
 
-        Where the server knows this version already, as far as is known here, that may wait for the first event.
+        If the server took this version before, that may wait for the first event.
 
         Raises:
             DeliveryError: if that failed.
@@ -136,12 +136,12 @@ class WhyOpsExporter(Exporter):
         Send the first records of a batch, as many as fit into a request.
 
         Raises:
-            DeliveryError: if none was taken; its message says what to check.
+            DeliveryError: if none was taken. Its message says what to check.
         """
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            raise failed
-        events = self._events(batch.lines[: self._fitting(batch.lines)])
+        late_error, self._late_error = self._late_error, None
+        if late_error is not None:
+            raise late_error
+        events = self._events(batch.lines[: self._count_fitting(batch.lines)])
         try:
             if any(event.outcome is None for event in events):
                 self._wait_until_due()
@@ -149,31 +149,31 @@ class WhyOpsExporter(Exporter):
                 self._number(events, batch)
                 self._send([event for event in events if event.sent and event.outcome is None])
         except DeliveryError as error:
-            failed = error
+            late_error = error
         outcomes: list[Outcome] = []
         for event in events:
             if event.outcome is None:
                 break
             outcomes.append(event.outcome)
         if not outcomes:
-            raise failed or DeliveryError("", NUMBERED_SOON)
-        self._failed = failed
+            raise late_error or DeliveryError("", NUMBERED_SOON)
+        self._late_error = late_error
         if self._given_up:
             self._given_up.difference_update(batch.lines[: len(outcomes)])
-        # What is read beyond one request is read again for the next.
+        # Records beyond one request would be read again for the next.
         size = sum(map(len, batch.lines)) // len(batch.lines)
-        self.batch_bytes = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
+        self.batch_bytes: int = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
         return outcomes
 
     def close(self) -> None:
         """Close the connections and the file."""
-        self._failed = None
+        self._late_error = None
         self._http.close()
         self._proxy.close()
         self._state.close()
 
-    def _fitting(self, lines: Iterable[bytes]) -> int:
-        """Return how many lines fit into a request together, at least one."""
+    def _count_fitting(self, lines: Iterable[bytes]) -> int:
+        """Return the number of lines that fit into a request together, at least one."""
         size = 1
         count = 0
         for line in lines:
@@ -201,39 +201,39 @@ class WhyOpsExporter(Exporter):
         return event
 
     def _number(self, events: Sequence[Event], batch: Batch) -> None:
-        """Number each event, as far as that is possible now; those that begin a numbering are sent for it."""
+        """Number each event, as far as that is possible now. The events that begin a numbering are sent for it."""
         rest = batch.lines[len(events) :]
-        while begins := self._renumbering.number(events, batch.process, map(self._event, rest)):
-            begins = begins[: self._fitting(event.sent for event in begins)]
+        while first_events := self._renumbering.number(events, batch.process, map(self._event, rest)):
+            first_events = first_events[: self._count_fitting(event.sent for event in first_events)]
             try:
-                self._send(begins, _others(events, begins))
+                self._send(first_events, _others(events, first_events))
             finally:
-                self._renumbering.learn(begins)
+                self._renumbering.learn(first_events)
 
     # Sending
 
     def _send(self, events: Sequence[Event], others: Sequence[Event] = ()) -> None:
         """
-        Send events in their order, and note what became of each.
+        Send events in their order, and note the outcome of each.
 
         Args:
-            events: What to send; their numbers are known, or left to the server.
+            events: The events. Their numbers are known, or left to the server.
             others: Further events that may be sent, to see whether the server works.
 
         Raises:
-            DeliveryError: if the server takes nothing more; events without an outcome have to come again.
+            DeliveryError: if the server takes nothing more. Events without an outcome have to come again.
         """
         attempt = self._attempt + 1
-        left = deque([events])
+        chunks = deque([events])
         suspect: Event | None = None
-        while left:
+        while chunks:
             give_way()
-            chunk = [event for event in left.popleft() if event.outcome is None]
-            said = self._post(chunk) if chunk else None
-            if said is None:
+            chunk = [event for event in chunks.popleft() if event.outcome is None]
+            answer = self._post(chunk) if chunk else None
+            if answer is None:
                 continue
             decision = decide(
-                said,
+                answer,
                 attempt=attempt,
                 events=len(chunk),
                 now=datetime.now(UTC),
@@ -242,35 +242,35 @@ class WhyOpsExporter(Exporter):
             )
             if isinstance(decision, Split):
                 half = len(chunk) // 2
-                left.extendleft((chunk[half:], chunk[:half]))
+                chunks.extendleft((chunk[half:], chunk[:half]))
             elif isinstance(decision, GiveUp):
                 for place, why in decision.which.items():
                     self._give_up(chunk[place], why)
-                    if _status(said) == 409:
+                    if _status(answer) == 409:
                         self._note_conflict(chunk[place], why, events)
-                left.appendleft(chunk)
+                chunks.appendleft(chunk)
             elif decision.doubtful and self._takes_another((*events, *others), chunk[0]):
                 suspect = chunk[0]
-                left.appendleft(chunk)  # once more, to see whose fault it is
+                chunks.appendleft(chunk)  # once more, to see whose fault it is
             else:
-                self._wait(said, decision)
+                self._wait(answer, decision)
 
     def _takes_another(self, events: Iterable[Event], than: Event) -> bool:
-        """Tell whether the server stores another event; one that is stored already does as well."""
+        """Return True if the server stores another event. One that it has stored already will do."""
         others = [event for event in events if event is not than and event.outcome in _SENDABLE]
         some = self._random.sample(others, min(WITNESSES, len(others)))
         return any(self._post([event]) is None for event in some)
 
     def _post(self, events: Sequence[Event]) -> Answer | NoAnswerError | None:
-        """Send events; return None if the server said what became of each, else what it said instead."""
+        """Send events. Return None if the server gave the outcome of each, otherwise its answer or the error."""
         try:
             answer = self._http.post("/events", _array(event.sent for event in events))
         except NoAnswerError as error:
             return error
-        found = _read(answer)
-        if found is None or len(found) != len(events):
+        results = _read(answer)
+        if results is None or len(results) != len(events):
             return answer
-        for event, stored in zip(events, found, strict=True):
+        for event, stored in zip(events, results, strict=True):
             if stored.status == "sampled_out":
                 event.outcome = Outcome.SAMPLED_OUT
                 self._note_sampled_out(event, stored.message or "")
@@ -284,25 +284,25 @@ class WhyOpsExporter(Exporter):
             self._limit = min(MAX_EVENTS, self._limit * 2)
         return None
 
-    def _wait(self, said: Answer | NoAnswerError, decision: Wait) -> None:
-        """Raise what keeps the events waiting."""
+    def _wait(self, answer: Answer | NoAnswerError, decision: Wait) -> None:
+        """Raise the error that keeps the events waiting."""
         self._attempt += 1
         if decision.smaller:
             self._limit = max(1, self._limit // 2)
-        if _status(said) == 429:
+        if _status(answer) == 429:
             self._due = time.monotonic() + decision.seconds
-        where = "" if isinstance(said, NoAnswerError) else f"{self._url}: "
+        where = "" if isinstance(answer, NoAnswerError) else f"{self._url}: "
         raise DeliveryError(f"{where}{decision.why}", decision.seconds)
 
     def _wait_until_due(self) -> None:
-        left = self._due - time.monotonic()
-        if left > 0:
-            raise DeliveryError("", left)
+        seconds = self._due - time.monotonic()
+        if seconds > 0:
+            raise DeliveryError("", seconds)
 
-    # What is not stored
+    # Events that the server does not store
 
     def _note_conflict(self, event: Event, why: str, events: Iterable[Event]) -> None:
-        """Give up the others of a trace as well, those to come included: the server takes none of them."""
+        """Give up the other events of a trace as well, later ones included: the server takes none of them."""
         self._bound_elsewhere[event.head.trace] = why
         if len(self._bound_elsewhere) > MAX_BOUND_ELSEWHERE:
             self._bound_elsewhere.popitem(last=False)
@@ -324,7 +324,7 @@ class WhyOpsExporter(Exporter):
     def _note_sampled_out(self, event: Event, why: str) -> None:
         spans = why.startswith("Span")
         if not spans:
-            event.offset = 0  # nothing is kept of the trace, and so nothing stands before the numbering
+            event.offset = 0  # the server keeps nothing of the trace, so no steps precede the numbering
         advice = (
             "it takes no further span ids of this agent: raise the agent's max_spans"
             if spans
@@ -339,18 +339,18 @@ class WhyOpsExporter(Exporter):
         )
 
 
-def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
+def _others(events: Iterable[Event], first_events: Sequence[Event]) -> list[Event]:
     """
-    Return what to try a server with that fails at the one event which begins a numbering.
+    Return events to try a server with, if it fails at the one event that begins a numbering.
 
-    These are events whose numbers are known; where there are none, the numbering may as well begin with its next event.
+    These are events whose numbers are known. Without any, the numbering may as well begin with its next event.
     """
-    first = set(begins)
-    left = [event for event in events if event.outcome is None and event not in first]
-    ready = [event for event in left if event.sent]
+    begins = set(first_events)
+    waiting = [event for event in events if event.outcome is None and event not in begins]
+    ready = [event for event in waiting if event.sent]
     if not ready:
-        keys = {event.key for event in begins}
-        for event in left:
+        keys = {event.key for event in first_events}
+        for event in waiting:
             if event.key in keys and not event.head.given:
                 second = Event(event.line)
                 second.leave_to_server()
@@ -359,7 +359,7 @@ def _others(events: Iterable[Event], begins: Sequence[Event]) -> list[Event]:
 
 
 def _array(records: Iterable[bytes]) -> bytes:
-    """Return records as one JSON array, of which large ones are copied once."""
+    """Return records as one JSON array. Each record is copied once."""
     parts = [part for record in records for part in (b",", record)]
     parts[0] = b"["
     parts.append(b"]")
@@ -367,16 +367,16 @@ def _array(records: Iterable[bytes]) -> bytes:
 
 
 def _read(answer: Answer) -> list[_Stored] | None:
-    """Return what a server says of each event, None if it says no such thing."""
+    """Return the server's answer for each event, None if that is not what it answered."""
     if answer.status not in (200, 201):
         return None
     try:
-        found = _answers.decode(answer.body)
+        results = _answers.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    known = all(stored.status in ("saved", "skipped", "sampled_out") for stored in found)
-    return found if known else None
+    are_known = all(stored.status in ("saved", "skipped", "sampled_out") for stored in results)
+    return results if are_known else None
 
 
-def _status(said: Any) -> int:
-    return said.status if isinstance(said, Answer) else 0
+def _status(answer: Answer | NoAnswerError) -> int:
+    return answer.status if isinstance(answer, Answer) else 0

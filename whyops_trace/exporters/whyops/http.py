@@ -1,8 +1,8 @@
 """
 Requests to a WhyOps server, and the only module that knows the HTTP library.
 
-It stands on a transport of that library and not on its client, which writes a line to the host program's log for
-each request, follows redirects and keeps cookies: a server of events needs none of it.
+It uses a transport of that library and not its client. The client writes a line to the host program's log for each
+request, follows redirects and keeps cookies. A server of events needs none of that.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ import httpx
 
 from whyops_trace._version import __version__
 
-# All that a request needs is imported with this module, in the thread that makes a client: a child that is forked while
-# a worker imports something could never import it, and other packages take half of httpx for the whole.
+# All that a request needs is imported with this module, in the thread that makes a client. A child that is forked while
+# a worker imports a module could never import it, and other packages would take a half-imported httpx for the whole.
 codecs.lookup("idna")  # an address is looked up by it
 
-#: Seconds to wait for a connection, and for each part of an answer: a server that stores 200 events one after the
-#: other takes three, and six more while it is idle.
+#: Seconds to wait for a connection, and for each part of an answer. A server that stores 200 events one after the other
+#: takes three, and six more if it was idle.
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
-#: Seconds for a whole answer that comes in small pieces, and its size in bytes.
+#: Largest number of seconds for a whole answer that comes in small pieces, and of bytes in it.
 ANSWER_TIMEOUT: Final = 60.0
 MAX_ANSWER: Final = 8 << 20
-#: Seconds an idle connection is kept. A Node server closes it after five.
+#: Seconds that an idle connection is kept. A Node server closes it after five.
 KEEP_ALIVE: Final = 4.0
 #: Seconds that a fork waits for connections to be made ready.
 FORK_TIMEOUT: Final = 5.0
@@ -41,11 +41,11 @@ FORK_TIMEOUT: Final = 5.0
 
 class Answer(NamedTuple):
     """
-    What a server said.
+    The answer of a server.
 
     Attributes:
         status: The HTTP status.
-        headers: Its headers, their names in lower case.
+        headers: The headers, their names in lower case.
         body: The bytes of the body.
     """
 
@@ -56,26 +56,26 @@ class Answer(NamedTuple):
 
 class NoAnswerError(Exception):
     """
-    The server could not be reached, or did not finish its answer; whether it did what was asked is unknown.
+    The server could not be reached, or did not finish its answer. It may have done what was asked, or not.
 
     Attributes:
-        timed_out: Whether it took too long, rather than that the connection failed.
+        timed_out: True if it took too long, False if the connection failed.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
-        self.timed_out = timed_out
+        self.timed_out: bool = timed_out
 
 
 class Http:
     """
-    Requests to one server; may be used by several threads. In a forked child it opens connections of its own.
+    Requests to one server. Several threads may use it. In a forked child it opens connections of its own.
 
     The proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) and its certificates (``SSL_CERT_FILE``) are obeyed.
 
     Args:
-        base_url: What every path is appended to.
-        api_key: Sent as a bearer token.
+        base_url: The URL that every path is appended to.
+        api_key: The key, which is sent as a bearer token.
         read_timeout: Seconds to wait for each part of an answer.
     """
 
@@ -101,7 +101,7 @@ class Http:
         _all.add(self)
 
     def prepare(self) -> None:
-        """Load the certificates that are trusted; what fails here fails at a request too."""
+        """Load the trusted certificates. If that fails here, it fails at a request too."""
         self._connections()
 
     def post(self, path: str, body: bytes) -> Answer:
@@ -115,7 +115,7 @@ class Http:
 
     def get(self, path: str, params: Mapping[str, str | int]) -> Answer:
         """
-        Ask for something.
+        Request JSON.
 
         Raises:
             NoAnswerError: if there is no complete answer.
@@ -123,13 +123,13 @@ class Http:
         return self._request("GET", path, params=params)
 
     def close(self) -> None:
-        """Close the connections; the next request opens a new one."""
+        """Close the connections. The next request opens a new one."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
 
     def pause(self) -> None:
-        """Let nobody make connections ready while this process forks: OpenSSL would be locked for ever in the child."""
+        """Keep connections from being made ready during a fork: OpenSSL would be locked for ever in the child."""
         self._paused = self._lock.acquire(timeout=FORK_TIMEOUT)
 
     def resume(self) -> None:
@@ -139,11 +139,11 @@ class Http:
             self._lock.release()
 
     def start_over(self) -> None:
-        """Leave the connections to the parent of this forked child: closing them may wait for a lock of its threads."""
+        """Leave the connections to the parent of this fork: closing them may wait for a lock of its threads."""
         self._lock = threading.Lock()
         self._paused = False
         if self._transport is not None:
-            _abandoned.append(self._transport)
+            _parents_transports.append(self._transport)
             self._transport = None
 
     def _request(
@@ -181,7 +181,7 @@ class Http:
                 proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
                 proxy = proxies.get(url.scheme) or proxies.get("all")
                 self._transport = httpx.HTTPTransport(
-                    # Loading the certificates takes longer than all else, and plain HTTP shows none.
+                    # Loading the certificates takes longer than all else, and plain HTTP needs none.
                     verify=url.scheme == "https" or proxy is not None,
                     proxy=proxy,
                     limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
@@ -201,11 +201,11 @@ def _body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-#: All that may have connections.
+#: Every :class:`Http` alive, for forks.
 _all: weakref.WeakSet[Http] = weakref.WeakSet()
-#: Connections of a forked child's parent. The hooks below keep them until the process is gone: nothing warns that they
+#: Connections of a forked child's parent. They are kept until the process is gone, so that nothing warns that they
 #: were never closed.
-_abandoned: list[httpx.HTTPTransport] = []
+_parents_transports: list[httpx.HTTPTransport] = []
 
 
 def _before_fork() -> None:

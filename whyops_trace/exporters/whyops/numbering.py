@@ -1,4 +1,4 @@
-"""How records are numbered on a WhyOps server, which goes on counting where a trace id that comes back has got to."""
+"""Numbers records for a WhyOps server. A trace id that comes back continues from the last step that the server has."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from whyops_trace._recording.numbers import Head, plain_head, read_head, without
 from whyops_trace.exporters.base import Outcome
 from whyops_trace.exporters.whyops.state import NumberingKey, ServerState
 
-#: Seconds a forked child leaves to its parent to find out how the trace they share is numbered: longer than the
-#: parent waits between two tries, and than it takes to find out that it is dead and to deliver what it left.
+#: Seconds that a forked child leaves its parent to learn the numbering of the trace they share. They are more than the
+#: parent waits between two tries, and more than it takes to notice that it died and to deliver the records it left.
 PATIENCE: Final = 45.0
-#: Answers of models that are remembered, so that tool calls may name them.
+#: Number of remembered answers of models, so that tool calls may name them.
 REMEMBERED_ANSWERS: Final = 10_000
 
-#: The start of a record that a server gets as it is, as nearly all are: nobody renumbers it, and it is no answer.
+#: The start of a record that a server gets unchanged, as it gets most: no numbering to apply, and no model's answer.
 _PLAIN: Final = plain_head("llm_response", *LOCAL)
-#: What stands for the start of a line that is no record.
+#: Stands in for the start of a line that is no record.
 _NO_HEAD: Final = cast("Head", read_head(b'{"eventType":"","traceId":"","stepId":0,"metadata":{"within":0'))
 
 
 def is_plain(line: bytes) -> bool:
-    """Tell whether a record needs no number and no change: the server gets it as it is."""
+    """Return True if a record needs no number and no change: the server gets it as it is."""
     return _PLAIN.match(line) is not None and is_usual(line)
 
 
 class Event(msgspec.Struct, eq=False):
     """
-    A record on its way.
+    A record on its way to the server.
 
     A struct, because one is made for each record, in a third of the time that ``__init__`` takes.
 
     Attributes:
         line: The record.
-        plain: Whether the server gets it as it is, whatever it has got before.
-        sent: What the server gets; empty until its numbers are known.
+        plain: True if the server gets it as it is, regardless of earlier records.
+        sent: The text that the server gets; empty until its numbers are known.
         key: Its numbering and the process that recorded it; None if it is never renumbered.
-        outcome: What became of it; None if it has to come again.
+        outcome: Its fate; None if it has to come again.
         offset: The offset of its numbering, as the server's answer shows it; None if it shows none.
     """
 
@@ -57,31 +57,31 @@ class Event(msgspec.Struct, eq=False):
 
     @property
     def head(self) -> Head:
-        """Its start, read when somebody asks for it."""
+        """The start of the record, read on first use."""
         if self._head is None:
             self._head = read_head(self.line) or _NO_HEAD
         return self._head
 
     @property
     def is_record(self) -> bool:
-        """Whether it is one, of this version."""
+        """True if the line is a record of this version."""
         return self.head is not _NO_HEAD
 
     def go_as(self, text: bytes) -> None:
-        """Send it as this text, without what is only said to this side."""
+        """Send it as this text, without the ending that is for this library only."""
         self.sent = text if is_usual(text) else text.removesuffix(ending_of(text).text) + USUAL.text
 
     def number(self, offset: int, *, requested: bool) -> None:
         """
-        Number it as the offset of its numbering says.
+        Number it by the offset of its numbering.
 
         Args:
             offset: The offset.
-            requested: Whether the server has the answer that asked for it.
+            requested: True if the server has the answer that asked for it.
         """
         numbers = self.head.numbers.moved(offset, self.head.given, begins=self.head.numbers.parent is None)
-        known = numbers if 0 < numbers.step <= MAX_STEP else None
-        self.go_as(without_numbering(self.line, self.head, known, requested=requested))
+        accepted = numbers if 0 < numbers.step <= MAX_STEP else None
+        self.go_as(without_numbering(self.line, self.head, accepted, requested=requested))
 
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
@@ -92,47 +92,48 @@ class Renumbering:
     """
     Numbers events as their trace is numbered on the server.
 
-    The first event of a numbering goes to the server without a number. What it is given there tells the offset of all
-    others, which is on disk before they leave.
+    The first event of a numbering goes to the server without a number. The number that it gets there tells the offset
+    of all others, which is on disk before they leave.
 
     Args:
-        state: Where offsets are kept.
+        state: The file that keeps the offsets.
     """
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        #: The answers of models that the server gets from here: those that the proxy reports have other numbers there.
+        #: Answers of models that the server gets from here. Those that the proxy reports have other numbers there.
         self._answers: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
-        #: Until when to wait for a parent's numbering.
+        #: Time of :func:`time.monotonic` until which to wait for a parent's numbering.
         self._patience: dict[NumberingKey, float] = {}
 
     def number(self, events: Iterable[Event], process: str, ahead: Iterable[Event] = ()) -> list[Event]:
         """
         Number events as far as is possible now, and return those that the server has to number first.
 
-        These are the first event of each numbering whose offset is not known yet, ready to be sent. The others of it
-        wait, and so do all events after one that cannot go yet.
+        These are the first events of numberings whose offset is not known yet, ready to be sent. The other events of
+        those numberings wait, and so do all events after one that cannot go yet.
 
         Args:
-            events: In the order they were recorded.
+            events: The events, in the order they were recorded.
             process: The token of the process that recorded them.
-            ahead: What comes after them, of which the numberings begin along: one request is enough for many.
+            ahead: The events after them. If any numbering has to begin, those that begin among these events are
+                returned as well: one request is enough for many.
         """
-        begins: dict[NumberingKey, Event] = {}
-        #: The numbering that each trace is in.
+        first_events: dict[NumberingKey, Event] = {}
+        #: The numbering of each trace at this event.
         current: dict[bytes, str] = {}
         for event in events:
-            if not self._number_one(event, process, begins, current):
-                return list(begins.values())
-        for event in ahead if begins else ():
-            if not self._number_one(event, process, begins, current):
+            if not self._number_one(event, process, first_events, current):
+                return list(first_events.values())
+        for event in ahead if first_events else ():
+            if not self._number_one(event, process, first_events, current):
                 break
-        return list(begins.values())
+        return list(first_events.values())
 
     def _number_one(
-        self, event: Event, process: str, begins: dict[NumberingKey, Event], current: dict[bytes, str]
+        self, event: Event, process: str, first_events: dict[NumberingKey, Event], current: dict[bytes, str]
     ) -> bool:
-        """Number an event, or let it begin its numbering, or wait; return whether those after it can go on."""
+        """Number an event, let it begin its numbering, or have it wait. Return True if those after it can go on."""
         if event.plain:
             event.sent = event.line
             return True
@@ -149,33 +150,35 @@ class Renumbering:
             return True
         key = event.key = (head.numbering, process)
         offset = self._offset(key)
-        if offset is None and key not in begins and "stepId" in head.given:
+        if offset is None and key not in first_events and "stepId" in head.given:
             offset = 0
             self._state.keep_offsets({key: offset})
         numbering = current.setdefault(head.trace, head.numbering)
         if offset is not None:
             event.number(offset, requested=requested)
         elif numbering != head.numbering:
-            return False  # it goes on with a trace whose events before it have to be stored first
-        elif key not in begins:
+            return False  # the earlier events of its trace have to be stored first
+        elif key not in first_events:
             if not self._may_begin(head, key):
                 return False
-            begins[key] = event
+            first_events[key] = event
             event.leave_to_server()
         return True
 
     def _note_answer(self, head: Head) -> bool:
-        """Remember an answer of a model; tell whether an event names none that the server does not get from here."""
+        """Remember a model's answer. Return False if the event names an answer that the server gets from elsewhere."""
         if head.type == "llm_response":
             self._answers[head.trace, head.numbering, head.numbers.step] = None
             if len(self._answers) > REMEMBERED_ANSWERS:
                 self._answers.popitem(last=False)
-        asked = head.numbers.requested_by
-        return not asked or (head.trace, head.numbering, asked) in self._answers
+        answer = head.numbers.requested_by
+        return not answer or (head.trace, head.numbering, answer) in self._answers
 
-    def learn(self, begun: Iterable[Event]) -> None:
-        """Keep the offsets that the server's answers show and that were not known; it is on disk when this returns."""
-        offsets = {event.key: event.offset for event in begun if event.key and event.offset is not None}
+    def learn(self, first_events: Iterable[Event]) -> None:
+        """Keep the new offsets that the server's answers show. They are on disk when this returns."""
+        offsets = {
+            event.key: event.offset for event in first_events if event.key and event.offset is not None
+        }
         new = {key: offset for key, offset in offsets.items() if self._state.offset(key) is None}
         if new:
             self._state.keep_offsets(new)
@@ -193,7 +196,7 @@ class Renumbering:
         return offset
 
     def _may_begin(self, head: Head, key: NumberingKey) -> bool:
-        """Tell whether an event may begin its numbering: what a child's events follow from has to come first."""
+        """Return True if an event may begin its numbering. The events that a child's event follows from come first."""
         numbering, process = key
         if numbering.startswith(process) or head.numbers.parent is None:
             return True

@@ -1,8 +1,8 @@
 """
-Registers an agent with a server before its first event, which waits for it.
+Registers an agent with a server before its first event, which waits for that.
 
-A server binds each trace to the version of the agent that was the latest when the trace began, and refuses events of
-a trace that is bound to an older one.
+A server binds each trace to the version of the agent that was the latest when the trace began. It refuses events of a
+trace that is bound to an older version.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from whyops_trace.exporters.whyops.retry import LONG_WAIT, Wait, decide
 from whyops_trace.exporters.whyops.state import Agent, ServerState
 from whyops_trace.types import AgentInfo, AgentMetadata
 
-#: Times a server may fail with a 500 to register the same metadata, over all processes, until events go without.
+#: Number of 500s for the same metadata, over all processes, after which events go without a registration.
 TRIES_OF_500: Final = 3
-#: Answers of a server that has no such endpoint.
+#: Statuses of a server that has no such endpoint.
 NO_ENDPOINT: Final = (404, 405)
 
 
 class Registration:
     """
-    Registers an agent with a server, once in a process; a failure is remembered, and tried again with backoff.
+    Registers an agent with a server, once in a process. After a failure it is tried again with backoff.
 
     Args:
         name: The agent's name.
-        key: What tells this agent from others: of another server, account or name.
-        metadata: What :func:`whyops_trace.exporters.whyops.agent.check_metadata` returned; None: there is nothing to
+        key: A key that no agent of another server, account or name has.
+        metadata: The result of :func:`whyops_trace.exporters.whyops.agent.check_metadata`; None if there is nothing to
             register.
-        servers: Where to register: the server, then what to ask if that has no such endpoint.
-        state: Where what the server says is kept.
+        servers: The server with its path, then those to ask if the one before has no such endpoint.
+        state: The file that keeps the server's answers.
 
     Attributes:
-        info: What the server answered; None if it has not.
+        info: The server's answer; None before there is one.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Registration:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is nothing to register, or the server was told the same before, by whichever process."""
+        """True if there is nothing to register, or any process has registered the same metadata last."""
         return self._done or self._state.agent(self._key).registered == self._fingerprint
 
     def ensure(self, *, backlog: bool = False) -> None:
@@ -81,11 +81,11 @@ class Registration:
         Register the agent, unless that is done.
 
         Args:
-            backlog: Whether the events that wait for it are another process's, which may have had other metadata:
-                they go before metadata that is new.
+            backlog: True if the waiting events are another process's, which may have had other metadata. They go
+                before new metadata.
 
         Raises:
-            DeliveryError: if the server has not taken it; events wait until it has.
+            DeliveryError: if the server has not taken it. Events wait until it has.
         """
         if self._done:
             return
@@ -94,27 +94,27 @@ class Registration:
         with self._lock:
             if self._done:
                 return
-            known = self._state.agent(self._key)
-            changed = known.registered not in ("", self._fingerprint)
-            if backlog and changed:
+            agent = self._state.agent(self._key)
+            is_changed = agent.registered not in ("", self._fingerprint)
+            if backlog and is_changed:
                 return
-            if changed:
-                self._say_what_changes()
+            if is_changed:
+                self._warn_of_new_version()
             if time.monotonic() < self._due:
                 raise DeliveryError("", self._due - time.monotonic())
-            self._register(known)
+            self._register(agent)
 
-    def _register(self, known: Agent) -> None:
-        said = self._ask()
-        info = _info(said)
+    def _register(self, agent: Agent) -> None:
+        answer = self._ask()
+        info = _info(answer)
         if info is not None:
             self.info, self._done, self._attempt = info, True, 0
             self._state.keep_agent(self._key, Agent(registered=self._fingerprint))
-        elif isinstance(said, Answer) and said.status == 400 and _words(said):
-            self._go_without(f"it refuses the metadata: {_words(said)}")
-        elif isinstance(said, Answer) and said.status == 500 and _words(said):
-            refusals = known.refusals + 1 if known.refused == self._fingerprint else 1
-            self._state.keep_agent(self._key, known._replace(refused=self._fingerprint, refusals=refusals))
+        elif isinstance(answer, Answer) and answer.status == 400 and _words(answer):
+            self._go_without(f"it refuses the metadata: {_words(answer)}")
+        elif isinstance(answer, Answer) and answer.status == 500 and _words(answer):
+            refusals = agent.refusals + 1 if agent.refused == self._fingerprint else 1
+            self._state.keep_agent(self._key, agent._replace(refused=self._fingerprint, refusals=refusals))
             if refusals >= TRIES_OF_500:
                 self._go_without(
                     "it fails with a 500 again and again. It does so for metadata that an earlier version of the agent "
@@ -122,36 +122,36 @@ class Registration:
                     "version"
                 )
             else:
-                self._wait(said)
+                self._wait(answer)
         else:
-            self._wait(said)
+            self._wait(answer)
 
     def _ask(self) -> Answer | NoAnswerError:
-        said: Answer | NoAnswerError = NoAnswerError("There is no server to ask")
+        answer: Answer | NoAnswerError = NoAnswerError("There is no server to ask")
         for http, path in self._servers:
             try:
-                said = http.post(path, self._body)
+                answer = http.post(path, self._body)
             except NoAnswerError as error:
                 return error
-            if said.status not in NO_ENDPOINT:
-                return said
-        return said
+            if answer.status not in NO_ENDPOINT:
+                return answer
+        return answer
 
-    def _wait(self, said: Answer | NoAnswerError) -> None:
-        """Raise what keeps the events waiting."""
+    def _wait(self, answer: Answer | NoAnswerError) -> None:
+        """Raise the error that keeps the events waiting."""
         self._attempt += 1
-        wait = self._decision(said)
+        wait = self._decision(answer)
         self._due = time.monotonic() + wait.seconds
         raise DeliveryError(f"registering the agent {self._name!r}: {wait.why}", wait.seconds)
 
-    def _decision(self, said: Answer | NoAnswerError) -> Wait:
+    def _decision(self, answer: Answer | NoAnswerError) -> Wait:
         chance = self._random.random()
-        if isinstance(said, Answer) and said.status == 409:
+        if isinstance(answer, Answer) and answer.status == 409:
             return Wait(
                 LONG_WAIT,
-                f"the account takes no further agent (409: {_words(said)}). Use the name of one it has.",
+                f"the account takes no further agent (409: {_words(answer)}). Use the name of one it has.",
             )
-        decision = decide(said, attempt=self._attempt, events=1, now=datetime.now(UTC), chance=chance)
+        decision = decide(answer, attempt=self._attempt, events=1, now=datetime.now(UTC), chance=chance)
         if isinstance(decision, Wait):
             return decision
         return Wait(backoff(self._attempt, chance), f"the server refuses it: {decision}.")
@@ -165,7 +165,7 @@ class Registration:
             why,
         )
 
-    def _say_what_changes(self) -> None:
+    def _warn_of_new_version(self) -> None:
         warn_once(
             f"agent changed: {self._key}: {self._fingerprint}",
             "The agent_metadata of %r is not what it was registered with before: the server makes a new version of the "
@@ -175,20 +175,20 @@ class Registration:
         )
 
 
-def _info(said: Answer | NoAnswerError) -> AgentInfo | None:
-    if not isinstance(said, Answer) or said.status not in (200, 201):
+def _info(answer: Answer | NoAnswerError) -> AgentInfo | None:
+    if not isinstance(answer, Answer) or answer.status not in (200, 201):
         return None
     try:
-        info = msgspec.json.decode(said.body, type=dict[str, Any])
+        info = msgspec.json.decode(answer.body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return cast("AgentInfo", info) if info.get("agentId") else None
 
 
-def _words(said: Answer) -> str:
-    """Return the words of a refusal: ``{"error": "..."}``, or the issues of a schema that does not fit."""
+def _words(answer: Answer) -> str:
+    """Return the reason of a refusal: the text in ``{"error": "..."}``, or the issues that a schema check found."""
     try:
-        error = msgspec.json.decode(said.body)["error"]
+        error = msgspec.json.decode(answer.body)["error"]
         if isinstance(error, str):
             return error
         return "; ".join(

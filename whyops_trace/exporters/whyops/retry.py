@@ -1,8 +1,8 @@
 """
-What to do when a WhyOps server has not stored events: a pure function of what it said.
+The decision about events that a WhyOps server has not stored: a pure function of its answer.
 
 =========================================  ======================================================================
-what the server said                       what happens to the events
+the server's answer                        the fate of the events
 =========================================  ======================================================================
 no answer: refused, reset, DNS, TLS        wait with backoff, for as long as it takes
 no answer in time                          the same, then fewer events at a time
@@ -15,11 +15,11 @@ no answer in time                          the same, then fewer events at a time
 401, 403                                   wait long: the key is wrong
 anything else: 404, 405, a redirect,       wait long: the URL is wrong, or something stands before the server
 a page of a load balancer, a 2xx that
-does not say what became of the events
+without the outcome of the events
 =========================================  ======================================================================
 
-The wait of :func:`~whyops_trace.exporters.base.backoff` is up to half of itself shorter by chance, so that clients
-which failed together do not come back together.
+:func:`~whyops_trace.exporters.base.backoff` takes up to half off a wait by chance, so that clients that failed
+together do not come back together.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ import msgspec
 from whyops_trace.exporters.base import backoff
 from whyops_trace.exporters.whyops.http import Answer, NoAnswerError
 
-#: Seconds between tries where somebody has to mend something first.
+#: Seconds between tries if a person has to mend something first.
 LONG_WAIT: Final = 60.0
-#: The longest time a server is left alone because it asked for it.
+#: Largest number of seconds that a server is left alone because it asked for it.
 LONGEST_WAIT: Final = 600.0
-#: Times in a row that a 500 is the server's own affair.
+#: Number of 500s in a row that are taken for the server's own fault.
 TRIES_OF_500: Final = 3
-#: Characters kept of what a server said.
+#: Largest number of characters that are kept of a server's words.
 EXCERPT: Final = 500
 
 
@@ -50,10 +50,10 @@ class Wait(NamedTuple):
     Keep all events, and try again later.
 
     Attributes:
-        seconds: When.
-        why: What is wrong and what to check; the same text for the same cause.
-        smaller: Whether to send fewer events then.
-        doubtful: Whether it may be the event's own fault, which another event's fate would show.
+        seconds: The seconds until then.
+        why: The cause and the things to check; the same text for the same cause.
+        smaller: True to send fewer events then.
+        doubtful: True if it may be the event's own fault. The fate of another event would show that.
     """
 
     seconds: float
@@ -71,7 +71,7 @@ class GiveUp(NamedTuple):
     Never send some of the events again.
 
     Attributes:
-        which: Their places among those sent, and the server's words about each.
+        which: The server's words about each of them, by its place among those sent.
     """
 
     which: Mapping[int, str]
@@ -87,11 +87,11 @@ Decision: TypeAlias = Wait | Split | GiveUp
 
 class Refusal(NamedTuple):
     """
-    What a WhyOps server says of events it refuses.
+    The words of a WhyOps server about events that it refuses.
 
     Attributes:
         words: Its words about all of them.
-        which: Its words about each event that it names, by its place; there may be none.
+        which: Its words about each event that it names, by the event's place among those sent. It may name none.
     """
 
     words: str
@@ -99,7 +99,7 @@ class Refusal(NamedTuple):
 
 
 def decide(
-    said: Answer | NoAnswerError,
+    answer: Answer | NoAnswerError,
     *,
     attempt: int,
     events: int,
@@ -108,62 +108,62 @@ def decide(
     neighbour_accepted: bool = False,
 ) -> Decision:
     """
-    Return what to do with events that were sent and not stored; the table is in the module's docstring.
+    Return the decision about events that were sent and not stored, by the table in the module's docstring.
 
     Args:
-        said: The server's answer, or why there is none.
-        attempt: How many times in a row the server has not stored anything, this time included; the same for all
-            parts of a split.
-        events: How many events were sent.
+        answer: The server's answer, or the reason that there is none.
+        attempt: Number of times in a row that the server has not stored anything, this time included. It is the same
+            for all parts of a split.
+        events: Number of events that were sent.
         now: The time, for a ``Retry-After`` that is a date.
-        chance: From 0 to 1: how much of the random part of a backoff to leave out.
-        neighbour_accepted: Whether another event was stored since this one failed alone.
+        chance: A number from 0 to 1: the share of the random part of a backoff to leave out.
+        neighbour_accepted: True if another event was stored since this one failed alone.
     """
-    if isinstance(said, NoAnswerError):
-        return Wait(backoff(attempt, chance), f"{said}.", smaller=said.timed_out)
-    status = said.status
-    refused = refusal(said, events) if status in (400, 409) else None
-    if refused is not None:
-        return _refused(status, refused, events)
+    if isinstance(answer, NoAnswerError):
+        return Wait(backoff(attempt, chance), f"{answer}.", smaller=answer.timed_out)
+    status = answer.status
+    details = refusal(answer, events) if status in (400, 409) else None
+    if details is not None:
+        return _refused(status, details, events)
     if status == 413:
         return Split() if events > 1 else GiveUp({0: "413: the server takes no event of this size"})
     if status == 500:
-        return _internal_error(said, attempt, events, chance, neighbour_accepted)
+        return _internal_error(answer, attempt, events, chance, neighbour_accepted)
     if status == 429:
-        asked = retry_after(said, now)
-        seconds = backoff(attempt, chance) if asked is None else max(asked, backoff(1, chance))
+        pause = retry_after(answer, now)
+        seconds = backoff(attempt, chance) if pause is None else max(pause, backoff(1, chance))
         return Wait(seconds, "it asks for fewer requests (429).")
     if status >= 500 or status in (408, 425):
         why = f"it is not available at present ({status})."
-        return Wait(max(backoff(attempt, chance), retry_after(said, now) or 0.0), why)
-    return Wait(LONG_WAIT, misconfiguration(said))
+        return Wait(max(backoff(attempt, chance), retry_after(answer, now) or 0.0), why)
+    return Wait(LONG_WAIT, misconfiguration(answer))
 
 
-def _refused(status: int, refused: Refusal, events: int) -> Decision:
+def _refused(status: int, details: Refusal, events: int) -> Decision:
     if events == 1:
-        return GiveUp({0: f"{status}: {refused.words}"})
-    if not refused.which:
+        return GiveUp({0: f"{status}: {details.words}"})
+    if not details.which:
         return Split()
-    return GiveUp({place: f"{status}: {words}" for place, words in refused.which.items()})
+    return GiveUp({place: f"{status}: {words}" for place, words in details.which.items()})
 
 
 def _internal_error(
-    said: Answer, attempt: int, events: int, chance: float, neighbour_accepted: bool
+    answer: Answer, attempt: int, events: int, chance: float, neighbour_accepted: bool
 ) -> Decision:
     if attempt > TRIES_OF_500 and events > 1:
         return Split()
     if events == 1 and neighbour_accepted:
-        return GiveUp({0: f"500: {_words(said)}"})
+        return GiveUp({0: f"500: {_words(answer)}"})
     doubtful = events == 1 and attempt > TRIES_OF_500
     return Wait(backoff(attempt, chance), "it fails with an error of its own (500).", doubtful=doubtful)
 
 
 def refusal(answer: Answer, events: int) -> Refusal | None:
     """
-    Return what a WhyOps server refused, None if the answer is not of its shape: then somebody else gave it.
+    Return the refusal of a WhyOps server, None if the answer has another shape and so comes from something else.
 
-    Its shapes are ``{"error": "..."}`` and ``{"error": "...", "details": [{"field": "3.spanId", "message"}]}``, where
-    a field begins with the place of the event.
+    Its shapes are ``{"error": "..."}`` and ``{"error": "...", "details": [{"field": "3.spanId", "message"}]}``. A field
+    begins with the place of the event.
     """
     try:
         body = msgspec.json.decode(answer.body)
@@ -171,20 +171,22 @@ def refusal(answer: Answer, events: int) -> Refusal | None:
         return None
     if not isinstance(body, dict) or not isinstance(body.get("error"), str):
         return None
-    found = body.get("details")
-    details = [detail for detail in found if isinstance(detail, dict)] if isinstance(found, list) else []
-    named: dict[int, list[str]] = {}
-    nowhere: list[str] = []
-    for detail in details:
-        place, field = _place(str(detail.get("field")), events)
-        words = nowhere if place is None else named.setdefault(place, [])
-        words.append(f"{field}: {detail.get('message')}")
-    which = {} if nowhere else {place: _joined(body["error"], words) for place, words in named.items()}
-    return Refusal(_joined(body["error"], chain(nowhere, *named.values())), which)
+    details = body.get("details")
+    by_place: dict[int, list[str]] = {}
+    without_place: list[str] = []
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict):
+            place, field = _place(str(detail.get("field")), events)
+            words = without_place if place is None else by_place.setdefault(place, [])
+            words.append(f"{field}: {detail.get('message')}")
+    which = (
+        {} if without_place else {place: _joined(body["error"], words) for place, words in by_place.items()}
+    )
+    return Refusal(_joined(body["error"], chain(without_place, *by_place.values())), which)
 
 
 def _place(field: str, events: int) -> tuple[int | None, str]:
-    """Return the place of the event that a field belongs to, None if it names none, and the field within it."""
+    """Return the place of the event that a field belongs to, None if it names none, and the field of that event."""
     place, _, rest = field.partition(".")
     if place in map(str, range(events)):
         return int(place), rest or "event"
@@ -196,7 +198,7 @@ def _joined(error: str, words: Iterable[str]) -> str:
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Return the seconds a server asks to be left alone, bounded; None if it does not say, or makes no sense."""
+    """Return the seconds that a server asks to be left alone, at most 600; None if it names none that make sense."""
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), LONGEST_WAIT)
@@ -210,16 +212,16 @@ def retry_after(answer: Answer, now: datetime) -> float | None:
 
 
 def misconfiguration(answer: Answer) -> str:
-    """Return what to check where the answer is none that a WhyOps server gives to events."""
+    """Return the things to check after an answer that no WhyOps server gives to events."""
     status = answer.status
     if status in (401, 403):
         return (
             f"it refuses the API key ({status}). Check api_key (WHYOPS_API_KEY): it begins with whyops_ or YOPS-, "
             "belongs to this server, and has not been revoked."
         )
-    what = f"redirects ({status})" if 300 <= status < 400 else f"answers {status}, as no WhyOps server does,"
+    reply = f"redirects ({status})" if 300 <= status < 400 else f"answers {status}, as no WhyOps server does,"
     return (
-        f"it {what} where events are taken. Check analyse_base_url (WHYOPS_ANALYSE_URL): it is the URL of the server "
+        f"it {reply} where events are taken. Check analyse_base_url (WHYOPS_ANALYSE_URL): it is the URL of the server "
         f"itself with its /api, and nothing before it asks for a login."
     )
 

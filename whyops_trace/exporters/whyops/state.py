@@ -1,8 +1,8 @@
 """
-What a WhyOps server has said that must outlive the process: the offsets of numberings, and which agents it knows.
+Answers of a WhyOps server that must outlive the process: the offsets of numberings, and the agents that it knows.
 
-Both are in the SQLite file ``server.db`` of the home. Where that cannot be written they are kept in memory, with a
-warning: a process that is killed then may leave a trace whose steps do not line up.
+Both are in the SQLite file ``server.db`` of the home. If that cannot be written, a warning is logged and they are kept
+in memory. A process that is killed then may leave a trace whose steps do not line up.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from whyops_trace._database import Database
 from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import StoreError
 
-#: Numberings whose offsets are remembered in memory: more than the traces whose numbering a recorder remembers.
+#: Number of numberings whose offsets are remembered in memory: more than the traces that a recorder remembers.
 REMEMBERED_NUMBERINGS: Final = 20_000
-#: Seconds an offset is kept on disk: long after the journal has forgotten its records.
-KEPT: Final = 30 * 24 * 3600
+#: Seconds that an offset is kept on disk: 30 days, long after the journal has forgotten its records.
+OFFSET_LIFETIME: Final = 30 * 24 * 3600
 
 _SCHEMA: Final = """
 CREATE TABLE runs (
@@ -38,18 +38,18 @@ CREATE TABLE agents (
 ) WITHOUT ROWID;
 """
 
-#: A numbering and the process that counts: usually the one the numbering is named after, else a fork of that.
+#: A numbering and the process that counts in it: usually the one that the numbering is named after, else a fork of it.
 NumberingKey = tuple[str, str]
 
 
 class Agent(NamedTuple):
     """
-    What is known of an agent.
+    The registration of an agent.
 
     Attributes:
-        registered: Fingerprint of the metadata it was registered with last, "" if never.
-        refused: Fingerprint of the metadata the server failed to register last, "" if none.
-        refusals: How many times in a row.
+        registered: Fingerprint of the metadata that it was registered with last, "" if never.
+        refused: Fingerprint of the metadata that the server failed to register last, "" if none.
+        refusals: Number of those failures in a row.
     """
 
     registered: str = ""
@@ -59,7 +59,7 @@ class Agent(NamedTuple):
 
 class ServerState:
     """
-    The file, and what of it is in memory.
+    The file, with a cache of it in memory.
 
     Args:
         path: The file.
@@ -84,14 +84,14 @@ class ServerState:
         return offset
 
     def keep_offsets(self, offsets: Mapping[NumberingKey, int]) -> None:
-        """Keep the offsets of numberings; it is on disk when this returns."""
+        """Keep the offsets of numberings. They are on disk when this returns."""
         now = int(time.time())
         rows = [(*key, offset, now) for key, offset in offsets.items()]
         try:
             with self._database.transaction() as connection:
                 connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
                 if not self._pruned:
-                    connection.execute("DELETE FROM runs WHERE made_at < ?", (now - KEPT,))
+                    connection.execute("DELETE FROM runs WHERE made_at < ?", (now - OFFSET_LIFETIME,))
                     self._pruned = True
         except StoreError as error:
             self._complain(error)
@@ -99,15 +99,15 @@ class ServerState:
             self._remember(key, offset)
 
     def agent(self, key: str) -> Agent:
-        """Return what is known of an agent."""
-        known = self._agents.get(key)
-        if known is None:
+        """Return the registration of an agent."""
+        agent = self._agents.get(key)
+        if agent is None:
             rows = self._rows("SELECT registered, refused, refusals FROM agents WHERE agent = ?", key)
-            known = self._agents[key] = Agent(*rows[0]) if rows else Agent()
-        return known
+            agent = self._agents[key] = Agent(*rows[0]) if rows else Agent()
+        return agent
 
     def keep_agent(self, key: str, agent: Agent) -> None:
-        """Keep what is known of an agent."""
+        """Keep the registration of an agent."""
         self._agents[key] = agent
         try:
             with self._database.transaction() as connection:

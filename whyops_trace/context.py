@@ -1,8 +1,8 @@
 """
 The place in a trace of the code that runs now: one contextvar, which holds ids only.
 
-A :class:`Scope` is immutable, so a copy of the context (a new task, a thread with :func:`propagate`) forks the
-flow by itself: branches that run at the same time share the event they forked from.
+A :class:`Scope` is immutable, so a copy of the context (a new task, a thread with :func:`propagate`) is a branch of its
+own. Branches that run at the same time share the event that they forked from.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class OpenTurn:
     A call of a model, by a traced function or a provider's client, that is not over.
 
     Attributes:
-        outer: The one it is made in, if any.
-        wraps: Whether a client's request is made in it, which is a turn with a report of its own.
+        outer: The call of a model around it, if any.
+        wraps: True if a client made a request in it, which is a turn with a report of its own.
     """
 
     __slots__ = ("outer", "wraps")
 
     def __init__(self, outer: OpenTurn | None) -> None:
-        self.outer = outer
-        self.wraps = False
+        self.outer: OpenTurn | None = outer
+        self.wraps: bool = False
 
 
 class Scope(msgspec.Struct, frozen=True, eq=False):
@@ -48,10 +48,10 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         trace: The trace.
-        within: The step of the enclosing call, 0 at the top.
-        parent: The step that the next event follows from. Inside a call it is that of the call's request; at the top
-            that of the event before in this flow, 0 if there is none yet.
-        turn: The innermost call of a model around, if any.
+        within: The step of the enclosing call; 0 at the top.
+        parent: The step that the next event follows from. Inside a call it is the step of the call's request. At the
+            top it is the step of the event before in this task or thread, 0 if there is none yet.
+        turn: The innermost enclosing call of a model, if any.
     """
 
     trace: TraceState
@@ -62,15 +62,15 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
 
 _SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
 
-# A call passes these two five times, and to look a method up on the variable takes longer than what it does.
-#: Returns the scope that is current, None outside any trace.
+# A call uses these two five times, and to look a method up on the variable takes longer than to run it.
+#: Function that returns the current scope, None outside any trace.
 get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
-#: Makes a scope the current one.
+#: Function that makes a scope the current one.
 set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
 
 
 def advance(state: TraceState, step: int) -> None:
-    """Chain the next event at the top of *state*'s trace to *step*, if this flow is there."""
+    """Have the next event at the top of *state*'s trace follow from *step*, if the current scope is there."""
     scope = get_scope()
     if scope is not None and scope.trace is state and scope.within == TOP:
         set_scope(Scope(state, TOP, step, scope.turn))
@@ -78,11 +78,11 @@ def advance(state: TraceState, step: int) -> None:
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """
-    Return *function* such that it runs in the scope that is current now, in whichever thread it is called.
+    Return *function* such that it runs in the present scope, in any thread.
 
-    A coroutine function has that scope in whichever event loop it is awaited.
+    A coroutine function has that scope in any event loop.
 
-    Only the tracing scope is carried; other context variables are left as they are in that thread.
+    Only the tracing scope is carried. Other context variables are left as they are in that thread.
 
     Example::
 
@@ -119,12 +119,12 @@ class ThreadPropagation:
     """
     The handle that :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
 
-    Undoing while somebody else has patched ``ThreadPoolExecutor.submit`` on top leaves their patch in place
-    and only stops carrying the scope. Several may be undone in any order.
+    If other code has patched ``ThreadPoolExecutor.submit`` on top, undoing leaves that patch in place and only stops
+    carrying the scope. Several handles may be undone in any order.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
-    #: Those whose patch is still in place, the uppermost last.
+    #: Handles whose patch is still in place, the uppermost last.
     _patches: ClassVar[list[ThreadPropagation]] = []
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class ThreadPropagation:
         self._patch(submit)
 
     def undo(self) -> None:
-        """Stop carrying the scope into thread pools; calling it again does nothing."""
+        """Stop carrying the scope into thread pools. Calling it again does nothing."""
         with self._lock:
             self._active = False
             while self._patches:

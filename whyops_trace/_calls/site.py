@@ -199,7 +199,7 @@ class CallSite:
         if recorder.serves:
             asked.held = Held(kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000))
             if not state.root:
-                state.untold.append(call.tell_server)
+                state.held_requests.append(call.tell_server)
         return call
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:

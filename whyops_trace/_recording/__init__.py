@@ -1,5 +1,5 @@
 """
-A record is numbered, timed and written: the one door to the journal.
+The one way into the journal: an event gets its numbers and its time, and becomes a line.
 
-What is known of a trace, what becomes of its numbers in a trace that goes on, and the line a record is.
+Its modules are the recorder, the state of a trace, the line of a record, and the numbers of a trace that continues.
 """

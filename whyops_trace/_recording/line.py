@@ -1,5 +1,5 @@
 """
-The line a record is: JSON, whose start and end tell what it is without decoding it.
+The line of a record: JSON whose start and end tell the kind of the record without decoding it.
 
 The last members are the library's own.
 """
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 #: Event types that no WhyOps server sees.
 LOCAL: Final = frozenset({"step_end", "trace_end"})
-#: What an event that pairs with no other carries, so that the server does not invent a fresh one.
+#: Span id of an event that pairs with no other. Without it the server would invent a fresh one.
 NO_SPAN: Final = b"span_0"
-#: In place of a step: what encloses an event that no call does.
+#: Stands in for the step of the enclosing call, if no call encloses the event.
 TOP: Final = 0
-#: In place of a step: the parent of the first event of a trace, and of what follows from nothing else. The record names
-#: the first event that a WhyOps server has of the trace as well.
+#: Stands in for the parent of the first event of a trace, and of an event that follows from no other. A later record
+#: then names the first event that a WhyOps server also has of the trace.
 ROOT: Final = 0
 
 
 class Ending(Enum):
     """
-    The end of a record: whom it is for, and whether it finishes its trace.
+    The end of a record, which tells its audience and if it finishes its trace.
 
     Attributes:
-        audience: Whom it is for.
-        ends_trace: Whether it finishes its trace.
-        text: What its line ends with, before the newline. Content ends with one brace more, so that nothing a user
-            wrote can look like it.
+        audience: The destinations that it is for.
+        ends_trace: True if it finishes its trace.
+        text: The end of its line, before the newline. A line that ends with the user's content has one brace more, so
+            that no content can look like it.
     """
 
     USUAL = (Audience.EVERYONE, False, b"}")
@@ -47,16 +47,16 @@ class Ending(Enum):
     LAST_SERVER = (Audience.SERVER, True, b',"for":"server","end":true}')
 
     def __init__(self, audience: Audience, ends_trace: bool, text: bytes) -> None:
-        self.audience = audience
-        self.ends_trace = ends_trace
-        self.text = text
+        self.audience: Audience = audience
+        self.ends_trace: bool = ends_trace
+        self.text: bytes = text
 
 
-#: The endings of usual records, at hand: an enumeration takes a tenth of a microsecond to look up its member.
+#: The endings of usual records as constants: an enumeration takes a tenth of a microsecond to look up its member.
 USUAL: Final = Ending.USUAL
 LAST: Final = Ending.LAST
 
-#: The texts of all other endings than :data:`USUAL`; a text that ends with another one comes before it.
+#: All endings but :data:`USUAL`, by their texts. A text that ends with another one comes before that one.
 _UNUSUAL: Final = {
     ending.text: ending
     for ending in sorted(Ending, key=lambda ending: len(ending.text), reverse=True)
@@ -66,7 +66,7 @@ _UNUSUAL_TEXTS: Final = tuple(_UNUSUAL)
 
 
 def is_usual(line: bytes) -> bool:
-    """Tell whether a record is for everyone, and does not finish its trace."""
+    """Return True if a record is for everyone, and does not finish its trace."""
     return not line.endswith(_UNUSUAL_TEXTS)
 
 
@@ -78,11 +78,11 @@ def ending_of(line: bytes) -> Ending:
 
 
 def texts_for_others(audience: Audience) -> tuple[bytes, ...]:
-    """Return what the records end with that are neither for everyone nor for this audience."""
+    """Return the ends of the records that are neither for everyone nor for this audience."""
     return tuple(ending.text for ending in Ending if ending.audience not in (Audience.EVERYONE, audience))
 
 
-#: What makes the usual records of a trace, with its head and tail put in: they have places for ten values each.
+#: The form of usual records, once the head and tail of a trace are put in: a text with places for ten values.
 _USUAL: Final = (
     b'{"eventType":"%%b",%b%%d,"parentStepId":%%d,"metadata":{"within":%%d%%b},"spanId":"%%b",'
     b'"timestamp":%%b-%%d",%b,"content":%%b%%b\n'
@@ -95,7 +95,7 @@ _ANY: Final = (
 
 def usual_form(state: TraceState) -> bytes:
     """
-    Return what makes the usual records of a trace: all but its first ones, and those of a :class:`Draft`.
+    Return the form of the usual records of a trace: all but its first ones, and those made by a :class:`Draft`.
 
     Its places are for kind, step, parent, within, metadata, span, time with the start of the key, the key's number,
     content and the text of the ending.
@@ -112,16 +112,16 @@ class Draft(msgspec.Struct, eq=False):
     Attributes:
         state: The trace.
         kind: The event type.
-        parent: The step it follows from, or :data:`ROOT`.
+        parent: The step that it follows from, or :data:`ROOT`.
         within: The step of the enclosing call, or :data:`TOP`.
-        metadata: JSON members that follow ``within``, each led by a comma. What is the user's was encoded by the
-            recorder's ``encode``, so that it holds no secret.
-        content: JSON of the content, likewise.
+        metadata: JSON members that follow ``within``, each led by a comma. The user's values were encoded by the
+            recorder's ``encode``, so that they hold no secret.
+        content: JSON of the content, encoded likewise.
         span: The span id, JSON text without its quotes.
-        ending: Whom it is for, and whether it finishes its trace.
-        opens: What it adds to the number of calls and steps that are open: 1, 0 or -1.
-        given: Checked options of the user's, if any. A step they choose moves the numbering up to it.
-        step: The step of the record that it repeats, as an end repeats its beginning; 0 if it takes the next one.
+        ending: The ending: its audience, and if it finishes its trace.
+        opens: Change of the number of open calls and steps: 1, 0 or -1.
+        given: Checked options of the user, if any. A step that they choose moves the numbering up to it.
+        step: The step of the record that it repeats, as an end repeats its beginning; 0 to take the next one.
     """
 
     state: TraceState
@@ -137,7 +137,7 @@ class Draft(msgspec.Struct, eq=False):
     step: int = 0
 
     def line(self, time: str, key: str) -> bytes:
-        """Return it with this time, ISO 8601, and this idempotency key, unless it was given others."""
+        """Return the line with this time, ISO 8601, and this idempotency key, unless the user gave others."""
         state, given = self.state, self.given or {}
         user = given.get("external_user_id")
         return _ANY % (
@@ -152,8 +152,8 @@ class Draft(msgspec.Struct, eq=False):
         """
         Return the JSON members ``parentStepId`` and ``given``, each led by a comma, or nothing.
 
-        ``given`` names the numbers that are not of this numbering's own and so must never be changed: a step the
-        user chose, and a parent that is such a step or one this process never issued.
+        ``given`` names the numbers that are not this numbering's own, and so must never be changed: a step that the
+        user chose, and a parent that is such a step or one that this process never issued.
         """
         state, step = self.state, self.step
         chosen = state.given or ()

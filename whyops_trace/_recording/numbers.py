@@ -1,9 +1,9 @@
 """
-The numbers of a record: its own step and those it names, and what becomes of them in a trace that goes on.
+The numbers of a record: its own step and the steps that it names, and their change in a trace that continues.
 
 A trace id that the user chose may come back: in the next turn of a conversation, in another process, on another day.
-Each time its steps are counted from 1 again, in a *numbering* of its own. Whoever stores the records adds to them the
-*offset* of their numbering: the step that the trace had reached before. Numbers that the user chose stay.
+Each time its steps are counted from 1 again, in a *numbering* of its own. A store or server adds to them the *offset*
+of their numbering: the step that the trace had reached before. Numbers that the user chose stay.
 
 On disk a numbering is called ``run``, and its offset ``shift``.
 """
@@ -27,8 +27,8 @@ class Numbers(NamedTuple):
     The numbers of one record.
 
     Attributes:
-        step: Its own; 0 if it takes none.
-        parent: The step it follows from; None if it is the first of its trace.
+        step: Its own step; 0 if it takes none.
+        parent: The step that it follows from; None if it is the first of its trace.
         within: The step of the enclosing call; 0 at the top.
         requested_by: The step of the model's answer that asked for the call; 0 if none is known.
     """
@@ -40,15 +40,15 @@ class Numbers(NamedTuple):
 
     def moved(self, offset: int, given: Container[str], *, begins: bool) -> Numbers:
         """
-        Return the numbers in a trace that has reached so many steps before their numbering.
+        Return the numbers in a trace that had reached *offset* steps before their numbering.
 
-        What would come to stand before the trace's first step, a parent or a call around it, is left out: a forked
-        child whose parent's events are lost goes on alone.
+        A parent or enclosing call that would come before the trace's first step is left out: a forked child whose
+        parent's events are lost goes on alone.
 
         Args:
             offset: The offset of their numbering.
-            given: Which of ``stepId`` and ``parentStepId`` the user chose.
-            begins: Whether the record is the first of its numbering, and so follows from the step before that.
+            given: Those of ``stepId`` and ``parentStepId`` that the user chose.
+            begins: True if the record is the first of its numbering, and so follows from the step before that.
         """
         step = self.step + offset if self.step and "stepId" not in given else self.step
         parent = self.parent
@@ -63,18 +63,22 @@ class Numbers(NamedTuple):
 
 class Head:
     """
-    The start of a record. Its numbers are read when somebody asks for them: most records are passed on as they are.
+    The start of a record. Its numbers are read on first use, since most records are passed on as they are.
 
     Attributes:
         type: The event type.
-        trace: The trace id, as it stands in the line.
-        numbering: The name of the numbering they belong to; "" where they are final.
+        trace: The trace id as it is in the line: JSON text with its quotes.
+        numbering: The name of the numbering that its numbers belong to; "" if they are final.
 
     Args:
-        match: What the start of a line was recognized by.
+        match: The match of the start of a line.
     """
 
     __slots__ = ("_match", "_numbers", "numbering", "trace", "type")
+
+    type: str
+    trace: bytes
+    numbering: str
 
     def __init__(self, match: re.Match[bytes]) -> None:
         kind, self.trace, numbering = match.group(1, 2, 3)
@@ -101,18 +105,18 @@ class Head:
 
     @property
     def end(self) -> int:
-        """Offset behind the start in the line."""
+        """Number of bytes in the start of the line."""
         return self._match.end()
 
 
 def plain_head(*others: str) -> re.Pattern[bytes]:
     """
-    Return what matches the start of a record that nobody renumbers.
+    Return a pattern for the start of a record that is never renumbered.
 
-    It is in no named numbering, the user chose none of its numbers, and it names no answer that asked for it.
+    Such a record is in no named numbering, has no number that the user chose, and names no answer that asked for it.
 
     Args:
-        *others: Event types that it does not match.
+        *others: Event types that the pattern does not match.
     """
     return re.compile(
         rb'\{"eventType":"(?!(?:%b)")\w+","traceId":"[^"\\]*","stepId":\d+(?:,"parentStepId":\d+)?,'
@@ -137,7 +141,7 @@ def renumbered(line: bytes, numbers: Numbers) -> bytes:
     if match is None:
         raise ValueError(line[:200])
     parent = b"" if numbers.parent is None else b',"parentStepId":%d' % numbers.parent
-    # What stands before the step, and between the parent and `within`.
+    # The text between the parent and `within`.
     middle = line[max(match.end(4), match.end(5)) : match.start(7)]
     return b"%b%d%b%b%b%b" % (
         line[: match.start(4)], numbers.step, parent, middle, _from_within(numbers), line[match.end() :],
@@ -151,21 +155,21 @@ def without_numbering(line: bytes, head: Head, numbers: Numbers | None, *, reque
     Args:
         line: The record.
         head: Its start.
-        numbers: The numbers it goes with; None to have the server number it, after the last step of the trace.
-        requested: Whether it says which answer asked for it; False if the server does not know that answer.
+        numbers: The numbers that it gets; None to have the server number it, after the last step of the trace.
+        requested: True to name the answer that asked for it, False if the server does not know that answer.
     """
-    number = b"" if numbers is None else b',"stepId":%d' % numbers.step
+    own = b"" if numbers is None else b',"stepId":%d' % numbers.step
     if numbers is not None and numbers.parent:
-        number += b',"parentStepId":%d' % numbers.parent
-    named = head.numbers if numbers is None else numbers
+        own += b',"parentStepId":%d' % numbers.parent
+    others = head.numbers if numbers is None else numbers
     if not requested:
-        named = named._replace(requested_by=0)
+        others = others._replace(requested_by=0)
     return b'{"eventType":"%b","traceId":%b%b,"metadata":{"within":%b%b' % (
-        head.type.encode(), head.trace, number, _from_within(named), line[head.end :],
+        head.type.encode(), head.trace, own, _from_within(others), line[head.end :],
     )  # fmt: skip
 
 
 def _from_within(numbers: Numbers) -> bytes:
-    """Return what stands behind ``"within":``, the step and the answer that asked for the call."""
-    asked = b',"requestedBy":%d' % numbers.requested_by if numbers.requested_by else b""
-    return b"%d%b" % (numbers.within, asked)
+    """Return the text after ``"within":``: the enclosing step, and the answer that asked for the call."""
+    member = b',"requestedBy":%d' % numbers.requested_by if numbers.requested_by else b""
+    return b"%d%b" % (numbers.within, member)

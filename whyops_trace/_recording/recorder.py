@@ -1,8 +1,8 @@
 """
-The one door through which every record goes: numbers it, times it, writes it to the journal, counts it.
+The one way into the journal: the recorder numbers and times each record and writes it, which counts it.
 
-``record`` runs in the host program's threads. It takes one lock, never for longer than it takes to format a line
-and copy it into a memory map, and never over user code.
+``record`` runs in the host program's threads. It takes one lock, never for longer than it takes to format a line and
+copy it into a memory map, and runs no user code under it.
 """
 
 from __future__ import annotations
@@ -24,42 +24,44 @@ from whyops_trace._values import encoding
 from whyops_trace._values.processor import Processor
 from whyops_trace.types import Audience, EventOptions
 
-#: Distinct span ids an agent uses: a self-hosted server stores at most 1,000 in an agent's whole life, and the
-#: processes of one agent start at different places of the cycle but share the same names.
+#: Number of distinct span ids of an agent. A self-hosted server stores at most 1,000 in an agent's whole life. The
+#: processes of one agent share the same ids, and start at different places of the cycle.
 SPANS: Final = 400
-#: Traces whose numbering is remembered; an older one that comes back starts a new numbering.
+#: Number of traces whose numbering is remembered. An older one that comes back starts a new numbering.
 REMEMBERED_TRACES: Final = 10_000
-#: Milliseconds without a record after which a trace that comes back starts a new numbering as well: another process may
-#: have gone on with it. Who comes back sooner, as a loop does, need not have its numbering resolved anew each time.
+#: Milliseconds without a record after which a trace that comes back starts a new numbering as well, since another
+#: process may have continued it. A trace that comes back sooner, as in a loop, goes on in its numbering, which would
+#: otherwise have to be resolved each time.
 IDLE_MS: Final = 1_000
-#: Open manual tool calls remembered for each trace.
+#: Number of open manual tool calls that are remembered for each trace.
 OPEN_TOOLS: Final = 1_000
-#: Steps of a forked child's share of a trace it inherits: children of one parent have neighbouring process ids.
+#: Number of steps in a forked child's share of a trace that it inherits, and number of such shares. Children of one
+#: parent have neighbouring process ids, and so different shares.
 CHILD_BAND: Final = 100_000
 CHILD_BANDS: Final = 20_000
 
-#: What an event adds to the number of calls and steps that are open, with which one begins or ends.
+#: Change of the number of open calls and steps by an event that begins one, and by an event that ends one.
 BEGINS: Final = 1
 ENDS: Final = -1
 
-#: Steps from one event to the next where a proxy adds events of its own to the trace, after the last step it knows.
+#: Steps from one event to the next if a proxy adds events of its own to the trace, after the last step that it knows.
 ROOM: Final = 1_000
 
 
 class Sink(Protocol):
     """
-    Where finished lines go: the journal.
+    The part of a journal that takes finished lines.
 
     Attributes:
         token: Name of the recording process: twelve hexadecimal digits.
-        lock: Held while files are opened and closed; taken before a fork.
+        lock: Lock that is held while files are opened and closed, and during a fork.
     """
 
     token: str
     lock: threading.RLock
 
     def append(self, line: bytes) -> None:
-        """Take one line that ends in a newline; the caller holds the recorder's lock."""
+        """Take one line that ends in a newline. The caller holds the recorder's lock."""
         ...
 
     def renew(self) -> None:
@@ -72,20 +74,21 @@ class Recorder:
     Records events into a journal.
 
     Guarantees: within a trace, steps are unique and rise in the order of the journal, timestamps never fall, and a
-    generated parent names a step that exists. A record made while this thread is inside ``record`` (a finaliser run
-    by the garbage collector, a signal handler) is numbered at once and written directly after the outer one.
+    generated parent names a step that exists. A record may be made while this thread is inside ``record``, by a
+    finaliser of the garbage collector or a signal handler. It is numbered at once and written directly after the outer
+    one.
 
     Args:
-        journal: Where lines go.
-        agent_name: Stands in every record.
-        processor: What is done to metadata and content before they are written, and to which traces.
-        clock: Time.
-        on: Whether anything is recorded at all.
+        journal: The journal that takes the lines.
+        agent_name: The name of the agent in every record.
+        processor: The redaction, truncation and sampling of records before they are written.
+        clock: The source of the time.
+        on: False to record nothing at all.
     """
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
-        "__weakref__", "_append", "_captured", "_deferred", "_fit", "_fitting", "_keys", "_now", "_now_text",
+        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_now", "_now_text",
         "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
         "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
         "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
@@ -100,63 +103,66 @@ class Recorder:
         clock: Clock,
         on: bool = True,
     ) -> None:
-        self.journal = journal
-        self.agent_name = agent_name
-        self.processor = processor
+        self.journal: Sink = journal
+        self.agent_name: str = agent_name
+        self.processor: Processor = processor
         self._fit, self._fitting = processor.fit, processor.fitting
-        self.hides, self.encode = processor.hides, processor.encode
+        self.hides: Callable[[str], bool] = processor.hides
+        self.encode: Callable[[object], bytes] = processor.encode
         #: The fixed part of records after the key.
-        self.tail = b'"agentName":' + encoding.string(agent_name)
-        self.clock = clock
+        self.tail: bytes = b'"agentName":' + encoding.string(agent_name)
+        self.clock: Clock = clock
         self._time_ns = clock.time_ns
-        self.perf_counter_ns = clock.perf_counter_ns
-        self.on = on
+        self.perf_counter_ns: Callable[[], int] = clock.perf_counter_ns
+        self.on: bool = on
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
-        #: Whether records go to a WhyOps server, and whether clients of providers are traced beside decorated calls:
-        #: then a call of a model may turn out to be a turn of theirs, which they report.
-        self.serves = False
-        self.traces_clients = False
+        #: True if records go to a WhyOps server.
+        self.serves: bool = False
+        #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
+        #: turn of theirs, which they report.
+        self.traces_clients: bool = False
         #: Steps from one event of a trace to the next.
-        self.stride = 1
-        #: With-blocks of traces that are open.
-        self.open_blocks = 0
-        #: Called once each by the next record, which empties the list: they wake the workers that rest.
+        self.stride: int = 1
+        #: Number of open with-blocks of traces.
+        self.open_blocks: int = 0
+        #: Functions that wake the resting workers. The next record empties the list and calls each once.
         self.wakeups: list[Callable[[], None]] = []
-        #: Called when there is something to deliver that was not recorded here: they wake the workers that run already.
+        #: Functions that wake the running workers. They are called when there are records to deliver that were not
+        #: recorded here.
         self.listeners: list[Callable[[], None]] = []
-        #: What else must start over in a forked child.
+        #: Functions that start the other parts of a client over in a forked child.
         self.after_fork: list[Callable[[], None]] = []
         self._renew()
         _recorders.add(self)
 
     def _renew(self) -> None:
-        """Start as a process of its own: locks, ids, key prefix."""
-        self.lock = threading.RLock()
-        self.token = self.journal.token
+        """Start as a process of its own, with its own locks, ids and key prefix."""
+        self.lock: threading.RLock = threading.RLock()
+        self.token: str = self.journal.token
         self._token_bytes = self.token.encode()
         self._random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
         self._keys = count(1)
         self._numberings = count(1)
         start = self._random.randrange(SPANS)
-        #: Span ids that pair nothing at present: taken from the left, given back on the right.
-        self.free_spans = deque(b"span_%d" % (1 + (start + k) % SPANS) for k in range(SPANS))
-        #: The time of the latest record in milliseconds, and as it is written, alone and with the beginning of a key:
-        #: in a burst many share it.
+        #: Span ids without an open pair: taken from the left, given back on the right.
+        self.free_spans: deque[bytes] = deque(b"span_%d" % (1 + (start + k) % SPANS) for k in range(SPANS))
+        #: The time of the latest record: in milliseconds, as text, and as text with the beginning of a key. In a burst
+        #: many records share it.
         self._now = 0
         self._now_text = self._second_text = self._when = b""
         self._writing = False
-        self._deferred: deque[Draft] = deque()
+        self._deferred_drafts: deque[Draft] = deque()
         self.redirect(_capture)
 
     @property
     def is_writing(self) -> bool:
-        """Whether a record is being written; to the thread that holds the lock, whether by itself."""
+        """True while a record is being written: by any thread, or by this one if it holds the lock."""
         return self._writing
 
     def redirect(self, sink: Callable[[bytes], None] | None) -> None:
-        """Send lines to *sink*, where they do not count as emitted; None: back to the journal."""
+        """Send lines to *sink*, where they do not count as emitted. None sends them to the journal again."""
         self._append = sink or self.journal.append
-        self._captured = sink is not None
+        self._is_captured = sink is not None
 
     # Traces
 
@@ -166,17 +172,17 @@ class Recorder:
 
     def trace(self, trace_id: str | None) -> TraceState:
         """
-        Return the state of a trace: the one known by that id, or a new one.
+        Return the state of a trace: the present one of that id, or a new one.
 
-        An id the user chose may come back in another process, so its numbering is named: whoever stores the records
-        continues where the trace stopped. The same holds where it comes back in this one after a while in which
+        An id that the user chose may come back in another process. So its numbering has a name, and a store or server
+        continues the steps of the trace. The same holds if it comes back in this process after a second in which
         nothing of it was open.
         """
         with self.lock:
             if trace_id is None:
                 state = self.new_trace()
             else:
-                state = self._known(trace_id) or self._begin_numbering(trace_id)
+                state = self._present_state(trace_id) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)
             self.traces[state.id] = state
             self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
@@ -184,11 +190,11 @@ class Recorder:
                 self.traces.popitem(last=False)
             return state
 
-    def _known(self, trace_id: str) -> TraceState | None:
-        known = self.traces.get(trace_id)
-        if known is None or known.blocks or known.open or known.open_tools or not known.first:
-            return known
-        return known if self._time_ns() // 1_000_000 - known.last_ms < IDLE_MS else None
+    def _present_state(self, trace_id: str) -> TraceState | None:
+        state = self.traces.get(trace_id)
+        if state is None or state.blocks or state.open or state.open_tools or not state.first:
+            return state
+        return state if self._time_ns() // 1_000_000 - state.last_ms < IDLE_MS else None
 
     def _begin_numbering(self, trace_id: str) -> TraceState:
         state = TraceState(self, trace_id, f"{self.token}-{next(self._numberings)}")
@@ -198,7 +204,7 @@ class Recorder:
         return state
 
     def make_room(self, state: TraceState) -> None:
-        """Leave room for a proxy's events between the next steps of a trace, if it was begun without."""
+        """Leave room for a proxy's events between the next steps of a trace, if it began without that room."""
         with self.lock:
             if state.stride == 1:
                 following = next(state.steps)
@@ -206,11 +212,11 @@ class Recorder:
                 state.steps = count((following + ROOM - 2) // ROOM * ROOM + 1, ROOM)
 
     def keeps(self, trace_id: str) -> bool:
-        """Tell whether a trace is recorded: while lines go elsewhere, sampling is ignored."""
-        return self.on and (self._captured or not self.processor.samples or self.processor.keeps(trace_id))
+        """Return True if a trace is recorded. During a capture, sampling is ignored."""
+        return self.on and (self._is_captured or not self.processor.samples or self.processor.keeps(trace_id))
 
     def count_block(self, state: TraceState, change: int) -> int:
-        """Note that a with-block of a trace was entered (1) or left (-1); return how many of it are open."""
+        """Note that a with-block of a trace was entered (1) or left (-1). Return the number of its open blocks."""
         with self.lock:
             self.open_blocks += change
             state.blocks += change
@@ -219,14 +225,14 @@ class Recorder:
     # Spans
 
     def open_span(self) -> bytes:
-        """Return a span id no open pair uses, unless all are in use."""
+        """Return a span id that no open pair uses. If all are in use, return any of them."""
         try:
             return self.free_spans.popleft()
         except IndexError:
             return b"span_%d" % (1 + self._random.randrange(SPANS))
 
     def close_span(self, span: bytes) -> None:
-        """Give back what :meth:`open_span` returned."""
+        """Give back a span id of :meth:`open_span`."""
         if len(self.free_spans) < SPANS:
             self.free_spans.append(span)
 
@@ -245,13 +251,13 @@ class Recorder:
         opens: int = 0,
     ) -> int:
         """
-        Write an event that takes the next step of its trace and has no options; return that step.
+        Write an event that takes the next step of its trace and has no options. Return that step.
 
         The arguments are the first attributes of a :class:`~whyops_trace._recording.line.Draft`. Calls give them by
         position: by name, three of them make entering this 1.35 times as slow.
         """
-        if state.untold:
-            _tell(state, ending)
+        if state.held_requests:
+            _record_held_requests(state, ending)
         if len(metadata) + len(content) > self._fitting:
             metadata, content = self._fit(metadata, content)
         with self.lock:
@@ -260,7 +266,7 @@ class Recorder:
                 step = self._add(Draft(state, kind, parent, within, metadata, content, span, ending, opens))
             else:
                 state.open += opens
-                # Before the step is taken: a signal handler right after that would take the next one and write first.
+                # Set before the step is taken: a signal handler right after that would take the next one and write first.
                 self._writing = True
                 time_ns, append = self._time_ns, self._append  # called as methods they would take longer
                 try:
@@ -272,7 +278,7 @@ class Recorder:
                         kind, step, parent or state.root, within, metadata, span, state.when, next(self._keys),
                         content, ending.text,
                     ))  # fmt: skip
-                    if self._deferred:
+                    if self._deferred_drafts:
                         self._write_deferred()
                 finally:
                     self._writing = False
@@ -281,9 +287,9 @@ class Recorder:
         return step
 
     def record_draft(self, draft: Draft) -> int:
-        """Write an event of any kind; return its step."""
-        if draft.state.untold:
-            _tell(draft.state, draft.ending)
+        """Write an event of any kind. Return its step."""
+        if draft.state.held_requests:
+            _record_held_requests(draft.state, draft.ending)
         if len(draft.metadata) + len(draft.content) > self._fitting:
             draft.metadata, draft.content = self._fit(draft.metadata, draft.content)
         with self.lock:
@@ -293,13 +299,13 @@ class Recorder:
         return step
 
     def _add(self, draft: Draft) -> int:
-        """Number a record, and write it now, or after the one that this thread is writing; return its step."""
+        """Number a record, and write it now or after the one that this thread is writing. Return its step."""
         state = draft.state
         state.open += draft.opens
         if self._writing:
             self._tick(state, self._now)
             step = draft.step = draft.step or _take_step(state, draft.given)
-            self._deferred.append(draft)
+            self._deferred_drafts.append(draft)
             return step
         self._writing = True
         try:
@@ -308,25 +314,25 @@ class Recorder:
                 self._tick(state, now)
             step = draft.step = draft.step or _take_step(state, draft.given)
             self._append(self._line(draft))
-            if self._deferred:
+            if self._deferred_drafts:
                 self._write_deferred()
         finally:
             self._writing = False
         return step
 
     def _write_deferred(self) -> None:
-        """Write what was recorded inside another record."""
-        while self._deferred:
-            draft = self._deferred.popleft()
+        """Write the records that were made inside another one."""
+        while self._deferred_drafts:
+            draft = self._deferred_drafts.popleft()
             self._tick(draft.state, self._now)
             self._append(self._line(draft))
 
     def _line(self, draft: Draft) -> bytes:
-        """Return a record of any kind, and note what its trace has begun with."""
+        """Return the line of a draft, and note the first events of its trace."""
         state, key = draft.state, next(self._keys)
         is_local = draft.ending.audience is Audience.LOCAL
         if is_local and not state.first and not state.numbering:
-            # The server gets this trace's first event from the proxy, so that it has to number what comes after.
+            # The server gets this trace's first event from the proxy, and so has to number the later ones.
             state.name_numbering(f"{self.token}-{next(self._numberings)}")
         line = draft.line(self._now_text.decode(), f"{self.token}-{key}")
         state.first = state.first or draft.step
@@ -336,7 +342,7 @@ class Recorder:
         return line
 
     def _tick(self, state: TraceState, now: int) -> None:
-        """Set the time of a trace's next records: not before its last one, should the clock be set back."""
+        """Set the time of a trace's next records. It is never before the last one, even if the clock was set back."""
         if state.token is not self.token:
             self._continue_in_child(state)
         now = state.last_ms = max(now, state.last_ms)
@@ -350,13 +356,13 @@ class Recorder:
         state.when = self._when
 
     def _continue_in_child(self, state: TraceState) -> None:
-        """Give this forked process steps of its own in a trace it inherited: both go on with it at the same time."""
+        """Give this forked process steps of its own in an inherited trace, which both processes continue."""
         wide = 1 if state.stride == 1 else 10
         state.steps = count((os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide, state.stride)
         state.token = self.token
 
     def _wake(self) -> None:
-        while self.wakeups and not self._captured:
+        while self.wakeups and not self._is_captured:
             with contextlib.suppress(IndexError):  # another thread woke it
                 self.wakeups.pop()()
 
@@ -371,17 +377,17 @@ class Recorder:
             renew()
 
 
-def _tell(state: TraceState, ending: Ending) -> None:
-    """Record the requests that were held back from a server, before something that it gets as well."""
+def _record_held_requests(state: TraceState, ending: Ending) -> None:
+    """Record the requests that were held back from a server, before an event that it gets as well."""
     if ending.audience is Audience.LOCAL:
         return
-    untold, state.untold = state.untold, []
-    for tell in untold:
-        tell()
+    held_requests, state.held_requests = state.held_requests, []
+    for record in held_requests:
+        record()
 
 
 def _take_step(state: TraceState, given: EventOptions | None) -> int:
-    """Return the step of an event with options, and let later ones count on above it."""
+    """Return the step of an event with options. Later events count on above it."""
     step = next(state.steps)
     chosen = given.get("step_id") if given else None
     if chosen is None:
@@ -393,16 +399,16 @@ def _take_step(state: TraceState, given: EventOptions | None) -> int:
 
 #: Every recorder alive, for forks and captures.
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-#: Where lines go instead of the journals while a capture is on.
+#: Function that takes the lines instead of the journals during a capture.
 _capture: Callable[[bytes], None] | None = None
 
 
 def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
     """
-    Send the lines of every recorder, also of ones made later, to *sink*; None: to their journals.
+    Send the lines of every recorder, also of recorders made later, to *sink*. None sends them to their journals.
 
     Returns:
-        What *sink* was before.
+        The *sink* before.
     """
     global _capture
     before, _capture = _capture, sink
@@ -413,7 +419,7 @@ def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | N
 
 
 def _before_fork() -> None:
-    # No fork in the middle of a record; the same order in every thread.
+    # No fork happens in the middle of a record. Every thread takes the locks in the same order.
     for recorder in sorted(_recorders, key=id):
         recorder.lock.acquire()
         recorder.journal.lock.acquire()

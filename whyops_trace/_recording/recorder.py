@@ -266,7 +266,8 @@ class Recorder:
                 step = self._add(Draft(state, kind, parent, within, metadata, content, span, ending, opens))
             else:
                 state.open += opens
-                # Set before the step is taken: a signal handler right after that would take the next one and write first.
+                # Set before the step is taken: a signal handler right after that would take the next one and write it
+                # first.
                 self._writing = True
                 time_ns, append = self._time_ns, self._append  # called as methods they would take longer
                 try:

@@ -235,10 +235,9 @@ class _Groups:
         for place, each in enumerate(records):
             each.half.place = place
         for call in pair(each.half for each in records):
-            request, response, error = (
-                None if half is None else records[half.place]
-                for half in (call.request, call.response, call.error)
-            )
+            request = None if call.request is None else records[call.request.place]
+            response = None if call.response is None else records[call.response.place]
+            error = None if call.error is None else records[call.error.place]
             if call.first.kind == "tool":
                 tool = self._tools[call.first.name or _UNKNOWN]
                 tool.calls += 1

@@ -154,11 +154,14 @@ def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[Part]:
     calls: dict[int, Call] = {}
     later: dict[int, list[int]] = {}
     for call in pair(halves):
-        for half in (call.request, call.response, call.error, *call.thoughts):
-            if half is not None:
-                calls[half.place] = call
-                if call.request is not None and half.place < call.request.place and half.part != "thought":
-                    later.setdefault(call.request.place, []).append(half.place)
+        request, response = call.request, call.response
+        calls[call.first.place] = call
+        if request is not None and response is not None:
+            calls[response.place] = call
+            if response.place < request.place:
+                later.setdefault(request.place, []).append(response.place)
+        for half in (*call.thoughts, *((call.error,) if call.error is not None else ())):
+            calls[half.place] = call
     early = {place for places in later.values() for place in places}
     for place in range(len(records)):
         if place not in early:

@@ -24,7 +24,6 @@ class Ongoing:
 
     Args:
         kept: What :meth:`keep` returned the last time, None if nothing was kept.
-
     """
 
     def __init__(self, kept: str | None = None) -> None:
@@ -56,18 +55,14 @@ def _left(calls: Iterable[Call]) -> list[Half]:
     loose: list[Call] = []
     open_: list[Call] = []
     for call in calls:
-        if call.is_open:
-            open_.append(call)
-        elif not _is_settled(call):
+        if call.response is None:
+            (open_ if call.is_open else loose).append(call)
+        elif call.means != "span" and not _is_settled(call):
             loose.append(call)
     kept = [*open_[-_OPEN:], *loose[-_LOOSE:]]
     return [half for call in kept for half in (call.request, call.response, call.error) if half is not None]
 
 
 def _is_settled(call: Call) -> bool:
-    """Whether no record that is still to come can change a call."""
-    half = call.first
-    if call.response is None:
-        return False  # a message that was recorded by hand
-    # Ours come in the order of their steps, and name their requests exactly.
-    return bool(half.run) or call.means == "span" or half.kind == "llm"
+    """Whether nothing that is still to come can change a call: ours come in order, and name their requests exactly."""
+    return bool(call.first.run) or call.first.kind == "llm"

@@ -26,11 +26,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
-from whyops_trace._reading.record import Head, StoredRecord, decoded, order, tool_name
+from whyops_trace._reading.record import Head, StoredRecord, order, tool_name
 from whyops_trace._recording.line import NO_SPAN
 from whyops_trace._shapes import text_of
 
@@ -106,6 +106,7 @@ class Call:
     A request and its response, of which one may be missing.
 
     Attributes:
+        first: The request, or the response where there is none.
         request: What was asked.
         response: What came of it.
         means: How the response was found.
@@ -113,21 +114,16 @@ class Call:
         thoughts: What a model thought before an answer that was recorded by hand.
     """
 
-    __slots__ = ("error", "means", "request", "response", "thoughts")
+    __slots__ = ("error", "first", "means", "request", "response", "thoughts")
 
-    def __init__(self, request: Half | None = None, response: Half | None = None) -> None:
-        self.request = request
-        self.response = response
+    def __init__(self, first: Half) -> None:
+        is_request = first.part == "request"
+        self.first = first
+        self.request = first if is_request else None
+        self.response = None if is_request else first
         self.means: Means = ""
         self.error: Half | None = None
         self.thoughts: tuple[Half, ...] = ()
-
-    @property
-    def first(self) -> Half:
-        """Its request, or else its response."""
-        half = self.request or self.response
-        assert half is not None  # noqa: S101 - a call is made of one of them
-        return half
 
     @property
     def is_open(self) -> bool:
@@ -144,59 +140,48 @@ class Call:
 
 def half_of(record: StoredRecord, place: int = -1) -> Half | None:
     """Return what of a decoded record tells which others it belongs to, None if it is part of no call."""
-    if record.kind not in _PARTS:
+    found = _PARTS.get(record.kind)
+    if found is None:
         return None
     about = record.metadata.get
-    return _half(
-        record.kind, record.step, record.parent, record.within, record.run, record.span, record.timestamp,
-        about, lambda: record.content, place,
+    half = Half(
+        *found, record.step, record.parent, record.within, record.run, record.span, text_of(about("function")),
+        record.timestamp, False, about("wraps") is not True, place,
     )  # fmt: skip
+    return _named(half, record.kind, about("tool"), about("step"), record)
 
 
 def half_of_head(head: Head, place: int = -1) -> Half | None:
     """Return what :func:`half_of` does, of a record that was not decoded beyond its head."""
-    if head.event_type not in _PARTS:
+    found = _PARTS.get(head.event_type)
+    if found is None:
         return None
     about = head.metadata
-    return _half(
-        head.event_type, head.step_id, head.parent_step_id or 0, about.within, head.run or "", head.span_id or "",
-        head.timestamp, lambda name: getattr(about, name), lambda: decoded(head.content), place,
+    half = Half(
+        *found, head.step_id, head.parent_step_id or 0, about.within, head.run or "", head.span_id or "",
+        text_of(about.function), head.timestamp, False, about.wraps is not True, place,
     )  # fmt: skip
+    return _named(half, head.event_type, about.tool, about.step, head)
 
 
-def _half(
-    type: str,
-    step: int,
-    parent: int,
-    within: int,
-    run: str,
-    span: str,
-    timestamp: str,
-    about: Callable[[str], Any],
-    content: Callable[[], Any],
-    place: int,
-) -> Half | None:
-    kind, part = _PARTS[type]
-    name, fails, counts = "", False, True
-    if kind == "tool":
-        name = tool_name(about("tool"), content)
+def _named(half: Half, type: str, tool: object, step: object, record: StoredRecord | Head) -> Half | None:
+    """Return a half under the name of its call and without a span that is none, None if it is part of no call."""
+    if half.span == _NO_SPAN:
+        half.span = ""
+    if half.kind == "tool":
+        half.name = tool if isinstance(tool, str) and tool else tool_name(tool, record.plain)
     elif type == "step_end":
-        parent, span = step, ""  # it repeats the step of its beginning
-    else:
-        name = text_of(about("function"))
-        counts = about("wraps") is not True
-        if type == "llm_thinking":
-            if isinstance(about("step"), str):
-                kind, part, name, span = "step", "request", "", ""
-            elif name:
-                return None  # it stands in the call that recorded it
-        elif type == "error":
-            fails = True
-            if not name and (tool := text_of(about("tool"))):
-                kind, part, name = "tool", "error", tool
-    return Half(
-        kind, part, step, parent, within, run, "" if span == _NO_SPAN else span, name, timestamp, fails, counts, place
-    )  # fmt: skip
+        half.parent, half.span, half.name = half.step, "", ""  # it repeats the step of its beginning
+    elif type == "llm_thinking":
+        if isinstance(step, str):
+            half.kind, half.part, half.span, half.name = "step", "request", "", ""
+        elif half.name:
+            return None  # it stands in the call that recorded it
+    elif type == "error":
+        half.fails = True
+        if not half.name and isinstance(tool, str) and tool:
+            half.kind, half.part, half.name = "tool", "error", tool
+    return half
 
 
 def pair(halves: Iterable[Half]) -> list[Call]:
@@ -237,7 +222,7 @@ class _Pairing:
             if len(named) == 1 and named[0].response is None and _is_exact(named[0].first, half):
                 named[0].response, named[0].means = half, "span"
             else:
-                self._alone.append(Call(response=half))
+                self._alone.append(Call(half))
 
     def calls(self) -> list[Call]:
         """Return the calls."""
@@ -272,7 +257,7 @@ class _Pairing:
             elif call is not None:
                 call.response, call.means = half, "parent"
             else:
-                self._alone.append(Call(response=half))
+                self._alone.append(Call(half))
 
     def add_thoughts(self) -> None:
         """Give each answer that was recorded by hand the thoughts before it in the same place."""
@@ -280,6 +265,8 @@ class _Pairing:
         if not thoughts:
             return
         answers = {id(call.response): call for call in self.calls() if call.first.by_hand and call.response}
+        if not answers:
+            return
         before: dict[tuple[str, int], list[Half]] = {}
         for half in sorted(
             [*thoughts, *(call.response for call in answers.values() if call.response)], key=_order
@@ -293,7 +280,7 @@ class _Pairing:
         """Take the responses from calls that have several to choose from."""
         for call in calls:
             if call.response is not None:
-                self._alone.append(Call(response=call.response))
+                self._alone.append(Call(call.response))
                 call.response, call.means = None, ""
 
 

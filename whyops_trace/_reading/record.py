@@ -81,6 +81,10 @@ class StoredRecord(NamedTuple):
             get_("end") is True,
         )
 
+    def plain(self) -> Any:
+        """Return its content."""
+        return self.content
+
     @property
     def moment(self) -> int | None:
         """When it was recorded, in whole milliseconds since the epoch; None if that is not known."""
@@ -139,6 +143,10 @@ class Head(msgspec.Struct, rename="camel", gc=False):
     content: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     end: bool = False
     audience: str = msgspec.field(default="", name="for")
+
+    def plain(self) -> Any:
+        """Return its content as plain values, None where it holds numbers that no float can hold."""
+        return decoded(self.content)
 
 
 def process_of(key: str) -> str:

@@ -52,9 +52,13 @@ class Tally(NamedTuple):
         """Count calls."""
         tools = turns = open_ = 0
         for call in calls:
-            tools += call.first.kind == "tool"
-            turns += call.is_turn
-            open_ += call.is_open
+            kind = call.first.kind
+            if kind == "tool":
+                tools += 1
+            elif kind == "llm":
+                turns += call.is_turn
+            if call.response is None:
+                open_ += call.is_open
         return cls(tools, turns, open_)
 
 

@@ -1,8 +1,8 @@
 """
-The handles a user holds: a trace to record on, and a step to nest in it.
+The handles of a user: a trace to record on, and a step to nest in it.
 
-Both only keep ids. Recording never waits, so there is nothing to make asynchronous: each event method has one
-builder in :mod:`whyops_trace.events`, and the two faces of it here differ in being awaitable or not.
+Both only keep ids. Recording never waits, so there is nothing to make asynchronous. Each event method has one builder
+in :mod:`whyops_trace.events`, and two forms here: one to await and one to call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import events
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
@@ -34,18 +34,22 @@ T = TypeVar("T", int, SpanId)
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def _faces(
-    build: Callable[P, Event[T]],
-) -> tuple[Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], Callable[Concatenate[Any, P], T]]:
-    """Return the awaitable and the plain method that build an event and record it."""
-
-    def record(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._record(build(*args, **kwargs))
+def _awaitable(build: Callable[P, Event[T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Return the method that builds an event and records it when awaited."""
 
     async def arecord(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._record(build(*args, **kwargs))
 
-    return _present(arecord, build.__name__, build), _present(record, f"{build.__name__}_sync", build)
+    return _present(arecord, build.__name__, build)
+
+
+def _plain(build: Callable[P, Event[T]]) -> Callable[Concatenate[Any, P], T]:
+    """Return the method that builds an event and records it at once."""
+
+    def record(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._record(build(*args, **kwargs))
+
+    return _present(record, f"{build.__name__}_sync", build)
 
 
 def _present(method: F, name: str, build: Callable[..., object]) -> F:
@@ -63,39 +67,48 @@ class Trace:
     """
     One trace: a workflow, a session or a conversation of an agent. Made by ``sdk.trace(...)`` or ``trace(...)``.
 
-    It can be recorded on at once, and it is a context manager for ``with`` and ``async with`` alike: inside the
-    block, decorated functions and steps belong to it. Events recorded after the block are recorded as well. A handle
-    may be entered again, but not by two tasks at the same time: make one for each with the same id.
+    Its event methods work at any time. In its ``with`` or ``async with`` block, decorated functions and steps belong to
+    it. It may be entered again. Two tasks at the same time need a handle each, with the same id.
 
     Attributes:
         id: The trace id, 1 to 128 characters.
     """
 
-    user_message, user_message_sync = _faces(events.user_message)
-    llm_response, llm_response_sync = _faces(events.llm_response)
-    llm_thinking, llm_thinking_sync = _faces(events.llm_thinking)
-    embedding_request, embedding_request_sync = _faces(events.embedding_request)
-    embedding_response, embedding_response_sync = _faces(events.embedding_response)
-    tool_call_request, tool_call_request_sync = _faces(events.tool_call_request)
-    tool_call_response, tool_call_response_sync = _faces(events.tool_call_response)
-    tool_result, tool_result_sync = _faces(events.tool_result)
-    error, error_sync = _faces(events.error)
+    # Final lets type checkers take the inferred types of the methods for declared ones.
+    user_message: Final = _awaitable(events.user_message)
+    user_message_sync: Final = _plain(events.user_message)
+    llm_response: Final = _awaitable(events.llm_response)
+    llm_response_sync: Final = _plain(events.llm_response)
+    llm_thinking: Final = _awaitable(events.llm_thinking)
+    llm_thinking_sync: Final = _plain(events.llm_thinking)
+    embedding_request: Final = _awaitable(events.embedding_request)
+    embedding_request_sync: Final = _plain(events.embedding_request)
+    embedding_response: Final = _awaitable(events.embedding_response)
+    embedding_response_sync: Final = _plain(events.embedding_response)
+    tool_call_request: Final = _awaitable(events.tool_call_request)
+    tool_call_request_sync: Final = _plain(events.tool_call_request)
+    tool_call_response: Final = _awaitable(events.tool_call_response)
+    tool_call_response_sync: Final = _plain(events.tool_call_response)
+    tool_result: Final = _awaitable(events.tool_result)
+    tool_result_sync: Final = _plain(events.tool_result)
+    error: Final = _awaitable(events.error)
+    error_sync: Final = _plain(events.error)
 
     def __init__(self, state: TraceState, *, joins: bool = False) -> None:
-        self.id = state.id
+        self.id: str = state.id
         self._state = state
         self._joins = joins
-        self._entered: list[_TraceBlock | Step] = []
+        self._blocks: list[_TraceBlock | Step] = []
 
     def __repr__(self) -> str:
         return f"<Trace {self.id!r}>"
 
     def _record(self, event: Event[T]) -> T:
-        span, made = event.options.get("span_id", ""), b""
+        span, own_span = event.options.get("span_id", ""), b""
         if event.type == "tool_call_request" and not span:
-            made = self._state.recorder.open_span()
-            span = made.decode()
-        step = _record_manual(self._state, event, span, made) or 0
+            own_span = self._state.recorder.open_span()
+            span = own_span.decode()
+        step = _record_manual(self._state, event, span, own_span) or 0
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
     def __enter__(self) -> Self:
@@ -103,12 +116,12 @@ class Trace:
         inside = self._joins and scope is not None and scope.trace is self._state
         block = Step("trace", recorder=lambda: self._state.recorder) if inside else _TraceBlock(self._state)
         block._enter()
-        self._entered.append(block)
+        self._blocks.append(block)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._entered:
-            self._entered.pop()._leave(error)
+        if self._blocks:
+            self._blocks.pop()._leave(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -124,7 +137,7 @@ def trace_on(
     metadata: Mapping[str, Any] | None,
     tags: Iterable[str],
 ) -> Trace:
-    """Return a trace of a recorder's; see :meth:`whyops_trace.WhyOps.trace`."""
+    """Return a trace of a recorder; see :meth:`whyops_trace.WhyOps.trace`."""
     if trace_id is not None:
         check_text("trace_id", trace_id, MAX_ID)
     if external_user_id is not None:
@@ -148,16 +161,15 @@ class Step:
     """
     A named part of a workflow, for ``with`` and ``async with``. Made by ``step(...)``.
 
-    Entering records an ``llm_thinking`` event, so that whatever runs inside has a parent that exists; leaving records
-    how long it took, what it put out and how it failed, for the local destinations. Outside any trace a step makes a
-    trace of its own.
+    Entering records an ``llm_thinking`` event, so that events inside have a parent that exists. Leaving records the
+    duration, the output and the failure, for the local destinations. Outside any trace a step makes a trace of its own.
 
     Attributes:
         name: The name of the part.
-        step_id: The step it took, once entered; 0 before, and where tracing is off.
+        step_id: The step that it took, once entered; 0 before, and while tracing is off.
     """
 
-    #: Metadata keys that are written by the step itself.
+    #: Metadata keys that the step writes itself.
     _WRITTEN: ClassVar[frozenset[str]] = frozenset({"input", "latencyMs", "outcome", "startedAt", "step"})
 
     def __init__(
@@ -169,22 +181,22 @@ class Step:
         recorder: Callable[[], Recorder | None],
     ) -> None:
         check_text("name", name, MAX_NAME)
-        self.name = name
-        self.step_id = 0
+        self.name: str = name
+        self.step_id: int = 0
         self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}
         if input is not None:
             self._about["input"] = input
         self._recorder = recorder
-        self._entered: list[_StepBlock] = []
+        self._blocks: list[_StepBlock] = []
 
     def __repr__(self) -> str:
         return f"<Step {self.name!r}>"
 
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
-        """Say what the step came to: any value, encoded now."""
-        if self._entered and self._entered[-1].scope.trace.on:
-            block = self._entered[-1]
+        """Set the output of the step: any value, which is encoded now."""
+        if self._blocks and self._blocks[-1].scope.trace.on:
+            block = self._blocks[-1]
             block.output = _encode(block.scope.trace, value)
 
     def __enter__(self) -> Self:
@@ -205,26 +217,26 @@ class Step:
         outer = get_scope()
         recorder = self._recorder() if outer is None else None
         scope = outer if recorder is None else Scope(recorder.new_trace())
-        # What runs inside a trace of its own that is sampled out must not begin another one.
+        # Code inside a trace of its own that is sampled out must not begin another one.
         if scope is None or not (scope.trace.on or (recorder is not None and recorder.on)):
             return
         block = _StepBlock(scope, outer)
         self.step_id = block.begin(self.name, self._about)
-        self._entered.append(block)
+        self._blocks.append(block)
 
     @guarded("leaving a step")
     def _leave(self, error: BaseException | None) -> None:
-        if self._entered:
-            self._entered.pop().end(self.name, error)
+        if self._blocks:
+            self._blocks.pop().end(self.name, error)
 
 
 class _StepBlock:
     """
-    One entering of a step: records that it began, is the scope of what runs inside, records how it ended.
+    One run of the block of a step: it records the begin, sets the scope of the code inside, and records the end.
 
     Attributes:
-        scope: Where the step stands.
-        output: What it came to, as JSON.
+        scope: The scope around the step.
+        output: The output of the step as JSON; empty if none is set.
     """
 
     def __init__(self, scope: Scope, outer: Scope | None) -> None:
@@ -234,7 +246,7 @@ class _StepBlock:
         self._step = 0
 
     def begin(self, name: str, about: Mapping[str, Any]) -> int:
-        """Record that the step was entered, and enter its scope; return the step it took."""
+        """Record that the step was entered, and enter its scope. Return the step that it took."""
         scope = self.scope
         state = scope.trace
         if not state.on:
@@ -250,7 +262,7 @@ class _StepBlock:
         return self._step
 
     def end(self, name: str, error: BaseException | None) -> None:
-        """Leave the step's scope, and record how it ended."""
+        """Leave the step's scope, and record its end."""
         state = self.scope.trace
         set_scope(self._outer)
         if not state.on:
@@ -278,36 +290,36 @@ class _StepBlock:
 
 
 class _TraceBlock:
-    """One entering of a trace: sets the scope, puts back what was there, records how it ended."""
+    """One run of the block of a trace: it sets the scope, sets the one before again, and records the end."""
 
     def __init__(self, state: TraceState) -> None:
         self._state = state
-        self._goes_on = False
+        self._is_nested = False  # in a scope of the same trace
 
     @guarded("entering a trace")
     def _enter(self) -> None:
         state = self._state
         self._outer = get_scope()
         self._started = state.recorder.perf_counter_ns()
-        self._goes_on = self._outer is not None and self._outer.trace is state
-        if not self._goes_on:
+        self._is_nested = self._outer is not None and self._outer.trace is state
+        if not self._is_nested:
             if self._outer is not None and self._outer.within == TOP:
-                # Where that trace goes on, should it be opened again in here.
+                # The outer trace continues from this event if it is opened again in here.
                 self._outer.trace.last = self._outer.parent
             set_scope(Scope(state, TOP, state.last, self._outer.turn if self._outer else None))
             state.recorder.count_block(state, 1)
 
     @guarded("leaving a trace")
     def _leave(self, error: BaseException | None) -> None:
-        if self._goes_on:
+        if self._is_nested:
             return
         state, scope = self._state, get_scope()
         if scope is not None and scope.trace is state and scope.within == TOP:
             state.last = scope.parent
-        # Set, not reset by a token: the block may be left in another context than it was entered in.
+        # Set and not reset by a token: the block may be left in another context than it was entered in.
         set_scope(self._outer)
-        ended = state.recorder.count_block(state, -1) == 0
-        if ended and state.on and state.first:
+        is_last = state.recorder.count_block(state, -1) == 0
+        if is_last and state.on and state.first:
             metadata, content = ending(error)
             elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}
@@ -326,46 +338,46 @@ class _TraceBlock:
 
 
 @guarded("recording an event")
-def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -> int:
+def _record_manual(state: TraceState, event: Event[T], span: str, own_span: bytes) -> int:
     """
-    Record a built event where the caller stands in the trace, or chained to the one before it on the handle.
+    Record a built event at the caller's place in the trace, or after the previous event of the handle.
 
     Args:
         state: The trace.
         event: The event.
-        span: The span id it pairs by, "" if it pairs with none.
-        made: The span id again if it was made here, which the response gives back.
+        span: The span id that pairs it, "" if it is not one of a pair.
+        own_span: The span id again if it was made here. The response gives it back.
     """
     if not state.on:
-        if made:
-            state.recorder.close_span(made)
+        if own_span:
+            state.recorder.close_span(own_span)
         return 0
     scope = get_scope()
     here = scope is not None and scope.trace is state
     within, parent = (scope.within, scope.parent) if scope is not None and here else (TOP, state.last)
     if event.type == "tool_call_response":
-        request, nested = _close_tool(state, event, span)
-        parent, within = (request, nested) if request else (parent, within)
+        request, enclosing = _close_tool(state, event, span)
+        parent, within = (request, enclosing) if request else (parent, within)
     metadata, content, ending = _members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
         content = encoding.plain(content, state.recorder.hides)
         hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
-        doubled = _claim_turn(state, state.reported, event)
-        if doubled:
-            metadata, ending = doubled, Ending.LOCAL
+        members = _claim_turn(state, state.reported, event)
+        if members:
+            metadata, ending = members, Ending.LOCAL
     elif event.type == "tool_call_request" and state.asked_tools is not None:
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
-    kind, body, pairs_by = event.type.encode(), _encode(state, content), made or NO_SPAN
+    kind, body, span_id = event.type.encode(), _encode(state, content), own_span or NO_SPAN
     step = (
         state.recorder.record_draft(
-            Draft(state, kind, parent, within, metadata, body, pairs_by, ending, given=event.options)
+            Draft(state, kind, parent, within, metadata, body, span_id, ending, given=event.options)
         )
         if event.options
-        else state.recorder.record(state, kind, parent, within, metadata, body, pairs_by, ending)
+        else state.recorder.record(state, kind, parent, within, metadata, body, span_id, ending)
     )
     if event.type == "tool_call_request":
-        _open_tool(state, span, step, within, made)
+        _open_tool(state, span, step, within, own_span)
     elif event.type == "llm_response" and content.get("toolCalls"):
         state.note_asked(step, content["toolCalls"])
     if ending is not USUAL:
@@ -378,7 +390,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, made: bytes) -
 
 
 def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> bytes:
-    """Return the metadata of a turn reported by hand that a client has reported already; nothing if none has."""
+    """Return the metadata of a turn reported by hand that a client has already reported, empty if none has."""
     turn = reported.claim(event.metadata["model"], event.content.get("content"))
     if not turn:
         return b""
@@ -394,25 +406,25 @@ def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> 
     return b',"wraps":true,"doubles":%d%b' % (turn, _members(state, metadata))
 
 
-def _requested_by(state: TraceState, asked: AskedTools, tool_calls: Any) -> bytes:
+def _requested_by(state: TraceState, tools: AskedTools, tool_calls: Any) -> bytes:
     """Return the metadata member that names the turn which asked for a tool call, led by a comma, or nothing."""
     hides = state.recorder.hides
     call = next(iter(dicts_of(encoding.plain(tool_calls, hides))), {})
-    step = asked.find(text_of(call.get("name")), dict_of(call.get("arguments")), call.get("id"), hides)
+    step = tools.find(text_of(call.get("name")), dict_of(call.get("arguments")), call.get("id"), hides)
     return b',"requestedBy":%d' % step if step else b""
 
 
-def _open_tool(state: TraceState, span: str, step: int, within: int, made: bytes) -> None:
-    state.open_tools[span] = (step, within, made)
+def _open_tool(state: TraceState, span: str, step: int, within: int, own_span: bytes) -> None:
+    state.open_tools[span] = (step, within, own_span)
     if len(state.open_tools) > OPEN_TOOLS:
         state.open_tools.pop(next(iter(state.open_tools)))
 
 
 def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int]:
-    """Return the request's step for a response and what that is nested in, 0 if no request of that span is open."""
-    step, within, made = state.open_tools.pop(span, (0, 0, b""))
-    if made:
-        state.recorder.close_span(made)
+    """Return the steps of a response's request and of the call around it, 0 if no request of that span is open."""
+    step, within, own_span = state.open_tools.pop(span, (0, 0, b""))
+    if own_span:
+        state.recorder.close_span(own_span)
     if not step and "parent_step_id" not in event.options:
         warn_once(
             f"span of {event.metadata['tool']}",

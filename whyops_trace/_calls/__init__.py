@@ -1,5 +1,5 @@
 """
 One run of a traced function, from its request to its response.
 
-A call site knows the function, three kinds of it make events, and drivers follow what goes on after the call.
+A call site holds the function and its options, its three kinds make events, and drivers follow results that still run.
 """

@@ -1,7 +1,7 @@
 """
 One run of a traced callable (:class:`Call`), from its request to its response.
 
-What its events look like is the business of its :class:`~whyops_trace._calls.site.CallSite`.
+Its :class:`~whyops_trace._calls.site.CallSite` makes the events of it.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
 
 
 class Detached(Enum):
-    """Stands for the scope around a call that has been left already."""
+    """Stands in for the scope around a call once the call has left its own."""
 
     DETACHED = "detached"
 
 
 DETACHED: Final = Detached.DETACHED
 
-#: How many items of a generator are recorded, the first ones.
+#: Largest number of items of a generator that are recorded. They are the first ones.
 MAX_ITEMS: Final = 100
-#: Characters of a text that is kept until the end of a generator as it is.
+#: Number of characters below which a text is kept as it is until the end of a generator.
 SHORT: Final = 500
 
 
 class Items:
     """
-    What is kept of the items of a generator.
+    The items of a generator that are kept until it ends.
 
     Attributes:
-        kept: Items, or what a kind of call makes of them.
-        count: How many items there were.
-        size: What is kept, in bytes, where that is bounded.
-        most: How many are kept at most, the first ones, where that is bounded.
+        values: Items, or the values that a kind of call makes of them.
+        count: Number of all items.
+        size: Bytes of the values, if they are bounded.
+        most: Largest number of values, which are of the first items, if they are bounded.
     """
 
-    __slots__ = ("count", "kept", "most", "size")
+    __slots__ = ("count", "most", "size", "values")
 
-    def __init__(self, kept: list[Any]) -> None:
-        self.kept = kept
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
         self.count = 0
         self.size = 0
         self.most = MAX_ITEMS
 
 
-class Held(NamedTuple):
-    """A request of which it is not known yet who reports it to the server: what is recorded for it at the end."""
+class HeldRequest(NamedTuple):
+    """A request that is held back from the server, as it is recorded at the end if the call reports its own turn."""
 
     kind: bytes
     parent: int
@@ -68,28 +68,38 @@ class Held(NamedTuple):
     timestamp: str
 
 
-class Asked:
+class ModelCall:
     """
-    What is known of a call of a model until it ends.
+    The state of a call of a model until it ends.
 
     Attributes:
         model: The model that the arguments name, "" if they name none.
-        provider: Who serves it, as the arguments say.
-        turn: Where the call may turn out to be reported by somebody else: whether turns of theirs were made in it.
-        held: The request, as the server gets it if nobody else reports it.
-        proxied: Whether somebody else does report it.
-        is_local: Whether its records are for all destinations but the WhyOps server.
-        by_client: Whether a provider's client made it: then a report by hand of the same turn is one too many.
+        provider: The provider that the arguments name, "" if they name none.
+        turn: The open turn of a call that may be reported by another. It tells if turns with a report of their own were
+            made in the call.
+        held_request: The request that the server gets if nothing else reports it.
+        proxied: True if the WhyOps proxy reports it.
+        is_local: True if its records are for all destinations but the WhyOps server.
+        by_client: True if a provider's client made it. Then a report by hand of the same turn is one too many.
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
     """
 
-    __slots__ = ("by_client", "first_token_ms", "held", "is_local", "model", "provider", "proxied", "turn")
+    __slots__ = (
+        "by_client",
+        "first_token_ms",
+        "held_request",
+        "is_local",
+        "model",
+        "provider",
+        "proxied",
+        "turn",
+    )
 
     def __init__(self) -> None:
         self.model = ""
         self.provider = ""
         self.turn: OpenTurn | None = None
-        self.held: Held | None = None
+        self.held_request: HeldRequest | None = None
         self.proxied = False
         self.by_client = False
         self.is_local = False
@@ -97,7 +107,7 @@ class Asked:
 
     @property
     def wraps(self) -> bool:
-        """Whether turns that are reported by themselves were made in it."""
+        """True if turns with a report of their own were made in it."""
         return self.turn is not None and self.turn.wraps
 
 
@@ -108,15 +118,15 @@ class Call(msgspec.Struct, eq=False):
     A struct, because one is made for each call, in a fourth of the time that ``__init__`` takes.
 
     Attributes:
-        site: What is known of the callable.
+        site: The call site of the callable.
         state: The trace.
         step: The request's step.
-        span: What pairs the request with its response.
+        span: The span id that pairs the request with its response.
         outer: The scope around the call, which is set again when it ends.
-        own: Whether the call made its trace, which ends with it.
-        started: When it began, as the recorder's clock tells it.
-        items: What is kept of the items of a generator or stream; None for other callables.
-        asked: What is known of a call of a model; None for other calls.
+        own: True if the call made its trace, which ends with it.
+        started: The time of its begin, in nanoseconds of the recorder's clock.
+        items: The kept items of a generator or stream; None for other callables.
+        model_call: The state of a call of a model; None for other calls.
     """
 
     site: CallSite
@@ -127,23 +137,23 @@ class Call(msgspec.Struct, eq=False):
     own: bool
     started: int
     items: Items | None = None
-    asked: Asked | None = None
+    model_call: ModelCall | None = None
 
     @guarded("recording the end of a call", positional=2)
     def end(self, result: Any) -> None:
         """
-        Leave the scope and record what the call returned.
+        Leave the scope and record the result of the call.
 
-        Of a generator or stream it is what its items come to, as the decorator's ``accumulate`` makes it.
+        The result of a generator or stream are its kept items, or what the decorator's ``accumulate`` makes of all.
         """
-        perf_counter_ns = self.state.recorder.perf_counter_ns  # as elapsed_ms(), a frame less
+        perf_counter_ns = self.state.recorder.perf_counter_ns  # elapsed_ms() without its frame
         elapsed = (perf_counter_ns() - self.started) // 1_000_000
         if self.outer is not DETACHED:
             set_scope(self.outer)
         if self.state.on:
             if self.items is not None and self.site.accumulate is not None:
-                kept, self.items = self.items.kept, None
-                result = self.site.made_by("accumulate", self.site.accumulate, kept)
+                values, self.items = self.items.values, None
+                result = self.site.apply("accumulate", self.site.accumulate, values)
             self.site.respond(self, result, elapsed)
 
     @guarded("recording the failure of a call", positional=2)
@@ -154,35 +164,35 @@ class Call(msgspec.Struct, eq=False):
             set_scope(self.outer)
         if self.state.on:
             if self.site.accumulate is not None:
-                self.items = None  # what is kept are all the items, for it alone
+                self.items = None  # it holds all items, for that function alone
             self.site.fail(self, error, elapsed)
 
     @property
     def accumulates(self) -> bool:
-        """Whether the decorator's ``accumulate`` makes the answer of all items."""
+        """True if the decorator's ``accumulate`` makes the answer of all items."""
         return self.site.accumulate is not None
 
     def detach(self) -> None:
-        """Leave the scope, while what the call returned goes on: it ends later, wherever that is."""
+        """Leave the scope of a call whose result still runs. The call ends later, in any scope."""
         if self.outer is not DETACHED:
             set_scope(self.outer)
             self.outer = DETACHED
 
     def follow(self) -> None:
-        """Leave the scope, and from now on keep the items of what the call returned."""
+        """Leave the scope, and from now on keep the items that the call's result yields."""
         self.detach()
         self.items = Items([])
 
     @guarded("recording an item", positional=2)
     def keep(self, item: Any) -> None:
-        """Keep what is recorded of an item, all of it for the decorator's ``accumulate``."""
+        """Keep an item in the form that is recorded, or as it is for the decorator's ``accumulate``."""
         items = self.items
         if items is not None and self.state.on:
             items.count += 1
             if self.site.accumulate is None:
                 self.site.keep(self, items, item)
             else:
-                items.kept.append(item)
+                items.values.append(item)
 
     def elapsed_ms(self, moment_ns: int | None = None) -> int:
         """Return the milliseconds from the request until now, or until a moment of the recorder's clock."""
@@ -191,51 +201,55 @@ class Call(msgspec.Struct, eq=False):
 
     def settle(self) -> bool:
         """
-        Decide who reports the turn, before its end is recorded.
+        Decide if the call itself reports its turn, before its end is recorded.
 
         Returns:
-            Whether turns that are reported by themselves were made in it: then it is no turn, but what wraps them.
+            True if turns with a report of their own were made in it. Then it is no turn, but wraps them.
         """
-        asked = self.asked
-        if asked is None:
+        model_call = self.model_call
+        if model_call is None:
             return False
-        if asked.wraps or asked.proxied:
-            asked.held = None
-            asked.is_local = self.state.recorder.serves
+        if model_call.wraps or model_call.proxied:
+            model_call.held_request = None
+            model_call.is_local = self.state.recorder.serves
         else:
             self.tell_server()
-        return asked.wraps
+        return model_call.wraps
 
     def tell_server(self, *, anyhow: bool = False) -> None:
-        """Record the request that is held back from the server, unless somebody else reports it, or *anyhow*."""
-        asked = self.asked
-        held = asked and (anyhow or not (asked.wraps or asked.proxied)) and asked.held
-        if held and asked:
-            asked.held = None
+        """Record the request that is held back from the server, unless its turn is reported elsewhere, or *anyhow*."""
+        model_call = self.model_call
+        request = (
+            model_call
+            and (anyhow or not (model_call.wraps or model_call.proxied))
+            and model_call.held_request
+        )
+        if request and model_call:
+            model_call.held_request = None
             self.state.recorder.record_draft(
                 Draft(
                     self.state,
-                    kind=held.kind,
-                    parent=held.parent,
-                    within=held.within,
-                    metadata=held.metadata,
-                    content=held.content,
+                    kind=request.kind,
+                    parent=request.parent,
+                    within=request.within,
+                    metadata=request.metadata,
+                    content=request.content,
                     span=self.span,
                     ending=Ending.SERVER,
-                    given=EventOptions(timestamp=held.timestamp),
+                    given=EventOptions(timestamp=request.timestamp),
                     step=self.step,
                 )
             )
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""
-        ending = Ending.LOCAL if self.asked is not None and self.asked.is_local else USUAL
+        ending = Ending.LOCAL if self.model_call is not None and self.model_call.is_local else USUAL
         self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, ending=ending)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
-        """Record the last event of the call and return its step; the trace ends with it if the call made it."""
+        """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""
         state, step, ending = self.state, self.step, LAST if self.own else USUAL
-        is_local = self.asked is not None and self.asked.is_local
+        is_local = self.model_call is not None and self.model_call.is_local
         if is_local:
             ending = Ending.LAST_LOCAL if self.own else Ending.LOCAL
         last = state.recorder.record(state, kind, step, step, metadata, content, self.span, ending, ENDS)
@@ -247,10 +261,10 @@ class Call(msgspec.Struct, eq=False):
 
 class GeneratorCall(Call, eq=False):
     """
-    One run of a decorated generator, whose body has a scope of its own; that of the consumer is ``outer``.
+    One run of a decorated generator, whose body has a scope of its own. The scope of the consumer is ``outer``.
 
     Attributes:
-        short: Where items that are short and never change are kept as they are; None if all are given to the site.
+        short: The kept items, to which short immutable ones are added as they are; None if the site keeps all.
     """
 
     short: Items | None = None
@@ -260,7 +274,7 @@ class GeneratorCall(Call, eq=False):
         self.short = items if self.site.keeps_short else None
 
     def pass_on(self, item: Any) -> Any:
-        """Keep what is recorded of an item; return the item."""
+        """Keep an item in the form that is recorded. Return the item."""
         kind, items = type(item), self.short
         if items is not None and (
             kind is int
@@ -271,13 +285,13 @@ class GeneratorCall(Call, eq=False):
         ):
             items.count = count = items.count + 1
             if count <= items.most:
-                items.kept.append(item)
+                items.values.append(item)
         else:
             self.keep(item)
         return item
 
     def finish(self, result: Any, *, abandoned: bool) -> None:
-        """Record that the generator is done, or was cancelled if its consumer closed it before it was."""
+        """Record that the generator is done, or that it was cancelled if its consumer closed it before the end."""
         if abandoned:
             self.fail(GeneratorExit())
         else:
@@ -286,16 +300,16 @@ class GeneratorCall(Call, eq=False):
 
 class Followed:
     """
-    Stands for the call site of a generator, and for its call, where a call that has begun returned it.
+    Stands in for the call site and the call of a generator that was returned by a call that has begun.
 
-    What it runs is no part of the call's scope: that ended when the function returned. If nobody ever iterates over
-    it, the call ends as it is dropped.
+    The generator's body is no part of the call's scope, which ended when the function returned. If nothing ever
+    iterates over it, the call ends when it is dropped.
 
     Args:
         call: The call.
 
     Attributes:
-        outer: That there is no scope of its own.
+        outer: A mark that it has no scope of its own.
     """
 
     outer: Scope | Detached | None = DETACHED
@@ -305,17 +319,17 @@ class Followed:
         call.follow()
 
     def open(self, named: dict[str, Any], run: type[Any]) -> Followed:
-        """Return itself: the call has begun."""
+        """Return itself, since the call has begun."""
         return self
 
     def pass_on(self, item: Any) -> Any:
-        """Keep what is recorded of an item; return the item."""
+        """Keep an item in the form that is recorded. Return the item."""
         if self._call is not None:
             self._call.keep(item)
         return item
 
     def finish(self, result: Any, *, abandoned: bool) -> None:
-        """Record what the items came to, or that the call was cancelled if its consumer went before the end."""
+        """Record the result, or that the call was cancelled if its consumer stopped before the end."""
         call, self._call = self._call, None
         if call is not None and abandoned:
             call.fail(GeneratorExit())
@@ -337,7 +351,7 @@ class Untraced:
     Stands in for the :class:`GeneratorCall` of a generator that is not recorded.
 
     Attributes:
-        outer: That there is no scope of its own.
+        outer: A mark that it has no scope of its own.
     """
 
     outer: Scope | Detached | None = DETACHED
@@ -353,7 +367,7 @@ class Untraced:
         """Record nothing."""
 
 
-#: Reads the attributes of an exception, whatever its class says of them.
+#: Function that reads the attributes of an exception past anything that its class defines.
 _attributes: Final = BaseException.__dict__["__dict__"].__get__
 
 

@@ -14,7 +14,7 @@ from whyops_trace._calls.site import CallSite
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._recording.recorder import Recorder
 
-#: Returns a callable traced, given the kind of call it is and the decorator's options.
+#: Function from a kind of call, a callable and the decorator's options to the traced callable.
 Trace = Callable[[type[CallSite], Any, "dict[str, Any]"], Any]
 
 
@@ -22,20 +22,21 @@ class TracedCallable(Proxy):
     """
     A proxy that traces the calls of a coroutine function, a generator function or a callable object.
 
-    It stands in for the callable wherever that is looked at, not only called: its code flags, attributes and class are
-    the callable's own. A function proxied is pickled by reference, copied as itself and bound as a method, as functions
+    It stands in for the callable in inspection as well as in calls: its code flags, attributes and class are the
+    callable's own. A function in a proxy is pickled by reference, copied as itself and bound as a method, as functions
     are.
 
     Args:
         wrapped: The callable.
-        kind: The kind of call it is.
-        options: The decorator's options, checked.
-        trace: Makes the like of another callable, for copies.
-        recorder: Returns what records a call outside any trace; None if nothing does.
+        kind: The kind of call.
+        options: The decorator's checked options.
+        trace: Function that traces another callable likewise, for copies.
+        recorder: Function that returns the recorder of a call outside any trace, None for none.
     """
 
     if sys.version_info < (3, 14):
-        # A class that is asked for its annotations is otherwise given a dict of them, which would hide the callable's.
+        # Without this Python makes a dict of annotations for the class when they are read, which would hide those of
+        # the callable.
         __annotations__ = vars(Proxy)["__annotations__"]
 
     def __init__(
@@ -48,11 +49,11 @@ class TracedCallable(Proxy):
     ) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (trace, kind, options)
-        self._self_how = wrapped, kind(wrapped, options, recorder), driver_of(wrapped)
+        self._self_parts = wrapped, kind(wrapped, options, recorder), driver_of(wrapped)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call the callable and trace that."""
-        function, site, drive = self._self_how  # each look at an attribute of a proxy takes its time
+        """Call the callable and trace the call."""
+        function, site, drive = self._self_parts  # one attribute: each access through a proxy is slow
         if kwargs and site.strips:
             kwargs.pop(TRACE_ID_ARGUMENT, None)
         if drive is not None:
@@ -92,7 +93,7 @@ class TracedCallable(Proxy):
             return wrapped.__qualname__  # by reference
         reduced = wrapped.__reduce_ex__(protocol)
         if isinstance(reduced, str) and type(wrapped) is not BuiltinFunctionType:
-            return reduced  # by reference as well, as functions with a cache
+            return reduced  # by reference as well, such as functions with a cache
         trace, kind, options = self._self_rebuild
         return trace, (kind, wrapped, options)
 

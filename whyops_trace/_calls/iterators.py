@@ -11,13 +11,13 @@ from whyops_trace._calls.call import Followed
 if TYPE_CHECKING:
     Proxy = wrapt.BaseObjectProxy[Any]
 else:
-    #: The proxy that is no iterable; wrapt 1, which other packages may hold back, has only the one that is.
+    #: The proxy that is not iterable. Other packages may require wrapt 1, which has only the iterable one.
     Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 
 class FollowedIterator(Proxy):
     """
-    Stands for an iterator, and ends the call that returned it when it ends, or is dropped.
+    Stands in for an iterator, and ends the call that returned it when it ends or is dropped.
 
     Args:
         wrapped: The iterator.
@@ -43,7 +43,7 @@ class FollowedIterator(Proxy):
 
 
 class FollowedAsyncIterator(Proxy):
-    """Stands for an asynchronous iterator as :class:`FollowedIterator` does for a plain one."""
+    """Stands in for an asynchronous iterator as :class:`FollowedIterator` does for a plain one."""
 
     def __init__(self, wrapped: Any, followed: Followed) -> None:
         super().__init__(wrapped)

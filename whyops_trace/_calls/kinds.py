@@ -1,11 +1,11 @@
-"""The three kinds of traced call: tools, models, embeddings. Each makes its own events of a request and its end."""
+"""The three kinds of traced call: tools, models, embeddings. Each makes its own events of a request and of an end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from whyops_trace._calls.call import Asked, Call, Items, error_content
+from whyops_trace._calls.call import Call, Items, ModelCall, error_content
 from whyops_trace._calls.site import C, CallSite
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._models.answers import (
@@ -23,7 +23,7 @@ from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 
-#: Bytes of JSON that are recorded of what a generator yields, beside short items.
+#: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
 MAX_ITEMS_BYTES: Final = 65_536
 
 
@@ -59,14 +59,14 @@ class Tool(CallSite):
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
-        asked = state.asked_tools
+        tools = state.asked_tools
         step = (
-            asked.find(self.name, named, named.get(self._id_parameter), state.recorder.hides) if asked else 0
+            tools.find(self.name, named, named.get(self._id_parameter), state.recorder.hides) if tools else 0
         )
         return b',"requestedBy":%d' % step if step else b""
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
-        """Record what the tool returned: what is no object under ``result``, a generator's items under ``items``."""
+        """Record the tool's result: under ``result`` if it is no object, under ``items`` for a generator's items."""
         encode = call.state.recorder.encode
         if not self.capture_output:
             results = b"{}"
@@ -80,7 +80,7 @@ class Tool(CallSite):
         call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
-        """Record an ``error`` event and a response that tells of it, or a response that says it was cancelled."""
+        """Record an ``error`` event and a response with the error, or a response that says it was cancelled."""
         encode = call.state.recorder.encode
         if outcome(error) == "cancelled":
             items = b""
@@ -100,7 +100,7 @@ class Tool(CallSite):
         """Keep the first items as JSON."""
         if self.capture_output and items.count <= items.most:
             encoded = call.state.recorder.encode(item)
-            items.kept.append(encoded)
+            items.values.append(encoded)
             items.size += len(encoded)
             if items.size >= MAX_ITEMS_BYTES:
                 items.most = 0
@@ -137,53 +137,53 @@ class Llm(CallSite):
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
         call = super()._open(named, run)
         if call is not None:
-            asked = call.asked = call.asked or Asked()
-            asked.model = _text(named.get("model"))
-            asked.provider = _text(named.get("provider"))
+            model_call = call.model_call = call.model_call or ModelCall()
+            model_call.model = _text(named.get("model"))
+            model_call.provider = _text(named.get("provider"))
         return call
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        asked = read_request(encoding.plain(named, recorder.hides))
-        hide_in_arguments(asked.messages, recorder.hides)
+        request = read_request(encoding.plain(named, recorder.hides))
+        hide_in_arguments(request.messages, recorder.hides)
         metadata = self._function
-        if asked.metadata:
-            metadata += b"," + recorder.encode(asked.metadata)[1:-1]
-        content: dict[str, Any] = {"messages": asked.messages}
-        if asked.tool:
-            content = {"toolName": asked.tool, "output": asked.output, **content}
-        return b"tool_result" if asked.tool else b"user_message", metadata, recorder.encode(content)
+        if request.metadata:
+            metadata += b"," + recorder.encode(request.metadata)[1:-1]
+        content: dict[str, Any] = {"messages": request.messages}
+        if request.tool:
+            content = {"toolName": request.tool, "output": request.output, **content}
+        return b"tool_result" if request.tool else b"user_message", metadata, recorder.encode(content)
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record the model's thinking and its answer."""
-        answer = assemble(call.items.kept) if call.items is not None else result
+        answer = assemble(call.items.values) if call.items is not None else result
         error = answer.get("error") if call.items is not None and isinstance(answer, dict) else None
         turn = self._read(call, answer)
-        ending = self._settled(call, turn)
-        if error:  # told in the stream
+        ending = self._settle(call, turn)
+        if error:  # an event of the stream
             self._fail(call, turn, elapsed_ms, ending, error)
             return
         for thought in turn.thinking if self.capture_output else ():
             call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
         self._close(call, turn, elapsed_ms, ending)
 
-    def _settled(self, call: Call, turn: Turn) -> bytes:
-        """Decide who reports the turn; return what its answer's metadata tell of that, led by a comma."""
+    def _settle(self, call: Call, turn: Turn) -> bytes:
+        """Decide if the call reports its turn. Return the metadata member about that, led by a comma, or nothing."""
         if call.settle():
-            turn.usage = {}  # the turns inside have it
+            turn.usage = {}  # it is in the turns inside
             return b',"wraps":true'
         return b""
 
     def _read(self, call: Call, result: Any) -> Turn:
         if self._extract is not None:
-            result = self.made_by("extract", self._extract, result)
+            result = self.apply("extract", self._extract, result)
         return read_response(encoding.plain(result, call.state.recorder.hides))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
-        came = call.items is not None and self._extract is None
-        turn = self._read(call, assemble(call.items.kept)) if came and call.items else Turn()
-        ending = self._settled(call, turn)
+        has_pieces = call.items is not None and self._extract is None
+        turn = self._read(call, assemble(call.items.values)) if has_pieces and call.items else Turn()
+        ending = self._settle(call, turn)
         if outcome(error) == "cancelled":
             turn.finish_reason = "cancelled"
             self._close(call, turn, elapsed_ms, ending + b',"outcome":"cancelled"')
@@ -195,7 +195,7 @@ class Llm(CallSite):
         if turn.content and self.capture_output:
             content["partial"] = turn.content
         body = call.state.recorder.encode(content)
-        call.close(b"error", self._named(call, turn, elapsed_ms, ending), body)
+        call.close(b"error", self._answer_metadata(call, turn, elapsed_ms, ending), body)
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
         recorder = call.state.recorder
@@ -212,25 +212,25 @@ class Llm(CallSite):
             content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
         if turn.usage:
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
-        metadata = self._named(call, turn, elapsed_ms, ending)
+        metadata = self._answer_metadata(call, turn, elapsed_ms, ending)
         step = call.close(b"llm_response", metadata, recorder.encode(content))
         if turn.tool_calls:
             call.state.note_asked(step, turn.tool_calls)
-        if call.asked and call.asked.by_client:
-            call.state.note_turn(step, (call.asked.model, turn.model), turn.content)
+        if call.model_call and call.model_call.by_client:
+            call.state.note_turn(step, (call.model_call.model, turn.model), turn.content)
 
-    def _named(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
-        """Return the metadata members of an answer: its model, else the one asked for, else the decorator's."""
-        asked = call.asked
-        model = (turn.model or (asked.model if asked else "") or self._model or "unknown")[:MAX_MODEL]
-        named = turn.provider or (asked.provider if asked else "") or self._provider
-        # Many speak as OpenAI does, and some serve Anthropic's models: the form of an answer says less than whoever
-        # wrote the code, or the client that asked.
-        if turn.provider == "openai" or (asked and asked.by_client):
-            named = (asked.provider if asked else "") or self._provider or named
-        provider = named or (model.split("/")[0] if "/" in model else "unknown")
-        if asked and asked.first_token_ms is not None:
-            ending = b',"timeToFirstTokenMs":%d%b' % (asked.first_token_ms, ending)
+    def _answer_metadata(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
+        """Return the metadata members of an answer. Its own model comes before the requested and the decorator's."""
+        request = call.model_call
+        model = (turn.model or (request.model if request else "") or self._model or "unknown")[:MAX_MODEL]
+        name = turn.provider or (request.provider if request else "") or self._provider
+        # Many providers answer in the form of OpenAI, and some serve Anthropic's models. So the arguments, the
+        # decorator and the client tell the provider better than the form of the answer.
+        if turn.provider == "openai" or (request and request.by_client):
+            name = (request.provider if request else "") or self._provider or name
+        provider = name or (model.split("/")[0] if "/" in model else "unknown")
+        if request and request.first_token_ms is not None:
+            ending = b',"timeToFirstTokenMs":%d%b' % (request.first_token_ms, ending)
         encode = call.state.recorder.encode
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
             self._function, encode(model), encode(provider), elapsed_ms, ending,
@@ -238,10 +238,12 @@ class Llm(CallSite):
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep every piece of text, and other items as plain data."""
-        kept = item if type(item) is str else encoding.plain(_news(item), call.state.recorder.hides)
-        items.kept.append(kept)
-        if call.asked and call.asked.first_token_ms is None and first_token([kept]) is not None:
-            call.asked.first_token_ms = call.elapsed_ms()
+        piece = (
+            item if type(item) is str else encoding.plain(_without_snapshot(item), call.state.recorder.hides)
+        )
+        items.values.append(piece)
+        if call.model_call and call.model_call.first_token_ms is None and first_token([piece]) is not None:
+            call.model_call.first_token_ms = call.elapsed_ms()
 
 
 class Embedding(Llm):
@@ -260,16 +262,16 @@ class Embedding(Llm):
         return b"embedding_request", self._function, b'{"input":%b}' % recorder.encode(inputs)
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
-        """Record how many vectors came back, and the length of the first."""
-        result = call.items.kept if call.items is not None else result
+        """Record the number of vectors, and the length of the first."""
+        result = call.items.values if call.items is not None else result
         if self._extract is not None:
-            result = self.made_by("extract", self._extract, result)
+            result = self.apply("extract", self._extract, result)
         answer = encoding.plain(result, call.state.recorder.hides, shapes=True)
         vectors = read_embedding(answer)
-        described = answer if isinstance(answer, dict) else {}
-        model = described.get("model")
-        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(described.get("usage")))
-        ending = self._settled(call, turn)
+        members = answer if isinstance(answer, dict) else {}
+        model = members.get("model")
+        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(members.get("usage")))
+        ending = self._settle(call, turn)
         if turn.usage:
             ending += b',"usage":%b' % call.state.recorder.encode(turn.usage)
         content = {
@@ -283,7 +285,7 @@ class Embedding(Llm):
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer without vectors that says it was cancelled."""
         if outcome(error) == "cancelled":
-            ending = self._settled(call, Turn()) + b',"outcome":"cancelled"'
+            ending = self._settle(call, Turn()) + b',"outcome":"cancelled"'
             self._answer(call, Turn(), elapsed_ms, ending, {"embeddingCount": 0})
         else:
             super().fail(call, error, elapsed_ms)
@@ -292,11 +294,11 @@ class Embedding(Llm):
         self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, content: dict[str, Any]
     ) -> None:
         body = call.state.recorder.encode(content)
-        call.close(b"embedding_response", self._named(call, turn, elapsed_ms, ending), body)
+        call.close(b"embedding_response", self._answer_metadata(call, turn, elapsed_ms, ending), body)
 
 
-def _news(item: Any) -> Any:
-    """Return an event of a stream without what it repeats of the events before: that grows with each of them."""
+def _without_snapshot(item: Any) -> Any:
+    """Return an event of a stream without its copy of the text so far, which grows with each event."""
     fields = getattr(item, "__dict__", None)
     if type(fields) is not dict or "snapshot" not in fields:
         return item
@@ -308,10 +310,10 @@ def _text(value: Any) -> str:
 
 
 def _items(items: Items, encode: Callable[[object], bytes]) -> bytes:
-    """Return what is kept of a generator's items as JSON members: items as they were, and JSON of others."""
-    if bytes in map(type, items.kept):
-        encoded = (item if type(item) is bytes else encode(item) for item in items.kept)
-        kept = b"[%b]" % b",".join(encoded)
+    """Return a generator's kept items and their number as JSON members. Items of type bytes are JSON already."""
+    if bytes in map(type, items.values):
+        texts = (item if type(item) is bytes else encode(item) for item in items.values)
+        array = b"[%b]" % b",".join(texts)
     else:
-        kept = encode(items.kept)
-    return b'"items":%b,"count":%d' % (kept, items.count)
+        array = encode(items.values)
+    return b'"items":%b,"count":%d' % (array, items.count)

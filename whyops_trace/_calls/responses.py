@@ -197,8 +197,8 @@ class Watch:
         moment = None if first is None else self._moment(events[first][0])
         for call in self.calls:
             call.items = Items(items) if items else None
-            if moment is not None and call.asked is not None:
-                call.asked.first_token_ms = call.elapsed_ms(moment)
+            if moment is not None and call.model_call is not None:
+                call.model_call.first_token_ms = call.elapsed_ms(moment)
         return items
 
     def _moment(self, offset: int) -> int | None:

@@ -1,8 +1,8 @@
 """
-What decorating a callable fixed (:class:`CallSite`): its name and options, and how its calls begin and end.
+The name and options of a decorated callable (:class:`CallSite`), and the begin and end of its calls.
 
-The three kinds of call, in :mod:`whyops_trace._calls.kinds`, differ in the events they make of a request, a result and
-a failure, and in nothing else.
+The three kinds of call, in :mod:`whyops_trace._calls.kinds`, differ in the events that they make of a request, a result
+and a failure, and in nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
 from whyops_trace._calls.arguments import Arguments
-from whyops_trace._calls.call import Asked, Call, Held, Items
+from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
@@ -26,21 +26,21 @@ from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
 C = TypeVar("C", bound="Call")
 
-#: How threads of pools are named, those of asyncio's ``run_in_executor(None, ...)`` too.
+#: Beginnings of the names of pool threads, those of asyncio's ``run_in_executor(None, ...)`` included.
 _POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
 
 
 class CallSite:
     """
-    What is known of a decorated callable before it is called.
+    A decorated callable: its options, its arguments, and the events of its calls.
 
     Args:
         function: The bare callable.
         options: The decorator's options, checked by :meth:`check`.
-        recorder: Returns what records a call outside any trace; None if nothing does.
+        recorder: Function that returns the recorder of a call outside any trace, None for none.
     """
 
-    #: The options the decorator takes, and what each must be.
+    #: The options that the decorator takes, each with the values that it may have.
     options: ClassVar[Mapping[str, str]] = {
         "name": "text",
         "capture_input": "True, False or a list of parameter names",
@@ -50,16 +50,15 @@ class CallSite:
         "accumulate": "a function",
         "enabled": "True or False",
     }
-    #: Metadata keys this kind of call writes itself.
+    #: Metadata keys that this kind of call writes itself.
     written: ClassVar[frozenset[str]] = frozenset()
-    #: Whether a call may turn out to be reported by somebody else, see :meth:`_hold`.
+    #: True if a call may turn out to be reported elsewhere, see :meth:`_hold`.
     holds: bool = False
-    #: Whether what a call returns may go on, and is followed to its end.
+    #: True if the result of a call may still run, and is followed to its end.
     follows: bool = False
-    #: Whether items of a generator that are short and never change are kept as they are, and only others by
-    #: :meth:`keep`.
+    #: True if short immutable items of a generator are kept as they are, and only others by :meth:`keep`.
     keeps_short: bool = False
-    #: Whether an argument that the WhyOps proxy adds is left out of the calls.
+    #: True if the argument that the WhyOps proxy adds is left out of the calls.
     strips: bool = False
 
     def __init__(
@@ -75,21 +74,22 @@ class CallSite:
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)
-        self._captured = None if capture is True else frozenset(capture or ())
-        self._redacted = frozenset(options.get("redact") or ())
-        self._plain = self._captured is None and not self._redacted
+        #: Names of the parameters to record; None for all.
+        self._captured_names = None if capture is True else frozenset(capture or ())
+        self._redacted_names = frozenset(options.get("redact") or ())
+        self._plain = self._captured_names is None and not self._redacted_names
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
         self._arguments = Arguments(function)
-        #: How many arguments a call has that needs no further look, and what names them.
-        self._usual = self._arguments.usual if self._plain else -1
+        #: Number of positional arguments of a usual call, -1 if no call is usual, and the function that names them.
+        self._usual_count = self._arguments.usual if self._plain else -1
         self._name_usual = self._arguments.name_usual
-        for name in (*(self._captured or ()), *self._redacted):
+        for name in (*(self._captured_names or ()), *self._redacted_names):
             self.require(name)
 
     def require(self, name: str) -> None:
         """
-        See to it that calls can have an argument of that name.
+        Check that calls can have an argument of that name.
 
         Raises:
             ConfigurationError: if they cannot.
@@ -103,7 +103,7 @@ class CallSite:
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Return a decorator's options checked.
+        Return the checked options of a decorator.
 
         Raises:
             UnknownOptionError: if there is no such option.
@@ -113,8 +113,8 @@ class CallSite:
         for option, value in options.items():
             expected = cls.options.get(option)
             if expected is None:
-                known = ", ".join(sorted(cls.options))
-                raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {known}.")
+                names = ", ".join(sorted(cls.options))
+                raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {names}.")
             if "names" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
                 checked[option] = tuple(value)  # an iterator would serve one function only
             if not _fits(expected, checked[option]):
@@ -122,29 +122,29 @@ class CallSite:
         return checked
 
     def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what is to be recorded of a call's arguments, by name; None if they do not fit the signature."""
-        if len(args) == self._usual and not kwargs:
+        """Return the arguments of a call that are recorded, by name; None if they do not fit the signature."""
+        if len(args) == self._usual_count and not kwargs:
             name_usual = self._name_usual
             return name_usual(args)
         named = self._arguments.named(args, kwargs)
         if self._plain or named is None:
             return named
-        if self._captured is not None:
-            named = {name: value for name, value in named.items() if name in self._captured}
-        return {name: REDACTED if name in self._redacted else value for name, value in named.items()}
+        if self._captured_names is not None:
+            named = {name: value for name, value in named.items() if name in self._captured_names}
+        return {name: REDACTED if name in self._redacted_names else value for name, value in named.items()}
 
     @guarded("recording a call", positional=3)
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Record the request of a call that runs now, and enter its scope; None if nothing is recorded."""
+        """Record the request of a call that runs now, and enter its scope. Return None if nothing is recorded."""
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
-    #: Picks what is to be recorded of the arguments of a call whose body runs later, for :meth:`open`.
+    #: Method that picks the recorded arguments of a call whose body runs later, for :meth:`open`.
     look = guarded("looking at the arguments of a call", positional=3)(_pick)
 
     @guarded("recording a call", positional=3)
     def open(self, named: dict[str, Any], run: type[C]) -> C | None:
-        """Record the request of a call whose body runs now, and enter its scope; None if nothing is recorded."""
+        """Record the request of a call whose body runs now, and enter its scope. Return None if nothing is recorded."""
         return self._open(named, run)
 
     def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
@@ -155,7 +155,7 @@ class CallSite:
         state = scope.trace
         recorder = state.recorder
         if not state.on:
-            # What runs inside a trace of its own that is sampled out must not begin another one.
+            # Calls inside a trace of its own that is sampled out must not begin another trace.
             if outer is not None or not recorder.on:
                 return None
             set_scope(scope)
@@ -182,9 +182,9 @@ class CallSite:
         span: bytes,
     ) -> C:
         """
-        Record a request that the server gets when the call ends, unless somebody else reports the turn to it.
+        Record a request that the server gets when the call ends, unless its turn is reported elsewhere.
 
-        Until then it is the parent of nothing that the server gets: what follows has the parent that it has itself.
+        Until then it is the parent of no event that the server gets: later events have the parent that it has itself.
         """
         state, parent, within = scope.trace, scope.parent, scope.within
         recorder = state.recorder
@@ -194,10 +194,12 @@ class CallSite:
         step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
         set_scope(Scope(state, step, parent if recorder.serves else step, turn))
         call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
-        asked = call.asked = Asked()
-        asked.turn = turn
+        model_call = call.model_call = ModelCall()
+        model_call.turn = turn
         if recorder.serves:
-            asked.held = Held(kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000))
+            model_call.held_request = HeldRequest(
+                kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000)
+            )
             if not state.root:
                 state.held_requests.append(call.tell_server)
         return call
@@ -207,7 +209,7 @@ class CallSite:
         raise NotImplementedError
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
-        """Record what a call returned, or what is kept of the items it yielded."""
+        """Record the result of a call, or the kept items of a generator."""
         raise NotImplementedError
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
@@ -215,18 +217,18 @@ class CallSite:
         raise NotImplementedError
 
     def keep(self, call: Call, items: Items, item: Any) -> None:
-        """Keep what is recorded of one item of a generator or stream."""
+        """Keep one item of a generator or stream in the form that is recorded."""
         raise NotImplementedError
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
         return b""
 
-    def made_by(self, option: str, function: Callable[[Any], Any], value: Any) -> Any:
-        """Return what the function of an option makes of a value; if it raises, the value, and say so once."""
-        made, error = attempt(function, value)
+    def apply(self, option: str, function: Callable[[Any], Any], value: Any) -> Any:
+        """Return the result of an option's function for a value. If it raises, warn once and return the value."""
+        result, error = attempt(function, value)
         if error is None:
-            return made
+            return result
         warn_once(
             f"{option} of {self.name}",
             "%s of %r raised %s; what it was given is recorded instead.",
@@ -253,7 +255,7 @@ class CallSite:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    """Return the name of a function, of what a partial calls, or of a callable object's class."""
+    """Return the name of a function, of the function in a partial, or of a callable object's class."""
     for candidate in (function, getattr(function, "func", None), type(function)):
         name = getattr(candidate, "__name__", None)
         if isinstance(name, str) and name:

@@ -1,4 +1,4 @@
-"""One step of a delivery: the next records of a segment are handed to a destination."""
+"""One step of a delivery: a destination takes the next records of a segment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whyops_trace.exporters.base import Batch, Exporter, Outcome
 
 def export_batch(exporter: Exporter, segment: Segment, *, adopted: bool) -> Counts | None:
     """
-    Hand the next records of a segment to a destination, and move its cursor behind those that were taken.
+    Hand the next records of a segment to a destination, and move its cursor behind those that it took.
 
     Args:
         exporter: The destination.
@@ -20,32 +20,32 @@ def export_batch(exporter: Exporter, segment: Segment, *, adopted: bool) -> Coun
         adopted: True if another process recorded them.
 
     Returns:
-        How the records fared that were taken; None if there are none to hand over.
+        Counts of the taken records by their outcomes; None if there are none to hand over.
 
     Raises:
-        ValueError: if the exporter does not say what became of at least one record, and at most of all.
-        Exception: what the exporter raises; the same records come again then.
+        ValueError: if the exporter returns no outcome, or more than there are records.
+        Exception: if the exporter raises it. The same records come again then.
     """
     lines, cursor = segment.read(exporter.name, exporter.batch_bytes)
     if not lines:
         return None
     others = texts_for_others(exporter.audience)
-    meant = [place for place, line in enumerate(lines) if not line.endswith(others)]
-    taken = len(lines)
+    places = [place for place, line in enumerate(lines) if not line.endswith(others)]
+    passed = len(lines)
     outcomes: Sequence[Outcome] = ()
-    if meant:
-        batch = Batch(segment.header.token, [lines[place] for place in meant], adopted=adopted)
+    if places:
+        batch = Batch(segment.header.token, [lines[place] for place in places], adopted=adopted)
         outcomes = exporter.export(batch)
-        if not 0 < len(outcomes) <= len(meant):
-            raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(meant)} records")
-        if len(outcomes) < len(meant):
-            taken = meant[len(outcomes)]
+        if not 0 < len(outcomes) <= len(places):
+            raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(places)} records")
+        if len(outcomes) < len(places):
+            passed = places[len(outcomes)]
     counts = Counts(
         delivered=outcomes.count(Outcome.DELIVERED),
         sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
         rejected=outcomes.count(Outcome.REJECTED),
-        withheld=outcomes.count(Outcome.WITHHELD) + taken - len(outcomes),
+        withheld=outcomes.count(Outcome.WITHHELD) + passed - len(outcomes),
     )
-    left = lines[taken:]
-    segment.commit(exporter.name, cursor - sum(map(len, left)) - len(left), counts)
+    rest = lines[passed:]
+    segment.commit(exporter.name, cursor - sum(map(len, rest)) - len(rest), counts)
     return counts

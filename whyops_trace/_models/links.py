@@ -22,7 +22,7 @@ REMEMBERED: Final = 1_000
 
 
 class _AskedTool:
-    """A tool call as a model requested it: step of the answer, id, name, arguments, and a flag once it was made."""
+    """A tool call that a model requested: step of the answer, id, name, arguments, and a flag once it was made."""
 
     __slots__ = ("arguments", "id", "is_made", "name", "step")
 
@@ -105,7 +105,7 @@ def _bare(model: str) -> str:
 
 
 def asked_arguments(arguments: Any) -> Any:
-    """Return the arguments of a call as a model wrote them, decoded if JSON, without the proxy's addition."""
+    """Return the arguments of a call that a model wrote, decoded if they are JSON, without the proxy's addition."""
     arguments = parsed(arguments)
     if isinstance(arguments, dict) and TRACE_ID_ARGUMENT in arguments:
         return {name: argument for name, argument in arguments.items() if name != TRACE_ID_ARGUMENT}

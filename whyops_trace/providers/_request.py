@@ -70,8 +70,8 @@ class Request:
             return False
         if self.proxy is not None and attempt(self._link.falls_back, error)[0]:
             self.proxy = None
-            if self.call is not None and self.call.asked is not None:
-                self.call.asked.proxied = False  # so the turn is reported from here
+            if self.call is not None and self.call.model_call is not None:
+                self.call.model_call.proxied = False  # so the turn is reported from here
             return True
         self._failed(error)
         return False
@@ -107,9 +107,9 @@ class Request:
         if call is None:
             self._return()
             return
-        if call.asked is not None:
-            call.asked.by_client = True
-            call.asked.proxied = self.proxy is not None
+        if call.model_call is not None:
+            call.model_call.by_client = True
+            call.model_call.proxied = self.proxy is not None
         turn = None if before is None else before.turn
         while turn is not None:
             turn.wraps, turn = True, turn.outer

@@ -31,7 +31,7 @@ from whyops_trace.store import Store
 
 __all__ = ["Figures", "Stats", "gather", "percentile"]
 
-#: What has no name is called, as models are in records.
+#: Name of anything without one, as models have it in records.
 _UNKNOWN: Final = "unknown"
 
 
@@ -40,9 +40,9 @@ class Figures(msgspec.Struct, rename="camel"):
     The figures of one agent, tool or model.
 
     Attributes:
-        name: What it is called, as it was recorded.
-        calls: How many calls there were; for an agent traces.
-        errors: How many of them failed.
+        name: Its name, as it was recorded.
+        calls: Number of calls; for an agent of traces.
+        errors: Number of them that failed.
         error_share: The share of them that failed, 0 to 1.
         p50_ms: The latency that half of the calls did not exceed, in milliseconds; None if none is known.
         p95_ms: That which 95 of 100 did not exceed.
@@ -52,8 +52,8 @@ class Figures(msgspec.Struct, rename="camel"):
         cache_read_tokens: Tokens of prompts that came from a cache.
         cache_creation_tokens: Tokens of prompts that were written to one.
         cached_share: The share of all tokens of prompts that came from a cache, 0 to 1; None if there are none.
-        cost: What all turns cost, in US dollars; None if there are none, or the price of one is not known.
-        known_cost: What the turns cost whose price is known; None if there are none.
+        cost: Cost of all turns in US dollars; None if there are none, or the price of one is unknown.
+        known_cost: Cost of the turns with a known price; None if there are none.
         unpriced: The turns whose price is not known.
     """
 
@@ -86,7 +86,7 @@ class Stats(msgspec.Struct, rename="camel"):
     Figures over some traces; each list begins with what was called most.
 
     Attributes:
-        traces: How many traces they are of.
+        traces: Number of traces they are of.
         agents: By agent.
         tools: By tool.
         models: By model.
@@ -117,8 +117,8 @@ def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
     and model, and eight bytes for each call, beside a few for each record of the trace that is read.
 
     Args:
-        store: Where their records are.
-        traces: Which, as :meth:`Store.each` yields them.
+        store: Store with their records.
+        traces: Summaries, as :meth:`Store.each` yields them.
 
     Raises:
         StoreError: if the file cannot be read.
@@ -133,12 +133,12 @@ def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
 
 class _Seen(NamedTuple):
     """
-    What is kept of a record.
+    The part of a record that is kept.
 
     Attributes:
         record: It, without its content.
-        half: What tells which others it belongs to.
-        failed: Whether it tells of a failure.
+        half: Members by which its partners are found.
+        failed: True if it tells of a failure.
     """
 
     record: Head

@@ -46,10 +46,10 @@ def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only:
     Return a tree as text, a line for the trace and one for each node, without a newline at the end.
 
     Args:
-        tree: What :func:`build` returned.
+        tree: Result of :func:`build`.
         width: Columns; a line that would be longer is shortened.
-        color: Whether to colour it with ANSI escapes.
-        ascii_only: Whether to draw without characters beyond ASCII, see :func:`fits`.
+        color: True to colour it with ANSI escapes.
+        ascii_only: True to draw with ASCII characters only, see :func:`fits`.
     """
     rows = list(_rows(tree, width))
     marks = _marks(node for _, node in rows)
@@ -162,7 +162,7 @@ def _fitted(node: Node, mark: str, room: int) -> tuple[str, str]:
     room -= cells(name) + len(before) + len(after)
     if room < 0:
         return name, ""
-    # What came out matters most; what was given keeps a third of the room, and what the other leaves.
+    # The result matters most. The arguments keep a third of the room, and whatever the result leaves.
     given = shorten(given, max(room - cells(outcome), room // 3))
     return name, before + given + after + shorten(outcome, room - cells(given))
 

@@ -42,26 +42,26 @@ class Node:
     One call, step or event of a trace; its texts are single lines, safe to print.
 
     Attributes:
-        kind: What it is.
+        kind: Its kind.
         name: The name of the tool, function or step; for other events what they are.
         step: Its number in the trace.
         started: When it began, ISO 8601.
         process: The token of the process that recorded it, "" if unknown.
         awaits: The type of the event that would close it, "" if nothing would.
         status: ``running`` until it is closed; ``unfinished`` if its process ended before that.
-        latency_ms: How long it took, if it is known.
+        latency_ms: Its duration in milliseconds, None if unknown.
         model: The model that answered.
-        arguments: What it was given.
-        result: What it returned.
+        arguments: Its arguments.
+        result: Its result.
         calls: The tools a model wants called.
         error: Why it failed.
-        tokens: What it took, for calls of models.
-        cost: What it cost, in US dollars; None if that is not known.
+        tokens: Token counts of a call of a model.
+        cost: Its cost in US dollars, None if unknown.
         answer: The step of a model's answer, 0 while there is none.
         response: The step of the record that closed it, 0 while there is none.
         asked_by: The call of a model that asked for this one, if that is known.
-        children: What ran inside it.
-        parent: What it ran inside of, None at the top.
+        children: Nodes of the calls, steps and events inside it.
+        parent: Node of the call or step around it, None at the top.
     """
 
     kind: Kind
@@ -96,14 +96,14 @@ class TraceTree:
         agent_name: The agent that recorded it, safe to print.
         began_ms: When it began, in milliseconds since the epoch, if known.
         duration_ms: From its beginning to its latest record, if known.
-        tool_calls: How many tool calls there were.
-        llm_responses: How many answers of models, without what only repeats those of clients.
-        errors: How many errors; at least 1 if anything failed.
+        tool_calls: Number of tool calls.
+        llm_responses: Number of calls of models, answered or failed, without those that only repeat calls of clients.
+        errors: Number of errors; at least 1 if anything failed.
         running: Calls that go on.
         unfinished: Calls that will never end, as their process has.
-        tokens: What all calls of models took.
-        cost: What they cost, in US dollars; None if that is not known of each of them.
-        nodes: What is at the top.
+        tokens: Token counts of all calls of models.
+        cost: Cost of all calls of models in US dollars; None if one of them is unknown.
+        nodes: Nodes at the top.
     """
 
     trace_id: str = ""
@@ -132,7 +132,7 @@ def build(
     Args:
         events: Its records, decoded, in the order of their steps.
         ended: Says of the token of a process whether it is gone.
-        priced: Whether to tell what calls of models cost; for the first of them the price data is loaded.
+        priced: True to add the cost of calls of models; the first of them loads the price data.
     """
     builder = TreeBuilder(priced)
     for part in parts(events):
@@ -174,7 +174,7 @@ class TreeBuilder:
     Makes nodes of records one by one. A node hangs below one that was made before it, so there are no loops.
 
     Args:
-        priced: Whether to tell what calls of models cost.
+        priced: True to add the cost of calls of models.
     """
 
     def __init__(self, priced: bool) -> None:

@@ -1,4 +1,4 @@
-"""The calls of a trace whose records come a few at a time, with no more kept between than may still find a partner."""
+"""Calls of a trace whose records come a few at a time: only those that may still find a partner are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ongoing:
     The calls of one trace.
 
     Args:
-        kept: What :meth:`keep` returned the last time, None if nothing was kept.
+        kept: Result of the last :meth:`keep`, None if nothing was kept.
     """
 
     def __init__(self, kept: str | None = None) -> None:
@@ -64,5 +64,5 @@ def _left(calls: Iterable[Call]) -> list[Half]:
 
 
 def _is_settled(call: Call) -> bool:
-    """Whether nothing that is still to come can change a call: ours come in order, and name their requests exactly."""
+    """Tell whether no later record can change a call: ours come in order, and name their requests exactly."""
     return bool(call.first.run) or call.first.kind == "llm"

@@ -1,5 +1,5 @@
 """
-Which response belongs to which request: once, for all who read traces.
+Pairs of requests and responses: one set of rules for all who read traces.
 
 Each response is used once. It belongs to the first of these requests that has none yet and is about the same:
 
@@ -9,7 +9,7 @@ Each response is used once. It belongs to the first of these requests that has n
 4. one with its span and tool in another run;
 5. one of the same tool that came before it in its run.
 
-What is found by a parent or a span does not depend on the order in which the records are given. Where several are
+A pair found by a parent or a span does not depend on the order in which the records are given. Where several are
 left to choose from, as always in the last case, the requests are answered in the order of time, then of steps.
 
 A *run* is one process's numbering of the steps of a trace, and the records of other SDKs are together one without a
@@ -34,11 +34,12 @@ from whyops_trace._reading.record import Head, StoredRecord, order, tool_name
 from whyops_trace._recording.line import NO_SPAN
 from whyops_trace._shapes import text_of
 
-#: What a call is of.
+#: Kinds of calls.
 Kind = Literal["tool", "llm", "embedding", "step"]
-#: How a response was found to belong to its request; "" while there is none.
+#: Means by which a response was found; "" while there is none.
 Means = Literal["", "span", "parent", "name"]
-#: What a record is to its call: an ``error`` is a tool's own, for which a response follows; ``thought`` is a model's.
+#: Roles of a record in its call: an ``error`` is a tool's own, after which a response follows; ``thought`` is a
+#: model's.
 Part = Literal["request", "response", "error", "thought"]
 
 _PARTS: Final[Mapping[str, tuple[Kind, Part]]] = {
@@ -60,20 +61,20 @@ _NO_SPAN: Final = NO_SPAN.decode()
 
 class Half(msgspec.Struct, array_like=True, gc=False):
     """
-    What of a record tells which others it belongs to.
+    The members of a record by which its partners are found.
 
     Attributes:
-        kind: What it is a call of.
-        part: What it is to that call.
+        kind: Kind of its call.
+        part: Its role in that call.
         step: Its step.
         parent: The step of its request, if it is told by its parent; 0 if it names none.
         within: The step of the enclosing call.
         run: The numbering that the steps belong to.
         span: Its span, "" for none.
         name: The tool, or the traced function; "" for what was recorded by hand.
-        timestamp: When it was recorded.
-        fails: Whether it is an error in the place of an answer.
-        counts: Whether its call is one of a model by itself: it does not only repeat one of a client.
+        timestamp: Time of recording.
+        fails: True for an error in the place of an answer.
+        counts: False if its call only repeats that of a client.
         place: Its place among the records, for the caller.
     """
 
@@ -92,12 +93,12 @@ class Half(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def order(self) -> tuple[float, int, bool]:
-        """What sorts them: by time, then by step; the end of a step after its beginning."""
+        """Sort key: by time, then by step, the end of a step after its beginning."""
         return order(self.timestamp, self.step, self.kind == "step")
 
     @property
     def by_hand(self) -> bool:
-        """Whether it is of a call of a model that no traced function recorded."""
+        """True for a call of a model that no traced function recorded."""
         return self.kind == "llm" and not self.name
 
 
@@ -107,11 +108,11 @@ class Call:
 
     Attributes:
         first: The request, or the response where there is none.
-        request: What was asked.
-        response: What came of it.
-        means: How the response was found.
+        request: Its request.
+        response: Its response.
+        means: Means by which the response was found.
         error: The error that a tool's call recorded of itself.
-        thoughts: What a model thought before an answer that was recorded by hand.
+        thoughts: Thoughts of a model before an answer that was recorded by hand.
     """
 
     __slots__ = ("error", "first", "means", "request", "response", "thoughts")
@@ -127,12 +128,12 @@ class Call:
 
     @property
     def is_open(self) -> bool:
-        """Whether it goes on, or its process ended in it; a message that was recorded by hand may stay unanswered."""
+        """True if it has no response, and needs one: a message that was recorded by hand may stay unanswered."""
         return self.response is None and not self.first.by_hand
 
     @property
     def is_turn(self) -> bool:
-        """Whether it is a call of a model that was answered or failed, and does not only repeat one of a client."""
+        """True for a call of a model that was answered or failed, and does not only repeat one of a client."""
         if self.response is None:
             return self.error is not None and self.first.by_hand
         return self.first.kind == "llm" and self.response.counts
@@ -290,7 +291,7 @@ def _order(half: Half) -> tuple[Hashable, ...]:
 
 
 def _fails(call: Call, error: Half) -> bool:
-    """Whether an error may tell of a call that it names as its parent."""
+    """Tell whether an error may be that of a call which it names as its parent."""
     request = call.first
     if error.part == "error":
         fits = request.kind == "tool" and request.name == error.name
@@ -308,8 +309,8 @@ def _meet(line: list[Call], key: Callable[[Half], Hashable | None], means: Means
     Args:
         line: Requests without a response and responses without a request, in their order.
         key: Returns what two that belong together have in common, None for one that has nothing of the kind.
-        means: What that is called.
-        only_after: Whether a response has to come after its request.
+        means: Name of that key.
+        only_after: True if a response has to come after its request.
     """
     waiting: dict[Hashable, deque[Call]] = defaultdict(deque)
     early: list[tuple[Hashable, Call]] = []
@@ -338,7 +339,7 @@ def _join(queue: deque[Call], alone: Call, means: Means, place: int) -> bool:
 
 
 def _may_follow(request: Half, response: Half) -> bool:
-    """Whether a response may belong to a request as to its step: within a run of ours it comes later."""
+    """Tell whether the step of a response allows a request: within a numbering of ours it is later."""
     return not request.run or request.run != response.run or request.step < response.step
 
 
@@ -347,12 +348,12 @@ def _number(half: Half) -> int:
 
 
 def _is_called(half: Half) -> bool:
-    """Whether it is of a call that has more to be told by than its parent."""
+    """Tell whether its call can be found by more than its parent."""
     return half.kind in ("tool", "embedding")
 
 
 def _is_exact(request: Half, response: Half) -> bool:
-    """Whether a request and the response that names it as its parent agree in all else."""
+    """Tell whether a request and the response that names it as its parent agree in all else."""
     return request.kind == response.kind and request.span == response.span and request.name == response.name
 
 
@@ -384,7 +385,7 @@ def _by_name(half: Half) -> Hashable | None:
     return (half.kind, half.run, half.name) if _is_called(half) else None
 
 
-#: What requests and responses have in common, what that is called, and whether the response has to come after.
+#: Keys that requests and responses share, their names, and True where the response has to come after its request.
 _WAYS: Final[tuple[tuple[Callable[[Half], Hashable | None], Means, bool], ...]] = (
     (_exactly, "span", False),
     (_by_span_and_name, "span", False),

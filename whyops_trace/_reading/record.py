@@ -37,12 +37,12 @@ class StoredRecord(NamedTuple):
         span: Its span id.
         run: The numbering it belongs to.
         process: The token of the process of this library that recorded it, "" if another program did.
-        timestamp: When it was recorded, as it was written.
+        timestamp: Time of recording, as it was written.
         trace_id: The trace it belongs to.
         agent_name: The agent that recorded it.
         metadata: Its metadata.
         content: Its content, which may be anything.
-        ends: Whether it is the last one of its trace.
+        ends: True for the last record of its trace.
     """
 
     kind: str
@@ -87,17 +87,17 @@ class StoredRecord(NamedTuple):
 
     @property
     def moment(self) -> int | None:
-        """When it was recorded, in whole milliseconds since the epoch; None if that is not known."""
+        """Time of recording in whole milliseconds since the epoch, None if unknown."""
         return moment(self.timestamp)
 
     @property
     def is_local(self) -> bool:
-        """Whether no WhyOps server sees it."""
+        """True if no WhyOps server sees it."""
         return self.kind in LOCAL
 
     @property
     def order(self) -> tuple[float, int, bool]:
-        """What sorts records as a WhyOps server reads them."""
+        """Sort key for the order in which a WhyOps server reads records."""
         return order(self.timestamp, self.step, self.is_local)
 
 
@@ -125,7 +125,7 @@ class Head(msgspec.Struct, rename="camel", gc=False):
 
     Attributes:
         content: Its content as it stands in the line.
-        audience: Whom it is for, "" for all.
+        audience: Destinations it is for, "" for all.
     """
 
     event_type: str
@@ -160,7 +160,7 @@ def tool_name(tool: object, content: Callable[[], Any]) -> str:
     Return the name of the tool that a record is about, of several all of them; "" if it tells none.
 
     Args:
-        tool: What its metadata says.
+        tool: Member ``tool`` of its metadata.
         content: Returns its content, which is looked at only where the metadata says nothing.
     """
     calls = () if isinstance(tool, str) and tool else dicts_of(get(content(), "toolCalls"))
@@ -185,14 +185,14 @@ def moment(timestamp: str) -> int | None:
 
 
 def order(timestamp: str, step: int, is_local: bool) -> tuple[float, int, bool]:
-    """Return what sorts records as a WhyOps server reads them: by time, then by step."""
+    """Return the sort key for the order in which a WhyOps server reads records: by time, then by step."""
     when = moment(timestamp)
     # The end of a step or trace repeats the step of its beginning.
     return (-math.inf if when is None else when, step, is_local)
 
 
 def latency(measured: object, began: str, ended: str) -> float | None:
-    """Return how long a call took, in milliseconds: as it was measured, else between two timestamps, if both are."""
+    """Return the milliseconds of a call: as they were measured, else between two timestamps; None without either."""
     took = number(measured)
     if took is not None:
         return took

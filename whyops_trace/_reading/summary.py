@@ -1,4 +1,4 @@
-"""What is kept of a trace as a whole, and how each record changes it."""
+"""The summary of a trace, and its change by each record."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOOP: Final = 3
 
 class Tally(NamedTuple):
     """
-    How many calls there are.
+    Numbers of calls.
 
     Attributes:
         tools: Of tools.
@@ -68,9 +68,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
 
     Attributes:
         trace_id: Its id.
-        tags: What ``trace(tags=...)`` was given, each time; the first 100 of them.
-        metadata: What ``trace(metadata=...)`` was given, each time; for a key that came twice the later value. What
-            would make it larger than 64 KiB is left out.
+        tags: Tags of every ``trace(tags=...)``, the first 100 of them.
+        metadata: Metadata of every ``trace(metadata=...)``, the later value for a key that came twice. Members that would
+            make it larger than 64 KiB are left out.
         agent_name: The agent that recorded it.
         external_user_id: The user it acted for last, if that was told.
         started_at: When it began, ISO 8601.
@@ -85,13 +85,13 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         cache_creation_tokens: Tokens of prompts that were written to one.
         asked: The beginning of what the user asked first.
         ended_with: The beginning of the last answer or error.
-        failed: Whether that is an error, and the trace did not end well after it.
-        ended: Whether its block was left; a trace recorded on by hand never ends.
-        repeated: How often, at most, a tool was called with the same arguments time after time.
+        failed: True if that is an error, and the trace did not end well after it.
+        ended: True once its block was left; a trace recorded on by hand never ends.
+        repeated: Largest number of calls in a row of one tool with the same arguments.
         open_calls: Calls and steps in it that have not ended.
-        running: Whether more may come: it has not ended, and no one saw its process end. Of a trace that was sent
+        running: True if more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
-        cost: What all calls of models cost, in US dollars; None if that is not known of each of them.
+        cost: Cost of all calls of models in US dollars; None if one of them is unknown.
     """
 
     trace_id: str

@@ -22,7 +22,7 @@ class ToolCall:
         request: Its request.
         response: Its response, if it has one.
         error: The error event that the call recorded of itself, if there is one.
-        means: How the response was found.
+        means: Means by which the response was found.
     """
 
     request: StoredRecord
@@ -48,29 +48,29 @@ class ToolCall:
 
     @property
     def arguments(self) -> Any:
-        """What it was called with, None if that is not told."""
+        """Its arguments, None if they were not recorded."""
         calls = dicts_of(get(self.request.content, "toolCalls"))
         return calls[0].get("arguments") if len(calls) == 1 else None
 
     @property
     def results(self) -> Any:
-        """What it returned, None while it has not."""
+        """Its results, None while it has none."""
         return None if self.response is None else get(self.response.content, "toolResults")
 
     @property
     def failure(self) -> str:
-        """How it failed as ``Type: message``, "" if it did not, or the message is empty."""
+        """Its failure as ``Type: message``, "" if it did not fail, or the message is empty."""
         error = self.error.content if self.error is not None else failure(self.results)
         return problem(error) if error is not None else ""
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it was cancelled."""
+        """True if it was cancelled."""
         return self.response is not None and self.response.metadata.get("outcome") == "cancelled"
 
     @property
     def latency_ms(self) -> float | None:
-        """How long it took, if that is known."""
+        """Its duration in milliseconds, None if unknown."""
         return _latency(self.request, self.response)
 
 
@@ -80,9 +80,9 @@ class Turn:
     A call of a model.
 
     Attributes:
-        request: What it was asked, None if that was not recorded.
+        request: Its request, None if that was not recorded.
         response: Its answer, None if it has none.
-        error: How it failed, if it did.
+        error: Its failure, if it failed.
     """
 
     request: StoredRecord | None
@@ -114,22 +114,22 @@ class Turn:
 
     @property
     def name(self) -> str:
-        """What to call it in a sentence, safe to print."""
+        """Its name for a sentence, safe to print."""
         return named(self.model or self.function, "a model")
 
     @property
     def provider(self) -> str:
-        """Who served it, in lower case."""
+        """Service that ran the model, in lower case."""
         return text_of(self.response.metadata.get("provider")).lower() if self.response is not None else ""
 
     @property
     def wraps(self) -> bool:
-        """Whether it only repeats another turn, and is known to."""
+        """True if it is known to only repeat another turn."""
         return self.response is not None and self.response.metadata.get("wraps") is True
 
     @property
     def tokens(self) -> Tokens:
-        """What it took."""
+        """Its token counts."""
         return Tokens.of(self.response.metadata.get("usage")) if self.response is not None else Tokens()
 
     @property
@@ -139,7 +139,7 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """What it answered."""
+        """Text of its answer."""
         return message_text(get(self.response.content, "content")) if self.response is not None else ""
 
     @property
@@ -149,7 +149,7 @@ class Turn:
 
     @property
     def latency_ms(self) -> float | None:
-        """How long it took, if that is known."""
+        """Its duration in milliseconds, None if unknown."""
         return None if self.response is None else _latency(self.request, self.response)
 
 

@@ -1,4 +1,4 @@
-"""What a home knows of a trace, what a WhyOps server has of it, and what is missing or wrong there."""
+"""Comparison of a trace in a home with the same trace on a WhyOps server: what is missing or wrong there."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Row(msgspec.Struct, rename="camel"):
 
 class There:
     """
-    What a server has of a trace: numbers and keys only, so that a trace may be long.
+    The events of a trace on a server: numbers and keys only, so that a trace may be long.
 
     Attributes:
         ids: Of the events, as the server names them.
@@ -156,7 +156,7 @@ class There:
         Yield what is wrong with the trace in itself: the kind of the finding, and a sentence.
 
         Args:
-            gaps: Whether missing steps mean something: nothing else tells what there should be.
+            gaps: True if missing steps are findings, because nothing else tells which events there should be.
         """
         twice = sorted(step for step, count in self._steps.items() if count > 1)
         if twice:

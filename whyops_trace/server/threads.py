@@ -1,4 +1,4 @@
-"""What is stored, as a WhyOps server tells it: events, and traces, which it calls threads."""
+"""Stored events and traces in the form of a WhyOps server, which calls traces threads."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def told_event(event: StoredEvent, included: Collection[str]) -> Json:
 
     Args:
         event: The event.
-        included: Which of ``content`` and ``metadata`` it has.
+        included: Those of ``content`` and ``metadata`` that it has.
     """
     record = _records.decode(event.line)
     told = {
@@ -91,11 +91,11 @@ def told_thread(store: Store, trace_id: str, included: Collection[str], limit: i
     Return a trace, with a page of its events in the order of their time.
 
     Args:
-        store: Where it is.
+        store: Store that has it.
         trace_id: The trace.
-        included: Which of ``content`` and ``metadata`` its events have.
-        limit: How many events at most.
-        offset: How many events are left out before them.
+        included: Those of ``content`` and ``metadata`` that its events have.
+        limit: Largest number of events.
+        offset: Number of events to leave out before them.
 
     Raises:
         TraceNotFoundError: if there is no such trace.

@@ -1,4 +1,4 @@
-"""What of a record is searched: the texts in it, and the names of its tool and model."""
+"""Searchable words of a record: the texts in it, and the names of its tool and model."""
 
 from __future__ import annotations
 

@@ -83,14 +83,14 @@ class StoredTrace:
     A trace's row while a batch is taken in.
 
     Attributes:
-        number: What the store knows it by.
+        number: Its number in the store.
         last_step: The highest step in it.
         made_at: When its first record was stored, in seconds since the epoch.
         summary: Its summary, brought up to date.
         last_call: The number of its latest tool call, as :func:`~whyops_trace._reading.summary.call_of` gives it.
-        alike: How many calls in a row were that one.
+        alike: Number of calls in a row that were equal to that one.
         ongoing: The calls of it that may still change.
-        changed: Whether the row has to be written.
+        changed: True if the row has to be written.
     """
 
     __slots__ = ("alike", "changed", "last_call", "last_step", "made_at", "number", "ongoing", "summary")
@@ -132,7 +132,7 @@ class StoredTraces:
     The rows of the traces that a batch belongs to, inside one transaction.
 
     Args:
-        connection: Where a transaction is open.
+        connection: Connection with an open transaction.
         now: Seconds since the epoch.
 
     Attributes:
@@ -205,7 +205,7 @@ class Intake:
     One batch, inside one transaction.
 
     Args:
-        connection: Where a transaction is open.
+        connection: Connection with an open transaction.
         token: The process that recorded the batch.
         now: Seconds since the epoch.
     """

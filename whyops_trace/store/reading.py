@@ -1,4 +1,4 @@
-"""What the local store has: the traces that are listed, and their records. Nothing here writes."""
+"""Reading of the local store: the traces that are listed, and their records. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ class Reader:
         A page takes as long as any other, however many there are before it.
 
         Args:
-            limit: How many at most.
+            limit: Largest number of them.
             after: The id of the trace that the page comes after, which is the last one of the page before.
-            where: Which traces; all of them if it is left out.
+            where: Filter of the traces; all of them if it is left out.
 
         Raises:
             TraceNotFoundError: if there is no trace of the id *after*.
@@ -147,8 +147,8 @@ class Reader:
         Return how many traces there are, and how many of them deserve a look.
 
         Args:
-            where: Which traces are counted; all of them if it is left out.
-            slow: What :meth:`slow_seconds` said, if that is known: with very many traces it takes longest.
+            where: Filter of the traces that are counted; all of them if it is left out.
+            slow: Result of :meth:`slow_seconds`, if that is known: with very many traces it takes longest.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -260,7 +260,7 @@ class Reader:
         Args:
             trace_id: The trace.
             number: The number of the last record that is known already, 0 for none.
-            limit: How many at most; all of them if it is negative.
+            limit: Largest number of them; all of them if it is negative.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -274,7 +274,7 @@ class Reader:
 
         Args:
             number: The number of the last record that is known already, 0 for none.
-            limit: How many at most.
+            limit: Largest number of them.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -293,8 +293,8 @@ class Reader:
 
         Args:
             trace_id: The trace; None for all of them, in the order they were stored.
-            limit: How many at most.
-            offset: How many are left out before them.
+            limit: Largest number of them.
+            offset: Number of them to leave out first.
 
         Raises:
             StoreError: if the file cannot be read.
@@ -354,7 +354,7 @@ class Reader:
         """
         Yield summaries of all traces, the one that was stored first at the beginning, a few in memory at a time.
 
-        What is stored meanwhile is not among them.
+        Traces that are stored meanwhile are not among them.
 
         Raises:
             StoreError: if the file cannot be read.

@@ -23,8 +23,8 @@ class TurnEntry:
 
     Attributes:
         turn: The turn.
-        sent: What it sent, None if that was not recorded.
-        wraps: Whether it only repeats turns of clients.
+        sent: Its prompt, None if that was not recorded.
+        wraps: True if it only repeats turns of clients.
         inside: The turns that ran in it.
     """
 
@@ -35,7 +35,7 @@ class TurnEntry:
 
     @property
     def repeats(self) -> bool:
-        """Whether the turns inside tell all of it."""
+        """True if the turns inside tell all of it."""
         return self.wraps and bool(self.inside)
 
     def innermost(self) -> Iterator[TurnEntry]:
@@ -54,7 +54,7 @@ class Telling:
     Everything that the records of a trace tell, before it is put in order.
 
     Args:
-        priced: Whether to tell what calls of models cost.
+        priced: True to add the cost of calls of models.
 
     Attributes:
         order: The nodes in the order they began.
@@ -63,10 +63,10 @@ class Telling:
         parts: The node that another one is told with, by the :func:`id` of the latter.
         steps: The node that a step number belongs to.
         answered: Ids of the calls whose results a model was given; names of tools where a result has no id.
-        ended_with: What the trace ended with if it failed, whole.
-        ended: Whether its block was left.
-        output: What the last step at the top returned, if that is a text.
-        began_with: What the first step was given, if that is a text.
+        ended_with: Error that the trace ended with, whole.
+        ended: True once its block was left.
+        output: Output of the last step at the top, if that is a text.
+        began_with: Input of the first step, if that is a text.
     """
 
     def __init__(self, priced: bool) -> None:

@@ -69,8 +69,8 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     Attributes:
         trace_id: Its id.
         tags: Tags of every ``trace(tags=...)``, the first 100 of them.
-        metadata: Metadata of every ``trace(metadata=...)``, the later value for a key that came twice. Members that would
-            make it larger than 64 KiB are left out.
+        metadata: Metadata of every ``trace(metadata=...)``, with the later value of a key that came twice. Members that
+            would make it larger than 64 KiB are left out.
         agent_name: The agent that recorded it.
         external_user_id: The user it acted for last, if that was told.
         started_at: When it began, ISO 8601.

@@ -119,9 +119,9 @@ class Call:
 
     def __init__(self, first: Half) -> None:
         is_request = first.part == "request"
-        self.first = first
-        self.request = first if is_request else None
-        self.response = None if is_request else first
+        self.first: Half = first
+        self.request: Half | None = first if is_request else None
+        self.response: Half | None = None if is_request else first
         self.means: Means = ""
         self.error: Half | None = None
         self.thoughts: tuple[Half, ...] = ()

@@ -105,14 +105,14 @@ class StoredTrace:
         alike: int = 0,
         ongoing: Ongoing | None = None,
     ) -> None:
-        self.number = number
-        self.last_step = last_step
-        self.made_at = made_at
-        self.summary = summary
-        self.last_call = last_call
-        self.alike = alike
-        self.ongoing = ongoing or Ongoing()
-        self.changed = False
+        self.number: int = number
+        self.last_step: int = last_step
+        self.made_at: int = made_at
+        self.summary: TraceSummary = summary
+        self.last_call: int | None = last_call
+        self.alike: int = alike
+        self.ongoing: Ongoing = ongoing or Ongoing()
+        self.changed: bool = False
 
     def add(self, record: Head) -> None:
         """Take one more record into account."""
@@ -143,6 +143,7 @@ class StoredTraces:
         self._connection = connection
         self._now = now
         self._traces: dict[str, StoredTrace] = {}
+        self.next_event: int
         ((self._next_trace, self.next_event),) = connection.execute(_NEXT_NUMBERS)
 
     def __getitem__(self, trace_id: str) -> StoredTrace:

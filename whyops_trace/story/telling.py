@@ -76,10 +76,10 @@ class Telling:
         self.parts: dict[int, Node] = {}
         self.steps: dict[int, Node] = {}
         self.answered: set[str] = set()
-        self.ended_with = ""
-        self.ended = False
-        self.output = ""
-        self.began_with = ""
+        self.ended_with: str = ""
+        self.ended: bool = False
+        self.output: str = ""
+        self.began_with: str = ""
         self._builder = TreeBuilder(priced)
         self._conversations = Conversations()
         self._seen: set[int] = set()

@@ -449,3 +449,19 @@ def test_a_response_answers_the_request_of_its_own_run(token: str) -> None:
 
     assert call.request
     assert call.request.run == f"{token}-1"
+
+
+def test_more_calls_than_are_remembered_are_counted_all_the_same(store: Store) -> None:
+    """Of very many that are open the oldest can end no more in the list; what has ended counts as it paired."""
+    process = Process(TOKENS[0], "t", run=f"{TOKENS[0]}-1")
+    for first in range(1, 1_201, 100):
+        store.ingest((TOKENS[0], [encoded(tool_request(process, first + n)) for n in range(100)]))
+    store.ingest((TOKENS[0], [encoded(tool_response(process, 1_201, 1_200))]))
+    several = store.trace("t")
+    store.delete("t")
+    kinds = ("tool_call_request", "user_message", "tool_call_response")
+    collect(store, [sent(kinds[n % 3], n % 60, tool="a") for n in range(300)], 7)
+    ended = store.trace("t")
+
+    assert (several.tool_calls, several.open_calls) == (1_200, 1_199)
+    assert (ended.tool_calls, ended.open_calls) == (100, 0)

@@ -192,7 +192,12 @@ class Tokens(NamedTuple):
 
     def plus(self, other: Tokens) -> Tokens:
         """Return the sums."""
-        return Tokens(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Tokens(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cache_read + other.cache_read,
+            self.cache_creation + other.cache_creation,
+        )
 
     @property
     def sent(self) -> int:

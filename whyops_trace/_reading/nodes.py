@@ -415,7 +415,7 @@ def _amount(amount: Decimal | None) -> float | None:
 
 
 def _line(said: str) -> str:
-    return clean(excerpt(said, _KEPT))
+    return clean(excerpt(said, _KEPT)) if said else ""
 
 
 def _said(thing: object) -> str:

@@ -65,4 +65,4 @@ def _left(calls: Iterable[Call]) -> list[Half]:
 
 def _is_settled(call: Call) -> bool:
     """Tell whether no later record can change a call: ours come in order, and name their requests exactly."""
-    return bool(call.first.run) or call.first.kind == "llm"
+    return bool(call.first.run) or call.first.kind in ("llm", "step")

@@ -269,9 +269,8 @@ class _Pairing:
         if not answers:
             return
         before: dict[tuple[str, int], list[Half]] = {}
-        for half in sorted(
-            [*thoughts, *(call.response for call in answers.values() if call.response)], key=_order
-        ):
+        said = [call.response for call in answers.values() if call.response]
+        for half in sorted([*thoughts, *said], key=_order):
             if half.part == "thought":
                 before.setdefault((half.run, half.within), []).append(half)
             else:
@@ -339,8 +338,8 @@ def _join(queue: deque[Call], alone: Call, means: Means, place: int) -> bool:
 
 
 def _may_follow(request: Half, response: Half) -> bool:
-    """Tell whether the step of a response allows a request: within a numbering of ours it is later."""
-    return not request.run or request.run != response.run or request.step < response.step
+    """Tell whether the step of a response allows a request: within a numbering of ours it is no earlier one."""
+    return not request.run or request.run != response.run or request.step <= response.step
 
 
 def _number(half: Half) -> int:

@@ -2,7 +2,8 @@
 A stored record as it is read: the members that readers need, each of a type that can be relied on.
 
 :class:`StoredRecord` is a decoded record, whose strange values became empty ones. :class:`Head` is a line that is not
-decoded beyond its head, for those who read very many: of a record with 4 KB of messages it takes a fifth of the time.
+decoded beyond its head, for those who read very many: of a record with 5 KB of messages it takes a tenth of the time,
+of a small one a quarter.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -62,23 +64,23 @@ class StoredRecord(NamedTuple):
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> StoredRecord:
         """Return a decoded record."""
-        get_ = event.get
-        metadata = dict_of(get_("metadata"))
-        run = text_of(get_("run"))
+        member = event.get
+        metadata = dict_of(member("metadata"))
+        run = text_of(member("run"))
         return cls(
-            text_of(get_("eventType")),
-            _step(get_("stepId")),
-            _step(get_("parentStepId")),
+            text_of(member("eventType")),
+            _step(member("stepId")),
+            _step(member("parentStepId")),
             _step(metadata.get("within")),
-            text_of(get_("spanId")),
+            text_of(member("spanId")),
             run,
-            process_of(text_of(get_("idempotencyKey"))) or process_of(run),
-            text_of(get_("timestamp")),
-            text_of(get_("traceId")),
-            text_of(get_("agentName")),
+            _process_of_run(run) or process_of(text_of(member("idempotencyKey"))),
+            text_of(member("timestamp")),
+            text_of(member("traceId")),
+            text_of(member("agentName")),
             metadata,
-            get_("content"),
-            get_("end") is True,
+            member("content"),
+            member("end") is True,
         )
 
     def plain(self) -> Any:
@@ -153,6 +155,10 @@ def process_of(key: str) -> str:
     """Return the token of the process of this library that made an idempotency key or a run, "" if none did."""
     own = _OWN_KEY.fullmatch(key)
     return own[1] if own else ""
+
+
+#: A trace has few runs.
+_process_of_run: Final = lru_cache(256)(process_of)
 
 
 def tool_name(tool: object, content: Callable[[], Any]) -> str:

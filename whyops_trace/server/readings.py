@@ -12,13 +12,14 @@ import contextlib
 import gc
 import json
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
 from anyio import to_thread
 
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace.analysis import Finding, findings
 from whyops_trace.server.skeleton import walk
 from whyops_trace.server.texts import matches, texts
@@ -262,19 +263,10 @@ def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:
     owner_of: dict[int, int] = {}
     steps_of_nodes = {row.node.step for row in walk(story.tree.nodes)}
     for event in events:
-        step = event.get("stepId")
-        if type(step) is not int or step in steps_of_nodes:
+        record = StoredRecord.of(event)
+        if record.step in steps_of_nodes:
             continue
-        metadata = event.get("metadata")
-        within = metadata.get("within") if isinstance(metadata, Mapping) else None
-        owner = next(
-            (
-                one
-                for one in (event.get("parentStepId"), within)
-                if type(one) is int and one in steps_of_nodes
-            ),
-            None,
-        )
-        if owner is not None:
-            owner_of[step] = owner
+        owner = next((step for step in (record.parent, record.within) if step in steps_of_nodes), 0)
+        if record.step and owner:
+            owner_of[record.step] = owner
     return owner_of

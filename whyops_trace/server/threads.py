@@ -29,7 +29,11 @@ Json = dict[str, Any]
 
 
 class _Record(msgspec.Struct, rename="camel"):
-    """The members of a record that are told of it; the others hold anything."""
+    """
+    The members of a record that are told of it as they were written, whatever they hold.
+
+    Others read a :class:`~whyops_trace._reading.record.StoredRecord`, whose strange values became empty ones.
+    """
 
     agent_name: Any = ""
     parent_step_id: Any = None

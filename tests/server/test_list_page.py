@@ -103,7 +103,7 @@ def test_a_row_says_what_was_asked_and_how_it_ended(home: Path, shown: Tab) -> N
 
     assert re.fullmatch(when + r" \| refund \| shop \| My order is late → Refunded the fee"
                         r" \| 1 \| - \| - \| 42k \| 90 % \| \$0\.0\d+ \| 1\.3 s \| -", row(page, "refund"))  # fmt: skip
-    assert "Where is it? → ✗ ToolError: no such order | - | - | 1 |" in row(page, "failed")
+    assert "Where is it? → ✗ ToolError: no such order | 1 | - | 1 |" in row(page, "failed")
     assert "Anybody there? → no answer" in row(page, "silent")
     assert "no end seen" in row(page, "open")
     assert "looping \N{MULTIPLICATION SIGN}4" in row(page, "poll")

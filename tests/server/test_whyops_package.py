@@ -112,8 +112,6 @@ def test_every_event_of_the_package_is_stored(tmp_path: Path, package: Path, suf
     assert (summary.event_count, summary.tool_calls, summary.errors) == (15, 2, 3)
     assert _outline(records) == [
         ("event", "user"),
-        ("event", "user"),
-        ("event", "thinking"),
         ("llm", "gpt-4o"),
         ("tool", "find"),
         ("tool", "find"),

@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_and_gets_room_again(server: Collector, tmp_path: Pa
     """The server gets everything at once, the store as soon as there is room; records use the disk again then."""
     with agent(
         """
-        import contextlib, os
+        import contextlib, os, time
         from pathlib import Path
         from whyops_trace import WhyOps
         from whyops_trace.store import Store
@@ -116,6 +116,7 @@ def test_a_disk_that_is_full_and_gets_room_again(server: Collector, tmp_path: Pa
         for n in range(100):
             handle.error_sync(str(n))
         sdk._deliveries[1].flush(10**9)
+        sdk._deliveries[0].flush(time.monotonic() + 1)  # in vain, so that the store has said that it is full
         ledger = sdk.stats()
         print(ledger["whyops"].delivered, ledger["local"].pending, ledger["local"].delivered)
         ballast.truncate(0)

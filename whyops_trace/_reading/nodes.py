@@ -148,20 +148,18 @@ class Part(NamedTuple):
 
 
 def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[Part]:
-    """Yield the records of a trace, decoded, in their order; but a response after its request in any case."""
+    """Yield the records of a trace, decoded, in their order; but a request before all others of its call."""
     records = [StoredRecord.of(event) for event in events]
     halves = [half for place, record in enumerate(records) if (half := half_of(record, place))]
     calls: dict[int, Call] = {}
     later: dict[int, list[int]] = {}
     for call in pair(halves):
-        request, response = call.request, call.response
-        calls[call.first.place] = call
-        if request is not None and response is not None:
-            calls[response.place] = call
-            if response.place < request.place:
-                later.setdefault(request.place, []).append(response.place)
-        for half in (*call.thoughts, *((call.error,) if call.error is not None else ())):
-            calls[half.place] = call
+        request = call.request
+        for half in (request, call.error, call.response, *call.thoughts):
+            if half is not None:
+                calls[half.place] = call
+                if request is not None and half.place < request.place:
+                    later.setdefault(request.place, []).append(half.place)
     early = {place for places in later.values() for place in places}
     for place in range(len(records)):
         if place not in early:

@@ -17,7 +17,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -131,7 +131,7 @@ def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
     return Stats(count, *groups.figures())
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct, gc=False):
     """
     The part of a record that is kept.
 

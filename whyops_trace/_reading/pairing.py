@@ -102,7 +102,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
         return self.kind == "llm" and not self.name
 
 
-class Call:
+class Call(msgspec.Struct, gc=False, eq=False):
     """
     A request and its response, of which one may be missing.
 
@@ -115,16 +115,12 @@ class Call:
         thoughts: Thoughts of a model before an answer that was recorded by hand.
     """
 
-    __slots__ = ("error", "first", "means", "request", "response", "thoughts")
-
-    def __init__(self, first: Half) -> None:
-        is_request = first.part == "request"
-        self.first: Half = first
-        self.request: Half | None = first if is_request else None
-        self.response: Half | None = None if is_request else first
-        self.means: Means = ""
-        self.error: Half | None = None
-        self.thoughts: tuple[Half, ...] = ()
+    first: Half
+    request: Half | None = None
+    response: Half | None = None
+    means: Means = ""
+    error: Half | None = None
+    thoughts: tuple[Half, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -211,7 +207,7 @@ class _Pairing:
         responses = []
         for half in halves:
             if half.part == "request":
-                call = Call(half)
+                call = Call(half, half)
                 self._calls.append(call)
                 self._asked.setdefault((half.run, half.step), []).append(call)
             elif half.part == "response" and not half.fails:
@@ -223,7 +219,7 @@ class _Pairing:
             if len(named) == 1 and named[0].response is None and _is_exact(named[0].first, half):
                 named[0].response, named[0].means = half, "span"
             else:
-                self._alone.append(Call(half))
+                self._alone.append(Call(half, None, half))
 
     def calls(self) -> list[Call]:
         """Return the calls."""
@@ -258,7 +254,7 @@ class _Pairing:
             elif call is not None:
                 call.response, call.means = half, "parent"
             else:
-                self._alone.append(Call(half))
+                self._alone.append(Call(half, None, half))
 
     def add_thoughts(self) -> None:
         """Give each answer that was recorded by hand the thoughts before it in the same place."""
@@ -280,7 +276,7 @@ class _Pairing:
         """Take the responses from calls that have several to choose from."""
         for call in calls:
             if call.response is not None:
-                self._alone.append(Call(call.response))
+                self._alone.append(Call(call.response, None, call.response))
                 call.response, call.means = None, ""
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -27,9 +27,11 @@ Step = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 _OWN_KEY: Final = re.compile(r"([0-9a-f]{12})-\d+")
 
 
-class StoredRecord(NamedTuple):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """
     A record.
+
+    The garbage collector does not look at it: decoded JSON holds no circles, and readers keep very many at a time.
 
     Attributes:
         kind: The event type.

@@ -52,8 +52,7 @@ def tell(
     """
     Return the story of one trace.
 
-    Only the new content of each record is kept, so the records may come one by one from a file. Contents are passed
-    on as recorded. Only ``status``, the texts of ``whys`` and those of nodes are single lines that are safe to print.
+    Of each record the story holds only the new content, as recorded. Only ``status``, the texts of ``whys`` and those of nodes are single lines that are safe to print.
 
     Args:
         events: The trace's records, decoded, in the order of their steps.

@@ -58,7 +58,8 @@ def _present(method: F, name: str, build: Callable[..., object]) -> F:
     method.__module__, method.__name__, method.__qualname__ = __name__, name, f"Trace.{name}"
     shape = signature(build)
     parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
-    vars(method)["__signature__"] = shape.replace(parameters=parameters)
+    returned = str(shape.return_annotation).removeprefix("Event[").removesuffix("]")
+    vars(method)["__signature__"] = shape.replace(parameters=parameters, return_annotation=returned)
     del vars(method)["__wrapped__"]  # else a bound signature loses its first parameter
     return method
 

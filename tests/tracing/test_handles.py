@@ -169,10 +169,11 @@ def test_every_event_method_has_both_faces() -> None:
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_parameters_are_those_of_the_original_package(name: str) -> None:
-    """Names, order, kinds and defaults."""
+    """Names, order, kinds and defaults, and the value that is returned."""
     shape: Signature = inspect.signature(getattr(trace("t"), name))
 
     assert [(p.name, p.kind, p.default) for p in shape.parameters.values()] == signature_of(name)
+    assert shape.return_annotation == ("SpanId" if name.startswith("tool_call_request") else "int")
 
 
 def test_the_trace_has_its_old_name_too() -> None:

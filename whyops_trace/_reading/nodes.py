@@ -148,14 +148,17 @@ class Part(NamedTuple):
 
 
 def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[Part]:
-    """Yield the records of a trace, decoded, in their order; but a request before all others of its call."""
+    """Yield the records of a trace, decoded, in their order; but a request before the end of its call."""
     records = [StoredRecord.of(event) for event in events]
     halves = [half for place, record in enumerate(records) if (half := half_of(record, place))]
     calls: dict[int, Call] = {}
     later: dict[int, list[int]] = {}
     for call in pair(halves):
         request = call.request
-        for half in (request, call.error, call.response, *call.thoughts):
+        for half in (request, *call.thoughts):
+            if half is not None:
+                calls[half.place] = call
+        for half in (call.error, call.response):
             if half is not None:
                 calls[half.place] = call
                 if request is not None and half.place < request.place:

@@ -28,7 +28,17 @@ from whyops_trace.store.pruning import (
 from whyops_trace.store.reading import Reader, StoredEvent
 from whyops_trace.store.selection import Counts, Filter
 
-__all__ = ["MAX_AGE", "MAX_BYTES", "Counts", "Filter", "Store", "StoredEvent", "TraceSummary"]
+__all__ = [
+    "MAX_AGE",
+    "MAX_BYTES",
+    "AgentVersion",
+    "Counts",
+    "Filter",
+    "Store",
+    "Stored",
+    "StoredEvent",
+    "TraceSummary",
+]
 
 #: Seconds that a trace is kept after the last write to it, and bytes that all traces together may take.
 MAX_AGE, MAX_BYTES = Retention()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -70,6 +71,13 @@ def start(tmp_path: Path, mode: str) -> Iterator[Any]:
         child.communicate()
 
 
+def wait_until_free(home: Path) -> None:
+    """Wait until no process holds a segment: a dying one closes its output before its locks."""
+    for segment in (home / "journal").glob("*/*.seg"):
+        with segment.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def taken_over(home: Path, options: dict[str, Any]) -> list[bytes]:
     """Return what a new process finds, and forget it."""
     heir = make(home, **options)
@@ -92,6 +100,7 @@ def test_kill_loses_nothing_that_was_acknowledged(
     os.killpg(child.pid, signal.SIGKILL)
     assert child.stdout is not None
     said += child.stdout.read().splitlines(keepends=True)
+    wait_until_free(tmp_path)
     found = Counter(msgspec.json.decode(line)["n"] for line in taken_over(tmp_path, options))
     heard = {line.decode().strip() for line in said if line.endswith(b"\n")}
 

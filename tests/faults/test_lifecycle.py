@@ -590,7 +590,7 @@ def test_records_of_the_end_of_a_process(server: Collector, tmp_path: Path) -> N
 
         atexit.register(after_us)
         from whyops_trace import WhyOps
-        sdk = WhyOps()
+        sdk = WhyOps(exit_timeout=60)
         handle = sdk.trace("t")
 
         started, babbled = threading.Event(), threading.Event()

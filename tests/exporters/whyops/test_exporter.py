@@ -609,7 +609,7 @@ def test_what_has_to_be_mended_is_not_asked_about_often(to: WhyOpsExporter, coll
 
 def test_a_server_that_is_too_slow_gets_fewer_events(collector: Collector, tmp_path: Path) -> None:
     """Until it answers in time; then more again. None is stored twice."""
-    to = exporter(collector, tmp_path, read_timeout=0.1)
+    to = exporter(collector, tmp_path, read_timeout=1)
     lines = messages(700)
     collector.script = lambda request: Hang(stored=True) if len(request.json) > 60 else None
     errors = [refuses(to, lines) for _ in range(2)]
@@ -628,7 +628,7 @@ def test_a_server_that_is_too_slow_gets_fewer_events(collector: Collector, tmp_p
 
 def test_a_small_request_says_nothing_about_large_ones(collector: Collector, tmp_path: Path) -> None:
     """That a trace could be begun does not make requests larger again."""
-    to = exporter(collector, tmp_path, read_timeout=0.1)
+    to = exporter(collector, tmp_path, read_timeout=1)
     collector.fail(Hang())
     refuses(to, messages(300))
     outcomes = deliver(to, [*conversations(1, 1), *messages(300)])

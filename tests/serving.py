@@ -110,7 +110,9 @@ def persist(
 
 def posts(collector: Collector) -> list[Request]:
     """The requests that brought events."""
-    return [request for request in collector.requests if request.path == "/api/events"]
+    return [
+        request for request in collector.requests if (request.method, request.path) == ("POST", "/api/events")
+    ]
 
 
 def sent(collector: Collector) -> Iterator[dict[str, Any]]:

@@ -116,6 +116,7 @@ class WhyOps:
         sample_rate: float | None = None,
         max_store_days: float | None = None,
         max_store_bytes: int | None = None,
+        proxy_wait: float | None = None,
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -135,6 +136,7 @@ class WhyOps:
             sample_rate=sample_rate,
             max_store_days=max_store_days,
             max_store_bytes=max_store_bytes,
+            proxy_wait=proxy_wait,
         )
         processor = Processor(
             redact,
@@ -259,7 +261,8 @@ class WhyOps:
             delivery = next(each for each in self._deliveries if self._server in each.exporters)
             self._server.beside_proxy = True
             delivery.start(0.0)
-            through = Proxy(self.settings.proxy_url, self.settings.api_key, delivery)
+            settings = self.settings
+            through = Proxy(settings.proxy_url, settings.api_key, settings.proxy_wait, self._server, delivery)
         traced: T = trace_client(client, family, self.recorder, proxy=through, fallback=fallback)
         return traced
 
@@ -298,10 +301,14 @@ class WhyOps:
         Returns:
             A :class:`~whyops_trace.types.Tally` by destination; ``pending`` is 0 where all was delivered in time.
         """
-        deadline = time.monotonic() + timeout
+        self._flush(time.monotonic() + timeout)
+        return self.stats()
+
+    def _flush(self, deadline: float) -> None:
+        if self._server is not None:
+            self._server.turns.hasten()
         for delivery in self._deliveries:
             delivery.flush(deadline)
-        return self.stats()
 
     async def flush(self, timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - the ledger is the answer, not an error
         """Wait, without blocking the event loop, until what this client recorded is delivered everywhere."""
@@ -326,8 +333,7 @@ class WhyOps:
         return self._close(started + timeout)
 
     def _close(self, deadline: float, answered_by: float = 0.0, *, process_ends: bool = False) -> Ledger:
-        for delivery in self._deliveries:
-            delivery.flush(deadline)
+        self._flush(deadline)
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:

@@ -38,6 +38,9 @@ MAX_STORE_BYTES: Final = 512 << 20
 #: The least ``max_store_bytes``: an empty store takes some of it.
 MIN_STORE_BYTES: Final = 1 << 20
 
+#: Seconds that a request through the proxy waits at most, unless told otherwise.
+PROXY_WAIT: Final = 1.0
+
 #: The environment variables that are read.
 VARIABLES: Final = frozenset(
     {
@@ -51,6 +54,7 @@ VARIABLES: Final = frozenset(
         "WHYOPS_MAX_STORE_BYTES",
         "WHYOPS_MAX_STORE_DAYS",
         "WHYOPS_PROXY_URL",
+        "WHYOPS_PROXY_WAIT",
         "WHYOPS_SAMPLE_RATE",
         "WHYOPS_STORE",
         "WHYOPS_TRACING",
@@ -92,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
         max_store_days: ``WHYOPS_MAX_STORE_DAYS``: days that the local store keeps a trace.
         max_store_bytes: ``WHYOPS_MAX_STORE_BYTES``: bytes of the local store at most.
+        proxy_wait: ``WHYOPS_PROXY_WAIT``: seconds at most that a request to a model, on its way through the WhyOps
+            proxy, waits for the server to store the newest record before it; 0 does not wait.
     """
 
     api_key: str
@@ -107,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: float
     max_store_days: float
     max_store_bytes: int
+    proxy_wait: float
 
     @property
     def retention(self) -> Retention:
@@ -144,6 +151,7 @@ def resolve(
     sample_rate: float | None = None,
     max_store_days: float | None = None,
     max_store_bytes: int | None = None,
+    proxy_wait: float | None = None,
 ) -> Settings:
     """
     Return the settings of a client, each from its argument or, where that is None, from the environment.
@@ -173,6 +181,7 @@ def resolve(
         sample_rate=_sample_rate(sample_rate),
         max_store_days=_days(max_store_days),
         max_store_bytes=_size("max_store_bytes", max_store_bytes, MIN_STORE_BYTES, MAX_STORE_BYTES),
+        proxy_wait=_proxy_wait(proxy_wait),
     )
 
 
@@ -257,6 +266,16 @@ def _days(value: float | None) -> float:
             "it must be a number above 0, such as 30 or 0.5."
         )
     return days
+
+
+def _proxy_wait(value: float | None) -> float:
+    seconds = _number(value, "WHYOPS_PROXY_WAIT", PROXY_WAIT)
+    if seconds is None or not 0 <= seconds < math.inf:
+        raise ConfigurationError(
+            f"proxy_wait (WHYOPS_PROXY_WAIT) is {_given(value, 'WHYOPS_PROXY_WAIT')}; "
+            "it must be a number of seconds, 0 or more, such as 0.5."
+        )
+    return seconds
 
 
 def _number(value: object, variable: str, default: float) -> float | None:

@@ -24,7 +24,7 @@ def test_a_wait_ends_when_every_destination_has_passed_the_records(tmp_path: Pat
     passed = [progress.has_passed(3)]
     for destination in ("local", "whyops"):
         read(journal.segments, destination)
-        progress.succeeded(destination, 3, 0.1)
+        progress.succeeded(destination)
         passed.append(progress.has_passed(3))
     fill(journal, [3])
     waiting.join()
@@ -34,43 +34,14 @@ def test_a_wait_ends_when_every_destination_has_passed_the_records(tmp_path: Pat
     assert progress.is_behind
 
 
-def test_a_wait_is_worth_it_while_something_moves(tmp_path: Path) -> None:
-    """Not where a destination fails, nor after a wait in vain, nor where nothing is left."""
-    journal = make(tmp_path, destinations=["local"])
-    progress = Progress(journal, ["local"])
-    worth = [progress.is_worth_a_wait()]
-    fill(journal, [0])
-    worth.append(progress.is_worth_a_wait())
+def test_a_destination_fails_until_it_takes_something(tmp_path: Path) -> None:
+    """The failures in a row are counted."""
+    progress = Progress(make(tmp_path), ["local", "whyops"])
     failures = [progress.failed("local"), progress.failed("local")]
-    worth.append(progress.is_worth_a_wait())
-    progress.succeeded("local", 0, 0.1)
-    worth.append(progress.is_worth_a_wait())
+    failing = [progress.is_failing]
+    progress.succeeded("local")
+    failing.append(progress.is_failing)
     failures.append(progress.failed("local"))
-    progress.succeeded("local", 0, 0.1)
-    progress.waited()
-    worth.append(progress.is_worth_a_wait())
-    read(journal.segments)
-    fill(journal, [1])
-    worth.append(progress.is_worth_a_wait())
-    read(journal.segments)
-    worth.append(progress.is_worth_a_wait())
-    journal.close()
 
-    assert worth == [False, True, False, True, False, True, False]
     assert failures == [1, 2, 1]
-
-
-def test_the_usual_batch_tells_how_slow_a_destination_is(tmp_path: Path) -> None:
-    """A single one that took long does not, nor does one of which nothing was delivered."""
-    progress = Progress(make(tmp_path), ["local"])
-    slower = [progress.is_slower_than(0.0)]
-    progress.succeeded("local", 0, 9.0)
-    slower.append(progress.is_slower_than(8.0))
-    for seconds in (1.0, 9.0, 1.0):
-        progress.succeeded("local", 1, seconds)
-    slower.append(progress.is_slower_than(8.0))
-    progress.succeeded("local", 1, 9.0)
-    progress.succeeded("local", 1, 9.0)
-    slower += [progress.is_slower_than(8.0), progress.is_slower_than(9.0)]
-
-    assert slower == [False, False, False, True, False]
+    assert failing == [True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -459,91 +460,38 @@ def test_a_burst_that_begins_while_others_are_delivered_gathers_as_well(home: Pa
 # What waits for what was recorded
 
 
-def test_it_can_be_waited_for_what_was_recorded(home: Path) -> None:
-    """Without lingering: what waits has it delivered at once."""
-    exporter = Remote()
-    sdk = client(home, exporter)
-    worker(sdk)._pace.linger = LONG
-    say(sdk, "a")
-    behind = worker(sdk).is_behind
-    worker(sdk).catch_up(PATIENCE)
-    delivered = list(exporter.batches)
-    worker(sdk).catch_up(LONG)  # there is nothing left to wait for
-    sdk.close_sync()
-
-    assert behind
-    assert delivered == [(["a"], False)]
-    assert not worker(sdk).is_behind
-
-
-class Hanging(Remote):
-    """A destination that answers only when it is released."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.release = threading.Event()
-
-    def export(self, batch: Batch) -> Sequence[Outcome]:
-        with self._asked:
-            self.asked += 1
-            self._asked.notify_all()
-        assert self.release.wait(PATIENCE)
-        return super().export(batch)
-
-
-def test_a_wait_for_what_hangs_ends_and_is_not_repeated(home: Path) -> None:
-    """It is waited for again when something was delivered in the meantime."""
-    exporter = Hanging()
+def test_it_is_no_failure_that_it_is_too_early(home: Path) -> None:
+    """An exporter that names no fault is asked again after the time that it gives."""
+    exporter = Remote(DeliveryError("", 0.001), DeliveryError("", LONG))
     sdk = client(home, exporter)
     say(sdk, "a")
-    worker(sdk).catch_up(0.01)
-    say(sdk, "b")
-    worker(sdk).catch_up(LONG)
-    taken = list(exporter.batches)
-    exporter.release.set()
-    sdk.flush_sync(PATIENCE)
-    worker(sdk)._pace.linger = LONG
-    say(sdk, "c")
-    worker(sdk).catch_up(PATIENCE)
-    texts = [text for texts, _ in exporter.batches for text in texts]
-    sdk.close_sync()
-
-    assert taken == []
-    assert texts == ["a", "b", "c"]
-
-
-def test_what_fails_is_not_waited_for(home: Path) -> None:
-    """Nor is it tried any sooner for that."""
-    exporter = Remote(DeliveryError("", 0.001), *[DeliveryError("", LONG)] * 3)
-    sdk = client(home, exporter)
-    say(sdk, "a")
-    exporter.wait_until_asked(2)  # so the first failure is known
-    worker(sdk).catch_up(LONG)
-    asked = exporter.asked
+    exporter.wait_until_asked(2)
+    failing = worker(sdk).is_failing
     exporter.errors.clear()
     sdk.flush_sync(PATIENCE)
     sdk.close_sync()
 
-    assert asked == 2
+    assert not failing
     assert exporter.batches == [(["a"], False)]
 
 
-def test_what_lately_took_longer_than_a_wait_is_not_waited_for(home: Path) -> None:
-    """It is only delivered without lingering; a longer wait is worth it."""
-    exporter = Hanging()
+def test_the_newest_record_is_found_before_it_is_delivered(home: Path) -> None:
+    """That of a trace, over all that this process recorded; None once it has passed."""
+    exporter = Remote(DeliveryError("", LONG))
     sdk = client(home, exporter)
-    worker(sdk)._progress._recent.extend([9.0, 1.0, 9.0])
-    say(sdk, "a")
-    worker(sdk).catch_up(8.0)
-    exporter.wait_until_asked(1)
-    taken = list(exporter.batches)
-    exporter.release.set()
-    worker(sdk).catch_up(LONG)
-    given = list(exporter.batches)
+    delivery = worker(sdk)
+    for text, trace in (("a", "t"), ("b", "t"), ("c", "u")):
+        sdk.trace(trace).error_sync(text)
+    parts = [b'"traceId":"%b",' % trace for trace in (b"t", b"u", b"v")]
+    found = [delivery.newest(exporter, part, lambda line: True) for part in parts]
+    found.append(delivery.newest(exporter, parts[0], lambda line: b'"b"' not in line))
+    exporter.errors.clear()
+    sdk.flush_sync(PATIENCE)
+    after = delivery.newest(exporter, parts[0], lambda line: True)
     sdk.close_sync()
 
-    assert taken == []
-    assert given == [(["a"], False)]
+    assert [line and json.loads(line)["content"]["message"] for line in found] == ["b", "c", None, "a"]
+    assert after is None
 
 
 def test_nothing_lingers_while_somebody_is_in_a_hurry(home: Path) -> None:

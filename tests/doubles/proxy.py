@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -159,6 +159,8 @@ class Proxy(Server, Backend):
         slugs: Further providers, which a model "slug/model" picks.
         proxied: The requests that the proxy got, in order.
         rate_limit: How many requests each key has, None for no limit; the window never ends.
+        lag: Seconds until an event that the proxy reports is stored, as it goes through a queue.
+        event_seconds: Seconds that each event of ``POST /events`` takes; other requests are answered meanwhile.
         emit_late: Whether what the proxy reports of answers waits for ``let_emit()``.
         held: What waits, each event with its tenant.
     """
@@ -170,9 +172,35 @@ class Proxy(Server, Backend):
         self.slugs: dict[str, Provider] = {}
         self.proxied: list[Request] = []
         self.rate_limit: int | None = None
+        self.lag = 0.0
+        self.event_seconds = 0.0
         self.emit_late = False
         self.held: list[tuple[Event, str]] = []
         self._used: Counter[str] = Counter()
+        self._queue: deque[tuple[float, Event, str]] = deque()
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen, and store what is reported in the order of the queue."""
+        super().start()
+        self._reader = threading.Thread(target=self._read_queue, daemon=True)
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Cut every connection, and leave what waits in the queue until the next start."""
+        super().stop()
+        if self._reader is not None:
+            self._reader.join(PATIENCE)
+
+    def _read_queue(self) -> None:
+        with self._changed:
+            while not self._stopping.is_set():
+                left = self._queue[0][0] - time.monotonic() if self._queue else None
+                if left is None or left > 0:
+                    self._changed.wait(left)
+                    continue
+                _, event, tenant = self._queue.popleft()
+                self._store_reported(event, tenant)
 
     def let_emit(self) -> None:
         """Report what waits; what comes later waits again."""
@@ -357,7 +385,25 @@ class Proxy(Server, Backend):
                     self._emit(event, call.tenant)
             self._changed.notify_all()
 
+    def _provider(self) -> str | None:
+        return PROVIDER_ID if self.upstream is not None else None
+
+    def _take_time(self) -> None:
+        until = time.monotonic() + self.event_seconds
+        self._changed.wait_for(
+            lambda: self._stopping.is_set() or time.monotonic() >= until, self.event_seconds
+        )
+
     def _emit(self, event: Event, tenant: str) -> None:
+        """Put an event into the backend's queue."""
+        with self._changed:
+            if self.lag:
+                self._queue.append((time.monotonic() + self.lag, event, tenant))
+                self._changed.notify_all()
+            else:
+                self._store_reported(event, tenant)
+
+    def _store_reported(self, event: Event, tenant: str) -> None:
         """Let the backend process an event as if it came from its queue."""
         with self._changed:
             try:
@@ -370,7 +416,7 @@ class Proxy(Server, Backend):
                 if result["status"] == "saved":
                     provider = event["metadata"].get("provider")
                     content = rewritten(event["eventType"], event["content"], provider)
-                    self.stored[-1] |= {"providerId": PROVIDER_ID, "content": content}
+                    self.stored[-1]["content"] = content
             self._changed.notify_all()
 
 

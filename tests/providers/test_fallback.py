@@ -236,7 +236,12 @@ async def test_a_proxy_that_failed_is_asked_again_after_a_while(
 
     assert len(asked(collector)) == 2
     assert types(rows) == ["user_message", "llm_response"] * 2
-    assert [row["providerId"] is None for row in rows] == [True, True, False, False]
+    assert [not str(row["metadata"]["idempotencyKey"]).startswith("hash_") for row in rows] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @KINDS

@@ -345,8 +345,42 @@ def test_room_is_made_in_a_trace(before: int, after: list[int]) -> None:
             sdk.recorder.make_room(handle._state)
             handle.error_sync("after")
 
-    assert steps(events, "t") == [*range(1, before + 1), *after]
-    assert events[-1]["parentStepId"] == after[-2]
+    earlier, (first, second, third) = steps(events, "t")[:before], steps(events, "t")[before:]
+
+    assert earlier == [*range(1, before + 1)]
+    assert [first // 1000, second // 1000, third // 1000] == [step // 1000 for step in after]
+    assert third - second == recorder.ROOM
+    assert events[-1]["parentStepId"] == second
+
+
+def test_processes_take_places_of_their_own_within_each_thousand() -> None:
+    """After its first event, which the server numbers: two that go on with a trace at once share no number."""
+    numbers = set()
+    for _ in range(20):
+        sdk = WhyOps()
+        sdk.recorder.stride = recorder.ROOM
+        with capture_events() as events:
+            for _ in range(3):
+                sdk.trace("t").error_sync("said")
+        first, second, third = steps(events, "t")
+        numbers.add(second)
+
+        assert first == 1
+        assert recorder.ROOM <= second - first < 2 * recorder.ROOM
+        assert third - second == recorder.ROOM
+    assert len(numbers) > 5
+
+
+def test_a_trace_with_an_id_of_its_own_is_numbered_evenly() -> None:
+    """Nobody else goes on with it."""
+    sdk = WhyOps()
+    sdk.recorder.stride = recorder.ROOM
+    with capture_events() as events:
+        handle = sdk.trace()
+        for _ in range(3):
+            handle.error_sync("said")
+
+    assert [event["stepId"] for event in events] == [1, 1001, 2001]
 
 
 def test_a_recorder_beside_a_proxy_leaves_room_in_every_trace() -> None:
@@ -363,7 +397,7 @@ def test_a_recorder_beside_a_proxy_leaves_room_in_every_trace() -> None:
             late.error_sync("d")
 
     assert steps(events, "early") == [1, 2]
-    assert steps(events, "late") == [1, 1001, 5500, 6500]
+    assert [steps(events, "late")[place] for place in (0, 2, 3)] == [1, 5500, 6500]
 
 
 def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
@@ -383,7 +417,7 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
     with open(reading, "rb") as answer:
         first, second, third, fourth = json.load(answer)
 
-    assert (first, second) == (1, 1001)
+    assert (first, second // recorder.ROOM) == (1, 1)
     assert third % recorder.CHILD_BAND == 0
     assert fourth == third + recorder.ROOM
     assert third > 10 * recorder.CHILD_BAND - 1

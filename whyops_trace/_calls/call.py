@@ -82,6 +82,8 @@ class ModelCall:
         is_local: True if its records are for all destinations but the WhyOps server.
         by_client: True if a provider's client made it. Then a report by hand of the same turn is one too many.
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
+        last_step: The step of its last record, 0 while it runs.
+        thoughts: Number of thoughts in its answer.
     """
 
     __slots__ = (
@@ -89,9 +91,11 @@ class ModelCall:
         "first_token_ms",
         "held_request",
         "is_local",
+        "last_step",
         "model",
         "provider",
         "proxied",
+        "thoughts",
         "turn",
     )
 
@@ -104,6 +108,8 @@ class ModelCall:
         self.by_client = False
         self.is_local = False
         self.first_token_ms: int | None = None
+        self.last_step = 0
+        self.thoughts = 0
 
     @property
     def wraps(self) -> bool:
@@ -243,8 +249,14 @@ class Call(msgspec.Struct, eq=False):
 
     def record(self, kind: bytes, metadata: bytes, content: bytes) -> None:
         """Record one event of the call as a child of its request, such as an error."""
-        ending = Ending.LOCAL if self.model_call is not None and self.model_call.is_local else USUAL
-        self.state.recorder.record(self.state, kind, self.step, self.step, metadata, content, ending=ending)
+        model_call = self.model_call
+        ending = Ending.LOCAL if model_call is not None and model_call.is_local else USUAL
+        step = self.state.recorder.record(
+            self.state, kind, self.step, self.step, metadata, content, ending=ending
+        )
+        if model_call is not None:
+            model_call.last_step = step
+            model_call.thoughts += kind == b"llm_thinking"
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""
@@ -254,6 +266,8 @@ class Call(msgspec.Struct, eq=False):
             ending = Ending.LAST_LOCAL if self.own else Ending.LOCAL
         last = state.recorder.record(state, kind, step, step, metadata, content, self.span, ending, ENDS)
         state.recorder.close_span(self.span)
+        if self.model_call is not None:
+            self.model_call.last_step = last
         if not self.own and not is_local:
             advance(state, last)
         return last

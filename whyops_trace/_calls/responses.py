@@ -171,8 +171,13 @@ class Watch:
         if self._ended:
             return
         self._ended = True
-        if self._then is not None:
-            self._then()
+        try:
+            self._end_calls(whole, error)
+        finally:
+            if self._then is not None:
+                self._then()
+
+    def _end_calls(self, whole: bool, error: BaseException | None) -> None:
         body, answer = b"".join(self._chunks), None
         if self._streams:
             items = self._take_events(body)

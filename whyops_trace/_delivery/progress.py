@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from statistics import median
-from typing import Final
 
 from whyops_trace._journal.journal import Journal
-
-#: Number of the latest batches that tell how long one takes.
-RECENT: Final = 9
 
 
 class Progress:
@@ -30,27 +24,14 @@ class Progress:
         self._changed = threading.Condition()
         #: Failures in a row of each destination.
         self._failures = dict.fromkeys(destinations, 0)
-        #: Seconds that the latest batches took.
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        #: Number of records passed when a wait for more was in vain; None if the last one was not.
-        self._stuck_at: int | None = None
 
     def failed(self, destination: str) -> int:
         """Note that a destination took no record; return how many times in a row that was."""
         self._failures[destination] += 1
         return self._failures[destination]
 
-    def succeeded(self, destination: str, delivered: int, seconds: float) -> None:
-        """
-        Note that a destination took a batch.
-
-        Args:
-            destination: Its name.
-            delivered: The records that were delivered with it.
-            seconds: The time it took.
-        """
-        if delivered:
-            self._recent.append(seconds)
+    def succeeded(self, destination: str) -> None:
+        """Note that a destination took a batch."""
         self._failures[destination] = 0
         with self._changed:
             self._changed.notify_all()
@@ -79,22 +60,3 @@ class Progress:
         """
         with self._changed:
             self._changed.wait_for(lambda: self.has_passed(emitted), max(0.0, deadline - time.monotonic()))
-
-    def is_slower_than(self, seconds: float) -> bool:
-        """Tell whether a batch lately took longer than that."""
-        return bool(self._recent) and median(self._recent) > seconds
-
-    def is_worth_a_wait(self) -> bool:
-        """
-        Tell whether a wait for what is left may help.
-
-        It may not where a destination fails, nor where a wait was in vain and nothing has been passed since.
-        """
-        return self.is_behind and not self.is_failing and self._passed() != self._stuck_at
-
-    def waited(self) -> None:
-        """Note that a wait has ended: in vain, if something is left to deliver."""
-        self._stuck_at = self._passed() if self.is_behind else None
-
-    def _passed(self) -> int:
-        return sum(sum(self._journal.totals(name)) for name in self._destinations)

@@ -13,7 +13,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from whyops_trace._clock import give_way
@@ -23,6 +23,7 @@ from whyops_trace._delivery.handover import export_batch
 from whyops_trace._delivery.pace import Pace
 from whyops_trace._delivery.progress import Progress
 from whyops_trace._guard import attempt, report, say, warn_once
+from whyops_trace._journal.header import PAGE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.exceptions import DeliveryError
@@ -157,13 +158,12 @@ class Delivery:
             adopted = segment.header.token != self._journal.token
             end = segment.end  # later records may be a burst
             while segment.cursor(exporter.name) < end and not stop.is_set():
-                started = time.monotonic()
                 counts, error = attempt(export_batch, exporter, segment, adopted=adopted)
                 if error is not None:
                     return self._failed(exporter, error)
                 if counts is None:
                     break
-                self._progress.succeeded(exporter.name, counts.delivered, time.monotonic() - started)
+                self._progress.succeeded(exporter.name)
                 if segment.passed(exporter.name):
                     self._journal.retire()  # now, not after a long backlog
                 self._journal.prepare()
@@ -172,6 +172,8 @@ class Delivery:
         return 0.0
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
+        if isinstance(error, DeliveryError) and error.wait is not None and not str(error):
+            return error.wait  # nothing is wrong: it is too early
         failures = self._progress.failed(exporter.name)
         known = isinstance(error, DeliveryError)
         if str(error) or not known:
@@ -212,21 +214,26 @@ class Delivery:
         """True while something that this process recorded is not delivered yet."""
         return self._progress.is_behind
 
-    def catch_up(self, timeout: float) -> None:
+    def newest(self, exporter: Exporter, part: bytes, counts: Callable[[bytes], bool]) -> bytes | None:
         """
-        Wait a moment until what was recorded so far is delivered.
-
-        There is no wait for a destination that fails at present, nor where a batch lately took longer than the wait
-        would be, nor where the last wait was in vain and nothing has been delivered since.
+        Return the latest record of this process that a destination has not passed, None without any.
 
         Args:
-            timeout: Seconds to wait at most.
+            exporter: The destination.
+            part: Text in the record.
+            counts: Takes a record, and returns True if it may be that one.
         """
-        if self._progress.is_slower_than(timeout):
-            self._pace.hasten()
-        elif self._progress.is_worth_a_wait():
-            self.flush(time.monotonic() + timeout)
-            self._progress.waited()
+        for segment in reversed(tuple(self._journal.segments)):
+            if segment.header.token == self._journal.token:
+                line = segment.newest(exporter.name, part, counts)
+                if line is not None or segment.cursor(exporter.name) > PAGE:
+                    return line
+        return None
+
+    @property
+    def is_failing(self) -> bool:
+        """True if a destination took nothing when it was last asked, though it should have."""
+        return self._progress.is_failing
 
     def expedite(self) -> None:
         """Let no burst gather, until :meth:`relax` is called as often."""

@@ -162,6 +162,28 @@ class Segment:
         self.page_out(cursor)
         return lines, cursor
 
+    def newest(self, destination: str, part: bytes, counts: Callable[[bytes], bool]) -> bytes | None:
+        """
+        Return the latest record that a destination has not passed yet and that has some text in it, None without any.
+
+        Args:
+            destination: One of the header's.
+            part: The text.
+            counts: Takes a record, and returns True if it may be that one.
+        """
+        memory, start = self._memory, self.cursor(destination)
+        try:
+            place = memory.rfind(part, start, self.end)
+            while place >= 0:
+                begin = memory.rfind(b"\n", start, place) + 1 or start
+                line = memory[begin : memory.find(b"\n", place)]
+                if counts(line):
+                    return line
+                place = memory.rfind(part, start, begin)
+        except ValueError:  # released by another thread in the meantime
+            pass
+        return None
+
     def cursor(self, destination: str) -> int:
         """Return the offset of the first record that a destination has not passed."""
         return self._slot(destination)[0]

@@ -210,6 +210,17 @@ class Recorder:
                 following = next(state.steps)
                 state.stride = ROOM
                 state.steps = count((following + ROOM - 2) // ROOM * ROOM + 1, ROOM)
+                if state.root:
+                    self._leave_others_theirs(state)
+
+    def _leave_others_theirs(self, state: TraceState) -> None:
+        """
+        Take the next steps of a trace at some place within each thousand, after the first event that a server has.
+
+        Another process may go on with the trace at the same time, and no two events of it may have the same step.
+        """
+        if state.numbering and state.stride == ROOM:
+            state.steps = count(next(state.steps) + self._random.randrange(ROOM), ROOM)
 
     def keeps(self, trace_id: str) -> bool:
         """Return True if a trace is recorded. During a capture, sampling is ignored."""
@@ -338,6 +349,8 @@ class Recorder:
         line = draft.line(self._now_text.decode(), f"{self.token}-{key}")
         state.first = state.first or draft.step
         if not is_local:
+            if not state.root:
+                self._leave_others_theirs(state)
             state.root, state.about = state.root or draft.step, b""
             state.form = None if state.given else usual_form(state)
         return line

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from whyops_trace._calls.site import CallSite
 from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.recorder import Recorder
+from whyops_trace._recording.state import TraceState
+from whyops_trace._values import encoding
 from whyops_trace.context import get_scope
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
 from whyops_trace.providers._request import is_header
 
-#: Most seconds that a request waits until the records before it are stored.
-WAIT: Final = 0.25
-#: The same for the first request of a process, until the agent is registered. For an unregistered agent the proxy makes
-#: up a version, and the server then refuses the records made here for another version.
+if TYPE_CHECKING:
+    from whyops_trace.exporters.whyops import WhyOpsExporter
+
+#: Most seconds that the first request of a process waits until the agent is registered. For an unregistered agent the
+#: proxy makes up a version, and the server then refuses the records made here for another version.
 FIRST_WAIT: Final = 3.0
 #: Seconds for which a client with a fallback avoids a proxy that failed.
 COOL_DOWN: Final = 30.0
@@ -29,25 +32,49 @@ class Proxy(NamedTuple):
     Attributes:
         url: Its address, without ``/v1``.
         key: The WhyOps key.
-        delivery: Delivery to the server behind it.
+        wait: Most seconds that a request waits for the server to store the newest record before it.
+        server: The server behind it.
+        delivery: Delivery to that server.
     """
 
     url: str
     key: str
+    wait: float
+    server: WhyOpsExporter
     delivery: Delivery
 
     @guarded("waiting for what was recorded before a request")
-    def settle(self) -> None:
-        """Wait until the records before a turn are stored, so that the proxy's events of the turn come after them."""
-        self.delivery.start(FIRST_WAIT)
-        self.delivery.catch_up(WAIT)
+    def settle(self, trace: TraceState | None, deadline: float) -> None:
+        """
+        Wait until the newest record of a trace is stored, so that the proxy's events of a turn come after it.
 
-    async def asettle(self) -> None:
+        Args:
+            trace: The trace, None if it begins with the turn.
+            deadline: The :func:`time.monotonic` time to stop waiting at.
+        """
+        self.delivery.start(FIRST_WAIT)
+        if trace is None or not self.wait or self.delivery.is_failing:
+            return
+        line = self.delivery.newest(
+            self.server, b'"traceId":%b,' % encoding.string(trace.id), self.server.takes
+        )
+        if line is not None and not self.server.store_ahead(line, trace.recorder.token, deadline):
+            warn_once(
+                "proxy_wait",
+                "A request to a model left for the WhyOps proxy before the server had stored what was recorded before "
+                "it, which took longer than %g seconds: their order on the server may be wrong, and that of later ones "
+                "too, without a word. A larger proxy_wait (WHYOPS_PROXY_WAIT) waits longer; 0 does not wait.",
+                self.wait,
+            )
+
+    async def asettle(self, trace: TraceState | None, deadline: float) -> None:
         """Wait as :meth:`settle` does, without blocking the event loop."""
-        if self.delivery.is_behind or not self.delivery.is_started:
+        if not self.delivery.is_started or (trace is not None and self.delivery.is_behind):
+            from anyio import CapacityLimiter
             from anyio.to_thread import run_sync
 
-            await run_sync(self.settle, abandon_on_cancel=True)
+            # A limiter of its own, so that many waits take no place from the host program's own threads.
+            await run_sync(self.settle, trace, deadline, abandon_on_cancel=True, limiter=CapacityLimiter(1))
 
 
 class Pause:
@@ -114,6 +141,10 @@ class Link:
             scope.trace.id,
         )
         return True
+
+    def is_reported(self, error: BaseException) -> bool:
+        """Return True if the proxy reports the failure of a request: it came from the provider, or nobody knows."""
+        return not _is_the_proxys(error)
 
     def falls_back(self, error: BaseException) -> bool:
         """Return True to retry a failed request without the proxy, which is then avoided for a while."""

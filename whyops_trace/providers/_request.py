@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._calls.call import Call
@@ -11,11 +13,14 @@ from whyops_trace._calls.responses import EVENT_STREAM, is_read, media_type, rea
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP
+from whyops_trace._values import encoding
 from whyops_trace.context import Scope, get_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
 
 if TYPE_CHECKING:
     from whyops_trace._calls.site import CallSite
+    from whyops_trace._recording.state import TraceState
+    from whyops_trace.exporters.whyops.turns import ProxiedTurn
     from whyops_trace.providers._link import Link, Proxy
 
 TRACE_ID: Final = "X-Trace-ID"
@@ -45,6 +50,12 @@ class Request:
         self.site = link.endpoints.site(options)
         self.call: Call | None = None
         self.proxy = link.proxy
+        #: The proxied turn once the request is built.
+        self._turn: ProxiedTurn | None = None
+        #: The scope that the request is made in, in a tuple, once it is known.
+        self._here: tuple[Scope | None] | None = None
+        #: Time of :func:`time.monotonic` until which the request may wait for the server, over all its tries.
+        self._deadline = 0.0
         self._begun = False
         self._watched = False
         self._answer: Any = None
@@ -69,6 +80,7 @@ class Request:
         if error is None:
             return False
         if self.proxy is not None and attempt(self._link.falls_back, error)[0]:
+            self._forget_turn(self.proxy)
             self.proxy = None
             if self.call is not None and self.call.model_call is not None:
                 self.call.model_call.proxied = False  # so the turn is reported from here
@@ -76,28 +88,69 @@ class Request:
         self._failed(error)
         return False
 
-    def begin(self, options: Any) -> Iterator[Proxy]:
+    def begin(self, options: Any) -> Iterator[tuple[Proxy, TraceState | None, float]]:
         """
         Record the request to the model, before it is built. A retry is the same request.
 
         Yields:
-            The proxy, each time the caller must wait until the records so far are stored.
+            The arguments of :meth:`Proxy.settle`, with the proxy before them, each time the caller must wait.
         """
         if self.site is None:
             return
         if self.proxy is not None:
-            yield self.proxy
+            self._deadline = self._deadline or time.monotonic() + self.proxy.wait
+            scope = self._place(options)
+            yield self.proxy, None if scope is None else scope.trace, self._deadline
         if not self._begun:
             self._begun = True
             self._open(self.site, options)
-            if self.proxy is not None and self._tell_first(options):
-                yield self.proxy
+            if self.proxy is not None and self.call is not None and self._tell_first(options):
+                yield self.proxy, self.call.state, self._deadline
+        if self.proxy is not None:
+            self._begin_turn(self.proxy)
+
+    def _place(self, options: Any) -> Scope | None:
+        """Return the scope that the request is made in."""
+        if self._here is None:
+            self._here = (self._scope(get_scope(), self._all_headers(options)),)
+        return self._here[0]
+
+    @guarded("noting a turn of the proxy")
+    def _begin_turn(self, proxy: Proxy) -> None:
+        """Let what is recorded from now on wait for the events of the proxy."""
+        if self.call is None or not self.call.state.on:
+            return
+        self._forget_turn(proxy)  # that of a try that failed
+        state = self.call.state
+        self._turn = proxy.server.turns.begin(
+            state.recorder.token, encoding.string(state.id), self.call.step, state.last_ms
+        )
+
+    @guarded("noting the end of a turn of the proxy")
+    def _end_turn(self, proxy: Proxy, *, failed: bool = False) -> None:
+        call, turn = self.call, self._turn
+        if call is not None and call.model_call is not None and turn is not None:
+            self._turn = None
+            proxy.server.turns.end(
+                call.state.recorder.token,
+                encoding.string(call.state.id),
+                turn,
+                call.model_call.last_step,
+                thoughts=call.model_call.thoughts if self._link.endpoints.family == "anthropic" else 0,
+                failed=failed,
+            )
+
+    def _forget_turn(self, proxy: Proxy) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None and self.call is not None:
+            state = self.call.state
+            proxy.server.turns.forget(state.recorder.token, encoding.string(state.id), turn)
 
     @guarded("recording a request to a model")
     def _open(self, site: CallSite, options: Any) -> None:
         """Record the request to the model, in its trace."""
         before = get_scope()
-        scope = self._scope(before, self._all_headers(options))
+        scope = self._place(options)
         if scope is not before:
             self._elsewhere = (before,)
             set_scope(scope)
@@ -186,9 +239,13 @@ class Request:
         else:
             streams = media_type(response) == EVENT_STREAM
             # The proxy reports the answer when it ends.
-            relax = None if self.proxy is None else self.proxy.delivery.relax
-            watch(response, call, Undo(streams=streams) if undoes else None, relax)
+            then = None if self.proxy is None else partial(self._stream_ended, self.proxy)
+            watch(response, call, Undo(streams=streams) if undoes else None, then)
             self._watched = True
+
+    def _stream_ended(self, proxy: Proxy) -> None:
+        proxy.delivery.relax()
+        self._end_turn(proxy)
 
     def answered(self, result: Any) -> Any:
         """Record the answer and return it. The answer of a stream is recorded at its end."""
@@ -204,12 +261,18 @@ class Request:
             call.detach()
         else:
             call.end(result if self._answer is None else self._answer)
+            if self.proxy is not None:
+                self._end_turn(self.proxy)
         self._return()
 
     @guarded("recording that a request failed")
     def _failed(self, error: BaseException) -> None:
         if self.call is not None:
             self.call.fail(error)
+            if self.proxy is not None and self._link.is_reported(error):
+                self._end_turn(self.proxy, failed=True)
+            elif self.proxy is not None:
+                self._forget_turn(self.proxy)
             self._return()
 
 

@@ -135,8 +135,8 @@ class _Sync(_Traced):
     def _prepare_options(self, options: Any) -> Any:
         request = CURRENT.get()
         if request is not None:
-            for proxy in request.begin(options):
-                proxy.settle()
+            for proxy, trace, deadline in request.begin(options):
+                proxy.settle(trace, deadline)
         prepared = super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)
@@ -157,8 +157,8 @@ class _Async(_Traced):
     async def _prepare_options(self, options: Any) -> Any:
         request = CURRENT.get()
         if request is not None:
-            for proxy in request.begin(options):
-                await proxy.asettle()
+            for proxy, trace, deadline in request.begin(options):
+                await proxy.asettle(trace, deadline)
         prepared = await super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)

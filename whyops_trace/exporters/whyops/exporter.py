@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,7 +14,7 @@ import msgspec
 from whyops_trace._clock import give_way
 from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
-from whyops_trace._recording.line import LOCAL
+from whyops_trace._recording.line import LOCAL, texts_for_others
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.dead_letters import DeadLetters
@@ -23,6 +23,7 @@ from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_plain
 from whyops_trace.exporters.whyops.registration import Registration
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
 from whyops_trace.exporters.whyops.state import ServerState
+from whyops_trace.exporters.whyops.turns import ProxiedTurns
 from whyops_trace.settings import DEFAULT_ANALYSE_URL, DEFAULT_PROXY_URL, Settings
 from whyops_trace.types import AgentMetadata, Audience
 
@@ -30,6 +31,8 @@ from whyops_trace.types import AgentMetadata, Audience
 #: proxy or load balancer before it often takes no body above a megabyte.
 MAX_EVENTS: Final = 200
 MAX_BYTES: Final = 1_000_000
+#: Largest number of events in one request beside a proxy: a request to a model may have to wait for that one.
+MAX_EVENTS_BESIDE_PROXY: Final = 8
 #: Fewest bytes of records that are read for a request.
 MIN_BYTES: Final = 64 << 10
 #: Number of other events that a server is tried with, when it fails with a 500 at one event alone.
@@ -38,6 +41,10 @@ WITNESSES: Final = 3
 NUMBERED_SOON: Final = 0.25
 #: Number of remembered traces whose events a server refuses, because it knows them under another agent.
 MAX_BOUND_ELSEWHERE: Final = 10_000
+#: Number of remembered traces that a server does not keep.
+MAX_SAMPLED_OUT: Final = 100_000
+#: Seconds between two looks whether the numbering of a trace is known, for one who waits for it.
+NUMBERED_PAUSE: Final = 0.005
 
 
 class _Stored(msgspec.Struct, rename="camel"):
@@ -50,6 +57,8 @@ class _Stored(msgspec.Struct, rename="camel"):
 
 #: Outcomes of events that may be sent: not sent yet, or stored already, so that sending them again does no harm.
 _SENDABLE: Final = (None, Outcome.DELIVERED)
+
+_FOR_OTHERS: Final = texts_for_others(Audience.SERVER)
 
 _answers: Final = msgspec.json.Decoder(list[_Stored])
 
@@ -72,6 +81,7 @@ class WhyOpsExporter(Exporter):
 
     Attributes:
         registration: Registers the agent with the server.
+        turns: The turns that the proxy reports. Records that come after one wait for its events.
     """
 
     name = "whyops"
@@ -91,6 +101,7 @@ class WhyOpsExporter(Exporter):
         self._state = ServerState(settings.home / SERVER_FILE)
         self._renumbering = Renumbering(self._state)
         self._dead_letters = DeadLetters(settings.home / REJECTED_FILE)
+        self.turns: ProxiedTurns = ProxiedTurns(self._http)
         self.registration: Registration = Registration(
             settings.agent_name,
             settings.stream(()),
@@ -110,6 +121,10 @@ class WhyOpsExporter(Exporter):
         self._due = 0.0
         #: Records given up, until their place in the journal is passed.
         self._given_up: set[bytes] = set()
+        #: Records that were stored before earlier ones, until their place in the journal is passed.
+        self._ahead: set[bytes] = set()
+        #: Traces of which the server keeps nothing.
+        self._sampled_out: OrderedDict[bytes, None] = OrderedDict()
         #: Traces whose events are all refused, each with the reason.
         self._bound_elsewhere: OrderedDict[bytes, str] = OrderedDict()
         #: Takes each number from the operating system, so that forked children do not choose alike.
@@ -141,13 +156,16 @@ class WhyOpsExporter(Exporter):
         late_error, self._late_error = self._late_error, None
         if late_error is not None:
             raise late_error
-        events = self._events(batch.lines[: self._count_fitting(batch.lines)])
+        most = MAX_EVENTS_BESIDE_PROXY if self.turns and not batch.adopted else MAX_EVENTS
+        events = self._events(batch.lines[: self._count_fitting(batch.lines, most)])
+        pause = self._hold(events, batch)
+        ready = [event for event in events if not event.held]
         try:
-            if any(event.outcome is None for event in events):
+            if any(event.outcome is None for event in ready):
                 self._wait_until_due()
                 self.registration.ensure(backlog=batch.adopted)
-                self._number(events, batch)
-                self._send([event for event in events if event.sent and event.outcome is None])
+                self._number(ready, batch, events)
+                self._send([event for event in ready if event.sent and event.outcome is None])
         except DeliveryError as error:
             late_error = error
         outcomes: list[Outcome] = []
@@ -155,11 +173,15 @@ class WhyOpsExporter(Exporter):
             if event.outcome is None:
                 break
             outcomes.append(event.outcome)
+        self._ahead.update(
+            event.line for event in events[len(outcomes) :] if event.outcome is Outcome.DELIVERED
+        )
         if not outcomes:
-            raise late_error or DeliveryError("", NUMBERED_SOON)
+            raise late_error or DeliveryError("", pause or NUMBERED_SOON)
         self._late_error = late_error
-        if self._given_up:
-            self._given_up.difference_update(batch.lines[: len(outcomes)])
+        for passed in (self._given_up, self._ahead):
+            if passed:
+                passed.difference_update(batch.lines[: len(outcomes)])
         # Records beyond one request would be read again for the next.
         size = sum(map(len, batch.lines)) // len(batch.lines)
         self.batch_bytes: int = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
@@ -172,19 +194,19 @@ class WhyOpsExporter(Exporter):
         self._proxy.close()
         self._state.close()
 
-    def _count_fitting(self, lines: Iterable[bytes]) -> int:
-        """Return the number of lines that fit into a request together, at least one."""
+    def _count_fitting(self, lines: Iterable[bytes], most: int = MAX_EVENTS) -> int:
+        """Return the number of lines, up to so many, that fit into a request together; at least one."""
         size = 1
         count = 0
         for line in lines:
             size += len(line) + 1
-            if count and (count >= self._limit or size > MAX_BYTES):
+            if count and (count >= min(self._limit, most) or size > MAX_BYTES):
                 break
             count += 1
         return count
 
     def _events(self, lines: Iterable[bytes]) -> list[Event]:
-        if self._given_up or self._bound_elsewhere:
+        if self._given_up or self._bound_elsewhere or self._ahead or self._sampled_out:
             return list(map(self._event, lines))
         return [Event(line, True) if is_plain(line) else self._event(line) for line in lines]
 
@@ -192,23 +214,105 @@ class WhyOpsExporter(Exporter):
         event = Event(line)
         if line in self._given_up:
             event.outcome = Outcome.REJECTED
+        elif line in self._ahead:
+            event.outcome = Outcome.DELIVERED
         elif not event.is_record:
             self._give_up(event, "it is no record of this version")
         elif event.head.type in LOCAL:
             event.outcome = Outcome.WITHHELD
         elif event.head.trace in self._bound_elsewhere:
             self._give_up(event, self._bound_elsewhere[event.head.trace])
+        else:
+            self._is_sampled_out(event)
         return event
 
-    def _number(self, events: Sequence[Event], batch: Batch) -> None:
-        """Number each event, as far as that is possible now. The events that begin a numbering are sent for it."""
-        rest = batch.lines[len(events) :]
-        while first_events := self._renumbering.number(events, batch.process, map(self._event, rest)):
+    def _is_sampled_out(self, event: Event) -> bool:
+        """Return True if the server keeps nothing of an event's trace, which then need not be sent."""
+        if self._sampled_out and event.head.trace in self._sampled_out:
+            event.outcome = Outcome.SAMPLED_OUT
+        return event.outcome is Outcome.SAMPLED_OUT
+
+    def _hold(self, events: Iterable[Event], batch: Batch) -> float:
+        """Hold back the events that wait for a turn of the proxy. Return the seconds until they may go, 0 for none."""
+        if not self.turns or batch.adopted:
+            return 0.0
+        pauses: dict[bytes, float] = {}
+        for event in events:
+            if event.outcome is None and self._awaits(event, batch.process):
+                trace = event.head.trace
+                if trace not in pauses:
+                    pauses[trace] = self.turns.look(batch.process, trace)
+                event.held = self._awaits(event, batch.process)
+        return min((pause for pause in pauses.values() if pause), default=0.0)
+
+    def _awaits(self, event: Event, process: str) -> bool:
+        head = event.head
+        return "stepId" not in head.given and self.turns.awaits(process, head.trace, head.numbers.step)
+
+    def _number(self, events: Sequence[Event], batch: Batch, read: Sequence[Event]) -> None:
+        """
+        Number each event, as far as that is possible now. The events that begin a numbering are sent for it.
+
+        Args:
+            events: The events.
+            batch: The batch that they are from.
+            read: All events that were read from it.
+        """
+        rest = batch.lines[len(read) :]
+        while first_events := self._renumbering.number(events, batch.process, self._free(rest, batch)):
             first_events = first_events[: self._count_fitting(event.sent for event in first_events)]
             try:
                 self._send(first_events, _others(events, first_events))
             finally:
                 self._renumbering.learn(first_events)
+
+    def _free(self, lines: Iterable[bytes], batch: Batch) -> Iterator[Event]:
+        """Yield the events of lines that wait for no turn."""
+        for event in map(self._event, lines):
+            if not self.turns or batch.adopted or not self._awaits(event, batch.process):
+                yield event
+
+    # A record ahead of others
+
+    def takes(self, line: bytes) -> bool:
+        """Return True if a record is one that the server gets."""
+        return not line.endswith(_FOR_OTHERS) and Event(line).head.type not in LOCAL
+
+    def store_ahead(self, line: bytes, process: str, deadline: float) -> bool:
+        """
+        Store one record of this process, if need be before those that were recorded earlier. Any thread may call this.
+
+        Args:
+            line: The record.
+            process: The token of this process.
+            deadline: The :func:`time.monotonic` time to stop waiting at: for a turn of the proxy that comes before it,
+                for the number that its trace has on the server, and for the answer.
+
+        Returns:
+            True if it is stored, or never will be.
+        """
+        event = Event(line)
+        trace = event.head.trace
+        if not self.turns.wait(process, trace, event.head.numbers.step, deadline):
+            return False
+        while not self._renumbering.number_known(event, process):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(NUMBERED_PAUSE)
+        if line in self._ahead or line in self._given_up or trace in self._bound_elsewhere:
+            return True
+        if trace in self._sampled_out:
+            return True
+        try:
+            answer = self._http.post("/events", _array([event.sent]), timeout=deadline - time.monotonic())
+        except NoAnswerError:
+            return False
+        stored = _read(answer)
+        if stored is None or len(stored) != 1:
+            return False
+        if stored[0].status != "sampled_out":
+            self._ahead.add(line)
+        return True
 
     # Sending
 
@@ -228,7 +332,11 @@ class WhyOpsExporter(Exporter):
         suspect: Event | None = None
         while chunks:
             give_way()
-            chunk = [event for event in chunks.popleft() if event.outcome is None]
+            chunk = [
+                event
+                for event in chunks.popleft()
+                if event.outcome is None and not self._is_sampled_out(event)
+            ]
             answer = self._post(chunk) if chunk else None
             if answer is None:
                 continue
@@ -325,6 +433,9 @@ class WhyOpsExporter(Exporter):
         spans = why.startswith("Span")
         if not spans:
             event.offset = 0  # the server keeps nothing of the trace, so no steps precede the numbering
+            self._sampled_out[event.head.trace] = None
+            if len(self._sampled_out) > MAX_SAMPLED_OUT:
+                self._sampled_out.popitem(last=False)
         advice = (
             "it takes no further span ids of this agent: raise the agent's max_spans"
             if spans

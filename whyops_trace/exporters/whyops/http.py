@@ -104,23 +104,33 @@ class Http:
         """Load the trusted certificates. If that fails here, it fails at a request too."""
         self._connections()
 
-    def post(self, path: str, body: bytes) -> Answer:
+    def post(self, path: str, body: bytes, *, timeout: float | None = None) -> Answer:
         """
         Send JSON.
 
+        Args:
+            path: The end of the URL.
+            body: The JSON.
+            timeout: Seconds to wait for the connection and for each part of the answer, if less than usual.
+
         Raises:
             NoAnswerError: if there is no complete answer.
         """
-        return self._request("POST", path, body=body)
+        return self._request("POST", path, body=body, timeout=timeout)
 
-    def get(self, path: str, params: Mapping[str, str | int]) -> Answer:
+    def get(self, path: str, params: Mapping[str, str | int], *, timeout: float | None = None) -> Answer:
         """
         Request JSON.
 
+        Args:
+            path: The end of the URL.
+            params: The query.
+            timeout: As in :meth:`post`.
+
         Raises:
             NoAnswerError: if there is no complete answer.
         """
-        return self._request("GET", path, params=params)
+        return self._request("GET", path, params=params, timeout=timeout)
 
     def close(self) -> None:
         """Close the connections. The next request opens a new one."""
@@ -153,7 +163,9 @@ class Http:
         *,
         body: bytes | None = None,
         params: Mapping[str, str | int] | None = None,
+        timeout: float | None,
     ) -> Answer:
+        most = float("inf") if timeout is None else max(timeout, 0.001)
         try:
             request = httpx.Request(
                 method,
@@ -161,7 +173,7 @@ class Http:
                 params=params,
                 headers=self._headers,
                 content=body,
-                extensions={"timeout": self._timeout},
+                extensions={"timeout": {part: min(usual, most) for part, usual in self._timeout.items()}},
             )
             response = self._connections().handle_request(request)
             try:

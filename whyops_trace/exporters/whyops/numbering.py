@@ -45,6 +45,7 @@ class Event(msgspec.Struct, eq=False):
         key: Its numbering and the process that recorded it; None if it is never renumbered.
         outcome: Its fate; None if it has to come again.
         offset: The offset of its numbering, as the server's answer shows it; None if it shows none.
+        held: True if it has to wait for events of the proxy.
     """
 
     line: bytes
@@ -53,6 +54,7 @@ class Event(msgspec.Struct, eq=False):
     key: NumberingKey | None = None
     outcome: Outcome | None = None
     offset: int | None = None
+    held: bool = False
     _head: Head | None = None
 
     @property
@@ -129,6 +131,24 @@ class Renumbering:
             if not self._number_one(event, process, first_events, current):
                 break
         return list(first_events.values())
+
+    def number_known(self, event: Event, process: str) -> bool:
+        """
+        Number one event of this process, whatever comes before it. Any thread may call this.
+
+        Returns:
+            False if the offset of its numbering is not known yet.
+        """
+        head = event.head
+        answer = head.numbers.requested_by
+        requested = not answer or (head.trace, head.numbering, answer) in self._answers
+        if not head.numbering:
+            event.go_as(without_numbering(event.line, head, head.numbers, requested=requested))
+            return True
+        offset = self._offset((head.numbering, process))
+        if offset is not None:
+            event.number(offset, requested=requested)
+        return offset is not None
 
     def _number_one(
         self, event: Event, process: str, first_events: dict[NumberingKey, Event], current: dict[bytes, str]

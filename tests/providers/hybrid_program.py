@@ -1,0 +1,100 @@
+"""
+A program that takes turns of a conversation through the WhyOps proxy, for tests of their order on the server.
+
+Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
+and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. It prints the
+milliseconds that each request waited for the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from whyops_trace import WhyOps, traced_tool
+from whyops_trace.providers import _link
+
+KIND, TRACE = sys.argv[1:3]
+FIRST, LAST, TOOLS, TOOL_MS = map(int, sys.argv[3:])
+CHAT = {"model": "gpt-4o"}
+CLAUDE = {"model": "claude-test", "max_tokens": 9}
+
+waits: list[float] = []
+_settle = _link.Proxy.settle
+
+
+def _timed(self: _link.Proxy, *args: Any) -> None:
+    began = time.perf_counter()
+    _settle(self, *args)
+    waits.append(round((time.perf_counter() - began) * 1000, 1))
+
+
+_link.Proxy.settle = _timed  # type: ignore[method-assign, assignment]
+
+
+@traced_tool
+def look_up(number: int) -> int:
+    """Take some time."""
+    time.sleep(TOOL_MS / 1000)
+    return number
+
+
+@traced_tool
+async def look_up_later(number: int) -> int:
+    """Take some time, in a task."""
+    await asyncio.sleep(TOOL_MS / 1000)
+    return number
+
+
+def asked(turn: int) -> dict[str, Any]:
+    """A request of a turn, which no other turn makes."""
+    model = CHAT if KIND.startswith("openai") else CLAUDE
+    return {**model, "messages": [{"role": "user", "content": f"Question {turn}?"}]}
+
+
+def converse(sdk: WhyOps) -> None:
+    """Take the turns in this thread."""
+    with sdk.trace(TRACE), _client(sdk, "") as made:
+        create = _create(made)
+        for turn in range(FIRST, LAST + 1):
+            answer = create(**asked(turn), **({"stream": True} if KIND == "openai stream" else {}))
+            if KIND == "openai stream":
+                list(answer)
+            for tool in range(TOOLS):
+                look_up(100 * turn + tool)
+
+
+async def converse_async(sdk: WhyOps) -> None:
+    """Take the turns in an event loop, the tools of a turn all at once."""
+    async with sdk.trace(TRACE), _client(sdk, "Async") as made:
+        create = _create(made)
+        for turn in range(FIRST, LAST + 1):
+            await create(**asked(turn))
+            await asyncio.gather(*(look_up_later(100 * turn + tool) for tool in range(TOOLS)))
+
+
+def _client(sdk: WhyOps, prefix: str) -> Any:
+    if KIND.startswith("openai"):
+        import openai
+
+        return sdk.openai(getattr(openai, f"{prefix}OpenAI")(api_key="sk-test", max_retries=0))
+    import anthropic
+
+    return sdk.anthropic(getattr(anthropic, f"{prefix}Anthropic")(api_key="sk-ant-test", max_retries=0))
+
+
+def _create(made: Any) -> Any:
+    return made.chat.completions.create if KIND.startswith("openai") else made.messages.create
+
+
+if __name__ == "__main__":
+    client = WhyOps(agent_metadata={"systemPrompt": "You run the checkout.", "tools": []})
+    if KIND.endswith("async"):
+        asyncio.run(converse_async(client))
+    else:
+        converse(client)
+    client.close_sync(30)
+    print(json.dumps(waits))

@@ -1,0 +1,292 @@
+"""
+Turns of models that the WhyOps proxy reports, and the wait for them of records that come later in the same trace.
+
+A server numbers the events of the proxy when it stores them, some time after the turn. A record of the same trace that
+was made after the turn and is stored before it would have the lower number and the later time. So it waits until the
+server shows the proxy's events, or for a bounded time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter, OrderedDict
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._clock import iso
+from whyops_trace.exporters.whyops.http import Http, NoAnswerError
+
+#: Most seconds that records wait for the events of a turn, from its beginning or its end.
+HOLD: Final = 5.0
+#: The same from the end of a turn that failed: a server stores equal errors of a trace only once.
+HOLD_FAILED: Final = 1.0
+#: The same from the moment when somebody waits for everything to be delivered.
+HOLD_FLUSHED: Final = 1.0
+#: Seconds between two looks at the events of a trace: at first, and at most, as each wait is twice the one before.
+FIRST_PAUSE: Final = 0.01
+LAST_PAUSE: Final = 0.25
+#: Latest events that a look asks for: for each turn, and the most that a server gives at once.
+EVENTS_OF_TURN: Final = 10
+MAX_EVENTS: Final = 200
+#: Traces of which turns are remembered, and turns of one trace.
+MAX_TRACES: Final = 10_000
+MAX_TURNS: Final = 100
+
+#: Types of the events with which the proxy reports that a turn begins.
+_PROMPTS: Final = ("user_message", "tool_result", "embedding_request")
+_ANSWERS: Final = ("llm_response", "embedding_response")
+
+
+class _About(msgspec.Struct, rename="camel", gc=False):
+    idempotency_key: Any = None
+
+
+class _Row(msgspec.Struct, rename="camel", gc=False):
+    """An event as a server lists it."""
+
+    event_type: str
+    timestamp: str
+    step_id: int | None = None
+    metadata: _About | None = None
+
+    @property
+    def is_proxied(self) -> bool:
+        """True if the proxy reported it, without a key: then the server makes one of the content."""
+        key = self.metadata.idempotency_key if self.metadata is not None else None
+        return isinstance(key, str) and key.startswith("hash_")
+
+
+class _Rows(msgspec.Struct, gc=False):
+    events: list[_Row]
+
+
+_rows: Final = msgspec.json.Decoder(_Rows)
+
+
+class ProxiedTurn:
+    """
+    A turn that the proxy reports.
+
+    Attributes:
+        step: The step of its request here. What is recorded above it waits for the proxy's prompt.
+        began: Time of the request, as a server writes it.
+        last: The step of its last record here, 0 while it goes on. What is recorded above it waits for the answer.
+        thoughts: Thoughts that the proxy reports after the answer.
+        failed: True if the proxy reports an error in place of an answer.
+        until: Time of :func:`time.monotonic` until which records wait for it at most.
+    """
+
+    __slots__ = ("began", "failed", "last", "step", "thoughts", "until")
+
+    def __init__(self, step: int, began_ms: int) -> None:
+        self.step: int = step
+        self.began: str = iso(began_ms * 1_000_000)
+        self.last: int = 0
+        self.thoughts: int = 0
+        self.failed: bool = False
+        self.until: float = time.monotonic() + HOLD
+
+
+class _Conversation:
+    """The turns of one trace in this process that are not known to be stored."""
+
+    __slots__ = ("after", "lock", "next_look", "pause", "seen", "turns")
+
+    def __init__(self) -> None:
+        #: Changed in place only, as several threads do it.
+        self.turns: list[ProxiedTurn] = []
+        #: Number of stored events of these turns, by their type.
+        self.seen: Counter[str] = Counter()
+        #: The highest step of the events of earlier turns.
+        self.after = 0
+        #: Held during a look.
+        self.lock = threading.Lock()
+        self.pause = FIRST_PAUSE
+        self.next_look = 0.0
+
+    def look_soon(self) -> None:
+        """Look again at once, and often at first."""
+        self.pause, self.next_look = FIRST_PAUSE, 0.0
+
+    def awaits(self, step: int) -> bool:
+        """Return True if a record with that step has to wait for a turn."""
+        now = time.monotonic()
+        seen = self.seen
+        answered = sum(seen[kind] for kind in _ANSWERS)
+        begun = sum(seen[kind] for kind in _PROMPTS)
+        prompts = answers = errors = thoughts = 0
+        for turn in tuple(self.turns):
+            prompts += 1
+            if turn.last:
+                answers += not turn.failed
+                errors += turn.failed
+                thoughts += turn.thoughts
+            if step <= turn.step or turn.until <= now:
+                continue
+            if not turn.last or step <= turn.last:
+                # The server stores equal prompts of a trace only once.
+                if max(begun, answered + seen["error"]) < prompts:
+                    return True
+            elif answered < answers or seen["error"] < errors or seen["llm_thinking"] < thoughts:
+                return True
+        return False
+
+    def take(self, rows: list[_Row]) -> None:
+        """Count the events of the turns among the rows of the trace."""
+        turns = tuple(self.turns)
+        if not turns:
+            return
+        began = turns[0].began
+        mine = [
+            row
+            for row in rows
+            if row.is_proxied and (row.step_id or 0) > self.after and row.timestamp >= began
+        ]
+        self.seen = Counter(row.event_type for row in mine)
+        if all(turn.last for turn in turns) and not self.awaits(max(turn.last for turn in turns) + 1):
+            self.after = max((row.step_id or 0 for row in mine), default=self.after)
+            self.seen = Counter()
+            for turn in turns:
+                self.drop(turn)
+
+    def drop(self, turn: ProxiedTurn) -> None:
+        """Forget a turn."""
+        with contextlib.suppress(ValueError):  # another thread did
+            self.turns.remove(turn)
+
+
+class ProxiedTurns:
+    """
+    The turns of this process that the proxy reports, by trace. Any thread may use it.
+
+    Args:
+        http: The server that stores the proxy's events.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        #: By the token of the process, as a forked child has turns of its own, and the trace id as it is in records.
+        self._conversations: OrderedDict[tuple[str, bytes], _Conversation] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        """Return True if the proxy has reported any turn."""
+        return bool(self._conversations)
+
+    def begin(self, process: str, trace: bytes, step: int, began_ms: int) -> ProxiedTurn:
+        """
+        Note that a request leaves for the proxy.
+
+        Args:
+            process: The token of this process.
+            trace: The trace id as JSON.
+            step: The step of the request here.
+            began_ms: Time of the request in milliseconds since the epoch.
+        """
+        turn = ProxiedTurn(step, began_ms)
+        conversation = self._conversations.setdefault((process, trace), _Conversation())
+        conversation.turns.append(turn)
+        if len(conversation.turns) > MAX_TURNS:
+            conversation.drop(conversation.turns[0])
+        conversation.look_soon()
+        if len(self._conversations) > MAX_TRACES:
+            self._conversations.popitem(last=False)
+        return turn
+
+    def end(
+        self, process: str, trace: bytes, turn: ProxiedTurn, last: int, *, thoughts: int = 0, failed: bool
+    ) -> None:
+        """
+        Note that a turn has ended.
+
+        Args:
+            process: The token of this process.
+            trace: The trace id as JSON.
+            turn: The turn.
+            last: The step of its last record here.
+            thoughts: Thoughts that the proxy reports after the answer.
+            failed: True if the request failed.
+        """
+        turn.thoughts, turn.failed = thoughts, failed
+        turn.until = time.monotonic() + (HOLD_FAILED if failed else HOLD)
+        turn.last = max(last, turn.step)
+        conversation = self._conversations.get((process, trace))
+        if conversation is not None:
+            conversation.look_soon()
+
+    def forget(self, process: str, trace: bytes, turn: ProxiedTurn) -> None:
+        """Note that the proxy reports nothing of a turn."""
+        conversation = self._conversations.get((process, trace))
+        if conversation is not None:
+            conversation.drop(turn)
+
+    def hasten(self) -> None:
+        """Let nothing wait much longer, because somebody waits for everything to be delivered."""
+        until = time.monotonic() + HOLD_FLUSHED
+        for conversation in tuple(self._conversations.values()):
+            for turn in tuple(conversation.turns):
+                turn.until = min(turn.until, until)
+
+    def awaits(self, process: str, trace: bytes, step: int) -> bool:
+        """Return True if a record of a trace with that step has to wait for a turn, as far as that is known."""
+        conversation = self._conversations.get((process, trace))
+        return conversation is not None and bool(conversation.turns) and conversation.awaits(step)
+
+    def look(self, process: str, trace: bytes, timeout: float = HOLD) -> float:
+        """
+        Ask the server for the events of a trace, unless somebody has just done so.
+
+        Args:
+            process: The token of this process.
+            trace: The trace id as JSON.
+            timeout: Seconds to wait for the answer.
+
+        Returns:
+            The seconds until the next look is worth it.
+        """
+        conversation = self._conversations.get((process, trace))
+        if conversation is None or not conversation.lock.acquire(timeout=timeout):
+            return 0.0
+        try:
+            now = time.monotonic()
+            if conversation.turns and now >= conversation.next_look:
+                self._look(conversation, msgspec.json.decode(trace, type=str), timeout)
+                conversation.next_look = time.monotonic() + conversation.pause
+                conversation.pause = min(2 * conversation.pause, LAST_PAUSE)
+            return max(0.0, conversation.next_look - time.monotonic())
+        finally:
+            conversation.lock.release()
+
+    def _look(self, conversation: _Conversation, trace_id: str, timeout: float) -> None:
+        try:
+            limit = min(EVENTS_OF_TURN * (1 + len(conversation.turns)), MAX_EVENTS)
+            query: dict[str, str | int] = {"traceId": trace_id, "limit": limit, "include": "metadata"}
+            answer = self._http.get("/events", query, timeout=timeout)
+            rows = _rows.decode(answer.body).events
+        except (NoAnswerError, msgspec.DecodeError, UnicodeDecodeError):
+            return
+        conversation.take(rows)
+
+    def wait(self, process: str, trace: bytes, step: int, deadline: float) -> bool:
+        """
+        Wait until a record of a trace has to wait for no turn.
+
+        Args:
+            process: The token of this process.
+            trace: The trace id as JSON.
+            step: The step of the record.
+            deadline: The :func:`time.monotonic` time to stop waiting at.
+
+        Returns:
+            False if it still has to wait at the deadline.
+        """
+        while self.awaits(process, trace, step):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            pause = self.look(process, trace, left)
+            if self.awaits(process, trace, step):
+                time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        return True

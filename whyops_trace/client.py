@@ -360,6 +360,15 @@ class WhyOps:
                     tally.pending,
                     self.settings.home,
                 )
+            if tally.sampled_out and self._server is not None and name == self._server.name:
+                say(
+                    logging.WARNING,
+                    "%s: the server did not keep %d of %d records. %s",
+                    name,
+                    tally.sampled_out,
+                    tally.emitted,
+                    self._server.remedy(),
+                )
             if tally.dropped:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
                 say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)

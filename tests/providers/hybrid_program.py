@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from whyops_trace.providers import _link
 
 KIND, TRACE = sys.argv[1:3]
 FIRST, LAST, TOOLS, TOOL_MS = map(int, sys.argv[3:])
-CHAT = {"model": "gpt-4o"}
+CHAT = {"model": os.environ.get("MODEL", "gpt-4o")}
 CLAUDE = {"model": "claude-test", "max_tokens": 9}
 
 waits: list[float] = []

@@ -3,7 +3,7 @@ A program that takes turns of a conversation through the WhyOps proxy, for tests
 
 Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
 and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. It prints the
-milliseconds that each request waited for the server.
+milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last turn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -97,5 +98,7 @@ if __name__ == "__main__":
         asyncio.run(converse_async(client))
     else:
         converse(client)
+    if os.environ.get("DIE"):
+        os.kill(os.getpid(), signal.SIGKILL)
     client.close_sync(30)
     print(json.dumps(waits))

@@ -27,6 +27,9 @@ TRACE_ID: Final = "X-Trace-ID"
 THREAD_ID: Final = "X-Thread-ID"
 USER_ID: Final = "X-External-User-Id"
 AGENT_NAME: Final = "X-Agent-Name"
+#: Milliseconds after the end of a stream within which the proxy dates its answer: it has passed it on by then. What is
+#: recorded sooner would stand before the answer that it follows from.
+STREAM_LATE_MS: Final = 20
 
 
 class Request:
@@ -246,6 +249,8 @@ class Request:
     def _stream_ended(self, proxy: Proxy) -> None:
         proxy.delivery.relax()
         self._end_turn(proxy)
+        if self.call is not None:
+            self._link.recorder.date_later(self.call.state, STREAM_LATE_MS)
 
     def answered(self, result: Any) -> Any:
         """Record the answer and return it. The answer of a stream is recorded at its end."""

@@ -189,7 +189,9 @@ class ProxiedTurns:
             began_ms: Time of the request in milliseconds since the epoch.
         """
         turn = ProxiedTurn(step, began_ms)
-        conversation = self._conversations.setdefault((process, trace), _Conversation())
+        key = (process, trace)
+        conversation = self._conversations.setdefault(key, _Conversation())
+        self._conversations.move_to_end(key)  # the latest is the last to be forgotten
         conversation.turns.append(turn)
         if len(conversation.turns) > MAX_TURNS:
             conversation.drop(conversation.turns[0])

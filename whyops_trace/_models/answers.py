@@ -58,7 +58,8 @@ class Request(msgspec.Struct):
         messages: ``[{"role", "content"}]``.
         tool: The tool whose result is the last message, "" for a new turn.
         output: The result of that tool.
-        metadata: ``systemPrompt``, ``tools`` and ``params``, each only if present.
+        metadata: ``systemPrompt``, ``tools`` and ``params``, each only if present; and ``system``, the prompt as it was
+            given, if that is no text.
     """
 
     messages: list[Any] = []
@@ -80,6 +81,7 @@ class Turn(msgspec.Struct):
         provider: "openai" or "anthropic" by the answer's shape, else "".
         usage: Token counts. Prompt tokens exclude the cached ones.
         refusal: The text of its refusal, "" if it did not refuse or gave no text.
+        id: The provider's id of the answer, "" if unknown.
     """
 
     content: str | None = None
@@ -90,6 +92,7 @@ class Turn(msgspec.Struct):
     provider: str = ""
     usage: TokenUsage = {}
     refusal: str = ""
+    id: str = ""
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -117,6 +120,8 @@ def read_request(arguments: Mapping[str, Any]) -> Request:
     metadata: dict[str, Any] = {}
     if system:
         metadata["systemPrompt"] = _text(system)
+        if not isinstance(system, str):
+            metadata["system"] = system
     if tools:
         metadata["tools"] = tools
     if rest:

@@ -27,6 +27,8 @@ TRACE_ID: Final = "X-Trace-ID"
 THREAD_ID: Final = "X-Thread-ID"
 USER_ID: Final = "X-External-User-Id"
 AGENT_NAME: Final = "X-Agent-Name"
+#: Headers in which OpenAI and Anthropic, and those that follow them, name a request.
+REQUEST_IDS: Final = ("x-request-id", "request-id")
 #: Milliseconds after the end of a stream within which the proxy dates its answer: it has passed it on by then. What is
 #: recorded sooner would stand before the answer that it follows from.
 STREAM_LATE_MS: Final = 20
@@ -234,6 +236,9 @@ class Request:
         call = self.call
         if call is None or response is None or not response.is_success:
             return
+        if call.model_call is not None:
+            ids = (response.headers.get(name) for name in REQUEST_IDS)
+            call.model_call.request_id = next(filter(None, ids), "")
         undoes = self.proxy is not None and self._link.endpoints.family == "openai"
         if is_read(response):
             if undoes:

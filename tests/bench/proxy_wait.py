@@ -2,9 +2,9 @@
 The wait of requests that go through the WhyOps proxy, until the server has the newest record before them.
 
 Run it with ``nox -s proxy_wait``, or against a server of your own whose account has a provider of OpenAI's kind:
-``nox -s proxy_wait -- --analyse URL --proxy URL --key KEY --model MODEL``. Otherwise a double of a server stands in, which
-takes 20 ms for an event and stores the proxy's events so many milliseconds late. Each figure is over the second and
-later turns of three conversations of six turns, all tools of a turn one after the other and without work to do.
+``nox -s proxy_wait -- --analyse URL --proxy URL --key KEY --model MODEL``. Otherwise a double of a server stands in,
+which takes 20 ms for an event and stores the proxy's events so many milliseconds late. Each figure is over the second
+and later turns of three conversations of six turns, all tools of a turn one after the other and without work to do.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ A program that takes turns of a conversation through the WhyOps proxy, for tests
 
 Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
 and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. It prints the
-milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last turn.
+milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last
+turn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The destinations that the settings of a client name. Each loads its own module, and what that needs, when it is made."""
+"""The destinations that the settings of a client name. Each loads what it needs when it is made."""
 
 from __future__ import annotations
 

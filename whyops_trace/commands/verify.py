@@ -14,13 +14,15 @@ import click
 import msgspec
 
 from whyops_trace._delivery.draining import take_in, why_not
-from whyops_trace._home import STORE_FILE, command_line
+from whyops_trace._home import SERVER_FILE, STORE_FILE, command_line
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import home_option
 from whyops_trace.commands.proxied import REASONS, losses
 from whyops_trace.commands.verification import Known, Recorded, Row, There, recorded_events
 from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfiguration
+from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import Settings, at_hand
 from whyops_trace.store import Store
 
@@ -225,12 +227,13 @@ def _explain(settings: Settings, home: Path, event: Known, there: There) -> Miss
 
 
 def _without_trace(settings: Settings, event: Known) -> Missing:
+    with contextlib.closing(ServerState(settings.home / SERVER_FILE)) as state:
+        agent = state.agent(settings.stream(()))
     return Missing(
         event,
         "trace",
-        "the server has nothing of this trace. Probably the agent's sampling left it out (PATCH "
-        f"{settings.analyse_url}/entities/{{agentId}}/sampling-rate raises it), or the agent has as many traces "
-        "as it may, or it was recorded without this key.",
+        "the server has nothing of this trace. Probably the agent's sampling left it out, or the agent has as many "
+        f"traces as it may, or it was recorded without this key. {keep_more(settings.analyse_url, agent.id)}",
     )
 
 

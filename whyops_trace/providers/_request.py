@@ -240,15 +240,16 @@ class Request:
             ids = (response.headers.get(name) for name in REQUEST_IDS)
             call.model_call.request_id = next(filter(None, ids), "")
         undoes = self.proxy is not None and self._link.endpoints.family == "openai"
+        trace_id = str(response.request.headers.get(TRACE_ID, "")) if undoes else ""
         if is_read(response):
             if undoes:
-                response._content = undo(response.content)
+                response._content = undo(response.content, trace_id)
             self._answer = read_answer(response)
         else:
             streams = media_type(response) == EVENT_STREAM
             # The proxy reports the answer when it ends.
             then = None if self.proxy is None else partial(self._stream_ended, self.proxy)
-            watch(response, call, Undo(streams=streams) if undoes else None, then)
+            watch(response, call, Undo(streams=streams, trace_id=trace_id) if undoes else None, then)
             self._watched = True
 
     def _stream_ended(self, proxy: Proxy) -> None:

@@ -43,8 +43,8 @@ def keep_more(url: str, agent_id: str) -> str:
     """
     agent = agent_id or "<the agent's id>"
     return (
-        f'Raise the agent\'s sampling rate: PATCH {url}/entities/{agent}/sampling-rate with {{"samplingRate": 1}} keeps '
-        "all of its traces, up to the server's limit for an agent."
+        f'Raise the agent\'s sampling rate: PATCH {url}/entities/{agent}/sampling-rate with {{"samplingRate": 1}} '
+        "keeps all of its traces, up to the server's limit for an agent."
     )
 
 

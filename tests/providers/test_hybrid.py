@@ -938,3 +938,26 @@ async def test_a_trace_that_begins_with_a_system_prompt_in_blocks_is_stored(
     assert types(rows) == ["user_message", "user_message", "llm_response", "user_message", "llm_response"]
     assert rows[0]["metadata"]["systemPrompt"] == "Be kind."
     assert findings(rows) == []
+
+
+@pytest.mark.parametrize("way", ["whole", "as it comes", "stream"])
+async def test_what_is_recorded_is_free_of_what_the_proxy_adds(
+    sdk: WhyOps, provider: Provider, way: str
+) -> None:
+    """However the answer is read: its text is the provider's, and so are the arguments of its tool calls."""
+    asked = ToolCall("charge_card", {"amount": 1}, "call_1")
+    provider.script = lambda request: Reply("Paid.", tool_calls=(asked,))
+    async with connected(sdk, openai.OpenAI, provider) as made:
+        with sdk.trace("checkout-8841"):
+            if way == "whole":
+                made.chat.completions.create(**CHAT)
+            elif way == "stream":
+                list(made.chat.completions.create(**CHAT, stream=True))
+            else:
+                with made.chat.completions.with_streaming_response.create(**CHAT) as response:
+                    list(response.iter_bytes())
+    (answer,) = (record for record in kept(sdk, "checkout-8841") if record["eventType"] == "llm_response")
+    (call,) = answer["content"]["toolCalls"]
+
+    assert answer["content"]["content"] == "Paid."
+    assert json.loads(call["function"]["arguments"]) == {"amount": 1}

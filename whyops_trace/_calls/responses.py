@@ -158,8 +158,11 @@ class Watch:
 
     def _rest(self) -> bytes:
         self._reading = False
+        rest = b"" if self._undo is None else self._undo.rest()
+        if rest and not self._streams:  # a JSON text, which is passed on at its end
+            self._chunks = [rest]
         self._end(whole=True)
-        return b"" if self._undo is None else self._undo.rest()
+        return rest
 
     def closed(self) -> None:
         """Note that the response was closed, or is gone: it ends here, unless it is closed because it was read."""

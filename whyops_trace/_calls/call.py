@@ -75,6 +75,7 @@ class ModelCall:
     Attributes:
         model: The model that the arguments name, "" if they name none.
         provider: The provider that the arguments name, "" if they name none.
+        streams: True if the arguments ask for a stream.
         turn: The open turn of a call that may be reported by another. It tells if turns with a report of their own were
             made in the call.
         held_request: The request that the server gets if nothing else reports it.
@@ -95,6 +96,7 @@ class ModelCall:
         "model",
         "provider",
         "proxied",
+        "streams",
         "thoughts",
         "turn",
     )
@@ -102,6 +104,7 @@ class ModelCall:
     def __init__(self) -> None:
         self.model = ""
         self.provider = ""
+        self.streams = False
         self.turn: OpenTurn | None = None
         self.held_request: HeldRequest | None = None
         self.proxied = False

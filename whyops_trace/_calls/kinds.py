@@ -140,6 +140,7 @@ class Llm(CallSite):
             model_call = call.model_call = call.model_call or ModelCall()
             model_call.model = _text(named.get("model"))
             model_call.provider = _text(named.get("provider"))
+            model_call.streams = named.get("stream") is True
         return call
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:

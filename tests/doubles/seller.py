@@ -27,11 +27,9 @@ def chat(message: Json, usage: Json | None = None, **more: Any) -> Json:
 def chunks(deltas: Iterable[Json], **last: Any) -> list[Json]:
     """Return the chunks of a chat completion, the last of them with further members."""
     about = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    ends = [(delta, None) for delta in deltas] + [({}, "stop")]
-    made = [
-        {**about, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-        for delta, reason in ends
-    ]
+    choices: list[Json] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    made: list[Json] = [{**about, "choices": [choice]} for choice in choices]
     made[-1] |= last
     return made
 

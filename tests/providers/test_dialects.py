@@ -100,3 +100,53 @@ async def test_a_stream_that_nobody_asked_for_is_read(events: Recorded) -> None:
             assert "Hel" in str(await ask(made))
 
     assert answered(events)["content"] == {"content": "Hello", "finishReason": "stop"}
+
+
+# Tokens
+
+
+GROQS = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    "last",
+    [{"x_groq": {"id": "req_1", "usage": GROQS}}, {"usage": GROQS}],
+    ids=["a member of its own", "as OpenAI"],
+)
+@pytest.mark.anyio
+async def test_tokens_at_the_end_of_a_stream_are_counted(events: Recorded, last: dict[str, Any]) -> None:
+    """Also where a seller puts them into a member of its own."""
+    stream = chunks([{"content": "Hello"}], **last)
+    stream[0] |= {"x_groq": {"id": "req_1"}}
+    with Seller(sse(*stream), "text/event-stream") as seller:
+        async with buyer(seller, host="api.groq.com") as made:
+            await items(await ask(made, stream=True))
+
+    assert answered(events)["metadata"]["usage"] == {
+        "promptTokens": 10,
+        "completionTokens": 2,
+        "totalTokens": 12,
+    }
+
+
+@pytest.mark.anyio
+async def test_tokens_in_a_choice_of_a_stream_are_counted(events: Recorded) -> None:
+    """Moonshot has them in the last one."""
+    stream = chunks([{"content": "Hello"}])
+    stream[-1]["choices"][0]["usage"] = GROQS
+    with Seller(sse(*stream), "text/event-stream") as seller:
+        async with buyer(seller, host="api.moonshot.ai") as made:
+            await items(await ask(made, stream=True))
+
+    assert answered(events)["metadata"]["usage"]["promptTokens"] == 10
+
+
+@pytest.mark.anyio
+async def test_the_price_that_a_seller_tells_is_recorded(events: Recorded) -> None:
+    """As it is told, beside the tokens."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "cost": 0.00014}
+    with Seller(chat({"content": "Hi."}, usage)) as seller:
+        async with buyer(seller, host="openrouter.ai") as made:
+            await ask(made)
+
+    assert answered(events)["metadata"]["usage"]["cost"] == 0.00014

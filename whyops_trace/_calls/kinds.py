@@ -14,10 +14,10 @@ from whyops_trace._models.answers import (
     read_embedding,
     read_request,
     read_response,
-    read_usage,
 )
 from whyops_trace._models.assembly import assemble, first_token
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
+from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
@@ -271,7 +271,7 @@ class Embedding(Llm):
         vectors = read_embedding(answer)
         members = answer if isinstance(answer, dict) else {}
         model = members.get("model")
-        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(members.get("usage")))
+        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(members))
         ending = self._settle(call, turn)
         if turn.usage:
             ending += b',"usage":%b' % call.state.recorder.encode(turn.usage)

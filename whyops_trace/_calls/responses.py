@@ -60,8 +60,9 @@ def is_read(response: Any) -> bool:
 
 def read_answer(response: Any) -> Any:
     """Return the answer in a body that has been read: JSON, or a stream. None if it is neither, or was never read."""
-    body, _ = attempt(getattr, response, "content")
-    answer, undecoded = attempt(msgspec.json.decode, body or b"null")
+    content, _ = attempt(getattr, response, "content")
+    body: bytes = content or b"null"
+    answer, undecoded = attempt(msgspec.json.decode, body)
     if undecoded is not None and is_stream(body, asked=False):
         return assemble([item for _, item in read_sse(body)])
     return answer

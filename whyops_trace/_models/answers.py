@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._checks import MAX_COUNT
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
+from whyops_trace._models.usage import read_usage
 from whyops_trace._values import encoding
 from whyops_trace.types import TokenUsage, ToolCallItem
 
@@ -188,7 +188,7 @@ def read_response(answer: Any) -> Turn:
     else:
         turn = _read_own(answer)
     turn.model = text_of(answer.get("model"))
-    turn.usage = read_usage(answer.get("usage"))
+    turn.usage = read_usage(answer)
     return turn
 
 
@@ -271,60 +271,6 @@ def _read_own(answer: dict[str, Any]) -> Turn:
     return turn
 
 
-def read_usage(usage: Any) -> TokenUsage:
-    """
-    Read token counts in OpenAI's, Anthropic's or the protocol's own names.
-
-    OpenAI's ``prompt_tokens`` and ``input_tokens`` include the tokens read from and written to the cache (its
-    ``cached_tokens`` and ``cache_write_tokens``, see https://platform.openai.com/docs/guides/prompt-caching).
-    Anthropic's ``input_tokens`` excludes both (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
-    WhyOps adds the three, so ``promptTokens`` excludes them. The lifetime of OpenAI's cache does not change its price.
-    """
-    usage = dict_of(usage)
-    if "promptTokens" in usage or "completionTokens" in usage or "totalTokens" in usage:
-        return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__})
-    prompt_details = dict_of(usage.get("prompt_tokens_details")) or dict_of(usage.get("input_tokens_details"))
-    completion_details = dict_of(usage.get("completion_tokens_details")) or dict_of(
-        usage.get("output_tokens_details")
-    )
-    cache_creation = dict_of(usage.get("cache_creation"))
-    cache_read = _first(prompt_details.get("cached_tokens"), usage.get("cache_read_input_tokens")) or 0
-    hour = _int(cache_creation.get("ephemeral_1h_input_tokens")) or 0
-    minutes = _int(cache_creation.get("ephemeral_5m_input_tokens")) or 0
-    cache_write = _first(
-        prompt_details.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"), hour + minutes
-    )
-    prompt = _first(usage.get("prompt_tokens"), usage.get("input_tokens"))
-    if prompt is not None and (prompt_details or "prompt_tokens" in usage):
-        prompt = max(0, prompt - cache_read - (cache_write or 0))
-    completion = _first(usage.get("completion_tokens"), usage.get("output_tokens"))
-    total = _int(usage.get("total_tokens"))
-    if total is None and (prompt is not None or completion is not None):
-        total = _int((prompt or 0) + cache_read + (cache_write or 0) + (completion or 0))
-    return _present(
-        {
-            "promptTokens": prompt,
-            "completionTokens": completion,
-            "totalTokens": total,
-            "cacheReadTokens": cache_read or None,
-            "cacheCreationTokens": cache_write or None,
-            "cacheWrite1hTokens": hour or None,
-            "reasoningTokens": _first(
-                completion_details.get("reasoning_tokens"), completion_details.get("thinking_tokens")
-            )
-            or None,
-        }
-    )
-
-
-def _present(counts: dict[str, int | None]) -> TokenUsage:
-    return {key: count for key, count in counts.items() if count is not None}  # type: ignore[return-value]
-
-
-def _first(*counts: Any) -> int | None:
-    return next((count for count in map(_int, counts) if count is not None), None)
-
-
 def read_embedding(answer: Any) -> Vectors:
     """Return the number, the length and the encoding of the vectors of an embedding call."""
     if isinstance(answer, dict):
@@ -400,12 +346,6 @@ def _joined(blocks: Any, member: str, separator: str = "") -> str:
 
 def _compact(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _int(value: Any) -> int | None:
-    """Return a count that a server can store, None for anything else."""
-    counts = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
-    return round(value) if counts else None
 
 
 def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:

@@ -211,6 +211,7 @@ class _Choice:
 
     def __init__(self) -> None:
         self.finish_reason: Any = None
+        self.usage: Any = None
         self.message = _Nest()
         self.calls: list[_Nest] = []
         self.open: dict[int, _Nest] = {}
@@ -218,6 +219,7 @@ class _Choice:
     def add(self, choice: dict[str, Any]) -> None:
         """Add the content of a chunk."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        self.usage = choice.get("usage") or self.usage
         delta = _delta(choice)
         self.message.add(delta)
         for call in dicts_of(delta.get("tool_calls")):
@@ -238,7 +240,8 @@ class _Choice:
         message = self.message.finished()
         if self.calls:
             message["tool_calls"] = [call.finished() for call in self.calls]
-        return {"index": index, "message": message, "finish_reason": self.finish_reason}
+        choice = {"index": index, "message": message, "finish_reason": self.finish_reason}
+        return choice | {"usage": self.usage} if self.usage else choice
 
 
 def _build_chat(items: Sequence[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 Costs of turns of models in US dollars, by the price data of genai-prices.
 
 A cost is right, or there is none. Nothing is guessed for a model, a provider or a kind of token that the price data
-does not know, nor for a usage that counts only half of the tokens; and a sum with an unknown cost in it is unknown. The
+does not know, nor for a usage that counts only half of the tokens or whose parts are not the whole; and a sum with an unknown cost in it is unknown. The
 package is an extra, takes a quarter of a second to load, and is loaded when the first turn is priced.
 """
 
@@ -40,6 +40,7 @@ _COUNTS: Final = (
     "cacheCreationTokens",
     "cacheWrite1hTokens",
     "totalTokens",
+    "reasoningTokens",
 )
 
 
@@ -111,16 +112,18 @@ def _counts(usage: object, *, answers: bool) -> dict[str, int] | None:
     counts = [get(usage, name) for name in _COUNTS]
     if not all(count is None or _is_count(count) for count in counts):
         return None
-    prompt, completion, read, written, written_1h, all_of_them = counts
+    prompt, completion, read, written, written_1h, all_of_them, reasoning = counts
     if not answers:
         prompt, completion = all_of_them if prompt is None else prompt, completion or 0
-    written, written_1h = written or 0, written_1h or 0
-    if prompt is None or completion is None or written_1h > written:
+    read, written, written_1h = read or 0, written or 0, written_1h or 0
+    if prompt is None or completion is None or written_1h > written or (reasoning or 0) > completion:
+        return None
+    if all_of_them not in (None, prompt + completion + read + written):
         return None
     return {
         _INPUT: prompt,
         _OUTPUT: completion,
-        _CACHE_READ: read or 0,
+        _CACHE_READ: read,
         _CACHE_WRITE: written - written_1h,
         _CACHE_WRITE_1H: written_1h,
     }

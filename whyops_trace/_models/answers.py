@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace._models.usage import read_usage
+from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace.types import TokenUsage, ToolCallItem
 

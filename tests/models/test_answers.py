@@ -17,9 +17,11 @@ from whyops_trace._models.answers import (
     Turn,
     Vectors,
     read_embedding,
+    read_error,
     read_request,
     read_response,
 )
+from whyops_trace._models.provider_tools import ProviderCall
 from whyops_trace._values import encoding
 
 USER = {"role": "user", "content": "Hello"}
@@ -128,6 +130,13 @@ def item(name: str, arguments: str, **more: Any) -> Any:
     return {"function": {"name": name, "arguments": arguments}, **more}
 
 
+#: Empty calls, which some servers send with every message.
+EMPTY: list[dict[str, Any]] = [
+    {"function_call": {"name": "", "arguments": ""}},
+    {"function_call": {}},
+    {"tool_calls": [{}]},
+    {"tool_calls": [{"id": "", "type": "function", "function": {"name": None, "arguments": ""}}]},
+]
 RESPONSES: list[tuple[Any, Turn]] = [
     (None, Turn()),
     ("Hi.", Turn(content="Hi.")),
@@ -159,8 +168,8 @@ RESPONSES: list[tuple[Any, Turn]] = [
         Turn(tool_calls=[item("run", "ls", id="c")], provider="openai"),
     ),
     (
-        {"choices": [{"message": {"content": "one"}}, {"message": {"content": "two"}}]},
-        Turn(content="one", provider="openai"),
+        {"choices": [{"message": {"content": "one"}}, {"text": "two", "finish_reason": "length"}]},
+        Turn(content="one", provider="openai", others=[Turn("two", finish_reason="length")]),
     ),
     (
         {"choices": [{"text": "Hi.", "finish_reason": "stop"}]},
@@ -197,8 +206,29 @@ RESPONSES: list[tuple[Any, Turn]] = [
         Turn(tool_calls=[item("f", '{"x":1}', id="c")], provider="openai"),
     ),
     (
-        {"choices": [{"message": {"tool_calls": [{}]}}]},
-        Turn(tool_calls=[item("tool", "{}")], provider="openai"),
+        {"choices": [{"message": {"tool_calls": [{"id": "c"}]}}]},
+        Turn(tool_calls=[item("tool", "{}", id="c")], provider="openai"),
+    ),
+    *(
+        ({"choices": [{"message": {"content": "Hi.", **empty}}]}, Turn("Hi.", provider="openai"))
+        for empty in EMPTY
+    ),
+    *(
+        (
+            {"choices": [{"message": {"content": [*blocks, {"type": "text", "text": "4"}]}}]},
+            Turn("4", thinking=[{"type": "thinking", "thinking": "hm"}], provider="openai"),
+        )
+        for blocks in (
+            [
+                {
+                    "type": "thinking",
+                    "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}],
+                }
+            ],
+            [{"type": "thinking", "thinking": "hm", "closed": True}],
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}],
+            [{"type": "reasoning", "text": "hm"}, {"type": "thinking", "thinking": []}],
+        )
     ),
     ({"choices": [None]}, Turn(provider="openai")),
     (
@@ -305,6 +335,11 @@ RESPONSES: list[tuple[Any, Turn]] = [
                 item("run", "ls", id="u1"),
             ],
             provider="openai",
+            ran=[
+                ProviderCall("web_search", {"type": "search", "query": "q"}),
+                ProviderCall("find", {}, "x"),
+                ProviderCall("shell", {"commands": ["ls"]}, []),
+            ],
         ),
     ),
     (
@@ -317,7 +352,12 @@ RESPONSES: list[tuple[Any, Turn]] = [
             ],
             "stop_reason": "end_turn",
         },
-        Turn(content="Hi.", finish_reason="end_turn", provider="anthropic"),
+        Turn(
+            content="Hi.",
+            finish_reason="end_turn",
+            provider="anthropic",
+            ran=[ProviderCall("web_search", {"query": "q"}, []), ProviderCall("find", {})],
+        ),
     ),
     (
         {"content": [], "stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "No."}},
@@ -541,6 +581,7 @@ OBJECTS: list[tuple[dict[str, Any], list[str], Turn]] = [
             model="gpt-5",
             provider="openai",
             usage=OPENAI_USAGE,
+            ran=[ProviderCall("web_search", {"type": "search", "query": "q"})],
         ),
     ),
     (
@@ -584,6 +625,7 @@ OBJECTS: list[tuple[dict[str, Any], list[str], Turn]] = [
             model="claude-sonnet-4-5",
             provider="anthropic",
             usage=ANTHROPIC_USAGE,
+            ran=[ProviderCall("web_search", {"query": "q"})],
         ),
     ),
 ]
@@ -757,3 +799,29 @@ def test_no_shape_of_arguments_makes_reading_them_fail(arguments: dict[str, Any]
     assert isinstance(request.tool, str)
     assert isinstance(request.metadata.get("systemPrompt", ""), str)
     msgspec.json.encode(request)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, {}),
+        ("error", {}),
+        ({"choices": [], "error": None}, {}),
+        ({"error": {"message": "No.", "code": 502}}, {"message": "No.", "code": 502, "status": 502}),
+        ({"error": {"message": "No.", "code": "busy"}}, {"message": "No.", "code": "busy"}),
+        ({"error": "No."}, {"message": "No."}),
+        (
+            {"type": "error", "error": {"type": "api_error", "message": "No."}},
+            {"type": "api_error", "message": "No."},
+        ),
+        ({"object": "error", "message": "No.", "code": 400}, {"message": "No.", "code": 400, "status": 400}),
+        ({"choices": [{"error": {"message": "No."}, "finish_reason": "error"}]}, {"message": "No."}),
+        (
+            {"status": "failed", "output": [], "error": {"code": "server_error", "message": "No."}},
+            {"code": "server_error", "message": "No."},
+        ),
+    ],
+)
+def test_an_error_is_read_from_an_answer(answer: Any, expected: dict[str, Any]) -> None:
+    """In the forms that servers give it which answer with success."""
+    assert read_error(answer) == expected

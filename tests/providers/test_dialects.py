@@ -10,9 +10,10 @@ import pytest
 from packages import MESSAGES, anthropic, got, items, openai
 from recorded import Recorded
 from seller import Seller, chat, chunks, sse
-from traced import OPENAI_KINDS, trace_with
+from traced import ANTHROPIC_KINDS, OPENAI_KINDS, trace_with
 
-from whyops_trace import WhyOps
+from whyops_trace import WhyOps, traced_llm
+from whyops_trace.tree import build
 
 pytestmark = pytest.mark.asyncio_only
 
@@ -150,3 +151,214 @@ async def test_the_price_that_a_seller_tells_is_recorded(events: Recorded) -> No
             await ask(made)
 
     assert answered(events)["metadata"]["usage"]["cost"] == 0.00014
+
+
+# Thinking, errors and choices
+
+
+THOUGHT = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.anyio
+async def test_thinking_in_the_content_of_a_message_is_recorded(events: Recorded, streams: bool) -> None:
+    """As Mistral has it, before the text, whole or in pieces."""
+    if streams:
+        body: Any = sse(*chunks([{"content": THOUGHT}, {"content": THOUGHT}, {"content": "4"}]))
+    else:
+        body = chat({"content": [*THOUGHT, {"type": "text", "text": "4"}]})
+    with Seller(body) as seller:
+        async with buyer(seller) as made:
+            answer = await ask(made, stream=streams)
+            if streams:
+                await items(answer)
+
+    assert [row[5] for row in events.rows[1:]] == [
+        {"type": "thinking", "thinking": "hmhm" if streams else "hm"},
+        {"content": "4", "finishReason": "stop"},
+    ]
+    if streams:
+        assert events.rows[-1][6]["timeToFirstTokenMs"] is not None
+
+
+@pytest.mark.parametrize("kind", OPENAI_KINDS)
+@pytest.mark.anyio
+async def test_an_error_with_a_status_of_success_is_an_error(events: Recorded, kind: Any) -> None:
+    """OpenRouter sends one where the service behind it fails; the caller gets the object of an untraced client."""
+    with Seller({"error": {"message": "Provider returned error", "code": 502}}) as seller:
+        async with buyer(seller, kind, host="openrouter.ai") as made:
+            assert not (await ask(made)).choices
+            await got(made.embeddings.create(model="m", input="a", encoding_format="float", timeout=9))
+
+    expected = {"message": "Provider returned error", "code": 502, "status": 502}
+    errors = [row for row in events.rows if row[0] == "error"]
+    assert [row[4] for row in errors] == ["chat.completions", "embeddings"]
+    assert [row[5] for row in errors] == [expected, expected]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.anyio
+async def test_all_choices_are_recorded(events: Recorded, streams: bool) -> None:
+    """The first as the answer, the others beside it, with what they ask for."""
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q":1}'}}
+    other: Any = {"index": 1, "message": {"content": "two", "reasoning": "hm", "tool_calls": [call]}}
+    answer = chat({"content": "one"})
+    answer["choices"].append(other | {"finish_reason": "length"})
+    stream = chunks([{"content": "one"}])
+    delta = {**other["message"], "tool_calls": [{"index": 0, **call}]}
+    stream[1]["choices"].append({"index": 1, "delta": delta, "finish_reason": "length"})
+    with Seller(sse(*stream) if streams else answer) as seller:
+        async with buyer(seller) as made:
+            result = await ask(made, n=2, stream=streams)
+            if streams:
+                await items(result)
+
+    assert answered(events)["content"] == {
+        "content": "one",
+        "finishReason": "stop",
+        "otherChoices": [
+            {
+                "content": "two",
+                "toolCalls": [{"function": {"name": "find", "arguments": '{"q":1}'}, "id": "c1"}],
+                "finishReason": "length",
+                "thinking": [{"type": "thinking", "thinking": "hm"}],
+            }
+        ],
+    }
+
+
+# Tools that the provider ran
+
+
+SEARCHED: Any = {
+    "id": "r",
+    "object": "response",
+    "created_at": 1,
+    "status": "completed",
+    "model": "m",
+    "output": [
+        {
+            "type": "web_search_call",
+            "id": "w",
+            "status": "completed",
+            "action": {"type": "search", "query": "q"},
+        },
+        {
+            "type": "mcp_call",
+            "id": "m",
+            "name": "lookup",
+            "server_label": "shop",
+            "arguments": '{"password": "hunter2", "q": 1}',
+            "error": "No.",
+        },
+        {
+            "type": "message",
+            "id": "x",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "Hi.", "annotations": []}],
+        },
+    ],
+}
+FETCHED: Any = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "stop_reason": "end_turn",
+    "content": [
+        {"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {"url": "u"}},
+        {
+            "type": "web_fetch_tool_result",
+            "tool_use_id": "s",
+            "content": {"type": "web_fetch_result", "url": "u"},
+        },
+        {"type": "text", "text": "Hi."},
+    ],
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.anyio
+async def test_tools_that_openai_ran_are_events_of_the_turn(events: Recorded, streams: bool) -> None:
+    """Inputs and outputs, under the turn, marked as run there; secrets are hidden as anywhere."""
+    done = [
+        {"type": "response.output_item.done", "output_index": index, "item": item}
+        for index, item in enumerate(SEARCHED["output"])
+    ]
+    stream = sse(*done, {"type": "response.completed", "response": {**SEARCHED, "output": []}})
+    with Seller(stream if streams else SEARCHED) as seller:
+        async with buyer(seller) as made:
+            answer = await got(made.responses.create(model="m", input="q", stream=streams))
+            if streams:
+                await items(answer)
+    shop = {"ranAt": "provider", "server": "shop"}
+
+    assert events.rows[1:5] == [
+        ("tool_call_request", 2, 1, 1, "web_search",
+         {"type": "search", "query": "q"},
+         {"ranAt": "provider"}),
+        ("tool_call_response", 3, 2, 2, "web_search",
+         {}, {"ranAt": "provider"}),
+        ("tool_call_request", 4, 1, 1, "lookup",
+         {"password": "[redacted]", "q": 1},
+         shop),
+        ("tool_call_response", 5, 4, 4, "lookup",
+         {"error": {"message": "No."}},
+         shop | {"outcome": "error"}),
+    ]  # fmt: skip
+    assert events.rows[5][:4] == ("llm_response", 6, 1, 1)
+    assert events.rows[5][5] == {"content": "Hi.", "finishReason": "completed"}
+    spans = [record["spanId"] for record in events.records]
+    assert spans[1] == spans[2] != spans[3] == spans[4] != spans[0]
+
+
+@pytest.mark.parametrize("kind", ANTHROPIC_KINDS)
+@pytest.mark.anyio
+async def test_tools_that_anthropic_ran_are_events_of_the_turn(events: Recorded, kind: Any) -> None:
+    """Each with the result that the message has for it."""
+    with Seller(FETCHED) as seller:
+        async with buyer(seller, kind) as made:
+            await got(made.messages.create(model="m", max_tokens=9, messages=MESSAGES))
+
+    assert [(row[0], row[6].get("ranAt")) for row in events.rows] == [
+        ("user_message", None),
+        ("tool_call_request", "provider"),
+        ("tool_call_response", "provider"),
+        ("llm_response", None),
+    ]
+    assert events.rows[2][5] == {"type": "web_fetch_result", "url": "u"}
+
+
+@pytest.mark.anyio
+async def test_tools_that_a_provider_ran_are_recorded_once(events: Recorded) -> None:
+    """Not again by a function around the call, and not at all without its output."""
+
+    @traced_llm
+    def around(made: Any) -> Any:
+        return made.messages.create(model="m", max_tokens=9, messages=MESSAGES)
+
+    @traced_llm(capture_output=False)
+    def silent() -> Any:
+        return FETCHED
+
+    with Seller(FETCHED) as seller:
+        async with buyer(seller, anthropic.Anthropic) as made:
+            around(made)
+    silent()
+
+    assert [row[0] for row in events.rows].count("tool_call_request") == 1
+
+
+@pytest.mark.anyio
+async def test_the_time_of_a_tool_that_a_provider_ran_is_unknown(events: Recorded) -> None:
+    """Nobody says how long it took; the times of its records are those of the answer."""
+    with Seller(FETCHED) as seller:
+        async with buyer(seller, anthropic.Anthropic) as made:
+            made.messages.create(model="m", max_tokens=9, messages=MESSAGES)
+    (turn,) = build(events.records).nodes
+    (tool,) = turn.children
+
+    assert (tool.name, tool.status, tool.latency_ms) == ("web_fetch", "ok", None)
+    assert turn.latency_ms is not None

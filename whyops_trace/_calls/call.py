@@ -261,6 +261,15 @@ class Call(msgspec.Struct, eq=False):
             model_call.last_step = step
             model_call.thoughts += kind == b"llm_thinking"
 
+    def record_pair(self, *events: tuple[bytes, bytes, bytes]) -> None:
+        """Record a request and its response as children of the call: event type, metadata members and content."""
+        recorder, parent = self.state.recorder, self.step
+        ending = Ending.LOCAL if self.model_call is not None and self.model_call.is_local else USUAL
+        span = recorder.open_span()
+        for kind, metadata, content in events:
+            parent = recorder.record(self.state, kind, parent, parent, metadata, content, span, ending)
+        recorder.close_span(span)
+
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""
         state, step, ending = self.state, self.step, LAST if self.own else USUAL

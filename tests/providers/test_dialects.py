@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from packages import MESSAGES, anthropic, got, items, openai
+from packages import MESSAGES, anthropic, got, items, method, openai
 from recorded import Recorded
 from seller import Seller, chat, chunks, sse
 from traced import ANTHROPIC_KINDS, OPENAI_KINDS, trace_with
@@ -362,3 +362,61 @@ async def test_the_time_of_a_tool_that_a_provider_ran_is_unknown(events: Recorde
 
     assert (tool.name, tool.status, tool.latency_ms) == ("web_fetch", "ok", None)
     assert turn.latency_ms is not None
+
+
+# Other calls that bill tokens
+
+
+COMPACTED: Any = {
+    "id": "c",
+    "object": "response.compaction",
+    "created_at": 1,
+    "output": [{"type": "compaction", "id": "x", "encrypted_content": "z"}],
+    "usage": {"input_tokens": 50, "output_tokens": 20, "total_tokens": 70},
+}
+COMPLETED: Any = {
+    "id": "x",
+    "object": "text_completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "text": "Hello", "finish_reason": "stop", "logprobs": None}],
+    "usage": {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70},
+}
+COUNTED = {"promptTokens": 50, "completionTokens": 20, "totalTokens": 70}
+
+
+@pytest.mark.parametrize("kind", OPENAI_KINDS)
+@pytest.mark.anyio
+async def test_a_conversation_that_is_compacted_is_a_turn(events: Recorded, kind: Any) -> None:
+    """It has tokens and no text."""
+    with Seller(COMPACTED) as seller:
+        async with buyer(seller, kind) as made:
+            await got(method(made, "responses.compact")(model="m", input="Charge me."))
+
+    assert [row[:6] for row in events.rows] == [
+        ("user_message", 1, None, 0, "responses.compact", {"messages": MESSAGES}),
+        ("llm_response", 2, 1, 1, "responses.compact", {}),
+    ]
+    assert events.rows[1][6]["usage"] == COUNTED
+
+
+@pytest.mark.parametrize("kind", OPENAI_KINDS)
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.anyio
+async def test_a_completion_of_a_text_is_a_turn(events: Recorded, kind: Any, streams: bool) -> None:
+    """Whole, and as a stream."""
+    pieces = [{"index": 0, "text": text, "finish_reason": None} for text in ("Hel", "lo")]
+    stream = [{**COMPLETED, "choices": [piece], "usage": None} for piece in pieces]
+    with Seller(sse(*stream, COMPLETED | {"choices": []}) if streams else COMPLETED) as seller:
+        async with buyer(seller, kind) as made:
+            answer = await got(made.completions.create(model="m", prompt="Charge me.", stream=streams))
+            if streams:
+                await items(answer)
+
+    assert [row[:5] for row in events.rows] == [
+        ("user_message", 1, None, 0, "completions"),
+        ("llm_response", 2, 1, 1, "completions"),
+    ]
+    assert events.rows[0][5] == {"messages": MESSAGES}
+    assert events.rows[1][5]["content"] == "Hello"
+    assert events.rows[1][6]["usage"] == COUNTED

@@ -19,6 +19,12 @@ _ENDPOINTS: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (
     ("/embeddings", "embeddings", Embedding),
     ("/v1/messages", "messages", Llm),
 )
+#: The same for calls that the WhyOps proxy does not serve, which go to the provider itself.
+_DIRECT: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (
+    ("/responses/compact", "responses.compact", Llm),
+    # After that of chat completions, whose path ends like it.
+    ("/completions", "completions", Llm),
+)
 #: Provider at a host, under the name that the package genai-prices has for it.
 _HOSTS: Final = {
     "api.anthropic.com": "anthropic",
@@ -105,7 +111,7 @@ class Endpoints:
         self.family = family
         self._recorder = recorder
         self._sites: dict[str, CallSite] = {}
-        for path, name, kind in _ENDPOINTS:
+        for path, name, kind in _ENDPOINTS if proxied else (*_ENDPOINTS, *_DIRECT):
             if (name == "messages") is (family == "anthropic"):
                 site = kind(_ask, {"name": name, "provider": provider}, recorder)
                 site.holds = proxied

@@ -113,6 +113,15 @@ def compare(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def proxy_wait(session: nox.Session) -> None:
+    """Measure the wait of requests through the WhyOps proxy for what was recorded before; takes a minute or two."""
+    session.install(".[test]")
+    session.run(
+        "python", "-m", "proxy_wait", *session.posargs, env={"PYTHONPATH": "tests/bench:tests/doubles"}
+    )
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def ingest(session: nox.Session) -> None:
     """Measure how many events the local collector stores while its pages are read; takes half a minute."""
     session.install(".[ui]")

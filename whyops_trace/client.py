@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
+from whyops_trace._delivery.destinations import local_destinations, server_of
 from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt, guarded, say, warn_once
-from whyops_trace._home import JOURNAL, STORE_FILE
+from whyops_trace._home import JOURNAL
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.processor import Processor
@@ -31,7 +32,6 @@ from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import AgentInfo, AgentMetadata, Ledger
 
 if TYPE_CHECKING:
-    from whyops_trace.exporters.whyops import WhyOpsExporter
     from whyops_trace.providers.clients import Family
 
 T = TypeVar("T")
@@ -81,6 +81,8 @@ class WhyOps:
             (``WHYOPS_MAX_STORE_DAYS``; default 7).
         max_store_bytes: Bytes that the local store takes at most, 1,048,576 or more; when they are used up the oldest
             traces are deleted (``WHYOPS_MAX_STORE_BYTES``; default 512 MiB).
+        proxy_wait: Seconds at most that a request through the WhyOps proxy waits until the server has stored the newest
+            record before it, over all its tries (``WHYOPS_PROXY_WAIT``; default 1). 0 does not wait.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -150,8 +152,8 @@ class WhyOps:
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
-        self._server = _server(self.settings, self.agent_metadata)
-        built_in = [*_destinations(self.settings), *([self._server] if self._server else [])]
+        self._server = server_of(self.settings, self.agent_metadata)
+        built_in = [*local_destinations(self.settings), *([self._server] if self._server else [])]
         destinations = [*built_in, *exporters] if self.settings.tracing != "off" else []
         names = [exporter.name for exporter in destinations]
         if len(set(names)) < len(names):
@@ -360,6 +362,15 @@ class WhyOps:
                     tally.pending,
                     self.settings.home,
                 )
+            if tally.sampled_out and self._server is not None and name == self._server.name:
+                say(
+                    logging.WARNING,
+                    "%s: the server did not keep %d of %d records. %s",
+                    name,
+                    tally.sampled_out,
+                    tally.emitted,
+                    self._server.remedy(),
+                )
             if tally.dropped:
                 reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
                 say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)
@@ -434,24 +445,3 @@ def _checked(metadata: AgentMetadata) -> AgentMetadata:
     from whyops_trace.exporters.whyops.agent import check_metadata
 
     return check_metadata(metadata)
-
-
-def _server(settings: Settings, agent: AgentMetadata | None) -> WhyOpsExporter | None:
-    if not settings.server:
-        return None
-    from whyops_trace.exporters.whyops import WhyOpsExporter
-
-    return WhyOpsExporter(settings, agent=agent)
-
-
-def _destinations(settings: Settings) -> list[Exporter]:
-    exporters: list[Exporter] = []
-    if settings.store:
-        from whyops_trace.exporters.local import LocalExporter
-
-        exporters.append(LocalExporter(settings.home / STORE_FILE, retention=settings.retention))
-    if settings.console:
-        from whyops_trace.exporters.console import ConsoleExporter
-
-        exporters.append(ConsoleExporter())
-    return exporters

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from collector import Collector
+from findings import findings
 from programs import DEMO, outline, run, stored
+from serving import KEY
 
 from whyops_trace import WhyOps
 from whyops_trace.cli import main
@@ -93,6 +97,46 @@ def test_a_home_that_cannot_be_written_is_one_line_and_no_traceback(tmp_path: Pa
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "name a folder with --home" in done.stderr
+
+
+def to_server(collector: Collector, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo against a server."""
+    urls = {"WHYOPS_ANALYSE_URL": collector.url, "WHYOPS_PROXY_URL": collector.proxy_url}
+    return run("-m", "whyops_trace", "demo", "--server", home=home, **{"WHYOPS_API_KEY": KEY, **urls, **more})
+
+
+def test_the_demo_runs_against_a_server(collector: Collector, tmp_path: Path) -> None:
+    """The same trace is there and here, whatever else the environment says, and is sound on the server."""
+    done = to_server(collector, tmp_path, WHYOPS_TRACING="off", WHYOPS_STORE="off")
+    trace_id = only_trace(tmp_path)
+    rows = collector.trace(trace_id)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"On the server:    {len(rows)} events of the trace {trace_id}, agent demo" in done.stdout
+    assert [finding for finding in findings(rows) if "OUTLIER" not in finding[0]] == []
+    assert [init["metadata"]["systemPrompt"] for init in collector.inits] == [agent.INSTRUCTIONS]
+    assert outline(stored(tmp_path, trace_id)) == DEMO
+
+
+def test_a_server_that_does_not_keep_the_demo_is_told_of(collector: Collector, tmp_path: Path) -> None:
+    """With the agent's own id in what to do; the exit code says so as well."""
+    collector.sampling_rate = 0.0
+    done = to_server(collector, tmp_path)
+    (known,) = collector.agents.values()
+
+    assert done.returncode == 1
+    assert f"PATCH {collector.url}/entities/{known.id}/sampling-rate" in done.stderr
+    assert "has 0 of the" in done.stderr
+
+
+def test_a_demo_for_a_server_needs_a_key(collector: Collector, tmp_path: Path) -> None:
+    """One line says where it belongs, and nothing is recorded."""
+    done = to_server(collector, tmp_path / "home", WHYOPS_API_KEY="")
+
+    assert done.returncode == 1
+    assert "WHYOPS_API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home" / "traces.db").exists()
 
 
 def test_help_says_what_it_does() -> None:

@@ -524,6 +524,29 @@ def test_what_a_server_refused(checks: Callable[..., Any], home: Path) -> None:
     )
 
 
+def test_what_a_server_did_not_keep(checks: Callable[..., Any], account: Collector, home: Path) -> None:
+    """How many events of how many processes, since when, and what to do, with the id of the agent."""
+    account.sampling_rate = 0.0
+    for count in (2, 3):
+        sdk = WhyOps(agent_name="shop", agent_metadata={"systemPrompt": "Sell.", "tools": []}, home=home)
+        for number in range(count):
+            sdk.trace(f"t{count}{number}").error_sync("said")
+        sdk.close_sync(30)
+    (known,) = account.agents.values()
+    others = checks()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHYOPS_AGENT_NAME", "shop")
+        (finding,) = checks()["sampling"]
+
+    assert "sampling" not in others
+    assert finding["state"] == "warning"
+    assert (
+        finding["message"]
+        == f"The server has not kept 5 events of the agent 'shop' since {iso(time.time_ns())[:10]}."
+    )
+    assert f"/entities/{known.id}/sampling-rate" in finding["advice"]
+
+
 # The viewer
 
 

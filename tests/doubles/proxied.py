@@ -10,23 +10,25 @@ from typing import Any, ClassVar
 
 from replies import Json, compact
 
-ZERO, ONE, FRAME = "\u200b", "\u200c", "\u200d"
-SIGNATURE = re.compile(f"{FRAME}([{ZERO}{ONE}]*){FRAME}")
+START, ONE, ZERO, END = "\u200b", "\u200c", "\u200d", "\u200e"
+SIGNATURE = re.compile(f"{START}([{ONE}{ZERO}]+){END}")
 TEXTS = ("text", "input_text", "output_text")
 
 
 def signature(trace_id: str) -> str:
-    """Return a trace id in characters of no width: eight for each of its bytes, and a frame."""
-    bits = "".join(f"{byte:08b}" for byte in trace_id.encode())
-    return FRAME + bits.translate({ord("0"): ZERO, ord("1"): ONE}) + FRAME
+    """Return a trace id in characters of no width: at least eight for each of its UTF-16 code units, and a frame."""
+    raw = trace_id.encode("utf-16-be", "surrogatepass")
+    units = (int.from_bytes(raw[start : start + 2]) for start in range(0, len(raw), 2))
+    bits = "".join(f"{unit:08b}" for unit in units)
+    return START + bits.translate({ord("0"): ZERO, ord("1"): ONE}) + END
 
 
 def signed(text: str) -> str | None:
-    """Return the trace id that a text carries."""
+    """Return the trace id that a text carries, read as the server does: eight characters make one of the id."""
     if (found := SIGNATURE.search(text)) is None:
         return None
     bits = found[1].translate({ord(ZERO): "0", ord(ONE): "1"})
-    return bytes(int(bits[start : start + 8], 2) for start in range(0, len(bits), 8)).decode()
+    return "".join(chr(int(bits[start : start + 8].ljust(8, "0"), 2)) for start in range(0, len(bits), 8))
 
 
 def unsigned(value: Any) -> Any:

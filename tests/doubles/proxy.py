@@ -39,6 +39,8 @@ NO_PROVIDER = Answer(
 #: How long a key's share of requests has to last, in seconds.
 WINDOW = 60
 CHUNK = 65_536
+#: Seconds from the end of a stream to the proxy's report of it.
+STREAM_LATE = 0.005
 UPSTREAM_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -349,9 +351,10 @@ class Proxy(Server, Backend):
                 if isinstance(relay, ChatRelay):
                     return  # as if it ended here, and nothing is reported
                 raise CutError from None
-            self._report_stream(call, bytes(heard))
             if end := relay.end(call):
                 yield end
+            self._stopping.wait(STREAM_LATE)  # the client has the end by now, and goes on
+            self._report_stream(call, bytes(heard))
 
     def _report_stream(self, call: Call, heard: bytes) -> None:
         events = [json.loads(data) for data in datas(heard) if data != "[DONE]"]

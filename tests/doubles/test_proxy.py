@@ -25,7 +25,7 @@ from packages import (
     told,
 )
 from provider import Provider
-from proxied import FRAME, signature, signed
+from proxied import END, START, signature, signed
 from replies import Cut, Failure, Gate, Redacted, Reply, Thinking, ToolCall, Usage
 from wire import Row
 
@@ -87,13 +87,16 @@ async def test_a_chat_completion_is_signed_and_marked(
 
 
 def test_a_signature_carries_a_trace_id() -> None:
-    """In eight characters a byte, and a frame; sixteen characters take some 130."""
+    """In eight characters for each of the id, and a frame; what is above U+00FF takes more and is read as others."""
     carried = signature("thread_ä")
 
+    assert signature("A") == "\u200b\u200d\u200c\u200d\u200d\u200d\u200d\u200d\u200c\u200e"
     assert signed(f"Sure.{carried}") == "thread_ä"
     assert signed("Sure.") is None
     assert len(signature("x" * 16)) == 130
-    assert not carried.isprintable() and carried[0] == carried[-1] == FRAME
+    assert [len(signature(each)) - 2 for each in ("a", "ÿ", "Ā", "店", "😀")] == [8, 8, 9, 15, 32]
+    assert signed(signature("Ā")) == "\x80\0"
+    assert not carried.isprintable() and (carried[0], carried[-1]) == (START, END)
 
 
 def test_a_chat_with_a_tool_call_is_stored_as_recorded(
@@ -313,7 +316,7 @@ def test_the_trace_is_named_by_headers_or_a_signature(
     assert made_up.startswith("thread_") and len(made_up) == 23
     assert len(proxy.trace(made_up)) == 6
     assert provider.requests[-2].json["messages"][1]["content"] == "Answer 3."
-    assert FRAME not in provider.requests[-1].body.decode()
+    assert START not in provider.requests[-1].body.decode()
 
 
 def test_nothing_of_the_clients_headers_goes_upstream(

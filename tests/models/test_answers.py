@@ -44,7 +44,13 @@ REQUESTS: list[tuple[dict[str, Any], Request]] = [
     ),
     (
         {"messages": [USER], "system": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]},
-        Request(messages=[USER], metadata={"systemPrompt": "Be kind."}),
+        Request(
+            messages=[USER],
+            metadata={
+                "systemPrompt": "Be kind.",
+                "system": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}],
+            },
+        ),
     ),
 ]
 
@@ -710,6 +716,7 @@ BODIES: list[tuple[dict[str, Any], Request]] = [
             messages=[USER],
             metadata={
                 "systemPrompt": "Be kind.",
+                "system": [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}],
                 "params": {"model": "claude-sonnet-4-5", "max_tokens": 9},
             },
         ),

@@ -3,13 +3,16 @@ A program that takes turns of a conversation through the WhyOps proxy, for tests
 
 Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
 and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. It prints the
-milliseconds that each request waited for the server.
+milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last
+turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import time
 from typing import Any
@@ -19,7 +22,7 @@ from whyops_trace.providers import _link
 
 KIND, TRACE = sys.argv[1:3]
 FIRST, LAST, TOOLS, TOOL_MS = map(int, sys.argv[3:])
-CHAT = {"model": "gpt-4o"}
+CHAT = {"model": os.environ.get("MODEL", "gpt-4o")}
 CLAUDE = {"model": "claude-test", "max_tokens": 9}
 
 waits: list[float] = []
@@ -96,5 +99,7 @@ if __name__ == "__main__":
         asyncio.run(converse_async(client))
     else:
         converse(client)
+    if os.environ.get("DIE"):
+        os.kill(os.getpid(), signal.SIGKILL)
     client.close_sync(30)
     print(json.dumps(waits))

@@ -18,6 +18,7 @@ from packages import (
     anthropic,
     client,
     got,
+    items,
     method,
     openai,
     told,
@@ -305,8 +306,27 @@ async def test_what_the_model_is_given_beside_the_messages_is_recorded(
         await create(made, api, **more, temperature=0.5, top_p=0.9)
     request = api.request(temperature=0.5, top_p=0.9)
     about = {"tools": more["tools"]} | ({"systemPrompt": prompt} if prompt else {})
+    about |= {"system": more["system"]} if "system" in more else {}
 
     assert events.rows[0] == (*request[:6], request[6] | about)
+
+
+@both_faces(*APIS)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.anyio
+async def test_the_provider_s_ids_of_an_answer_are_kept(
+    provider: Provider, events: Recorded, api: Api, kind: Any, stream: bool
+) -> None:
+    """That of the answer, which other tools know it by, and that of the request, which the provider asks for."""
+    async with traced(kind, provider) as made:
+        answer = await create(made, api, **({"stream": True} if stream else {}))
+        if stream:
+            await items(answer)
+    metadata = events.records[1]["metadata"]
+
+    assert metadata["responseId"]
+    assert stream or metadata["responseId"] == answer.id
+    assert metadata["requestId"] == "req_1"
 
 
 CALLED = {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function", **CHARGED}]}

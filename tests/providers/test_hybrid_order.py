@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collector import Collector
 from findings import findings
+from hybrid import agent
+from packages import openai
 from programs import Program, start
 from provider import Provider
-from replies import Reply, Thinking
+from replies import Failure, Gate, Reply, Thinking
 from serving import KEY
 from wire import Row
+
+from whyops_trace import WhyOps, propagate, traced_tool
+from whyops_trace.exporters.whyops import turns
 
 PROGRAM = Path(__file__).with_name("hybrid_program.py")
 #: What depends on nothing but the time that calls took.
@@ -68,15 +76,11 @@ def test_a_conversation_of_three_processes_is_in_order(
 ) -> None:
     """Whatever the tools take, however many there are, and however late the proxy's events are stored."""
     lagging.lag = lag
-    waits = [
-        wait
-        for first in (1, 3, 5)
-        for wait in ended(begin(lagging, tmp_path, "openai", first, first + 1, tools, tool_ms))
-    ]
-    lagging.wait_for(lambda: len(lagging.trace("t")) == 6 * (2 + 2 * tools))
+    turns_each = 1 if tool_ms * tools > 1000 else 2
+    for first in (1, 11, 21):
+        ended(begin(lagging, tmp_path, "openai", first, first + turns_each - 1, tools, tool_ms))
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * turns_each * (2 + 2 * tools))
     sound(lagging)
-
-    assert len(waits) == 6
 
 
 @pytest.mark.parametrize("lag", [0.05, 0.5])
@@ -126,3 +130,178 @@ def test_a_request_never_waits_longer_than_its_setting(lagging: Collector, tmp_p
     assert len(waits) == 4
     assert err.count("WHYOPS_PROXY_WAIT") == 1
     assert len([row for row in lagging.trace("t") if row["eventType"].startswith("tool")]) == 8
+
+
+# What is held back
+
+
+@traced_tool
+def charge_card(amount: int) -> int:
+    """Charge a card."""
+    return amount
+
+
+@contextlib.contextmanager
+def asking(sdk: WhyOps) -> Iterator[Callable[[], Any]]:
+    """A function that asks a model something through the proxy."""
+    numbers = itertools.count(1)
+    with sdk.openai(openai.OpenAI(api_key="sk-test", max_retries=0)) as client:
+
+        def ask() -> Any:
+            text = f"Question {next(numbers)}?"
+            return client.chat.completions.create(
+                model="gpt-4o", messages=[{"role": "user", "content": text}]
+            )
+
+        yield ask
+
+
+def looks(server: Collector) -> int:
+    """How often a trace was looked at."""
+    return sum((request.method, request.path) == ("GET", "/api/events") for request in server.requests)
+
+
+@pytest.fixture
+def late(collector: Collector, provider: Provider) -> Collector:
+    """A server that gets the proxy's events only when the test lets it."""
+    collector.upstream = provider
+    collector.emit_late = True
+    return collector
+
+
+def test_what_comes_after_a_turn_waits_for_its_answer(late: Collector, provider: Provider) -> None:
+    """Other traces do not wait for it; it goes out by itself when the answer is there."""
+    sdk = agent(late, provider)
+    with asking(sdk) as ask:
+        with sdk.trace("held"):
+            ask()
+            charge_card(1)
+        late.wait_for(lambda: looks(late) > 2)
+        with sdk.trace("free"):
+            charge_card(2)
+        late.wait_for(lambda: len(late.trace("free")) == 2)
+        early = [row["eventType"] for row in late.trace("held")]
+        late.let_emit()
+        late.wait_for(lambda: len(late.trace("held")) == 4)
+    sdk.close_sync(30)
+
+    assert early == ["user_message"]
+    assert sdk.stats()["whyops"].pending == 0
+    sound(late, "held")
+    sound(late, "free")
+
+
+def test_what_is_held_goes_out_after_a_bound(
+    late: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the answer of the turn never comes."""
+    monkeypatch.setattr(turns, "HOLD", 0.2)
+    sdk = agent(late, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        ask()
+        charge_card(1)
+        late.wait_for(lambda: len(late.trace("t")) == 3)
+    sdk.close_sync(30)
+
+    assert looks(late) > 0
+
+
+@pytest.mark.parametrize("ending", ["flush_sync", "close_sync"])
+def test_what_is_held_is_delivered_when_somebody_waits_for_it(
+    late: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """At a flush and at the end, long before the bound."""
+    monkeypatch.setattr(turns, "HOLD", 3_600.0)
+    monkeypatch.setattr(turns, "HOLD_FLUSHED", 0.2)
+    sdk = agent(late, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        ask()
+        charge_card(1)
+    ledger = getattr(sdk, ending)(30)
+    sdk.close_sync(30)
+
+    assert ledger["whyops"].pending == 0
+    assert [row["eventType"] for row in late.trace("t")][1:] == ["tool_call_request", "tool_call_response"]
+
+
+def test_what_a_dead_process_held_is_delivered_by_the_next(
+    late: Collector, provider: Provider, tmp_path: Path
+) -> None:
+    """It is in the journal like all else, and nobody waits for a turn of a process that is gone."""
+    with begin(late, tmp_path, "openai", 1, 1, 2, 0, DIE="1") as process:
+        process.communicate(timeout=120)
+    before = len(late.trace("t"))
+    sdk = agent(late, provider, home=tmp_path, store=False)
+    sdk.trace("other").error_sync("next")
+    sdk.flush_sync(30)
+    sdk.close_sync(30)
+
+    assert before == 1
+    assert len(late.trace("t")) == 1 + 4
+
+
+def test_nothing_is_held_for_a_turn_that_the_proxy_does_not_report(
+    collector: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that is down, or that refuses the request itself, has nothing to tell."""
+    monkeypatch.setattr(turns, "HOLD", 3_600.0)
+    monkeypatch.setattr(turns, "HOLD_FAILED", 3_600.0)
+    with Collector() as down:
+        sdk = agent(collector, provider, proxy_base_url=down.proxy_url)
+        down.stop()
+        with asking(sdk) as ask, sdk.trace("down"):
+            with pytest.raises(openai.APIConnectionError):
+                ask()
+            charge_card(1)
+            collector.wait_for(lambda: len(collector.trace("down")) == 2)
+    collector.upstream = None
+    sdk = agent(collector, None)
+    with asking(sdk) as ask, sdk.trace("refused"):
+        with pytest.raises(openai.BadRequestError):
+            ask()
+        charge_card(1)
+        collector.wait_for(lambda: len(collector.trace("refused")) == 2)
+
+
+def test_what_comes_after_a_failed_turn_waits_for_its_error(
+    late: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy reports what the provider refuses."""
+    monkeypatch.setattr(turns, "HOLD_FAILED", 3_600.0)
+    provider.reply(Reply(incidents=(Failure(429),)))
+    sdk = agent(late, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        with pytest.raises(openai.RateLimitError):
+            ask()
+        charge_card(1)
+        late.wait_for(lambda: looks(late) > 2)
+        early = [row["eventType"] for row in late.trace("t")]
+        late.let_emit()
+        late.wait_for(lambda: len(late.trace("t")) == 4)
+    sdk.close_sync(30)
+
+    assert early == ["user_message"]
+    assert [row["eventType"] for row in sound(late)][1] == "error"
+
+
+def test_other_threads_go_on_while_a_turn_is_on_its_way(collector: Collector, provider: Provider) -> None:
+    """What they record waits for the prompt alone, and so comes before the answer on the server as well."""
+    collector.upstream = provider
+    gate = Gate()
+    provider.reply(Reply("Done.", incidents=(gate,)))
+    sdk = agent(collector, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        thread = threading.Thread(target=propagate(ask))
+        thread.start()
+        assert gate.reached.wait(30)
+        charge_card(1)
+        collector.wait_for(lambda: len(collector.trace("t")) == 3)
+        gate.open()
+        thread.join()
+        charge_card(2)
+    sdk.close_sync(30)
+
+    assert [row["eventType"] for row in sound(collector)] == [
+        "user_message", "tool_call_request", "tool_call_response", "llm_response",
+        "tool_call_request", "tool_call_response",
+    ]  # fmt: skip

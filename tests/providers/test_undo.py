@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from collector import Collector
 from hybrid import answered, connected, kept, traced, types
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packages import (
     ANTHROPIC,
@@ -27,7 +27,7 @@ from packages import (
     told,
 )
 from provider import Provider
-from proxied import signature
+from proxied import END, ONE, START, ZERO, signature
 from pydantic import BaseModel
 from replies import Gate, Reply, ToolCall, compact
 
@@ -38,6 +38,10 @@ CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
 #: A text with an end that cannot be seen, but has to stay.
 JOINED = "Paid by the whole family \U0001f468\u200d\u200b\u200d"
 SIGNED = signature("checkout-8841")
+#: Ids that a caller may give, and texts that are made of what signatures are made of.
+IDS = st.text(min_size=1, max_size=20) | st.sampled_from(["7", "ÿ", "Ā", "店", "😀", "x" * 128])
+TEXTS = st.text(st.sampled_from(["a", "\U0001f468", START, ONE, ZERO, END])) | st.text()
+BITS = st.text(st.sampled_from([ONE, ZERO]), max_size=40)
 pytestmark = pytest.mark.asyncio_only
 
 
@@ -67,22 +71,71 @@ def encoded(value: Any) -> bytes:
     return compact(value).encode()
 
 
+@pytest.mark.parametrize("trace_id", ["", "checkout-8841"], ids=["unknown", "known"])
 @pytest.mark.parametrize("escapes", [False, True])
 @pytest.mark.parametrize("form", [chat, response])
-@pytest.mark.parametrize("text", ['{"paid":true}', "", JOINED, "Zeile\n", "\u200b" * 15])
-def test_a_signature_and_a_mark_are_taken_out(form: Callable[..., Any], text: str, escapes: bool) -> None:
+@pytest.mark.parametrize("text", ['{"paid":true}', "", JOINED, "Zeile\n", "\u200b" * 15, SIGNED])
+def test_a_signature_and_a_mark_are_taken_out(
+    form: Callable[..., Any], text: str, escapes: bool, trace_id: str
+) -> None:
     """However the characters are written; what is the text's own stays."""
     marked = '{"amount": 4999, "_whyops_trace_id": "checkout-8841"}'
     body = json.dumps(form(text + SIGNED, marked), ensure_ascii=escapes).encode()
 
-    assert json.loads(undo(body)) == form(text, '{"amount":4999}')
+    assert json.loads(undo(body, trace_id)) == form(text, '{"amount":4999}')
 
 
-def test_a_signature_of_another_make_is_taken_out() -> None:
-    """What counts is that no text ends in so many characters that nobody sees."""
-    signed = "Sure." + "\u2060" + "\u200b\u200c\ufeff\u2063" * 8
+@given(text=TEXTS, trace_id=IDS, known=st.booleans())
+def test_the_signature_of_any_trace_is_taken_out_of_any_text(text: str, trace_id: str, known: bool) -> None:
+    """That of an id of one character as well; of two signatures only the one that the proxy appended."""
+    undone = undo(encoded(chat(text + signature(trace_id))), trace_id if known else "")
 
-    assert json.loads(undo(encoded(chat(signed)))) == chat("Sure.")
+    assert json.loads(undone) == chat(text)
+
+
+@given(text=TEXTS, bits=BITS, trace_id=IDS)
+@example(text="Sure.", bits=ONE * 8, trace_id="A")
+@example(text="Sure.", bits=ZERO * 9, trace_id="A")
+@example(text="Sure.", bits=ZERO * 8 + ONE * 9, trace_id="A")
+def test_a_text_that_ends_in_no_signature_is_its_own(text: str, bits: str, trace_id: str) -> None:
+    """One that has no whole characters in it, or names another trace than the one that is known."""
+    body = encoded(chat(text + START + bits + END))
+    named = encoded(chat("Sure." + signature(trace_id)))
+
+    assert (undo(body) is body) is not units(bits)
+    assert undo(named, f"{trace_id}-2") is named
+
+
+def units(bits: str) -> bool:
+    """Whether bits can be those of UTF-16 code units: eight of them, or up to sixteen without a leading zero."""
+    sizes = [size for size in range(8, 17) if size <= len(bits) and (size == 8 or bits[0] == ONE)]
+    return any(size == len(bits) or units(bits[size:]) for size in sizes)
+
+
+def test_a_long_run_of_joiners_is_looked_at_once() -> None:
+    """However many ways there are to cut it into characters."""
+    body = encoded(chat("Sure." + START + ZERO * 100_001 + END))
+
+    assert undo(body) is body
+
+
+def test_only_the_text_that_the_proxy_signs_is_looked_at() -> None:
+    """The first one of an answer; what others end in is their own."""
+    parts = [
+        {"type": "reasoning_text", "text": SIGNED},
+        *({"type": "output_text", "text": f"{n}.{SIGNED}"} for n in "12"),
+    ]
+    several = {"choices": [{"message": {"content": f"{n}.{SIGNED}"}} for n in "12"]}
+    messages = {"output": [{"type": "message", "content": parts}, {"type": "message", "content": parts[1:]}]}
+
+    assert json.loads(undo(encoded(several)))["choices"] == [
+        {"message": {"content": "1."}},
+        several["choices"][1],
+    ]
+    assert json.loads(undo(encoded(messages)))["output"] == [
+        {"type": "message", "content": [parts[0], {"type": "output_text", "text": "1."}, parts[2]]},
+        messages["output"][1],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +145,9 @@ def test_a_signature_of_another_make_is_taken_out() -> None:
         encoded(chat(JOINED)),
         encoded(chat("He wrote _whyops_trace_id.", '{"note":"_whyops_trace_id"}')),
         encoded(chat(f"In the {SIGNED} middle.")),
+        encoded(chat("Sure." + "\u2060" + "\u200b\u200c\ufeff\u2063" * 8)),
+        encoded(chat("Sure." + SIGNED.replace(START, ZERO))),
+        encoded(chat("Sure." + SIGNED[:-1])),
         encoded(chat(None, "_whyops_trace_id", '["_whyops_trace_id"]')),
         encoded({"choices": [None, {"message": None}], "output": [None, {"content": "_whyops"}, 3]}),
         encoded(["_whyops_trace_id", SIGNED]),
@@ -124,6 +180,17 @@ CHUNKS = [
 ]
 ADDED = b'data: {"id":"gen-signature","choices":[{"delta":{"content":"' + SIGNED.encode() + b'"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
+#: Chunks that are a provider's own, whatever is in them.
+OWN = [
+    {
+        "id": "chatcmpl-1",
+        "choices": [{"delta": {"tool_calls": [{"id": "gen-signature"}], "content": SIGNED}}],
+    },
+    {"id": "gen-signature", "choices": [{"delta": {"content": "Sure."}}]},
+    {"id": "gen-signature", "choices": [{"delta": {"content": "Sure." + SIGNED}}]},
+    {"id": "gen-signature", "choices": []},
+    ["gen-signature"],
+]
 
 
 def fed(pieces: list[bytes], *, streams: bool) -> bytes:
@@ -145,6 +212,15 @@ def test_the_chunk_with_the_signature_is_taken_out_of_a_stream(places: list[int]
     body = b"".join(CHUNKS) + ADDED + end
 
     assert fed(cut(body, places), streams=True) == b"".join(CHUNKS) + b"\n" + end
+
+
+def test_a_chunk_that_only_resembles_the_proxy_s_stays_in_a_stream() -> None:
+    """Nothing but a signature under the proxy's own id is taken out; of another trace neither, if that is known."""
+    body = b"".join(b"data: " + encoded(chunk) + b"\n\n" for chunk in OWN) + b"data: gen-signature\n\n"
+
+    assert fed([body], streams=True) == body
+    assert Undo(streams=True, trace_id="checkout-8841").feed(ADDED) == b"\n"
+    assert Undo(streams=True, trace_id="checkout-8842").feed(ADDED) == ADDED
 
 
 @given(places=st.lists(st.integers(min_value=0)))

@@ -85,6 +85,7 @@ class ModelCall:
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
         last_step: The step of its last record, 0 while it runs.
         thoughts: Number of thoughts in its answer.
+        request_id: The provider's id of the request, "" if unknown.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class ModelCall:
         "model",
         "provider",
         "proxied",
+        "request_id",
         "streams",
         "thoughts",
         "turn",
@@ -113,6 +115,7 @@ class ModelCall:
         self.first_token_ms: int | None = None
         self.last_step = 0
         self.thoughts = 0
+        self.request_id = ""
 
     @property
     def wraps(self) -> bool:

@@ -21,6 +21,7 @@ from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
+from whyops_trace._shapes import text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 
@@ -117,8 +118,8 @@ class Llm(CallSite):
         "extract": "a function",
     }
     written: ClassVar[frozenset[str]] = frozenset(
-        {"function", "latencyMs", "model", "outcome", "params", "provider", "systemPrompt", "timeToFirstTokenMs",
-         "tools", "usage", "wraps"}
+        {"function", "latencyMs", "model", "outcome", "params", "provider", "requestId", "responseId", "system",
+         "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
     )  # fmt: skip
     holds = True
     follows = True
@@ -209,7 +210,10 @@ class Llm(CallSite):
     def _read(self, call: Call, result: Any) -> Turn:
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
-        return read_response(encoding.plain(result, call.state.recorder.hides))
+        answer = encoding.plain(result, call.state.recorder.hides)
+        turn = read_response(answer)
+        turn.id = text_of(answer.get("id")) if isinstance(answer, dict) else ""
+        return turn
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
@@ -263,9 +267,13 @@ class Llm(CallSite):
         if turn.provider == "openai" or (request and request.by_client):
             name = (request.provider if request else "") or self._provider or name
         provider = name or (model.split("/")[0] if "/" in model else "unknown")
+        encode = call.state.recorder.encode
+        if turn.id:
+            ending = b',"responseId":%b%b' % (encode(turn.id), ending)
+        if request and request.request_id:
+            ending = b',"requestId":%b%b' % (encode(request.request_id), ending)
         if request and request.first_token_ms is not None:
             ending = b',"timeToFirstTokenMs":%d%b' % (request.first_token_ms, ending)
-        encode = call.state.recorder.encode
         return b'%b,"model":%b,"provider":%b,"latencyMs":%d%b' % (
             self._function, encode(model), encode(provider), elapsed_ms, ending,
         )  # fmt: skip

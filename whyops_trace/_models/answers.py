@@ -59,7 +59,8 @@ class Request(msgspec.Struct):
         messages: ``[{"role", "content"}]``.
         tool: The tool whose result is the last message, "" for a new turn.
         output: The result of that tool.
-        metadata: ``systemPrompt``, ``tools`` and ``params``, each only if present.
+        metadata: ``systemPrompt``, ``tools`` and ``params``, each only if present; and ``system``, the prompt as it was
+            given, if that is no text.
     """
 
     messages: list[Any] = []
@@ -81,6 +82,7 @@ class Turn(msgspec.Struct):
         provider: "openai" or "anthropic" by the answer's shape, else "".
         usage: Token counts. Prompt tokens exclude the cached ones.
         refusal: The text of its refusal, "" if it did not refuse or gave no text.
+        id: The provider's id of the answer, "" if unknown.
         others: The other choices, where several were requested.
         ran: The calls of tools that the provider ran itself.
     """
@@ -93,6 +95,7 @@ class Turn(msgspec.Struct):
     provider: str = ""
     usage: TokenUsage = {}
     refusal: str = ""
+    id: str = ""
     others: list[Turn] = []
     ran: list[ProviderCall] = []
 
@@ -122,6 +125,8 @@ def read_request(arguments: Mapping[str, Any]) -> Request:
     metadata: dict[str, Any] = {}
     if system:
         metadata["systemPrompt"] = _text(system)
+        if not isinstance(system, str):
+            metadata["system"] = system
     if tools:
         metadata["tools"] = tools
     if rest:

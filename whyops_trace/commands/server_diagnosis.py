@@ -10,12 +10,15 @@ from typing import Final
 
 import msgspec
 
+from whyops_trace._home import SERVER_FILE
 from whyops_trace._reading.excerpt import clean, duration, get, shorten
 from whyops_trace._values import encoding
 from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
 from whyops_trace.exporters.whyops.agent import check_metadata
 from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import misconfiguration
+from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import Settings
 
 #: Seconds to wait for each part of an answer.
@@ -46,6 +49,7 @@ def server(settings: Settings, *, init: bool) -> Iterator[Finding]:
     """
     if not settings.server:
         return
+    yield from _sampling(settings)
     with closing(Http(settings.analyse_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
         started = time.perf_counter()
         answer = _get(http, "/health")
@@ -62,6 +66,20 @@ def server(settings: Settings, *, init: bool) -> Iterator[Finding]:
             if init:
                 yield _registration(http)
     yield _proxy(settings)
+
+
+def _sampling(settings: Settings) -> Iterator[Finding]:
+    """Tell of events that the server did not keep, as the programs of this home counted them."""
+    key = settings.stream(())
+    with closing(ServerState(settings.home / SERVER_FILE)) as state:
+        events, since = state.sampled_out(key)
+        agent = state.agent(key)
+    if events:
+        message = (
+            f"The server has not kept {events:,} events of the agent {settings.agent_name!r} since "
+            f"{time.strftime('%Y-%m-%d', time.gmtime(since))}."
+        )
+        yield Finding("sampling", "warning", message, keep_more(settings.analyse_url, agent.id))
 
 
 def _get(http: Http, path: str, params: Mapping[str, str | int] | None = None) -> Answer | NoAnswerError:

@@ -13,8 +13,8 @@ import msgspec
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.survey import SERVER, records_in
-from whyops_trace._reading.pairing import Half, half_of, pair
-from whyops_trace._reading.record import Head, StoredRecord, process_of
+from whyops_trace._reading.pairing import Half, half_of, half_of_head, pair
+from whyops_trace._reading.record import Head, StoredRecord, moment, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.store import Store
@@ -25,11 +25,16 @@ _NAMES: Final = ("tool", "step", "function", "model")
 _SPACING: Final = 1000
 #: Steps that are named one by one in a finding.
 _NAMED: Final = 10
+#: Types of the events with which the proxy of WhyOps reports a turn.
+_PROMPTS: Final = frozenset({"user_message", "tool_result", "embedding_request"})
+_ANSWERS: Final = frozenset({"llm_response", "embedding_response", "error"})
+#: Start of the key that a server makes of the content of an event without one, as the proxy's are.
+_CONTENT_KEY: Final = "hash_"
 
 
 class Known(NamedTuple):
     """
-    An event that this home recorded for a server.
+    An event that this home recorded, and that a server gets from here or from the proxy.
 
     Attributes:
         step: Its step, as far as it is known here: a trace that was gone on with may have other numbers there.
@@ -40,6 +45,7 @@ class Known(NamedTuple):
         timestamp: When it was recorded.
         waits: The segment it waits in, and whether a running process holds that; None if it does not wait.
         refused: Why a server refused it, in the server's words.
+        said: Its type and a hash of its content, which equal events have in common.
     """
 
     step: int
@@ -50,6 +56,37 @@ class Known(NamedTuple):
     timestamp: str
     waits: tuple[Header, bool] | None = None
     refused: str = ""
+    said: tuple[str, int] = ("", 0)
+
+    @property
+    def moment(self) -> int:
+        """Time of recording in whole milliseconds since the epoch."""
+        return moment(self.timestamp) or 0
+
+
+class Turn(NamedTuple):
+    """A call of a model through the proxy of WhyOps, as this home recorded it: a server gets it from the proxy."""
+
+    prompt: Known
+    answer: Known
+
+
+class Recorded(NamedTuple):
+    """
+    The events of a trace that this home knows and a server gets.
+
+    Attributes:
+        events: Those that it gets from here, by idempotency key.
+        turns: Those that it gets from the proxy.
+    """
+
+    events: dict[str, Known]
+    turns: list[Turn]
+
+    @property
+    def total(self) -> int:
+        """Number of all events."""
+        return len(self.events) + 2 * len(self.turns)
 
 
 class _Letter(msgspec.Struct):
@@ -67,40 +104,62 @@ def _known(record: Head) -> Known:
         key=record.idempotency_key,
         span=record.span_id or "",
         timestamp=record.timestamp,
+        said=(record.event_type, hash(bytes(record.content))),
     )
 
 
-def known_events(home: Path, trace_id: str) -> dict[str, Known]:
+def recorded_events(home: Path, trace_id: str) -> Recorded:
     """
-    Return the events of a trace that this home knows, by idempotency key, but for those that no server gets.
+    Return the events of a trace that this home knows, but for those that no server gets.
 
     Raises:
         StoreError: if the local store cannot be read.
         OSError: if the journal or the file of refused events cannot be read.
     """
     known: dict[str, Known] = {}
+    proxied: dict[str, tuple[Half, Known]] = {}
     decoder = msgspec.json.Decoder(Head)
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         for line in store.lines(trace_id):
             with contextlib.suppress(msgspec.ValidationError):
-                _add(known, trace_id, decoder.decode(line))
+                _add(known, proxied, trace_id, decoder.decode(line))
     for segment, waits, record in records_in(home, SERVER):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            event = _add(known, trace_id, decoder.decode(record))
+            event = _add(known, proxied, trace_id, decoder.decode(record))
             if event and waits:
                 known[event.key] = event._replace(waits=(segment.header, segment.in_use))
     for letter in read_letters(home, _Letter):
-        event = _add(known, trace_id, letter.event)
+        event = _add(known, proxied, trace_id, letter.event)
         if event:
             known[event.key] = event._replace(refused=letter.reason)
-    return known
+    return Recorded(known, list(_turns(proxied)))
 
 
-def _add(known: dict[str, Known], trace_id: str, record: Head) -> Known | None:
-    """Return what is known of a record, which now includes that it exists; None if it is not looked for."""
-    if record.trace_id != trace_id or record.event_type in LOCAL or record.audience == "local":
+def _add(
+    known: dict[str, Known], proxied: dict[str, tuple[Half, Known]], trace_id: str, record: Head
+) -> Known | None:
+    """Return what is known of a record, which now includes that it exists; None if it does not go to a server."""
+    if record.trace_id != trace_id or record.event_type in LOCAL:
         return None
-    return known.setdefault(record.idempotency_key, _known(record))
+    if record.audience != "local":
+        return known.setdefault(record.idempotency_key, _known(record))
+    half = half_of_head(record, len(proxied))
+    if half is not None:
+        proxied.setdefault(record.idempotency_key, (half, _known(record)))
+    return None
+
+
+def _turns(proxied: Mapping[str, tuple[Half, Known]]) -> Iterator[Turn]:
+    """
+    Yield the turns among records that no server gets from here.
+
+    The request of any call of a model is among them, as nobody knows yet who reports the call. The answer is if the
+    proxy reports it, or if the call only repeats those of clients.
+    """
+    events = [event for _, event in proxied.values()]
+    for call in pair(half for half, _ in proxied.values()):
+        if call.request and call.response and call.response.counts:
+            yield Turn(events[call.request.place], events[call.response.place])
 
 
 class Row(msgspec.Struct, rename="camel"):
@@ -123,12 +182,16 @@ class There:
         ids: Of the events, as the server names them.
         keys: Their idempotency keys.
         spans: Their span ids.
+        prompts: Times of the prompts that the proxy reported, in milliseconds since the epoch.
+        answers: Times of the answers that it reported, and of the errors in place of one.
     """
 
     def __init__(self) -> None:
         self.ids: set[str] = set()
         self.keys: set[str] = set()
         self.spans: set[str] = set()
+        self.prompts: list[int] = []
+        self.answers: list[int] = []
         self._steps: Counter[int] = Counter()
         self._parents: dict[int, int] = {}
         self._halves: list[Half] = []
@@ -142,6 +205,8 @@ class There:
         key = metadata.get("idempotencyKey")
         if isinstance(key, str):
             self.keys.add(key)
+            if key.startswith(_CONTENT_KEY):
+                self._add_proxied(row)
         self.spans.add(span)
         step, parent = row.step_id or 0, row.parent_step_id or 0
         self._steps[step] += 1
@@ -150,6 +215,11 @@ class There:
         half = half_of(StoredRecord.of(_as_recorded(row, metadata)))
         if half is not None:
             self._halves.append(half)
+
+    def _add_proxied(self, row: Row) -> None:
+        for types, moments in ((_PROMPTS, self.prompts), (_ANSWERS, self.answers)):
+            if row.event_type in types:
+                moments.append(moment(row.timestamp or "") or 0)
 
     def findings(self, *, gaps: bool) -> Iterator[tuple[str, str]]:
         """

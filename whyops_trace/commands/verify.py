@@ -14,12 +14,15 @@ import click
 import msgspec
 
 from whyops_trace._delivery.draining import take_in, why_not
-from whyops_trace._home import STORE_FILE, command_line
+from whyops_trace._home import SERVER_FILE, STORE_FILE, command_line
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import home_option
-from whyops_trace.commands.verification import Known, Row, There, known_events
+from whyops_trace.commands.proxied import REASONS, losses
+from whyops_trace.commands.verification import Known, Recorded, Row, There, recorded_events
 from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfiguration
+from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.settings import Settings, at_hand
 from whyops_trace.store import Store
 
@@ -76,23 +79,21 @@ def verify(trace: str, as_json: bool, home: Path) -> None:
     take_in(home)
     trace_id = _latest(home) if trace == "latest" else trace
     # The local events first: those delivered meanwhile are then found on the server.
-    events = known_events(home, trace_id)
+    recorded = recorded_events(home, trace_id)
     there, total = _read_trace(settings, trace_id)
-    missing = [
-        _explain(settings, home, event, there) for key, event in events.items() if key not in there.keys
-    ]
-    findings = list(there.findings(gaps=not events))
+    missing = list(_missing(settings, home, recorded, there))
+    findings = list(there.findings(gaps=not recorded.total))
     hidden = total - len(there.ids)
-    if hidden > 0 and (missing or not events):
+    if hidden > 0 and (missing or not recorded.total):
         why = "it lists events of the same time in no fixed order, so they may be among those named missing"
         findings.append(("hidden", f"The server counts {hidden:,} more events than it shows: {why}."))
-    if not (events or there.ids):
+    if not (recorded.total or there.ids):
         findings.append(("unknown_trace", "Neither the server nor this home knows anything of this trace."))
     if as_json:
-        report = _report(trace_id, settings, events, there, missing, findings)
+        report = _report(trace_id, settings, recorded, there, missing, findings)
         click.echo(json.dumps(report, indent=1))
     else:
-        for line in _lines(trace_id, settings, events, there, missing, findings):
+        for line in _lines(trace_id, settings, recorded, there, missing, findings):
             click.echo(line)
     if missing or findings:
         raise SystemExit(1)
@@ -179,6 +180,18 @@ def _failed(why: str) -> click.ClickException:
 # Comparing
 
 
+def _missing(settings: Settings, home: Path, recorded: Recorded, there: There) -> Iterator[Missing]:
+    """Yield the events that are not on the server: those that it gets from here, then those of the proxy."""
+    for key, event in recorded.events.items():
+        if key not in there.keys:
+            yield _explain(settings, home, event, there)
+    for event, cause in losses(recorded.turns, there):
+        if there.ids or cause == "not_taken":
+            yield Missing(event, cause, REASONS[cause])
+        else:
+            yield _without_trace(settings, event)
+
+
 def _explain(settings: Settings, home: Path, event: Known, there: There) -> Missing:
     """Return an event with the probable reason that it is not on the server."""
     if event.waits is not None:
@@ -198,13 +211,7 @@ def _explain(settings: Settings, home: Path, event: Known, there: There) -> Miss
         cause = "agent_conflict" if conflict else "refused"
         return Missing(event, cause, f"refused by the server, {event.refused.rstrip('.')}{more}.")
     if not there.ids:
-        return Missing(
-            event,
-            "trace",
-            "the server has nothing of this trace. Probably the agent's sampling left it out (PATCH "
-            f"{settings.analyse_url}/entities/{{agentId}}/sampling-rate raises it), or the agent has as many traces "
-            "as it may, or it was recorded without this key.",
-        )
+        return _without_trace(settings, event)
     if event.span not in there.spans:
         return Missing(
             event,
@@ -219,13 +226,24 @@ def _explain(settings: Settings, home: Path, event: Known, there: There) -> Miss
     )
 
 
+def _without_trace(settings: Settings, event: Known) -> Missing:
+    with contextlib.closing(ServerState(settings.home / SERVER_FILE)) as state:
+        agent = state.agent(settings.stream(()))
+    return Missing(
+        event,
+        "trace",
+        "the server has nothing of this trace. Probably the agent's sampling left it out, or the agent has as many "
+        f"traces as it may, or it was recorded without this key. {keep_more(settings.analyse_url, agent.id)}",
+    )
+
+
 # Telling
 
 
 def _lines(
     trace_id: str,
     settings: Settings,
-    local_events: dict[str, Known],
+    recorded: Recorded,
     there: There,
     missing: Iterable[Missing],
     findings: Iterable[tuple[str, str]],
@@ -234,15 +252,15 @@ def _lines(
     reasons: dict[str, list[Known]] = {}
     for each in missing:
         reasons.setdefault(each.reason, []).append(each.event)
-    if not local_events:
+    if not recorded.total:
         yield (
             f"{where}: {len(there.ids):,} events. This home knows nothing of the trace, so it is only checked against "
             "itself."
         )
     else:
-        lost = sum(map(len, reasons.values()))
-        yield f"{where}: {len(local_events) - lost:,} of {len(local_events):,} events are there."
-        others = len(there.ids) - (len(local_events) - lost)
+        known_there = recorded.total - sum(map(len, reasons.values()))
+        yield f"{where}: {known_there:,} of {recorded.total:,} events are there."
+        others = len(there.ids) - known_there
         if others > 0:
             more = f"{others:,} more {'is' if others == 1 else 'are'} there"
             yield f"{more} that this home does not know: the proxy's, or of another home."
@@ -258,7 +276,7 @@ def _lines(
 def _report(
     trace_id: str,
     settings: Settings,
-    local_events: dict[str, Known],
+    recorded: Recorded,
     there: There,
     missing: list[Missing],
     findings: list[tuple[str, str]],
@@ -267,7 +285,7 @@ def _report(
         "trace": trace_id,
         "server": settings.analyse_url,
         "complete": not (missing or findings),
-        "known": len(local_events),
+        "known": recorded.total,
         "there": len(there.ids),
         "missing": [
             {

@@ -16,13 +16,20 @@ from typing import Any
 
 import httpx
 
-from whyops_trace import WhyOps, step, traced_llm
+from whyops_trace import AgentMetadata, WhyOps, step, traced_llm
 from whyops_trace.demo.shop import Shop
 
 Message = dict[str, Any]
 
 MODEL = "scripted-1"
 INSTRUCTIONS = "You handle the tickets of a shop. Look things up in its database and its files; never guess."
+
+#: The agent as a WhyOps server shows it.
+METADATA: AgentMetadata = {
+    "systemPrompt": INSTRUCTIONS,
+    "tools": [],
+    "description": "The demo of whyops-trace: a support agent with a scripted model.",
+}
 
 
 class Model:

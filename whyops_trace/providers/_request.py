@@ -27,6 +27,11 @@ TRACE_ID: Final = "X-Trace-ID"
 THREAD_ID: Final = "X-Thread-ID"
 USER_ID: Final = "X-External-User-Id"
 AGENT_NAME: Final = "X-Agent-Name"
+#: Headers in which OpenAI and Anthropic, and those that follow them, name a request.
+REQUEST_IDS: Final = ("x-request-id", "request-id")
+#: Milliseconds after the end of a stream within which the proxy dates its answer: it has passed it on by then. What is
+#: recorded sooner would stand before the answer that it follows from.
+STREAM_LATE_MS: Final = 20
 
 
 class Request:
@@ -231,20 +236,26 @@ class Request:
         call = self.call
         if call is None or response is None or not response.is_success:
             return
+        if call.model_call is not None:
+            ids = (response.headers.get(name) for name in REQUEST_IDS)
+            call.model_call.request_id = next(filter(None, ids), "")
         undoes = self.proxy is not None and self._link.endpoints.family == "openai"
+        trace_id = str(response.request.headers.get(TRACE_ID, "")) if undoes else ""
         if is_read(response):
             if undoes:
-                response._content = undo(response.content)
+                response._content = undo(response.content, trace_id)
             self._answer = read_answer(response)
         else:
             # The proxy reports the answer when it ends.
             then = None if self.proxy is None else partial(self._stream_ended, self.proxy)
-            watch(response, call, Undo if undoes else None, then)
+            watch(response, call, partial(Undo, trace_id=trace_id) if undoes else None, then)
             self._watched = True
 
     def _stream_ended(self, proxy: Proxy) -> None:
         proxy.delivery.relax()
         self._end_turn(proxy)
+        if self.call is not None:
+            self._link.recorder.date_later(self.call.state, STREAM_LATE_MS)
 
     def answered(self, result: Any) -> Any:
         """Record the answer and return it. The answer of a stream is recorded at its end."""

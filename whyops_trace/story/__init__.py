@@ -52,7 +52,8 @@ def tell(
     """
     Return the story of one trace.
 
-    Of each record the story holds only the new content, as recorded. Only ``status``, the texts of ``whys`` and those of nodes are single lines that are safe to print.
+    Of each record the story holds only the new content, as recorded. Only ``status``, the texts of ``whys`` and those
+    of nodes are single lines that are safe to print.
 
     Args:
         events: The trace's records, decoded, in the order of their steps.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -12,15 +12,15 @@ from typing import Final
 import msgspec
 
 from whyops_trace._clock import give_way
-from whyops_trace._guard import warn_once
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._recording.line import LOCAL, texts_for_others
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
-from whyops_trace.exporters.whyops.dead_letters import DeadLetters
+from whyops_trace.exporters.whyops.fates import Fates
+from whyops_trace.exporters.whyops.holds import Holds
 from whyops_trace.exporters.whyops.http import READ_TIMEOUT, Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_plain
-from whyops_trace.exporters.whyops.registration import Registration
+from whyops_trace.exporters.whyops.registration import Registration, keep_more
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
 from whyops_trace.exporters.whyops.state import ServerState
 from whyops_trace.exporters.whyops.turns import ProxiedTurns
@@ -39,10 +39,6 @@ MIN_BYTES: Final = 64 << 10
 WITNESSES: Final = 3
 #: Seconds until a forked child looks again for the numbering of the trace that it shares with its parent.
 NUMBERED_SOON: Final = 0.25
-#: Number of remembered traces whose events a server refuses, because it knows them under another agent.
-MAX_BOUND_ELSEWHERE: Final = 10_000
-#: Number of remembered traces that a server does not keep.
-MAX_SAMPLED_OUT: Final = 100_000
 #: Seconds between two looks whether the numbering of a trace is known, for one who waits for it.
 NUMBERED_PAUSE: Final = 0.005
 
@@ -100,7 +96,7 @@ class WhyOpsExporter(Exporter):
         self._url = settings.analyse_url
         self._state = ServerState(settings.home / SERVER_FILE)
         self._renumbering = Renumbering(self._state)
-        self._dead_letters = DeadLetters(settings.home / REJECTED_FILE)
+        self._fates = Fates(settings.home / REJECTED_FILE, self.remedy)
         self.turns: ProxiedTurns = ProxiedTurns(self._http)
         self.registration: Registration = Registration(
             settings.agent_name,
@@ -119,14 +115,8 @@ class WhyOpsExporter(Exporter):
         self._late_error: DeliveryError | None = None
         #: Time of :func:`time.monotonic` from which a server that answered 429 may be asked again.
         self._due = 0.0
-        #: Records given up, until their place in the journal is passed.
-        self._given_up: set[bytes] = set()
-        #: Records that were stored before earlier ones, until their place in the journal is passed.
-        self._ahead: set[bytes] = set()
-        #: Traces of which the server keeps nothing.
-        self._sampled_out: OrderedDict[bytes, None] = OrderedDict()
-        #: Traces whose events are all refused, each with the reason.
-        self._bound_elsewhere: OrderedDict[bytes, str] = OrderedDict()
+        #: Number of events that the server did not keep, since they were counted last.
+        self._sampled_out = 0
         #: Takes each number from the operating system, so that forked children do not choose alike.
         self._random = random.SystemRandom()
 
@@ -156,15 +146,14 @@ class WhyOpsExporter(Exporter):
         late_error, self._late_error = self._late_error, None
         if late_error is not None:
             raise late_error
-        most = MAX_EVENTS_BESIDE_PROXY if self.turns and not batch.adopted else MAX_EVENTS
-        events = self._events(batch.lines[: self._count_fitting(batch.lines, most)])
-        pause = self._hold(events, batch)
+        holds = Holds(self.turns, batch)
+        events = self._read(batch, holds)
         ready = [event for event in events if not event.held]
         try:
             if any(event.outcome is None for event in ready):
                 self._wait_until_due()
                 self.registration.ensure(backlog=batch.adopted)
-                self._number(ready, batch, events)
+                self._number(ready, batch, map(self._event, batch.lines[len(events) :]), holds)
                 self._send([event for event in ready if event.sent and event.outcome is None])
         except DeliveryError as error:
             late_error = error
@@ -173,104 +162,81 @@ class WhyOpsExporter(Exporter):
             if event.outcome is None:
                 break
             outcomes.append(event.outcome)
-        self._ahead.update(
+        self._fates.note_ahead(
             event.line for event in events[len(outcomes) :] if event.outcome is Outcome.DELIVERED
         )
         if not outcomes:
-            raise late_error or DeliveryError("", pause or NUMBERED_SOON)
+            raise late_error or DeliveryError("", holds.pause or NUMBERED_SOON)
         self._late_error = late_error
-        for passed in (self._given_up, self._ahead):
-            if passed:
-                passed.difference_update(batch.lines[: len(outcomes)])
+        self._sampled_out += outcomes.count(Outcome.SAMPLED_OUT)
+        self._fates.forget(batch.lines[: len(outcomes)])
         # Records beyond one request would be read again for the next.
         size = sum(map(len, batch.lines)) // len(batch.lines)
         self.batch_bytes: int = min(max(size * MAX_EVENTS, MIN_BYTES), MAX_BYTES)
         return outcomes
 
+    def remedy(self) -> str:
+        """Return the way to have the server keep more traces of this agent."""
+        return keep_more(self._url, self.registration.agent_id)
+
     def close(self) -> None:
         """Close the connections and the file."""
         self._late_error = None
+        self.registration.count_sampled_out(self._sampled_out)
+        self._sampled_out = 0
         self._http.close()
         self._proxy.close()
         self._state.close()
 
-    def _count_fitting(self, lines: Iterable[bytes], most: int = MAX_EVENTS) -> int:
-        """Return the number of lines, up to so many, that fit into a request together; at least one."""
-        size = 1
-        count = 0
-        for line in lines:
-            size += len(line) + 1
-            if count and (count >= min(self._limit, most) or size > MAX_BYTES):
-                break
-            count += 1
-        return count
-
-    def _events(self, lines: Iterable[bytes]) -> list[Event]:
-        if self._given_up or self._bound_elsewhere or self._ahead or self._sampled_out:
-            return list(map(self._event, lines))
-        return [Event(line, True) if is_plain(line) else self._event(line) for line in lines]
+    def _read(self, batch: Batch, holds: Holds) -> list[Event]:
+        """Return the first events of a batch: those that fit into a request together, and all that wait before them."""
+        most = min(self._limit, MAX_EVENTS_BESIDE_PROXY if holds else MAX_EVENTS)
+        plain = not self._fates.are_known
+        events: list[Event] = []
+        size, count = 1, 0
+        for line in batch.lines:
+            event = Event(line, True) if plain and is_plain(line) else self._event(line)
+            if not holds or not holds.hold(event):
+                size += len(line) + 1
+                if count and (count >= most or size > MAX_BYTES):
+                    break
+                count += 1
+            events.append(event)
+        return events
 
     def _event(self, line: bytes) -> Event:
         event = Event(line)
-        if line in self._given_up:
-            event.outcome = Outcome.REJECTED
-        elif line in self._ahead:
-            event.outcome = Outcome.DELIVERED
-        elif not event.is_record:
-            self._give_up(event, "it is no record of this version")
-        elif event.head.type in LOCAL:
-            event.outcome = Outcome.WITHHELD
-        elif event.head.trace in self._bound_elsewhere:
-            self._give_up(event, self._bound_elsewhere[event.head.trace])
-        else:
-            self._is_sampled_out(event)
+        self._fates.decide(event)
         return event
 
-    def _is_sampled_out(self, event: Event) -> bool:
-        """Return True if the server keeps nothing of an event's trace, which then need not be sent."""
-        if self._sampled_out and event.head.trace in self._sampled_out:
-            event.outcome = Outcome.SAMPLED_OUT
-        return event.outcome is Outcome.SAMPLED_OUT
-
-    def _hold(self, events: Iterable[Event], batch: Batch) -> float:
-        """Hold back the events that wait for a turn of the proxy. Return the seconds until they may go, 0 for none."""
-        if not self.turns or batch.adopted:
-            return 0.0
-        pauses: dict[bytes, float] = {}
-        for event in events:
-            if event.outcome is None and self._awaits(event, batch.process):
-                trace = event.head.trace
-                if trace not in pauses:
-                    pauses[trace] = self.turns.look(batch.process, trace)
-                event.held = self._awaits(event, batch.process)
-        return min((pause for pause in pauses.values() if pause), default=0.0)
-
-    def _awaits(self, event: Event, process: str) -> bool:
-        head = event.head
-        return "stepId" not in head.given and self.turns.awaits(process, head.trace, head.numbers.step)
-
-    def _number(self, events: Sequence[Event], batch: Batch, read: Sequence[Event]) -> None:
+    def _number(self, events: Sequence[Event], batch: Batch, later: Iterator[Event], holds: Holds) -> None:
         """
         Number each event, as far as that is possible now. The events that begin a numbering are sent for it.
 
         Args:
             events: The events.
             batch: The batch that they are from.
-            read: All events that were read from it.
+            later: The events after them, which may begin theirs as well.
+            holds: The events that wait.
         """
-        rest = batch.lines[len(read) :]
-        while first_events := self._renumbering.number(events, batch.process, self._free(rest, batch)):
+        ahead = (event for event in later if not holds.hold(event)) if holds else later
+        while first_events := self._renumbering.number(events, batch.process, ahead):
             first_events = first_events[: self._count_fitting(event.sent for event in first_events)]
             try:
                 self._send(first_events, _others(events, first_events))
             finally:
                 self._renumbering.learn(first_events)
 
-    def _free(self, lines: Iterable[bytes], batch: Batch) -> Iterator[Event]:
-        """Yield the events of lines that wait for no turn."""
-        for event in map(self._event, lines):
-            if not self.turns or batch.adopted or not self._awaits(event, batch.process):
-                yield event
+    def _count_fitting(self, texts: Iterable[bytes]) -> int:
+        """Return the number of texts that fit into a request together, at least one."""
+        size = 1
+        count = 0
+        for text in texts:
+            size += len(text) + 1
+            if count and (count >= self._limit or size > MAX_BYTES):
+                break
+            count += 1
+        return count
 
     # A record ahead of others
 
@@ -293,16 +259,17 @@ class WhyOpsExporter(Exporter):
         """
         event = Event(line)
         trace = event.head.trace
-        if not self.turns.wait(process, trace, event.head.numbers.step, deadline):
-            return False
         while not self._renumbering.number_known(event, process):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(NUMBERED_PAUSE)
-        if line in self._ahead or line in self._given_up or trace in self._bound_elsewhere:
-            return True
-        if trace in self._sampled_out:
-            return True
+        with self.turns.settling(process, trace):
+            if not self.turns.wait(process, trace, event.head.numbers.step, deadline):
+                return False
+            return self._fates.of(line, trace) is not None or self._store_one(event, deadline)
+
+    def _store_one(self, event: Event, deadline: float) -> bool:
+        """Store a record whose number is known. Return False if the server did not say what became of it in time."""
         try:
             answer = self._http.post("/events", _array([event.sent]), timeout=deadline - time.monotonic())
         except NoAnswerError:
@@ -311,7 +278,7 @@ class WhyOpsExporter(Exporter):
         if stored is None or len(stored) != 1:
             return False
         if stored[0].status != "sampled_out":
-            self._ahead.add(line)
+            self._fates.note_ahead((event.line,))
         return True
 
     # Sending
@@ -332,11 +299,7 @@ class WhyOpsExporter(Exporter):
         suspect: Event | None = None
         while chunks:
             give_way()
-            chunk = [
-                event
-                for event in chunks.popleft()
-                if event.outcome is None and not self._is_sampled_out(event)
-            ]
+            chunk = [event for event in chunks.popleft() if not self._fates.decide(event)]
             answer = self._post(chunk) if chunk else None
             if answer is None:
                 continue
@@ -353,9 +316,9 @@ class WhyOpsExporter(Exporter):
                 chunks.extendleft((chunk[half:], chunk[:half]))
             elif isinstance(decision, GiveUp):
                 for place, why in decision.which.items():
-                    self._give_up(chunk[place], why)
+                    self._fates.refuse(chunk[place], why)
                     if _status(answer) == 409:
-                        self._note_conflict(chunk[place], why, events)
+                        self._fates.refuse_trace(chunk[place], why, events)
                 chunks.appendleft(chunk)
             elif decision.doubtful and self._takes_another((*events, *others), chunk[0]):
                 suspect = chunk[0]
@@ -380,8 +343,8 @@ class WhyOpsExporter(Exporter):
             return answer
         for event, stored in zip(events, results, strict=True):
             if stored.status == "sampled_out":
-                event.outcome = Outcome.SAMPLED_OUT
-                self._note_sampled_out(event, stored.message or "")
+                if self._fates.sample_out(event, stored.message or ""):
+                    event.offset = 0  # no steps of the trace precede the numbering
             else:
                 event.outcome = Outcome.DELIVERED
                 event.offset = (
@@ -406,48 +369,6 @@ class WhyOpsExporter(Exporter):
         seconds = self._due - time.monotonic()
         if seconds > 0:
             raise DeliveryError("", seconds)
-
-    # Events that the server does not store
-
-    def _note_conflict(self, event: Event, why: str, events: Iterable[Event]) -> None:
-        """Give up the other events of a trace as well, later ones included: the server takes none of them."""
-        self._bound_elsewhere[event.head.trace] = why
-        if len(self._bound_elsewhere) > MAX_BOUND_ELSEWHERE:
-            self._bound_elsewhere.popitem(last=False)
-        for other in events:
-            if other.outcome is None and other.head.trace == event.head.trace:
-                self._give_up(other, why)
-
-    def _give_up(self, event: Event, why: str) -> None:
-        event.outcome = Outcome.REJECTED
-        self._given_up.add(event.line)
-        self._dead_letters.add(event.line, why)
-        warn_once(
-            f"whyops: refused: {why}",
-            "The server refuses an event for good, %s; it is kept in %s, and others like it will be, without a word.",
-            why,
-            self._dead_letters.path,
-        )
-
-    def _note_sampled_out(self, event: Event, why: str) -> None:
-        spans = why.startswith("Span")
-        if not spans:
-            event.offset = 0  # the server keeps nothing of the trace, so no steps precede the numbering
-            self._sampled_out[event.head.trace] = None
-            if len(self._sampled_out) > MAX_SAMPLED_OUT:
-                self._sampled_out.popitem(last=False)
-        advice = (
-            "it takes no further span ids of this agent: raise the agent's max_spans"
-            if spans
-            else "it keeps a part of the traces: raise the agent's samplingRate "
-            "(PATCH /entities/{agentId}/sampling-rate) or its limit of traces"
-        )
-        warn_once(
-            f"whyops: sampled out: {spans}",
-            "The server did not keep an event (%s): %s. Further ones are counted as sampled_out.",
-            why,
-            advice,
-        )
 
 
 def _others(events: Iterable[Event], first_events: Sequence[Event]) -> list[Event]:

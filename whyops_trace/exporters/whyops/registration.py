@@ -33,6 +33,21 @@ TRIES_OF_500: Final = 3
 NO_ENDPOINT: Final = (404, 405)
 
 
+def keep_more(url: str, agent_id: str) -> str:
+    """
+    Return the way to have a server keep more traces of an agent, as a sentence.
+
+    Args:
+        url: The URL of the server.
+        agent_id: Its id of the agent, "" if that is not known.
+    """
+    agent = agent_id or "<the agent's id>"
+    return (
+        f'Raise the agent\'s sampling rate: PATCH {url}/entities/{agent}/sampling-rate with {{"samplingRate": 1}} '
+        "keeps all of its traces, up to the server's limit for an agent."
+    )
+
+
 class Registration:
     """
     Registers an agent with a server, once in a process. After a failure it is tried again with backoff.
@@ -76,6 +91,16 @@ class Registration:
         """True if there is nothing to register, or any process has registered the same metadata last."""
         return self._done or self._state.agent(self._key).registered == self._fingerprint
 
+    @property
+    def agent_id(self) -> str:
+        """The server's id of the agent, "" if no process has been told."""
+        return self._state.agent(self._key).id
+
+    def count_sampled_out(self, events: int) -> None:
+        """Count events of the agent that the server did not keep."""
+        if events:
+            self._state.count_sampled_out(self._key, events)
+
     def ensure(self, *, backlog: bool = False) -> None:
         """
         Register the agent, unless that is done.
@@ -109,7 +134,7 @@ class Registration:
         info = _info(answer)
         if info is not None:
             self.info, self._done, self._attempt = info, True, 0
-            self._state.keep_agent(self._key, Agent(registered=self._fingerprint))
+            self._state.keep_agent(self._key, Agent(registered=self._fingerprint, id=str(info["agentId"])))
         elif isinstance(answer, Answer) and answer.status == 400 and _words(answer):
             self._go_without(f"it refuses the metadata: {_words(answer)}")
         elif isinstance(answer, Answer) and answer.status == 500 and _words(answer):

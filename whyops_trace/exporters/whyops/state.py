@@ -34,9 +34,27 @@ CREATE TABLE agents (
     agent TEXT PRIMARY KEY,
     registered TEXT NOT NULL,
     refused TEXT NOT NULL,
-    refusals INTEGER NOT NULL
+    refusals INTEGER NOT NULL,
+    id TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE TABLE sampled_out (
+    agent TEXT PRIMARY KEY,
+    events INTEGER NOT NULL,
+    since INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+#: The change from format 1 to 2.
+_UPGRADES: Final = (
+    """
+CREATE TABLE sampled_out (
+    agent TEXT PRIMARY KEY,
+    events INTEGER NOT NULL,
+    since INTEGER NOT NULL
+) WITHOUT ROWID;
+ALTER TABLE agents ADD COLUMN id TEXT NOT NULL DEFAULT '';
+""",
+)
 
 #: A numbering and the process that counts in it: usually the one that the numbering is named after, else a fork of it.
 NumberingKey = tuple[str, str]
@@ -50,11 +68,26 @@ class Agent(NamedTuple):
         registered: Fingerprint of the metadata that it was registered with last, "" if never.
         refused: Fingerprint of the metadata that the server failed to register last, "" if none.
         refusals: Number of those failures in a row.
+        id: The server's id of the agent, "" if that is not known.
     """
 
     registered: str = ""
     refused: str = ""
     refusals: int = 0
+    id: str = ""
+
+
+class SampledOut(NamedTuple):
+    """
+    The events of an agent that a server did not keep.
+
+    Attributes:
+        events: Their number.
+        since: The time of the first of them, in seconds since the epoch.
+    """
+
+    events: int = 0
+    since: int = 0
 
 
 class ServerState:
@@ -66,7 +99,7 @@ class ServerState:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(path, _SCHEMA)
+        self._database = Database(path, _SCHEMA, _UPGRADES)
         self._offsets: OrderedDict[NumberingKey, int] = OrderedDict()
         self._agents: dict[str, Agent] = {}
         self._pruned = False
@@ -102,7 +135,7 @@ class ServerState:
         """Return the registration of an agent."""
         agent = self._agents.get(key)
         if agent is None:
-            rows = self._rows("SELECT registered, refused, refusals FROM agents WHERE agent = ?", key)
+            rows = self._rows("SELECT registered, refused, refusals, id FROM agents WHERE agent = ?", key)
             agent = self._agents[key] = Agent(*rows[0]) if rows else Agent()
         return agent
 
@@ -111,7 +144,24 @@ class ServerState:
         self._agents[key] = agent
         try:
             with self._database.transaction() as connection:
-                connection.execute("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?)", (key, *agent))
+                connection.execute("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?, ?)", (key, *agent))
+        except StoreError as error:
+            self._complain(error)
+
+    def sampled_out(self, key: str) -> SampledOut:
+        """Return the events of an agent that the server did not keep, over all processes."""
+        rows = self._rows("SELECT events, since FROM sampled_out WHERE agent = ?", key)
+        return SampledOut(*rows[0]) if rows else SampledOut()
+
+    def count_sampled_out(self, key: str, events: int) -> None:
+        """Count further events of an agent that the server did not keep."""
+        try:
+            with self._database.transaction() as connection:
+                connection.execute(
+                    "INSERT INTO sampled_out VALUES (?, ?, ?)"
+                    " ON CONFLICT (agent) DO UPDATE SET events = events + excluded.events",
+                    (key, events, int(time.time())),
+                )
         except StoreError as error:
             self._complain(error)
 

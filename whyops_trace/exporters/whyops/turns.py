@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -170,6 +171,8 @@ class ProxiedTurns:
         self._http = http
         #: By the token of the process, as a forked child has turns of its own, and the trace id as it is in records.
         self._conversations: OrderedDict[tuple[str, bytes], _Conversation] = OrderedDict()
+        #: Traces of which one record is about to be stored ahead of the others, once for each thread that does it.
+        self._settling: list[tuple[str, bytes]] = []
 
     def __bool__(self) -> bool:
         """Return True if the proxy has reported any turn."""
@@ -186,7 +189,9 @@ class ProxiedTurns:
             began_ms: Time of the request in milliseconds since the epoch.
         """
         turn = ProxiedTurn(step, began_ms)
-        conversation = self._conversations.setdefault((process, trace), _Conversation())
+        key = (process, trace)
+        conversation = self._conversations.setdefault(key, _Conversation())
+        self._conversations.move_to_end(key)  # the latest is the last to be forgotten
         conversation.turns.append(turn)
         if len(conversation.turns) > MAX_TURNS:
             conversation.drop(conversation.turns[0])
@@ -233,6 +238,20 @@ class ProxiedTurns:
         """Return True if a record of a trace with that step has to wait for a turn, as far as that is known."""
         conversation = self._conversations.get((process, trace))
         return conversation is not None and bool(conversation.turns) and conversation.awaits(step)
+
+    @contextlib.contextmanager
+    def settling(self, process: str, trace: bytes) -> Iterator[None]:
+        """Keep the other records of a trace back while one of them is stored ahead: it would have to wait for them."""
+        key = (process, trace)
+        self._settling.append(key)
+        try:
+            yield
+        finally:
+            self._settling.remove(key)
+
+    def is_settling(self, process: str, trace: bytes) -> bool:
+        """Return True while one record of a trace is stored ahead of the others."""
+        return (process, trace) in self._settling
 
     def look(self, process: str, trace: bytes, timeout: float = HOLD) -> float:
         """

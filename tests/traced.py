@@ -34,6 +34,10 @@ ANTHROPIC_KINDS = (anthropic.Anthropic, anthropic.AsyncAnthropic)
 KINDS = pytest.mark.parametrize("kind", [*OPENAI_KINDS, *ANTHROPIC_KINDS])
 
 
+#: The provider as which a client names the double, whose address nobody knows: by its host.
+HERE = "127.0.0.1"
+
+
 class Paid(BaseModel):
     """What a structured answer says."""
 
@@ -49,7 +53,7 @@ class Api:
         name: What its turns are called.
         body: A request.
         kinds: The classes of clients that have it.
-        provider: Whose it is.
+        provider: Whose it is, as the form of its answers tells.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Api:
 
     def answer(self, content: dict[str, Any], step: int = 2, parent: int = 1, **about: Any) -> Row:
         """Return the row of the answer."""
-        about = {"model": self.body["model"], "provider": self.provider, **about}
+        about = {"model": self.body["model"], "provider": HERE, **about}
         return "llm_response", step, parent, parent, self.name, content, about
 
 

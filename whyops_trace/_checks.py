@@ -134,9 +134,13 @@ def _check_prompt(name: str, value: object) -> object:
     return value
 
 
-def _check_counts(name: str, value: Any) -> dict[str, int]:
+def _check_counts(name: str, value: Any) -> dict[str, float]:
     counts = check_mapping(name, value)
-    return {key: check_count(f"{name}[{key!r}]", count) for key, count in counts.items() if count is not None}
+    return {
+        key: (check_amount if key == "cost" else check_count)(f"{name}[{key!r}]", count)
+        for key, count in counts.items()
+        if count is not None
+    }
 
 
 def tool_metadata(tool: str, latency_ms: float | None) -> dict[str, Any]:
@@ -174,8 +178,13 @@ def _time(name: str, value: object) -> str:
 
 def check_count(name: str, value: object) -> int:
     """Return a number rounded to an int that a server can store."""
+    return round(check_amount(name, value))
+
+
+def check_amount(name: str, value: object) -> float:
+    """Return a number that a server can store."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
-        return round(value)
+        return value
     raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
 
 

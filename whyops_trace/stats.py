@@ -270,5 +270,7 @@ class _Groups:
 
 
 def _latency(request: _Seen | None, response: _Seen) -> float | None:
-    began = "" if request is None else request.record.timestamp
+    # A tool that ran at the provider is recorded when its turn ends.
+    is_measured_here = response.record.metadata.ran_at is None
+    began = request.record.timestamp if request is not None and is_measured_here else ""
     return latency(response.record.metadata.latency_ms, began, response.record.timestamp)

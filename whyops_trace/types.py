@@ -64,6 +64,7 @@ class TokenUsage(TypedDict, total=False):
     WhyOps adds the cost of the three. ``totalTokens`` is what the provider billed in all.
     ``cacheWrite1hTokens`` is the part of ``cacheCreationTokens`` that is kept for an hour and not for minutes,
     ``reasoningTokens`` the part of ``completionTokens`` that the model thought with.
+    ``cost`` is what the seller says that the call cost in US dollars.
     """
 
     promptTokens: int
@@ -73,6 +74,7 @@ class TokenUsage(TypedDict, total=False):
     cacheCreationTokens: int
     cacheWrite1hTokens: int
     reasoningTokens: int
+    cost: float
 
 
 class UserMessageMetadata(TypedDict, total=False):

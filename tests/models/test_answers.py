@@ -17,10 +17,11 @@ from whyops_trace._models.answers import (
     Turn,
     Vectors,
     read_embedding,
+    read_error,
     read_request,
     read_response,
-    read_usage,
 )
+from whyops_trace._models.provider_tools import ProviderCall
 from whyops_trace._values import encoding
 
 USER = {"role": "user", "content": "Hello"}
@@ -135,6 +136,13 @@ def item(name: str, arguments: str, **more: Any) -> Any:
     return {"function": {"name": name, "arguments": arguments}, **more}
 
 
+#: Empty calls, which some servers send with every message.
+EMPTY: list[dict[str, Any]] = [
+    {"function_call": {"name": "", "arguments": ""}},
+    {"function_call": {}},
+    {"tool_calls": [{}]},
+    {"tool_calls": [{"id": "", "type": "function", "function": {"name": None, "arguments": ""}}]},
+]
 RESPONSES: list[tuple[Any, Turn]] = [
     (None, Turn()),
     ("Hi.", Turn(content="Hi.")),
@@ -166,8 +174,8 @@ RESPONSES: list[tuple[Any, Turn]] = [
         Turn(tool_calls=[item("run", "ls", id="c")], provider="openai"),
     ),
     (
-        {"choices": [{"message": {"content": "one"}}, {"message": {"content": "two"}}]},
-        Turn(content="one", provider="openai"),
+        {"choices": [{"message": {"content": "one"}}, {"text": "two", "finish_reason": "length"}]},
+        Turn(content="one", provider="openai", others=[Turn("two", finish_reason="length")]),
     ),
     (
         {"choices": [{"text": "Hi.", "finish_reason": "stop"}]},
@@ -204,8 +212,29 @@ RESPONSES: list[tuple[Any, Turn]] = [
         Turn(tool_calls=[item("f", '{"x":1}', id="c")], provider="openai"),
     ),
     (
-        {"choices": [{"message": {"tool_calls": [{}]}}]},
-        Turn(tool_calls=[item("tool", "{}")], provider="openai"),
+        {"choices": [{"message": {"tool_calls": [{"id": "c"}]}}]},
+        Turn(tool_calls=[item("tool", "{}", id="c")], provider="openai"),
+    ),
+    *(
+        ({"choices": [{"message": {"content": "Hi.", **empty}}]}, Turn("Hi.", provider="openai"))
+        for empty in EMPTY
+    ),
+    *(
+        (
+            {"choices": [{"message": {"content": [*blocks, {"type": "text", "text": "4"}]}}]},
+            Turn("4", thinking=[{"type": "thinking", "thinking": "hm"}], provider="openai"),
+        )
+        for blocks in (
+            [
+                {
+                    "type": "thinking",
+                    "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}],
+                }
+            ],
+            [{"type": "thinking", "thinking": "hm", "closed": True}],
+            [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}],
+            [{"type": "reasoning", "text": "hm"}, {"type": "thinking", "thinking": []}],
+        )
     ),
     ({"choices": [None]}, Turn(provider="openai")),
     (
@@ -312,6 +341,11 @@ RESPONSES: list[tuple[Any, Turn]] = [
                 item("run", "ls", id="u1"),
             ],
             provider="openai",
+            ran=[
+                ProviderCall("web_search", {"type": "search", "query": "q"}),
+                ProviderCall("find", {}, "x"),
+                ProviderCall("shell", {"commands": ["ls"]}, []),
+            ],
         ),
     ),
     (
@@ -324,7 +358,12 @@ RESPONSES: list[tuple[Any, Turn]] = [
             ],
             "stop_reason": "end_turn",
         },
-        Turn(content="Hi.", finish_reason="end_turn", provider="anthropic"),
+        Turn(
+            content="Hi.",
+            finish_reason="end_turn",
+            provider="anthropic",
+            ran=[ProviderCall("web_search", {"query": "q"}, []), ProviderCall("find", {})],
+        ),
     ),
     (
         {"content": [], "stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "No."}},
@@ -371,135 +410,6 @@ RESPONSES: list[tuple[Any, Turn]] = [
 def test_what_was_answered_is_read_from_its_shape(answer: Any, expected: Turn) -> None:
     """Of a partial shape, what is there."""
     assert read_response(answer) == expected
-
-
-USAGES: list[tuple[Any, dict[str, int]]] = [
-    (None, {}),
-    ("many", {}),
-    ({}, {}),
-    (
-        {"prompt_tokens": 10, "completion_tokens": 5},
-        {"promptTokens": 10, "completionTokens": 5, "totalTokens": 15},
-    ),
-    (
-        {"prompt_tokens": 10, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}},
-        {"promptTokens": 6, "totalTokens": 10, "cacheReadTokens": 4},
-    ),
-    (
-        {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4}},
-        {"promptTokens": 6, "completionTokens": 1, "totalTokens": 11, "cacheReadTokens": 4},
-    ),
-    (
-        {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}},
-        {"promptTokens": 0, "totalTokens": 4, "cacheReadTokens": 4},
-    ),
-    ({"prompt_tokens": 3, "prompt_tokens_details": None}, {"promptTokens": 3, "totalTokens": 3}),
-    (
-        {
-            "prompt_tokens": 3438,
-            "completion_tokens": 20,
-            "total_tokens": 3458,
-            "prompt_tokens_details": {"cached_tokens": 3000, "cache_write_tokens": 400, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 15, "accepted_prediction_tokens": 0},
-        },
-        {
-            "promptTokens": 38,
-            "completionTokens": 20,
-            "totalTokens": 3458,
-            "cacheReadTokens": 3000,
-            "cacheCreationTokens": 400,
-            "reasoningTokens": 15,
-        },
-    ),
-    (
-        {
-            "input_tokens": 10,
-            "output_tokens": 5,
-            "total_tokens": 15,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 4},
-            "output_tokens_details": {"reasoning_tokens": 0},
-        },
-        {"promptTokens": 6, "completionTokens": 5, "totalTokens": 15, "cacheCreationTokens": 4},
-    ),
-    (
-        {
-            "prompt_tokens": 16,
-            "completion_tokens": 5,
-            "cache_read_input_tokens": 4,
-            "cache_creation_input_tokens": 2,
-        },
-        {
-            "promptTokens": 10,
-            "completionTokens": 5,
-            "totalTokens": 21,
-            "cacheReadTokens": 4,
-            "cacheCreationTokens": 2,
-        },
-    ),
-    (
-        {
-            "input_tokens": 10,
-            "output_tokens": 5,
-            "cache_read_input_tokens": None,
-            "cache_creation_input_tokens": 6,
-            "cache_creation": {"ephemeral_1h_input_tokens": 4, "ephemeral_5m_input_tokens": 2},
-            "output_tokens_details": {"thinking_tokens": 3},
-        },
-        {
-            "promptTokens": 10,
-            "completionTokens": 5,
-            "totalTokens": 21,
-            "cacheCreationTokens": 6,
-            "cacheWrite1hTokens": 4,
-            "reasoningTokens": 3,
-        },
-    ),
-    (
-        {
-            "input_tokens": 10,
-            "output_tokens": 5,
-            "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 2},
-        },
-        {"promptTokens": 10, "completionTokens": 5, "totalTokens": 17, "cacheCreationTokens": 2},
-    ),
-    (
-        {"completionTokens": 5, "reasoningTokens": 4, "cacheWrite1hTokens": 3, "cacheWrite5mTokens": 2},
-        {"completionTokens": 5, "reasoningTokens": 4, "cacheWrite1hTokens": 3},
-    ),
-    (
-        {
-            "input_tokens": 10,
-            "output_tokens": 5,
-            "cache_read_input_tokens": 4,
-            "cache_creation_input_tokens": 2,
-        },
-        {
-            "promptTokens": 10,
-            "completionTokens": 5,
-            "totalTokens": 21,
-            "cacheReadTokens": 4,
-            "cacheCreationTokens": 2,
-        },
-    ),
-    ({"input_tokens": None, "output_tokens": 5}, {"completionTokens": 5, "totalTokens": 5}),
-    (
-        {"promptTokens": 1, "completionTokens": 2, "totalTokens": 9, "cacheReadTokens": 6, "other": 5},
-        {"promptTokens": 1, "completionTokens": 2, "totalTokens": 9, "cacheReadTokens": 6},
-    ),
-    ({"promptTokens": -1, "totalTokens": "9"}, {}),
-    ({"prompt_tokens": 2**31, "completion_tokens": 1e300, "total_tokens": 5}, {"totalTokens": 5}),
-    (
-        {"prompt_tokens": 2**31 - 1, "completion_tokens": 1},
-        {"promptTokens": 2**31 - 1, "completionTokens": 1},
-    ),
-    ({"prompt_tokens": True, "completion_tokens": 2.0}, {"completionTokens": 2, "totalTokens": 2}),
-]
-
-
-@pytest.mark.parametrize(("usage", "expected"), USAGES)
-def test_tokens_are_counted_without_the_cached_ones(usage: Any, expected: dict[str, int]) -> None:
-    """OpenAI counts them among the prompt's, Anthropic beside them."""
-    assert read_usage(usage) == expected
 
 
 def packed(size: int) -> str:
@@ -677,6 +587,7 @@ OBJECTS: list[tuple[dict[str, Any], list[str], Turn]] = [
             model="gpt-5",
             provider="openai",
             usage=OPENAI_USAGE,
+            ran=[ProviderCall("web_search", {"type": "search", "query": "q"})],
         ),
     ),
     (
@@ -720,6 +631,7 @@ OBJECTS: list[tuple[dict[str, Any], list[str], Turn]] = [
             model="claude-sonnet-4-5",
             provider="anthropic",
             usage=ANTHROPIC_USAGE,
+            ran=[ProviderCall("web_search", {"query": "q"})],
         ),
     ),
 ]
@@ -894,3 +806,29 @@ def test_no_shape_of_arguments_makes_reading_them_fail(arguments: dict[str, Any]
     assert isinstance(request.tool, str)
     assert isinstance(request.metadata.get("systemPrompt", ""), str)
     msgspec.json.encode(request)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, {}),
+        ("error", {}),
+        ({"choices": [], "error": None}, {}),
+        ({"error": {"message": "No.", "code": 502}}, {"message": "No.", "code": 502, "status": 502}),
+        ({"error": {"message": "No.", "code": "busy"}}, {"message": "No.", "code": "busy"}),
+        ({"error": "No."}, {"message": "No."}),
+        (
+            {"type": "error", "error": {"type": "api_error", "message": "No."}},
+            {"type": "api_error", "message": "No."},
+        ),
+        ({"object": "error", "message": "No.", "code": 400}, {"message": "No.", "code": 400, "status": 400}),
+        ({"choices": [{"error": {"message": "No."}, "finish_reason": "error"}]}, {"message": "No."}),
+        (
+            {"status": "failed", "output": [], "error": {"code": "server_error", "message": "No."}},
+            {"code": "server_error", "message": "No."},
+        ),
+    ],
+)
+def test_an_error_is_read_from_an_answer(answer: Any, expected: dict[str, Any]) -> None:
+    """In the forms that servers give it which answer with success."""
+    assert read_error(answer) == expected

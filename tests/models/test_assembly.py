@@ -301,7 +301,32 @@ CHATS: dict[str, tuple[list[Any], Turn]] = {
             {"model": "m", "choices": [{"index": 1, "delta": {"content": "b"}}]},
             {"model": "m", "choices": [{"index": 0, "delta": {"content": "a"}}]},
         ],
-        openai_turn("a"),
+        openai_turn("a", others=[Turn("b")]),
+    ),
+    "thinking_in_content": (
+        [
+            {
+                "choices": [
+                    {
+                        "delta": {
+                            "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}]
+                        }
+                    }
+                ]
+            },
+            {
+                "choices": [
+                    {
+                        "delta": {
+                            "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "m"}]}]
+                        }
+                    }
+                ]
+            },
+            {"choices": [{"delta": {"content": [{"type": "text", "text": "Hel"}]}}]},
+            {"model": "m", "choices": [{"delta": {"content": "lo"}, "finish_reason": "stop"}]},
+        ],
+        openai_turn("Hello", thinking=[{"type": "thinking", "thinking": "hm"}], finish_reason="stop"),
     ),
     "text_completion": (
         [

@@ -36,7 +36,6 @@ UNSERVED = [
     *((kind, path, arguments) for kind in (openai.OpenAI, openai.AsyncOpenAI) for path, arguments in (
         ("post", {"path": "/something", "cast_to": object, "body": {}}),
         ("audio.speech.create", {"model": "tts-1", "voice": "alloy", "input": "x"}),
-        ("completions.create", {"model": "gpt-4o", "prompt": "x"}),
         ("files.list", {}),
         ("moderations.create", {"input": "x"}),
         ("responses.retrieve", {"response_id": "resp_1"}),
@@ -303,6 +302,28 @@ async def test_what_the_proxy_does_not_serve_goes_to_the_provider(
     assert headers(request) == [None] * 4
     assert request.headers["X-Mine"] == "1"
     assert kept(sdk, "checkout-8841") == []
+
+
+@pytest.mark.parametrize("kind", [openai.OpenAI, openai.AsyncOpenAI])
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [("completions.create", {"prompt": "x"}), ("responses.compact", {"input": "x"})],
+)
+async def test_a_turn_that_the_proxy_does_not_serve_is_reported_from_here(
+    sdk: WhyOps, collector: Collector, provider: Provider, kind: Any, path: str, arguments: dict[str, Any]
+) -> None:
+    """It goes to the provider, which here has no such thing, and the server gets it as any event."""
+    async with connected(sdk, kind, provider) as made:
+        function = method(made, path)
+        with sdk.trace("checkout-8841"), pytest.raises(NOT_FOUND):
+            await got(function(model="gpt-4o", **arguments))
+    await sdk.flush()
+    (request,) = provider.requests
+
+    assert collector.proxied == []
+    assert (key(request), headers(request)) == ({provider.openai_key}, [None] * 4)
+    assert types(kept(sdk, "checkout-8841")) == ["user_message", "error"]
+    assert types(collector.trace("checkout-8841")) == ["user_message", "error"]
 
 
 @ANTHROPIC

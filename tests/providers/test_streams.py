@@ -19,6 +19,7 @@ from traced import (
     APIS,
     CHATS,
     CLAUDES,
+    HERE,
     OPENAI_KINDS,
     Api,
     both_faces,
@@ -265,7 +266,7 @@ async def test_a_lost_connection_ends_the_turn_of_a_stream(
         told, about = events.rows[1][5:]
         assert told["message"] in (raised.text, raised.cause)
         assert told["partial"] == PIECE
-        assert (about["model"], about["provider"]) == (api.body["model"], api.provider)
+        assert (about["model"], about["provider"]) == (api.body["model"], HERE)
 
 
 @both_faces(*APIS)

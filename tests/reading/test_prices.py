@@ -262,6 +262,10 @@ def test_a_price_is_never_guessed(model: object, provider: object) -> None:
         {"promptTokens": 500, "completionTokens": 10, "cacheReadTokens": "10"},
         {"promptTokens": 500, "completionTokens": 10, "cacheCreationTokens": 5, "cacheWrite1hTokens": 6},
         {"promptTokens": 500, "completionTokens": 10, "cacheWrite1hTokens": 6},
+        {"promptTokens": 500, "completionTokens": 10, "totalTokens": 915},
+        {"promptTokens": 500, "completionTokens": 10, "totalTokens": 509},
+        {"promptTokens": 0, "completionTokens": 10, "cacheReadTokens": 500, "totalTokens": 300},
+        {"promptTokens": 500, "completionTokens": 10, "reasoningTokens": 11},
     ],
 )
 def test_a_usage_that_does_not_tell_all_has_no_figure(counts: object) -> None:

@@ -145,6 +145,13 @@ def test_builders_raise_nothing_but_our_errors(builder: tuple[Any, int], values:
         assert event.type == build.__name__
 
 
+def test_the_price_that_a_seller_told_is_kept_to_the_last_digit() -> None:
+    """Counts are whole numbers, a price is not."""
+    built = events.llm_response("m", "p", usage={"promptTokens": 3, "cost": 0.00012})
+
+    assert built.metadata["usage"] == {"promptTokens": 3, "cost": 0.00012}
+
+
 def test_token_counts_under_names_that_nothing_reads_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """The event is recorded as it is given, and the warning tells the names that are read."""
     for _ in range(2):
@@ -153,5 +160,5 @@ def test_token_counts_under_names_that_nothing_reads_are_said_once(caplog: pytes
     assert built.metadata["usage"] == {"prompt_tokens": 3}
     assert [record.getMessage() for record in caplog.records] == [
         "usage has prompt_tokens, which nothing reads; its names are promptTokens, completionTokens, totalTokens, "
-        "cacheReadTokens, cacheCreationTokens, cacheWrite1hTokens, reasoningTokens."
+        "cacheReadTokens, cacheCreationTokens, cacheWrite1hTokens, reasoningTokens, cost."
     ]

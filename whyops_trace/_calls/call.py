@@ -75,6 +75,7 @@ class ModelCall:
     Attributes:
         model: The model that the arguments name, "" if they name none.
         provider: The provider that the arguments name, "" if they name none.
+        streams: True if the arguments ask for a stream.
         turn: The open turn of a call that may be reported by another. It tells if turns with a report of their own were
             made in the call.
         held_request: The request that the server gets if nothing else reports it.
@@ -97,6 +98,7 @@ class ModelCall:
         "provider",
         "proxied",
         "request_id",
+        "streams",
         "thoughts",
         "turn",
     )
@@ -104,6 +106,7 @@ class ModelCall:
     def __init__(self) -> None:
         self.model = ""
         self.provider = ""
+        self.streams = False
         self.turn: OpenTurn | None = None
         self.held_request: HeldRequest | None = None
         self.proxied = False
@@ -260,6 +263,15 @@ class Call(msgspec.Struct, eq=False):
         if model_call is not None:
             model_call.last_step = step
             model_call.thoughts += kind == b"llm_thinking"
+
+    def record_pair(self, *events: tuple[bytes, bytes, bytes]) -> None:
+        """Record a request and its response as children of the call: event type, metadata members and content."""
+        recorder, parent = self.state.recorder, self.step
+        ending = Ending.LOCAL if self.model_call is not None and self.model_call.is_local else USUAL
+        span = recorder.open_span()
+        for kind, metadata, content in events:
+            parent = recorder.record(self.state, kind, parent, parent, metadata, content, span, ending)
+        recorder.close_span(span)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
         """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""

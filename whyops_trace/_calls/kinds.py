@@ -12,12 +12,13 @@ from whyops_trace._models.answers import (
     Turn,
     hide_in_arguments,
     read_embedding,
+    read_error,
     read_request,
     read_response,
-    read_usage,
 )
 from whyops_trace._models.assembly import assemble, first_token
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
+from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import text_of
@@ -141,6 +142,7 @@ class Llm(CallSite):
             model_call = call.model_call = call.model_call or ModelCall()
             model_call.model = _text(named.get("model"))
             model_call.provider = _text(named.get("provider"))
+            model_call.streams = named.get("stream") is True
         return call
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
@@ -158,15 +160,45 @@ class Llm(CallSite):
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record the model's thinking and its answer."""
         answer = assemble(call.items.values) if call.items is not None else result
-        error = answer.get("error") if call.items is not None and isinstance(answer, dict) else None
         turn = self._read(call, answer)
         ending = self._settle(call, turn)
-        if error:  # an event of the stream
+        if error := self._error(call, answer):
+            if not turn.provider:  # nothing but the error came
+                turn.content = None
             self._fail(call, turn, elapsed_ms, ending, error)
             return
-        for thought in turn.thinking if self.capture_output else ():
-            call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
+        if self.capture_output:
+            for thought in turn.thinking:
+                call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
+            self._record_provider_calls(call, turn)
         self._close(call, turn, elapsed_ms, ending)
+
+    @staticmethod
+    def _error(call: Call, answer: Any) -> dict[str, Any]:
+        """Return the error that a stream, or the answer of a client, reports with a status of success."""
+        if call.items is None and not (call.model_call and call.model_call.by_client):
+            return {}
+        return read_error(encoding.plain(answer, call.state.recorder.hides))
+
+    @staticmethod
+    def _record_provider_calls(call: Call, turn: Turn) -> None:
+        """Record the tools that the provider ran, unless a turn inside has done so."""
+        encode = call.state.recorder.encode
+        for ran in () if call.model_call and call.model_call.wraps else turn.ran:
+            metadata = b',"tool":%b,"ranAt":"provider"' % encode(ran.name)
+            if ran.server:
+                metadata += b',"server":%b' % encode(ran.server)
+            head = b'{"toolCalls":[{"name":%b' % encode(ran.name)
+            results = ran.result if isinstance(ran.result, dict) else {"result": ran.result}
+            outcome = b',"outcome":"error"' if ran.failed else b""
+            call.record_pair(
+                (b"tool_call_request", metadata, b'%b,"arguments":%b}]}' % (head, encode(ran.arguments))),
+                (
+                    b"tool_call_response",
+                    metadata + outcome,
+                    b'%b}],"toolResults":%b}' % (head, encode(results)),
+                ),
+            )
 
     def _settle(self, call: Call, turn: Turn) -> bytes:
         """Decide if the call reports its turn. Return the metadata member about that, led by a comma, or nothing."""
@@ -203,23 +235,25 @@ class Llm(CallSite):
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
         recorder = call.state.recorder
-        content: dict[str, Any] = {}
-        if self.capture_output:
-            if turn.content is not None:
-                content["content"] = turn.content
-            if turn.tool_calls:
-                hide_in_arguments(turn.tool_calls, recorder.hides)
-                content["toolCalls"] = turn.tool_calls
-            if turn.refusal:
-                content["refusal"] = turn.refusal
-        if turn.finish_reason:
-            content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
+        content = _content(turn) if self.capture_output else {}
+        if turn.others and self.capture_output:
+            content["otherChoices"] = [
+                {
+                    **_content(other),
+                    **_finish(other),
+                    **({"thinking": other.thinking} if other.thinking else {}),
+                }
+                for other in turn.others
+            ]
+        hide_in_arguments(content, recorder.hides)
+        content |= _finish(turn)
+        tool_calls = [item for choice in (turn, *turn.others) for item in choice.tool_calls]
         if turn.usage:
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
         metadata = self._answer_metadata(call, turn, elapsed_ms, ending)
         step = call.close(b"llm_response", metadata, recorder.encode(content))
-        if turn.tool_calls:
-            call.state.note_asked(step, turn.tool_calls)
+        if tool_calls:
+            call.state.note_asked(step, tool_calls)
         if call.model_call and call.model_call.by_client:
             call.state.note_turn(step, (call.model_call.model, turn.model), turn.content)
 
@@ -275,10 +309,13 @@ class Embedding(Llm):
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
         answer = encoding.plain(result, call.state.recorder.hides, shapes=True)
+        if error := self._error(call, answer):
+            self._fail(call, Turn(), elapsed_ms, self._settle(call, Turn()), error)
+            return
         vectors = read_embedding(answer)
         members = answer if isinstance(answer, dict) else {}
         model = members.get("model")
-        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(members.get("usage")))
+        turn = Turn(model=model if isinstance(model, str) else "", usage=read_usage(members))
         ending = self._settle(call, turn)
         if turn.usage:
             ending += b',"usage":%b' % call.state.recorder.encode(turn.usage)
@@ -303,6 +340,22 @@ class Embedding(Llm):
     ) -> None:
         body = call.state.recorder.encode(content)
         call.close(b"embedding_response", self._answer_metadata(call, turn, elapsed_ms, ending), body)
+
+
+def _content(turn: Turn) -> dict[str, Any]:
+    """Return what a turn says, as the content of its event."""
+    content: dict[str, Any] = {}
+    if turn.content is not None:
+        content["content"] = turn.content
+    if turn.tool_calls:
+        content["toolCalls"] = turn.tool_calls
+    if turn.refusal:
+        content["refusal"] = turn.refusal
+    return content
+
+
+def _finish(turn: Turn) -> dict[str, str]:
+    return {"finishReason": turn.finish_reason[:MAX_FINISH_REASON]} if turn.finish_reason else {}
 
 
 def _without_snapshot(item: Any) -> Any:

@@ -21,10 +21,8 @@ import msgspec
 from whyops_trace._calls.call import Call, Items
 from whyops_trace._guard import attempt, guarded
 from whyops_trace._models.assembly import assemble, first_token, is_complete
-from whyops_trace._models.sse import read_sse
+from whyops_trace._models.sse import is_stream, read_sse
 
-#: The media type of a stream of events.
-EVENT_STREAM: Final = "text/event-stream"
 #: The last line of a stream of OpenAI's. Some readers, openai before 1.3 among them, stop there and leave it open.
 _DONE: Final = re.compile(rb"^data: ?\[DONE\]\r?\n", re.MULTILINE)
 
@@ -41,6 +39,14 @@ class Undo(Protocol):
         ...
 
 
+class MakeUndo(Protocol):
+    """Makes an :class:`Undo` once it is known whether the body is a stream of events."""
+
+    def __call__(self, *, streams: bool) -> Undo:
+        """Return one for a stream, or for JSON in one piece."""
+        ...
+
+
 def is_response(thing: Any) -> bool:
     """Tell whether something is an HTTP response as httpx has them, by what it can do."""
     needed = ("headers", "iter_bytes", "aiter_bytes", "close", "aclose", "is_closed", "is_stream_consumed")
@@ -53,19 +59,17 @@ def is_read(response: Any) -> bool:
 
 
 def read_answer(response: Any) -> Any:
-    """Return the JSON of a body that has been read; None if it is none, or was never read."""
-    body, _ = attempt(getattr, response, "content")
-    answer, _ = attempt(msgspec.json.decode, body or b"null")
+    """Return the answer in a body that has been read: JSON, or a stream. None if it is neither, or was never read."""
+    content, _ = attempt(getattr, response, "content")
+    body: bytes = content or b"null"
+    answer, undecoded = attempt(msgspec.json.decode, body)
+    if undecoded is not None and is_stream(body, asked=False):
+        return assemble([item for _, item in read_sse(body)])
     return answer
 
 
-def media_type(response: Any) -> str:
-    """Return the media type of a response, "" if it has none."""
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip().lower()
-
-
 def watch(
-    response: Any, call: Call, undo: Undo | None = None, then: Callable[[], None] | None = None
+    response: Any, call: Call, undo: MakeUndo | None = None, then: Callable[[], None] | None = None
 ) -> None:
     """
     Watch a response that has not been read. One that is watched already is so for both calls: the inner one ends first.
@@ -73,7 +77,7 @@ def watch(
     Args:
         response: The response.
         call: Ends as the reading does.
-        undo: Restores the body as the provider sent it, before anybody sees it.
+        undo: Makes what restores the body as the provider sent it, before anybody sees it.
         then: Called when the reading has ended.
 
     Raises:
@@ -83,7 +87,7 @@ def watch(
     if watching is not None:
         watching.calls.append(call)
         return
-    response._whyops = Watch(call, streams=media_type(response) == EVENT_STREAM, undo=undo, then=then)
+    response._whyops = Watch(call, undo=undo, then=then)
     response.__class__ = _watched(type(response))
 
 
@@ -96,18 +100,17 @@ class Watch:
 
     Args:
         call: The first of them.
-        streams: True for a stream of events.
         undo: See :func:`watch`.
         then: See :func:`watch`.
     """
 
-    def __init__(
-        self, call: Call, *, streams: bool, undo: Undo | None, then: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, call: Call, *, undo: MakeUndo | None, then: Callable[[], None] | None) -> None:
         self.calls = [call]
         self._then = then
-        self._streams = streams
-        self._undo = undo
+        #: True for a stream of events, None until the body tells.
+        self._streams: bool | None = None
+        self._make_undo = undo
+        self._undo: Undo | None = None
         self._chunks: list[bytes] = []
         #: When each came, as the recorder's clock tells it.
         self._moments: list[int] = []
@@ -119,10 +122,21 @@ class Watch:
         """Keep a piece of the body; return what is passed on of it."""
         self._reading = False
         self._chunks.append(chunk)
+        if self._streams is None:
+            self._look()
         self._moments.append(self.calls[0].state.recorder.perf_counter_ns())
         if self._streams and _DONE.search(chunk):
             self._end(whole=True)
         return chunk if self._undo is None else self._undo.feed(chunk)
+
+    @guarded("looking at the begin of an answer")
+    def _look(self) -> None:
+        """Decide if the body is a stream of events, as soon as it tells."""
+        model_call = self.calls[0].model_call
+        asked = model_call is not None and model_call.streams
+        self._streams = is_stream(b"".join(self._chunks), asked=asked)
+        if self._streams is not None and self._make_undo is not None:
+            self._undo = self._make_undo(streams=self._streams)
 
     def read(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass on the pieces of a body, and end with it."""

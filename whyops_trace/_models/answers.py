@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._checks import MAX_COUNT
+from whyops_trace._models.provider_tools import ProviderCall, read_blocks, read_executed, read_items
+from whyops_trace._models.usage import read_usage
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace.types import TokenUsage, ToolCallItem
@@ -82,6 +83,8 @@ class Turn(msgspec.Struct):
         usage: Token counts. Prompt tokens exclude the cached ones.
         refusal: The text of its refusal, "" if it did not refuse or gave no text.
         id: The provider's id of the answer, "" if unknown.
+        others: The other choices, where several were requested.
+        ran: The calls of tools that the provider ran itself.
     """
 
     content: str | None = None
@@ -93,6 +96,8 @@ class Turn(msgspec.Struct):
     usage: TokenUsage = {}
     refusal: str = ""
     id: str = ""
+    others: list[Turn] = []
+    ran: list[ProviderCall] = []
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -175,9 +180,11 @@ def read_response(answer: Any) -> Turn:
 
     Known shapes are: text; OpenAI's chat completion, text completion and response objects, and the message of the
     first; Anthropic's message; and a dict in this library's own names (``content``, ``tool_calls``, ``finish_reason``,
-    ``usage``, ``model``, ``provider``). The first of several choices counts.
+    ``usage``, ``model``, ``provider``). The first of several choices counts, and has
+    the others beside it.
 
-    Tool calls are those that the agent runs, without those that the provider ran itself. The input of a custom tool is
+    Tool calls are those that the agent runs, without those that the provider ran itself and without empty ones, which
+    some servers send with every message. The input of a custom tool is
     any text and takes the place of the arguments.
     """
     if isinstance(answer, str):
@@ -193,15 +200,37 @@ def read_response(answer: Any) -> Turn:
     else:
         turn = _read_own(answer)
     turn.model = text_of(answer.get("model"))
-    turn.usage = read_usage(answer.get("usage"))
+    turn.usage = read_usage(answer)
     return turn
 
 
+def read_error(answer: Any) -> dict[str, Any]:
+    """Return the error that an answer, or its first choice, reports; an empty dict if it reports none."""
+    answer = dict_of(answer)
+    error = error_of(answer) or error_of(next(iter(dicts_of(answer.get("choices"))), {}))
+    status = error.get("code")
+    return {**error, "status": status} if type(status) is int and 400 <= status < 600 else error
+
+
+def error_of(part: Any) -> dict[str, Any]:
+    """Return the error of an answer, or of an item of a stream; an empty dict if it reports none."""
+    error = dict_of(part).get("error")
+    if isinstance(error, str) and error:
+        return {"message": error}
+    if "error" in (dict_of(part).get("type"), dict_of(part).get("object")) and not dict_of(error):
+        return {"message": text_of(part.get("message")), "code": part.get("code")}
+    return dict_of(error)
+
+
 def _read_chat(answer: dict[str, Any]) -> Turn:
-    choice = dict_of(next(iter(answer["choices"]), None))
-    message = dict_of(choice.get("message")) or dict_of(choice.get("delta")) or choice
-    turn = _read_chat_message(message)
+    turn, *others = [_read_choice(choice) for choice in dicts_of(answer["choices"])] or [Turn()]
     turn.provider = "openai"
+    turn.others = others
+    return turn
+
+
+def _read_choice(choice: dict[str, Any]) -> Turn:
+    turn = _read_chat_message(dict_of(choice.get("message")) or dict_of(choice.get("delta")) or choice)
     turn.finish_reason = text_of(choice.get("finish_reason"))
     return turn
 
@@ -209,18 +238,44 @@ def _read_chat(answer: dict[str, Any]) -> Turn:
 def _read_chat_message(message: dict[str, Any]) -> Turn:
     turn = Turn()
     content = message.get("content", message.get("text"))
+    blocks = [block for block in list_of(content) if not is_thought(block)]
     turn.refusal = text_of(message.get("refusal")) or _joined(content, "refusal")
     speech = text_of(dict_of(message.get("audio")).get("transcript"))
-    turn.content = _text(content) or turn.refusal or speech or (None if content is None else "")
-    turn.tool_calls = [
-        _tool_call(call) for call in dicts_of(message.get("tool_calls") or message.get("toolCalls"))
+    text = _text(blocks if isinstance(content, list) else content)
+    turn.content = text or turn.refusal or speech or (None if content is None else "")
+    calls = [
+        *dicts_of(message.get("tool_calls") or message.get("toolCalls")),
+        dict_of(message.get("function_call")),
     ]
-    if function := dict_of(message.get("function_call")):
-        turn.tool_calls.append(_tool_call(function))
-    # DeepSeek and its followers use reasoning_content, OpenRouter and others reasoning.
-    thoughts = (text_of(message.get(name)) for name in ("thinking", "reasoning_content", "reasoning"))
-    turn.thinking = [{"type": "thinking", "thinking": thought} for thought in thoughts if thought][:1]
+    turn.tool_calls = [_tool_call(call) for call in calls if _is_call(call)]
+    turn.ran = read_executed(message)
+    thoughts = [thought_of(block) for block in dicts_of(content)]
+    if not any(thoughts):
+        # DeepSeek and its followers use reasoning_content, OpenRouter and others reasoning.
+        members = (text_of(message.get(name)) for name in ("thinking", "reasoning_content", "reasoning"))
+        thoughts = [thought for thought in members if thought][:1]
+    turn.thinking = [{"type": "thinking", "thinking": thought} for thought in thoughts if thought]
     return turn
+
+
+def is_thought(block: Any) -> bool:
+    """Return True for a block of thinking in the content of a chat message."""
+    return dict_of(block).get("type") in ("thinking", "reasoning")
+
+
+def thought_of(block: dict[str, Any]) -> str:
+    """
+    Return the text of a block of thinking in the content of a chat message, "" for any other block.
+
+    Mistral has a list of texts in it (https://docs.mistral.ai/capabilities/reasoning), Databricks a summary
+    (https://docs.databricks.com/aws/en/machine-learning/model-serving/query-reason-models), others the text itself.
+    """
+    texts = (
+        (block.get(name) for name in ("thinking", "summary", "reasoning", "text"))
+        if is_thought(block)
+        else ()
+    )
+    return next((thought for thought in map(_text, texts) if thought), "")
 
 
 def _read_responses(answer: dict[str, Any]) -> Turn:
@@ -231,6 +286,7 @@ def _read_responses(answer: dict[str, Any]) -> Turn:
     items = [(text_of(item.get("type")), item) for item in dicts_of(answer["output"])]
     # A call whose output is in the same answer was run by the server.
     answered = [text_of(item.get("call_id")) for kind, item in items if kind.endswith("_output")]
+    turn.ran = read_items((item for _, item in items), _CALLS)
     texts = []
     for kind, item in items:
         if kind == "message":
@@ -249,6 +305,7 @@ def _read_message(answer: dict[str, Any]) -> Turn:
     turn = Turn(provider="anthropic", finish_reason=text_of(answer.get("stop_reason")))
     if turn.finish_reason == "refusal":
         turn.refusal = text_of(dict_of(answer.get("stop_details")).get("explanation"))
+    turn.ran = read_blocks(dicts_of(answer["content"]))
     texts = []
     for block in dicts_of(answer["content"]):
         kind = block.get("type")
@@ -274,60 +331,6 @@ def _read_own(answer: dict[str, Any]) -> Turn:
     if turn.content is None and not turn.tool_calls and has_other_members:
         turn.content = _compact(answer)
     return turn
-
-
-def read_usage(usage: Any) -> TokenUsage:
-    """
-    Read token counts in OpenAI's, Anthropic's or the protocol's own names.
-
-    OpenAI's ``prompt_tokens`` and ``input_tokens`` include the tokens read from and written to the cache (its
-    ``cached_tokens`` and ``cache_write_tokens``, see https://platform.openai.com/docs/guides/prompt-caching).
-    Anthropic's ``input_tokens`` excludes both (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching).
-    WhyOps adds the three, so ``promptTokens`` excludes them. The lifetime of OpenAI's cache does not change its price.
-    """
-    usage = dict_of(usage)
-    if "promptTokens" in usage or "completionTokens" in usage or "totalTokens" in usage:
-        return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__})
-    prompt_details = dict_of(usage.get("prompt_tokens_details")) or dict_of(usage.get("input_tokens_details"))
-    completion_details = dict_of(usage.get("completion_tokens_details")) or dict_of(
-        usage.get("output_tokens_details")
-    )
-    cache_creation = dict_of(usage.get("cache_creation"))
-    cache_read = _first(prompt_details.get("cached_tokens"), usage.get("cache_read_input_tokens")) or 0
-    hour = _int(cache_creation.get("ephemeral_1h_input_tokens")) or 0
-    minutes = _int(cache_creation.get("ephemeral_5m_input_tokens")) or 0
-    cache_write = _first(
-        prompt_details.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"), hour + minutes
-    )
-    prompt = _first(usage.get("prompt_tokens"), usage.get("input_tokens"))
-    if prompt is not None and (prompt_details or "prompt_tokens" in usage):
-        prompt = max(0, prompt - cache_read - (cache_write or 0))
-    completion = _first(usage.get("completion_tokens"), usage.get("output_tokens"))
-    total = _int(usage.get("total_tokens"))
-    if total is None and (prompt is not None or completion is not None):
-        total = _int((prompt or 0) + cache_read + (cache_write or 0) + (completion or 0))
-    return _present(
-        {
-            "promptTokens": prompt,
-            "completionTokens": completion,
-            "totalTokens": total,
-            "cacheReadTokens": cache_read or None,
-            "cacheCreationTokens": cache_write or None,
-            "cacheWrite1hTokens": hour or None,
-            "reasoningTokens": _first(
-                completion_details.get("reasoning_tokens"), completion_details.get("thinking_tokens")
-            )
-            or None,
-        }
-    )
-
-
-def _present(counts: dict[str, int | None]) -> TokenUsage:
-    return {key: count for key, count in counts.items() if count is not None}  # type: ignore[return-value]
-
-
-def _first(*counts: Any) -> int | None:
-    return next((count for count in map(_int, counts) if count is not None), None)
 
 
 def read_embedding(answer: Any) -> Vectors:
@@ -359,6 +362,12 @@ def _shape(array: Any) -> list[int]:
     """Return the shape of an array that was too large to be written out."""
     shape = list_of(dict_of(array).get("shape"))
     return shape if all(type(n) is int and n >= 0 for n in shape) else []
+
+
+def _is_call(call: dict[str, Any]) -> bool:
+    """Return True for a tool call that says anything."""
+    function = _function(call)
+    return bool(_name(call) or call.get("id") or any(function.get(key) for key in _ARGUMENTS))
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCallItem:
@@ -405,12 +414,6 @@ def _joined(blocks: Any, member: str, separator: str = "") -> str:
 
 def _compact(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _int(value: Any) -> int | None:
-    """Return a count that a server can store, None for anything else."""
-    counts = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
-    return round(value) if counts else None
 
 
 def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:

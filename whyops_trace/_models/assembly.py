@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._models.answers import error_of, is_thought, thought_of
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 
 #: The id of the chunk that the WhyOps proxy adds to a stream.
@@ -55,7 +56,7 @@ def assemble(items: Sequence[Any]) -> Any:
         build = _builder(item)
         if build is not None:
             return build(items)
-    errors = [_error(item) for item in items]
+    errors = [error_of(item) for item in items]
     return {"error": errors[0]} if errors and all(errors) else list(items)
 
 
@@ -115,6 +116,7 @@ def _holds_output(fields: dict[str, Any]) -> bool:
         any(text_of(part.get(name)) for part in (fields, *nested) for name in _GROWING)
         or any(text_of(part.get("name")) for part in nested)
         or bool(dicts_of(fields.get("tool_calls")))
+        or bool(dicts_of(fields.get("content")))
     )
 
 
@@ -125,16 +127,6 @@ def _kind(item: Any) -> str:
 def _index(item: dict[str, Any], name: str = "index") -> int:
     index = item.get(name)
     return index if isinstance(index, int) else 0
-
-
-def _error(item: Any) -> dict[str, Any]:
-    """Return the error of an item, an empty dict if it reports none."""
-    error = dict_of(item).get("error")
-    if isinstance(error, str) and error:
-        return {"message": error}
-    if _kind(item) == "error" and not dict_of(error):
-        return {"message": text_of(item.get("message")), "code": item.get("code")}
-    return dict_of(error)
 
 
 def _filled(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -165,6 +157,10 @@ class _Draft:
         """Add one member of a delta."""
         if name in _GROWING and isinstance(value, str):
             self.grow(name, value)
+        elif name == "content" and isinstance(value, list):
+            for block in dicts_of(value):
+                self.grow("thinking", thought_of(block))
+                self.grow("content", "" if is_thought(block) else block.get("text"))
         elif value != "":
             self.fields[name] = value
 
@@ -211,6 +207,7 @@ class _Choice:
 
     def __init__(self) -> None:
         self.finish_reason: Any = None
+        self.usage: Any = None
         self.message = _Nest()
         self.calls: list[_Nest] = []
         self.open: dict[int, _Nest] = {}
@@ -218,6 +215,7 @@ class _Choice:
     def add(self, choice: dict[str, Any]) -> None:
         """Add the content of a chunk."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        self.usage = choice.get("usage") or self.usage
         delta = _delta(choice)
         self.message.add(delta)
         for call in dicts_of(delta.get("tool_calls")):
@@ -238,7 +236,8 @@ class _Choice:
         message = self.message.finished()
         if self.calls:
             message["tool_calls"] = [call.finished() for call in self.calls]
-        return {"index": index, "message": message, "finish_reason": self.finish_reason}
+        choice = {"index": index, "message": message, "finish_reason": self.finish_reason}
+        return choice | {"usage": self.usage} if self.usage else choice
 
 
 def _build_chat(items: Sequence[Any]) -> dict[str, Any]:
@@ -246,7 +245,7 @@ def _build_chat(items: Sequence[Any]) -> dict[str, Any]:
     choices: dict[int, _Choice] = {}
     for item in items:
         chunk = _chunk(item)
-        if error := _error(chunk):
+        if error := error_of(chunk):
             answer["error"] = error
         if "type" not in chunk:
             answer.update((name, value) for name, value in _filled(chunk) if name not in ("choices", "error"))
@@ -318,11 +317,11 @@ def _build_response(items: Sequence[Any]) -> dict[str, Any]:
             output[index] = _Item(dict_of(item.get("item")))
         elif kind in _DELTAS:
             output.setdefault(index, _Item({})).add(item)
-        elif error := _error(item):
+        elif error := error_of(item):
             answer["error"] = error
         elif kind.startswith("response."):
             answer.update(_filled(dict_of(item.get("response"))))
-    if answer.get("status") == "failed" and not _error(answer):
+    if answer.get("status") == "failed" and not error_of(answer):
         answer["error"] = {"message": "The response failed, and the provider does not say why."}
     # A finished response lists its output itself, but some servers leave the list empty.
     if not answer.get("output"):
@@ -347,7 +346,7 @@ def _build_message(items: Sequence[Any]) -> dict[str, Any]:
             answer.update(_filled(dict_of(item.get("delta"))))
             # Its counts cover the whole message so far. Missing counts stay as they were at the start.
             usage.update(_filled(dict_of(item.get("usage"))))
-        elif error := _error(item):
+        elif error := error_of(item):
             answer["error"] = error
     answer["usage"] = usage
     answer["content"] = [blocks[index].finished() for index in sorted(blocks)]

@@ -258,7 +258,9 @@ class TreeBuilder:
 
     def _close(self, node: Node, event: StoredRecord, error: object = None) -> None:
         """Note how a call ended. One that reported an error before stays failed."""
-        began = node.started if node.awaits else ""
+        # A tool that ran at the provider is recorded when its turn ends.
+        is_measured_here = node.awaits and "ranAt" not in event.metadata
+        began = node.started if is_measured_here else ""
         node.latency_ms = latency(event.metadata.get("latencyMs"), began, event.timestamp)
         node.awaits = ""
         node.response = event.step

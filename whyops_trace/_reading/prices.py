@@ -2,8 +2,9 @@
 Costs of turns of models in US dollars, by the price data of genai-prices.
 
 A cost is right, or there is none. Nothing is guessed for a model, a provider or a kind of token that the price data
-does not know, nor for a usage that counts only half of the tokens; and a sum with an unknown cost in it is unknown. The
-package is an extra, takes a quarter of a second to load, and is loaded when the first turn is priced.
+does not know, nor for a usage that counts only half of the tokens or whose parts are not the whole; and a sum with an
+unknown cost in it is unknown. The package is an extra, takes a quarter of a second to load, and is loaded when the
+first turn is priced.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _COUNTS: Final = (
     "cacheCreationTokens",
     "cacheWrite1hTokens",
     "totalTokens",
+    "reasoningTokens",
 )
 
 
@@ -62,7 +64,8 @@ def cost(model: object, provider: object, usage: object, at: object) -> Decimal 
 
     Args:
         model: The model that answered, such as ``gpt-4o``, or ``openai/gpt-4o``.
-        provider: Service that is paid. If the price data does not know it, the provider in the model's name counts.
+        provider: Service that is paid. If the price data does not know it, the provider in the model's name counts,
+            unless the service is only known by its host: whoever that is has prices of its own.
         usage: The token counts of a record.
         at: The time of the turn, ISO 8601: prices change.
     """
@@ -111,16 +114,18 @@ def _counts(usage: object, *, answers: bool) -> dict[str, int] | None:
     counts = [get(usage, name) for name in _COUNTS]
     if not all(count is None or _is_count(count) for count in counts):
         return None
-    prompt, completion, read, written, written_1h, all_of_them = counts
+    prompt, completion, read, written, written_1h, all_of_them, reasoning = counts
     if not answers:
         prompt, completion = all_of_them if prompt is None else prompt, completion or 0
-    written, written_1h = written or 0, written_1h or 0
-    if prompt is None or completion is None or written_1h > written:
+    read, written, written_1h = read or 0, written or 0, written_1h or 0
+    if prompt is None or completion is None or written_1h > written or (reasoning or 0) > completion:
+        return None
+    if all_of_them not in (None, prompt + completion + read + written):
         return None
     return {
         _INPUT: prompt,
         _OUTPUT: completion,
-        _CACHE_READ: read or 0,
+        _CACHE_READ: read,
         _CACHE_WRITE: written - written_1h,
         _CACHE_WRITE_1H: written_1h,
     }
@@ -165,10 +170,14 @@ def _look_up(provider: str, model: str) -> ModelInfo | None:
     providers = get_snapshot().providers
     by_id = {one.id: one for one in providers}
     slug, _, rest = model.lower().partition("/")
-    seller = by_id.get(provider) or by_id.get(slug)
+    seller = by_id.get(provider) or (None if _is_host(provider) else by_id.get(slug))
     if seller is None:
         return None
     # A reseller's own names of models may have a slug, as "openai/gpt-4o" has with OpenRouter.
     names = [model, rest] if rest and slug == seller.id else [model]
     models = (seller.find_model(name, all_providers=providers) for name in names)
     return next(filter(None, models), None)
+
+
+def _is_host(provider: str) -> bool:
+    return provider == "localhost" or any(sign in provider for sign in ".:")

@@ -115,6 +115,7 @@ class About(msgspec.Struct, rename="camel", gc=False):
     usage: Any = None
     wraps: Any = None
     latency_ms: Any = None
+    ran_at: Any = None
     trace: Any = None
     function: Any = None
     step: Any = None

@@ -156,7 +156,8 @@ class Turn:
 def _latency(request: StoredRecord | None, response: StoredRecord | None) -> float | None:
     if response is None:
         return None
-    began = request.timestamp if request is not None else ""
+    # A tool that ran at the provider is recorded when its turn ends.
+    began = request.timestamp if request is not None and "ranAt" not in response.metadata else ""
     return latency(response.metadata.get("latencyMs"), began, response.timestamp)
 
 

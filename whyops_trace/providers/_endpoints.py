@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from whyops_trace._calls.kinds import Embedding, Llm
 from whyops_trace._calls.site import CallSite
@@ -18,17 +19,71 @@ _ENDPOINTS: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (
     ("/embeddings", "embeddings", Embedding),
     ("/v1/messages", "messages", Llm),
 )
-#: Provider at an address, where it differs from the client's family.
+#: The same for calls that the WhyOps proxy does not serve, which go to the provider itself.
+_DIRECT: Final[tuple[tuple[str, str, type[CallSite]], ...]] = (
+    ("/responses/compact", "responses.compact", Llm),
+    # After that of chat completions, whose path ends like it.
+    ("/completions", "completions", Llm),
+)
+#: Provider at a host, under the name that the package genai-prices has for it.
 _HOSTS: Final = {
+    "api.anthropic.com": "anthropic",
+    "api.arcee.ai": "arcee",
+    "api.avian.io": "avian",
+    "api.cerebras.ai": "cerebras",
+    "api.cohere.ai": "cohere",
+    "api.cohere.com": "cohere",
+    "api.cursor.com": "cursor",
     "api.deepseek.com": "deepseek",
+    "api.doubleword.ai": "doubleword",
+    "api.elevenlabs.io": "elevenlabs",
     "api.fireworks.ai": "fireworks",
+    "api.githubcopilot.com": "github-copilot",
     "api.groq.com": "groq",
+    "api.meta.ai": "meta",
+    "api.minimax.com": "minimax",
+    "api.minimax.io": "minimax",
+    "api.minimaxi.com": "minimax",
     "api.mistral.ai": "mistral",
+    "api.moonshot.ai": "moonshotai",
+    "api.moonshot.cn": "moonshotai",
+    "api.novita.ai": "novita",
+    "api.openai.com": "openai",
+    "api.openrouter.ai": "openrouter",
+    "api.perplexity.ai": "perplexity",
+    "api.quicksilverpro.io": "quicksilverpro",
+    "api.together.ai": "together",
     "api.together.xyz": "together",
+    "api.typesafe.ai": "typesafe",
+    "api.voyageai.com": "voyageai",
     "api.x.ai": "x-ai",
-    "generativelanguage.googleapis.com": "google",
+    "api.z.ai": "zai",
+    "inference.baseten.co": "baseten",
+    "oai.endpoints.kepler.ai.cloud.ovh.net": "ovhcloud",
+    "open.bigmodel.cn": "zhipuai",
     "openrouter.ai": "openrouter",
 }
+#: Provider at an address, host and path, where the host is one of many or serves several.
+_ADDRESSES: Final = (
+    (re.compile(r"bedrock-runtime\.[a-z0-9-]+\.amazonaws\.com/"), "aws"),
+    (
+        re.compile(
+            r"([^/]+\.)?(openai\.azure\.com|azure-api\.net|(cognitiveservices|services\.ai)\.azure\.com)/"
+        ),
+        "azure",
+    ),
+    (re.compile(r"api\.cloudflare\.com/client/v4/accounts/[^/]+/ai/"), "cloudflare"),
+    (
+        re.compile(
+            r"[^/]+\.(cloud\.databricks\.com|azuredatabricks\.net|gcp\.databricks\.com)/(serving-endpoints|ai-gateway)/"
+        ),
+        "databricks",
+    ),
+    (re.compile(r"api\.(us|(eu|in|sg)\.residency)\.elevenlabs\.io/"), "elevenlabs"),
+    (re.compile(r"([^/]+\.)?googleapis\.com/"), "google"),
+    (re.compile(r"router\.huggingface\.co/(?!v\d+/)([^/]+)/"), r"huggingface_\1"),
+    (re.compile(r"[^/]+\.modal\.(run|direct)/"), "modal"),
+)
 #: Words in the names of client classes for other services that serve a provider's models.
 _VARIANTS: Final = {
     "Azure": "azure",
@@ -54,12 +109,17 @@ class Endpoints:
         self, family: str, provider: str, recorder: Callable[[], Recorder | None], *, proxied: bool
     ) -> None:
         self.family = family
+        self._recorder = recorder
         self._sites: dict[str, CallSite] = {}
-        for path, name, kind in _ENDPOINTS:
+        for path, name, kind in _ENDPOINTS if proxied else (*_ENDPOINTS, *_DIRECT):
             if (name == "messages") is (family == "anthropic"):
                 site = kind(_ask, {"name": name, "provider": provider}, recorder)
                 site.holds = proxied
                 self._sites[path] = site
+
+    def of(self, client: Any) -> Endpoints:
+        """Return those of a client with another address, whose calls nobody else reports."""
+        return Endpoints(self.family, provider_of(client), self._recorder, proxied=False)
 
     @guarded("looking at a request")
     def site(self, options: Any) -> CallSite | None:
@@ -81,10 +141,17 @@ def variant(client: Any) -> str:
     return next((service for word, service in _VARIANTS.items() if any(word in name for name in names)), "")
 
 
-def provider_of(client: Any, family: str) -> str:
-    """Return the name of the provider that serves the models of a client."""
-    host = urlsplit(str(client.base_url)).hostname or ""
-    return variant(client) or _HOSTS.get(host, family)
+def provider_of(client: Any) -> str:
+    """Return the name of the provider that serves the models of a client: its host if nobody knows that address."""
+    return variant(client) or _seller(urlsplit(str(client.base_url)))
+
+
+def _seller(url: SplitResult) -> str:
+    host = url.hostname or "unknown"
+    for pattern, provider in _ADDRESSES:
+        if match := pattern.match(f"{host}{url.path.rstrip('/')}/"):
+            return match.expand(provider)
+    return _HOSTS.get(host, host)
 
 
 def _ask(**body: Any) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._calls.call import Call
-from whyops_trace._calls.responses import EVENT_STREAM, is_read, media_type, read_answer, watch
+from whyops_trace._calls.responses import is_read, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP
@@ -246,10 +246,9 @@ class Request:
                 response._content = undo(response.content, trace_id)
             self._answer = read_answer(response)
         else:
-            streams = media_type(response) == EVENT_STREAM
             # The proxy reports the answer when it ends.
             then = None if self.proxy is None else partial(self._stream_ended, self.proxy)
-            watch(response, call, Undo(streams=streams, trace_id=trace_id) if undoes else None, then)
+            watch(response, call, partial(Undo, trace_id=trace_id) if undoes else None, then)
             self._watched = True
 
     def _stream_ended(self, proxy: Proxy) -> None:

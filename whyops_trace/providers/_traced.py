@@ -88,10 +88,11 @@ class _Traced:
     def copy(self, **changes: Any) -> Any:
         """Return a copy that is traced as well, as the packages' ``copy`` and ``with_options`` do."""
         link = self._whyops
+        moves = any(changes.get(name) is not None for name in _ADDRESS)
         if link.proxy is None:
-            return connect(super().copy(**changes), link)  # type: ignore[misc]
-        names = {name for name, value in changes.items() if value is not None}
-        if names.intersection(_ADDRESS):
+            copied = super().copy(**changes)  # type: ignore[misc]
+            return connect(copied, Link(link.recorder, link.endpoints.of(copied)) if moves else link)
+        if moves:
             warn_once(
                 "base_url override",
                 "A client that goes through the WhyOps proxy was given another address: its requests do not go through "

@@ -37,7 +37,7 @@ def trace_client(
     _check(client, family)
     recorder.traces_clients = True
     original = bare(client)
-    endpoints = partial(Endpoints, family, provider_of(original, family), lambda: recorder)
+    endpoints = partial(Endpoints, family, provider_of(original), lambda: recorder)
     direct = connect(duplicate(original), Link(recorder, endpoints(proxied=False)))
     if proxy is None or not _can_be_proxied(original, family, recorder):
         return direct

@@ -58,7 +58,13 @@ class Proxy(NamedTuple):
         line = self.delivery.newest(
             self.server, b'"traceId":%b,' % encoding.string(trace.id), self.server.takes
         )
-        if line is not None and not self.server.store_ahead(line, trace.recorder.token, deadline):
+
+        def fails() -> bool:
+            return self.delivery.is_failing
+
+        if line is None or self.server.store_ahead(line, trace.recorder.token, deadline, fails):
+            return
+        if not fails():
             warn_once(
                 "proxy_wait",
                 "A request to a model left for the WhyOps proxy before the server had stored what was recorded before "

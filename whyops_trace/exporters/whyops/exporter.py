@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -244,7 +244,9 @@ class WhyOpsExporter(Exporter):
         """Return True if a record is one that the server gets."""
         return not line.endswith(_FOR_OTHERS) and Event(line).head.type not in LOCAL
 
-    def store_ahead(self, line: bytes, process: str, deadline: float) -> bool:
+    def store_ahead(
+        self, line: bytes, process: str, deadline: float, gives_up: Callable[[], bool] = lambda: False
+    ) -> bool:
         """
         Store one record of this process, if need be before those that were recorded earlier. Any thread may call this.
 
@@ -253,6 +255,7 @@ class WhyOpsExporter(Exporter):
             process: The token of this process.
             deadline: The :func:`time.monotonic` time to stop waiting at: for a turn of the proxy that comes before it,
                 for the number that its trace has on the server, and for the answer.
+            gives_up: Returns True if waiting is in vain.
 
         Returns:
             True if it is stored, or never will be.
@@ -260,11 +263,11 @@ class WhyOpsExporter(Exporter):
         event = Event(line)
         trace = event.head.trace
         while not self._renumbering.number_known(event, process):
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or gives_up():
                 return False
             time.sleep(NUMBERED_PAUSE)
         with self.turns.settling(process, trace):
-            if not self.turns.wait(process, trace, event.head.numbers.step, deadline):
+            if not self.turns.wait(process, trace, event.head.numbers.step, deadline, gives_up):
                 return False
             return self._fates.of(line, trace) is not None or self._store_one(event, deadline)
 

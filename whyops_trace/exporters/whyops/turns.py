@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -288,7 +288,14 @@ class ProxiedTurns:
             return
         conversation.take(rows)
 
-    def wait(self, process: str, trace: bytes, step: int, deadline: float) -> bool:
+    def wait(
+        self,
+        process: str,
+        trace: bytes,
+        step: int,
+        deadline: float,
+        gives_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """
         Wait until a record of a trace has to wait for no turn.
 
@@ -297,13 +304,14 @@ class ProxiedTurns:
             trace: The trace id as JSON.
             step: The step of the record.
             deadline: The :func:`time.monotonic` time to stop waiting at.
+            gives_up: Returns True if waiting is in vain.
 
         Returns:
-            False if it still has to wait at the deadline.
+            False if it still has to wait then.
         """
         while self.awaits(process, trace, step):
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or gives_up():
                 return False
             pause = self.look(process, trace, left)
             if self.awaits(process, trace, step):

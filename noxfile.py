@@ -91,6 +91,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def recordings(session: nox.Session) -> None:
+    """Replay a folder of recorded model calls through traced clients: ``nox -s recordings -- FOLDER``."""
+    session.install(".[test]", "PyYAML")
+    session.run("python", "-m", "providers.recordings", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def bench(session: nox.Session) -> None:
     """Time what every traced call pays for, beside the runs before it: ``nox -s bench -- --benchmark-compare``."""
     session.install(".[test]", "pytest-benchmark==5.3.1")

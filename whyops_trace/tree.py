@@ -187,7 +187,7 @@ def _outcome(node: Node) -> str:
 
 def _cost(node: Node, room: int) -> str:
     """Return the tokens, dollars and time that a node cost; the first of them go if all do not fit into *room*."""
-    parts = [_tokens(node.tokens), _dollars(node), _latency(node)]
+    parts = [_tokens(node.tokens), "" if node.cost is None else dollars(node.cost), _latency(node)]
     parts = [part for part in parts if part]
     while cells("   ".join(parts)) > room:
         del parts[0]
@@ -199,13 +199,6 @@ def _tokens(tokens: Tokens | None) -> str:
         return ""
     cached = f" ({tokens.cache_read:,} cached)" if tokens.cache_read else ""
     return f"{tokens.sent:,} in{cached} / {tokens.completion:,} out"
-
-
-def _dollars(node: Node) -> str:
-    told = "" if node.told_cost is None else f"told {dollars(node.told_cost)}"
-    if node.cost is None:
-        return told
-    return f"{dollars(node.cost)} ({told})" if told else dollars(node.cost)
 
 
 def _latency(node: Node) -> str:

@@ -78,8 +78,6 @@ OTHERS = [
     ("llm.example.com", "https://llm.example.com/v1"),
     ("localhost", "http://localhost:11434/v1"),
     ("::1", "http://[::1]:8000/v1"),
-    ("openai:4000", "http://openai:4000/v1"),
-    ("groq:443", "https://groq/v1"),
     ("api.openai.com.example.com", "https://api.openai.com.example.com/v1"),
     ("eu.api.openai.com", "https://eu.api.openai.com/v1"),
     ("router.huggingface.co", "https://router.huggingface.co/v1"),

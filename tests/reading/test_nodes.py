@@ -337,17 +337,6 @@ def test_turns_and_their_trace_have_a_cost() -> None:
     assert "$" not in lines[2]
 
 
-def test_what_a_seller_told_stands_beside_the_price() -> None:
-    """Also where there is no price."""
-    process = Process()
-    counts = {"promptTokens": 40, "completionTokens": 60, "cost": 0.0021}
-    events = [*turn(process, 1, 40, usage=counts), *turn(process, 3, 40, usage=counts, model="tomorrow")]
-    _, *lines = render(build(events, priced=True), width=100).split("\n")
-
-    assert lines[0].endswith("  40 in / 60 out   $0.00070 (told $0.0021)   640 ms")
-    assert lines[1].endswith("  40 in / 60 out   told $0.0021   640 ms")
-
-
 def test_a_turn_whose_price_nobody_knows_leaves_the_trace_without_a_figure() -> None:
     """The other turns keep theirs: a part is never passed off as the whole."""
     process = Process()

@@ -178,9 +178,7 @@ class Llm(CallSite):
         """Return the error that a stream, or the answer of a client, reports with a status of success."""
         if call.items is None and not (call.model_call and call.model_call.by_client):
             return {}
-        return read_error(
-            answer if type(answer) is dict else encoding.plain(answer, call.state.recorder.hides)
-        )
+        return read_error(encoding.plain(answer, call.state.recorder.hides))
 
     @staticmethod
     def _record_provider_calls(call: Call, turn: Turn) -> None:

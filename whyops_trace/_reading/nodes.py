@@ -57,7 +57,6 @@ class Node:
         error: Why it failed.
         tokens: Token counts of a call of a model.
         cost: Its cost in US dollars, None if unknown.
-        told_cost: What the seller said that it cost, None if it said nothing.
         answer: The step of a model's answer, 0 while there is none.
         response: The step of the record that closed it, 0 while there is none.
         asked_by: The call of a model that asked for this one, if that is known.
@@ -80,7 +79,6 @@ class Node:
     error: str = ""
     tokens: Tokens | None = None
     cost: float | None = None
-    told_cost: float | None = None
     answer: int = 0
     asked_by: Node | None = field(default=None, repr=False, compare=False)
     children: list[Node] = field(default_factory=list)
@@ -392,8 +390,7 @@ class TreeBuilder:
         return self._place(event, None, "event", event.kind or "event", arguments=_said(event.content))
 
     def _add_tokens(self, node: Node, event: StoredRecord) -> None:
-        usage = event.metadata.get("usage")
-        node.tokens, node.told_cost = Tokens.of(usage), number(get(usage, "cost"))
+        node.tokens = Tokens.of(event.metadata.get("usage"))
         self._tree.tokens = self._tree.tokens.plus(node.tokens)
         if self._priced and is_billed(event.kind, event.metadata.get("wraps")):
             amount = cost_of(event.metadata, event.timestamp)

@@ -151,9 +151,7 @@ def _seller(url: SplitResult) -> str:
     for pattern, provider in _ADDRESSES:
         if match := pattern.match(f"{host}{url.path.rstrip('/')}/"):
             return match.expand(provider)
-    # A name without a dot is a machine's own, which may be that of a seller: with its port it passes for none.
-    is_short = host != "localhost" and not any(sign in host for sign in ".:")
-    return f"{host}:{url.port or 443}" if is_short else _HOSTS.get(host, host)
+    return _HOSTS.get(host, host)
 
 
 def _ask(**body: Any) -> None:

@@ -219,3 +219,27 @@ def test_tokens_are_counted_without_the_cached_ones(usage: Any, expected: dict[s
 def test_a_usage_stands_in_one_of_several_places(answer: dict[str, Any]) -> None:
     """In the answer, in Groq's own member of it, or in its first choice."""
     assert read_usage(answer) == {"promptTokens": 4, "completionTokens": 5, "totalTokens": 9}
+
+
+def test_the_passes_of_a_compaction_are_billed_too() -> None:
+    """The usage of the message leaves them out."""
+    usage = {
+        "input_tokens": 181,
+        "output_tokens": 8,
+        "iterations": [
+            {
+                "type": "compaction",
+                "input_tokens": 100,
+                "cache_read_input_tokens": 55_096,
+                "output_tokens": 83,
+            },
+            {"type": "message", "input_tokens": 181, "output_tokens": 8},
+        ],
+    }
+
+    assert read_usage({"usage": usage}) == {
+        "promptTokens": 281,
+        "completionTokens": 91,
+        "totalTokens": 55_468,
+        "cacheReadTokens": 55_096,
+    }

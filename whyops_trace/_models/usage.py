@@ -8,7 +8,7 @@ total is left for its readers to notice.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -88,7 +88,7 @@ def read_usage(answer: Mapping[str, Any]) -> TokenUsage:
     usage = _usage(answer)
     if not usage.keys().isdisjoint(("promptTokens", "completionTokens", "totalTokens")):
         return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__}, usage)
-    counts = {name: _largest(usage, paths) for name, paths in _PATHS.items()}
+    counts = {name: _sum(_largest(each, paths) for each in _passes(usage)) for name, paths in _PATHS.items()}
     told, completion, total, reasoning = (
         counts[name] for name in ("prompt", "completion", "total", "reasoning")
     )
@@ -120,6 +120,22 @@ def read_usage(answer: Mapping[str, Any]) -> TokenUsage:
 def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     places = (answer, dict_of(answer.get("x_groq")), *dicts_of(answer.get("choices")))
     return next((usage for place in places if (usage := dict_of(place.get("usage")))), {})
+
+
+def _passes(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """
+    Return a usage, and before it those of the passes in which Anthropic compacted the conversation.
+
+    They are billed, and not in the usage of the message itself:
+    https://platform.claude.com/docs/en/build-with-claude/compaction
+    """
+    passes = dicts_of(usage.get("iterations"))
+    return [*(each for each in passes if each.get("type") == "compaction"), usage]
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _present(counts: Mapping[str, int | None], usage: Mapping[str, Any]) -> TokenUsage:

@@ -39,8 +39,6 @@ NO_PROVIDER = Answer(
 #: How long a key's share of requests has to last, in seconds.
 WINDOW = 60
 CHUNK = 65_536
-#: Seconds from the end of a stream to the proxy's report of it.
-STREAM_LATE = 0.005
 UPSTREAM_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -163,6 +161,7 @@ class Proxy(Server, Backend):
         rate_limit: How many requests each key has, None for no limit; the window never ends.
         lag: Seconds until an event that the proxy reports is stored, as it goes through a queue.
         event_seconds: Seconds that each event of ``POST /events`` takes; other requests are answered meanwhile.
+        stream_late: Seconds from the end of a stream to the report of it; at 0 it comes before the end.
         emit_late: Whether what the proxy reports of answers waits for ``let_emit()``.
         held: What waits, each event with its tenant.
     """
@@ -176,6 +175,7 @@ class Proxy(Server, Backend):
         self.rate_limit: int | None = None
         self.lag = 0.0
         self.event_seconds = 0.0
+        self.stream_late = 0.0
         self.emit_late = False
         self.held: list[tuple[Event, str]] = []
         self._used: Counter[str] = Counter()
@@ -351,10 +351,13 @@ class Proxy(Server, Backend):
                 if isinstance(relay, ChatRelay):
                     return  # as if it ended here, and nothing is reported
                 raise CutError from None
+            if not self.stream_late:
+                self._report_stream(call, bytes(heard))
             if end := relay.end(call):
                 yield end
-            self._stopping.wait(STREAM_LATE)  # the client has the end by now, and goes on
-            self._report_stream(call, bytes(heard))
+            if self.stream_late:
+                self._stopping.wait(self.stream_late)  # the client has the end by now, and goes on
+                self._report_stream(call, bytes(heard))
 
     def _report_stream(self, call: Call, heard: bytes) -> None:
         events = [json.loads(data) for data in datas(heard) if data != "[DONE]"]

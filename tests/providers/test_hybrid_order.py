@@ -35,6 +35,7 @@ def lagging(collector: Collector, provider: Provider) -> Collector:
     numbers = itertools.count(1)
     collector.upstream = provider
     collector.event_seconds = 0.02
+    collector.stream_late = 0.005
     provider.script = lambda request: Reply(
         f"Answer {next(numbers)}.", thinking=(Thinking(f"Hm {next(numbers)}"),)
     )

@@ -62,15 +62,16 @@ class Pace:
         self._work.wait()
         self._work.clear()
 
-    def gather(self, started: float, emitted: int) -> None:
+    def gather(self, started: float, emitted: int, *, at_once: bool = False) -> None:
         """
         Let a burst gather, as long as it lasts: a worker beside it would only make both slower.
 
         Args:
             started: Time when the worker was woken, as :func:`time.monotonic` tells it.
             emitted: Number of records by then.
+            at_once: True if the same records are tried again: then nothing has to gather.
         """
-        if not self._expedited:
+        if not self._expedited and not at_once:
             self._gather(started, emitted)
         self._urgent.clear()  # before the work: it is tried again for those who wait from now on
 

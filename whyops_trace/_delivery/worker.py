@@ -104,12 +104,13 @@ class Delivery:
 
     def _run(self, stop: Flag) -> None:
         unprepared = list(self.exporters)
+        wait: float | None = 0.0
         while not stop.is_set():
             self._pace.rest()
             started, emitted = time.monotonic(), self._journal.emitted
             while unprepared:
                 attempt(unprepared.pop().prepare)  # a failure is said where what failed is needed
-            self._pace.gather(started, emitted)
+            self._pace.gather(started, emitted, at_once=bool(wait))
             wait, error = attempt(self.deliver, stop)
             if error is not None:
                 report("delivering records", error)

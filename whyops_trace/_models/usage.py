@@ -8,7 +8,7 @@ total is left for its readers to notice.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -67,6 +67,11 @@ _COSTS: Final = (
     "cost.total_cost",  # Perplexity: https://docs.perplexity.ai/api-reference/chat-completions-post
     "estimated_cost",  # DeepInfra: https://deepinfra.com/docs/openai_api
 )
+#: The paths as pairs of names, the second of which may be empty.
+_NAMES: Final = {
+    name: tuple((outer, inner) for outer, _, inner in (path.partition(".") for path in paths))
+    for name, paths in _PATHS.items()
+}
 _PROMPT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details")
 
 
@@ -88,7 +93,9 @@ def read_usage(answer: Mapping[str, Any]) -> TokenUsage:
     usage = _usage(answer)
     if not usage.keys().isdisjoint(("promptTokens", "completionTokens", "totalTokens")):
         return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__}, usage)
-    counts = {name: _sum(_largest(each, paths) for each in _passes(usage)) for name, paths in _PATHS.items()}
+    counts = {name: _largest(usage, paths) for name, paths in _NAMES.items()}
+    for each in _compactions(usage):
+        counts = {name: _sum(count, _largest(each, _NAMES[name])) for name, count in counts.items()}
     told, completion, total, reasoning = (
         counts[name] for name in ("prompt", "completion", "total", "reasoning")
     )
@@ -122,20 +129,18 @@ def _usage(answer: Mapping[str, Any]) -> dict[str, Any]:
     return next((usage for place in places if (usage := dict_of(place.get("usage")))), {})
 
 
-def _passes(usage: dict[str, Any]) -> list[dict[str, Any]]:
+def _compactions(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """
-    Return a usage, and before it those of the passes in which Anthropic compacted the conversation.
+    Return the usage of each pass in which Anthropic compacted the conversation.
 
     They are billed, and not in the usage of the message itself:
     https://platform.claude.com/docs/en/build-with-claude/compaction
     """
-    passes = dicts_of(usage.get("iterations"))
-    return [*(each for each in passes if each.get("type") == "compaction"), usage]
+    return [each for each in dicts_of(usage.get("iterations")) if each.get("type") == "compaction"]
 
 
-def _sum(counts: Iterable[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first if second is None else first + second
 
 
 def _present(counts: Mapping[str, int | None], usage: Mapping[str, Any]) -> TokenUsage:
@@ -145,8 +150,14 @@ def _present(counts: Mapping[str, int | None], usage: Mapping[str, Any]) -> Toke
     return {key: value for key, value in present.items() if value is not None}  # type: ignore[return-value]
 
 
-def _largest(usage: Mapping[str, Any], paths: tuple[str, ...]) -> int | None:
-    return max((count for path in paths if (count := _int(_at(usage, path))) is not None), default=None)
+def _largest(usage: Mapping[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None:
+    largest = None
+    for outer, inner in paths:
+        if outer in usage:  # few are, and this runs in every traced call of a model
+            count = _int(dict_of(usage[outer]).get(inner) if inner else usage[outer])
+            if count is not None and (largest is None or count > largest):
+                largest = count
+    return largest
 
 
 def _at(usage: Mapping[str, Any], path: str) -> Any:

@@ -178,7 +178,10 @@ class Llm(CallSite):
         """Return the error that a stream, or the answer of a client, reports with a status of success."""
         if call.items is None and not (call.model_call and call.model_call.by_client):
             return {}
-        return read_error(encoding.plain(answer, call.state.recorder.hides))
+        hides = call.state.recorder.hides
+        # An answer from the wire is plain data, of which only an error is made safe here: it is large, and read again.
+        error = read_error(answer if isinstance(answer, dict) else encoding.plain(answer, hides))
+        return encoding.plain(error, hides) if error else error
 
     @staticmethod
     def _record_provider_calls(call: Call, turn: Turn) -> None:

@@ -130,7 +130,7 @@ def _decodes(digits: str) -> bool:
     """
     Tell whether digits are those of whole code units: eight each, or up to sixteen where the first is a one.
 
-    Where eights alone leave a rest, a unit that begins with a one has to take it, and is the first that can be longer.
+    A rest that eights leave has to be taken by a unit that begins with a one, which is the first that can be longer.
     """
     return len(digits) % 8 == 0 or _ONE in digits[: len(digits) // 8 * 8 - 7 : 8]
 

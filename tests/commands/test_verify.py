@@ -300,6 +300,21 @@ def test_what_is_wrong_with_a_trace_in_itself(cli: Callable[..., Result], collec
     assert result.exit_code == 1
 
 
+def test_room_for_the_proxy_is_no_gap(cli: Callable[..., Result], collector: Collector) -> None:
+    """At whatever place within a thousand; a step that is missing beside the proxy's events is named."""
+    process = Process(trace=TRACE)
+    ask = {"eventType": "user_message", "traceId": TRACE, "agentName": "shop", "content": {"text": "?"}}
+    post(collector, tool_request(process, 1), tool_response(process, 1367, 1), {**ask, "stepId": 1368})
+    post(collector, process.event("error", 2367, 1368))
+    whole = cli()
+    post(collector, process.event("error", 2369, 2367))
+    broken = cli()
+
+    assert whole.exit_code == 0
+    assert "nothing is there" not in whole.stdout
+    assert "Step 2368: nothing is there; some events may be missing." in broken.stdout
+
+
 def test_many_findings_of_a_kind_are_one_line(cli: Callable[..., Result], collector: Collector) -> None:
     """The first ten are named."""
     process = Process(trace=TRACE)

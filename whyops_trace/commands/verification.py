@@ -21,7 +21,7 @@ from whyops_trace.store import Store
 
 #: Metadata under which an event names what it is about.
 _NAMES: Final = ("tool", "step", "function", "model")
-#: Numbers that leave the proxy of WhyOps room for its own are 1, 1001, 2001, ...
+#: Distance of numbers that leave the proxy of WhyOps room for its own: 1, 1001, 2001, ... or 1, 1367, 2367, ...
 _SPACING: Final = 1000
 #: Steps that are named one by one in a finding.
 _NAMED: Final = 10
@@ -252,8 +252,10 @@ class There:
 
     def _gaps(self) -> Iterator[str]:
         before = 0
+        is_proxied = bool(self.prompts or self.answers)
         for step in sorted(self._steps):
-            if step > before + 1 and step % _SPACING != 1:
+            has_room = step % _SPACING == 1 or (is_proxied and step - before > _SPACING // 2)
+            if step > before + 1 and not has_room:
                 yield f"Step {step - 1}" if step == before + 2 else f"Steps {before + 1} to {step - 1}"
             before = step
 

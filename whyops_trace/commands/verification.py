@@ -17,6 +17,7 @@ from whyops_trace._reading.pairing import Half, half_of, half_of_head, pair
 from whyops_trace._reading.record import Head, StoredRecord, moment, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters
+from whyops_trace.exporters.whyops.turns import ANSWERS, CONTENT_KEY, PROMPTS
 from whyops_trace.store import Store
 
 #: Metadata under which an event names what it is about.
@@ -25,11 +26,8 @@ _NAMES: Final = ("tool", "step", "function", "model")
 _SPACING: Final = 1000
 #: Steps that are named one by one in a finding.
 _NAMED: Final = 10
-#: Types of the events with which the proxy of WhyOps reports a turn.
-_PROMPTS: Final = frozenset({"user_message", "tool_result", "embedding_request"})
-_ANSWERS: Final = frozenset({"llm_response", "embedding_response", "error"})
-#: Start of the key that a server makes of the content of an event without one, as the proxy's are.
-_CONTENT_KEY: Final = "hash_"
+#: Types of the events with which the proxy of WhyOps reports the end of a turn.
+_ENDS: Final = ANSWERS | {"error"}
 
 
 class Known(NamedTuple):
@@ -205,7 +203,7 @@ class There:
         key = metadata.get("idempotencyKey")
         if isinstance(key, str):
             self.keys.add(key)
-            if key.startswith(_CONTENT_KEY):
+            if key.startswith(CONTENT_KEY):
                 self._add_proxied(row)
         self.spans.add(span)
         step, parent = row.step_id or 0, row.parent_step_id or 0
@@ -217,7 +215,7 @@ class There:
             self._halves.append(half)
 
     def _add_proxied(self, row: Row) -> None:
-        for types, moments in ((_PROMPTS, self.prompts), (_ANSWERS, self.answers)):
+        for types, moments in ((PROMPTS, self.prompts), (_ENDS, self.answers)):
             if row.event_type in types:
                 moments.append(moment(row.timestamp or "") or 0)
 

@@ -37,8 +37,11 @@ MAX_TRACES: Final = 10_000
 MAX_TURNS: Final = 100
 
 #: Types of the events with which the proxy reports that a turn begins.
-_PROMPTS: Final = ("user_message", "tool_result", "embedding_request")
-_ANSWERS: Final = ("llm_response", "embedding_response")
+PROMPTS: Final = frozenset({"user_message", "tool_result", "embedding_request"})
+#: Types of those with which it reports that one has ended well.
+ANSWERS: Final = frozenset({"llm_response", "embedding_response"})
+#: Start of the key that a server makes of the content of an event without one, as the proxy's are.
+CONTENT_KEY: Final = "hash_"
 
 
 class _About(msgspec.Struct, rename="camel", gc=False):
@@ -57,7 +60,7 @@ class _Row(msgspec.Struct, rename="camel", gc=False):
     def is_proxied(self) -> bool:
         """True if the proxy reported it, without a key: then the server makes one of the content."""
         key = self.metadata.idempotency_key if self.metadata is not None else None
-        return isinstance(key, str) and key.startswith("hash_")
+        return isinstance(key, str) and key.startswith(CONTENT_KEY)
 
 
 class _Rows(msgspec.Struct, gc=False):
@@ -116,8 +119,8 @@ class _Conversation:
         """Return True if a record with that step has to wait for a turn."""
         now = time.monotonic()
         seen = self.seen
-        answered = sum(seen[kind] for kind in _ANSWERS)
-        begun = sum(seen[kind] for kind in _PROMPTS)
+        answered = sum(seen[kind] for kind in ANSWERS)
+        begun = sum(seen[kind] for kind in PROMPTS)
         prompts = answers = errors = thoughts = 0
         for turn in tuple(self.turns):
             prompts += 1

@@ -302,7 +302,9 @@ class WhyOpsExporter(Exporter):
         suspect: Event | None = None
         while chunks:
             give_way()
-            chunk = [event for event in chunks.popleft() if not self._fates.decide(event)]
+            chunk = [event for event in chunks.popleft() if event.outcome is None]
+            if self._fates.are_known:  # from the answer for an earlier chunk
+                chunk = [event for event in chunk if not self._fates.decide(event)]
             answer = self._post(chunk) if chunk else None
             if answer is None:
                 continue

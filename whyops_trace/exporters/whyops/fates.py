@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 #: Number of remembered traces whose events a server refuses, because it knows them under another agent.
 MAX_BOUND_ELSEWHERE: Final = 10_000
+#: Number of remembered records that were stored ahead; one that is forgotten is sent again, which changes nothing.
+MAX_AHEAD: Final = 10_000
 #: Number of remembered traces that a server does not keep.
 MAX_SAMPLED_OUT: Final = 100_000
 
@@ -36,7 +38,7 @@ class Fates:
         #: Records that were given up, until their place in the journal is passed.
         self._refused: set[bytes] = set()
         #: Records that were stored before earlier ones, until their place in the journal is passed.
-        self._ahead: set[bytes] = set()
+        self._ahead: OrderedDict[bytes, None] = OrderedDict()
         #: Traces whose events are all refused, each with the reason.
         self._bound_elsewhere: OrderedDict[bytes, str] = OrderedDict()
         #: Traces of which the server keeps nothing.
@@ -75,13 +77,15 @@ class Fates:
 
     def note_ahead(self, lines: Iterable[bytes]) -> None:
         """Note that records are stored, though earlier ones are not. Any thread may call this."""
-        self._ahead.update(lines)
+        for line in lines:
+            _remember(self._ahead, line, None, MAX_AHEAD)
 
     def forget(self, lines: Iterable[bytes]) -> None:
         """Forget the records whose place in the journal is passed."""
-        for each in (self._refused, self._ahead):
-            if each:
-                each.difference_update(lines)
+        if self._refused:
+            self._refused.difference_update(lines)
+        for line in lines if self._ahead else ():
+            self._ahead.pop(line, None)
 
     def refuse(self, event: Event, why: str) -> None:
         """Give up an event that the server refuses for good. It goes to a file."""
@@ -124,7 +128,7 @@ class Fates:
         return not is_span
 
 
-def _remember(known: OrderedDict[bytes, T], trace: bytes, value: T, most: int) -> None:
-    known[trace] = value
+def _remember(known: OrderedDict[bytes, T], key: bytes, value: T, most: int) -> None:
+    known[key] = value
     if len(known) > most:
         known.popitem(last=False)

@@ -104,7 +104,7 @@ class Request:
             return
         if self.proxy is not None:
             self._deadline = self._deadline or time.monotonic() + self.proxy.wait
-            scope = self._place(options)
+            scope, _ = attempt(self._place, options)
             yield self.proxy, None if scope is None else scope.trace, self._deadline
         if not self._begun:
             self._begun = True
@@ -137,8 +137,6 @@ class Request:
         if call is not None and call.model_call is not None and turn is not None:
             self._turn = None
             proxy.server.turns.end(
-                call.state.recorder.token,
-                encoding.string(call.state.id),
                 turn,
                 call.model_call.last_step,
                 thoughts=call.model_call.thoughts if self._link.endpoints.family == "anthropic" else 0,
@@ -147,9 +145,8 @@ class Request:
 
     def _forget_turn(self, proxy: Proxy) -> None:
         turn, self._turn = self._turn, None
-        if turn is not None and self.call is not None:
-            state = self.call.state
-            proxy.server.turns.forget(state.recorder.token, encoding.string(state.id), turn)
+        if turn is not None:
+            proxy.server.turns.forget(turn)
 
     @guarded("recording a request to a model")
     def _open(self, site: CallSite, options: Any) -> None:

@@ -75,6 +75,7 @@ class ProxiedTurn:
     A turn that the proxy reports.
 
     Attributes:
+        trace: The token of its process, as a forked child has turns of its own, and the trace id as it is in records.
         step: The step of its request here. What is recorded above it waits for the proxy's prompt.
         began: Time of the request, as a server writes it.
         last: The step of its last record here, 0 while it goes on. What is recorded above it waits for the answer.
@@ -83,9 +84,10 @@ class ProxiedTurn:
         until: Time of :func:`time.monotonic` until which records wait for it at most.
     """
 
-    __slots__ = ("began", "failed", "last", "step", "thoughts", "until")
+    __slots__ = ("began", "failed", "last", "step", "thoughts", "trace", "until")
 
-    def __init__(self, step: int, began_ms: int) -> None:
+    def __init__(self, trace: tuple[str, bytes], step: int, began_ms: int) -> None:
+        self.trace: tuple[str, bytes] = trace
         self.step: int = step
         self.began: str = iso(began_ms * 1_000_000)
         self.last: int = 0
@@ -172,7 +174,6 @@ class ProxiedTurns:
 
     def __init__(self, http: Http) -> None:
         self._http = http
-        #: By the token of the process, as a forked child has turns of its own, and the trace id as it is in records.
         self._conversations: OrderedDict[tuple[str, bytes], _Conversation] = OrderedDict()
         #: Traces of which one record is about to be stored ahead of the others, once for each thread that does it.
         self._settling: list[tuple[str, bytes]] = []
@@ -191,8 +192,8 @@ class ProxiedTurns:
             step: The step of the request here.
             began_ms: Time of the request in milliseconds since the epoch.
         """
-        turn = ProxiedTurn(step, began_ms)
         key = (process, trace)
+        turn = ProxiedTurn(key, step, began_ms)
         conversation = self._conversations.setdefault(key, _Conversation())
         self._conversations.move_to_end(key)  # the latest is the last to be forgotten
         conversation.turns.append(turn)
@@ -203,15 +204,11 @@ class ProxiedTurns:
             self._conversations.popitem(last=False)
         return turn
 
-    def end(
-        self, process: str, trace: bytes, turn: ProxiedTurn, last: int, *, thoughts: int = 0, failed: bool
-    ) -> None:
+    def end(self, turn: ProxiedTurn, last: int, *, thoughts: int = 0, failed: bool) -> None:
         """
         Note that a turn has ended.
 
         Args:
-            process: The token of this process.
-            trace: The trace id as JSON.
             turn: The turn.
             last: The step of its last record here.
             thoughts: Thoughts that the proxy reports after the answer.
@@ -220,13 +217,13 @@ class ProxiedTurns:
         turn.thoughts, turn.failed = thoughts, failed
         turn.until = time.monotonic() + (HOLD_FAILED if failed else HOLD)
         turn.last = max(last, turn.step)
-        conversation = self._conversations.get((process, trace))
+        conversation = self._conversations.get(turn.trace)
         if conversation is not None:
             conversation.look_soon()
 
-    def forget(self, process: str, trace: bytes, turn: ProxiedTurn) -> None:
+    def forget(self, turn: ProxiedTurn) -> None:
         """Note that the proxy reports nothing of a turn."""
-        conversation = self._conversations.get((process, trace))
+        conversation = self._conversations.get(turn.trace)
         if conversation is not None:
             conversation.drop(turn)
 

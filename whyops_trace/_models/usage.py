@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from whyops_trace._checks import MAX_COUNT
@@ -61,17 +60,19 @@ _PATHS: Final[Mapping[str, tuple[str, ...]]] = {
         "reasoning_tokens",
     ),
 }
-#: Paths of the price of an answer in US dollars, as its seller tells it; the first one counts.
+#: Members of a usage with the price of the answer in US dollars, as its seller tells it; the first one counts.
 _COSTS: Final = (
-    "cost",  # OpenRouter: https://openrouter.ai/docs/use-cases/usage-accounting
-    "cost.total_cost",  # Perplexity: https://docs.perplexity.ai/api-reference/chat-completions-post
-    "estimated_cost",  # DeepInfra: https://deepinfra.com/docs/openai_api
+    # OpenRouter: https://openrouter.ai/docs/use-cases/usage-accounting
+    # Perplexity, with more in it: https://docs.perplexity.ai/api-reference/chat-completions-post
+    "cost",
+    # DeepInfra: https://deepinfra.com/docs/openai_api
+    "estimated_cost",
 )
-#: The paths as pairs of names, the second of which may be empty.
-_NAMES: Final = {
-    name: tuple((outer, inner) for outer, _, inner in (path.partition(".") for path in paths))
-    for name, paths in _PATHS.items()
-}
+#: Counts by the outer name of their paths, each with the inner name, "" for none.
+_MEMBERS: Final[dict[str, list[tuple[str, str]]]] = {}
+for _name, _paths in _PATHS.items():
+    for _outer, _, _inner in (path.partition(".") for path in _paths):
+        _MEMBERS.setdefault(_outer, []).append((_name, _inner))
 _PROMPT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details")
 
 
@@ -93,9 +94,9 @@ def read_usage(answer: Mapping[str, Any]) -> TokenUsage:
     usage = _usage(answer)
     if not usage.keys().isdisjoint(("promptTokens", "completionTokens", "totalTokens")):
         return _present({key: _int(usage.get(key)) for key in TokenUsage.__annotations__}, usage)
-    counts = {name: _largest(usage, paths) for name, paths in _NAMES.items()}
-    for each in _compactions(usage):
-        counts = {name: _sum(count, _largest(each, _NAMES[name])) for name, count in counts.items()}
+    counts = _counts(usage)
+    for each in map(_counts, _compactions(usage)):
+        counts = {name: _sum(count, each[name]) for name, count in counts.items()}
     told, completion, total, reasoning = (
         counts[name] for name in ("prompt", "completion", "total", "reasoning")
     )
@@ -145,25 +146,26 @@ def _sum(first: int | None, second: int | None) -> int | None:
 
 def _present(counts: Mapping[str, int | None], usage: Mapping[str, Any]) -> TokenUsage:
     """Return the counts that are known, with the price that the seller told."""
-    amounts = map(partial(_at, usage), _COSTS)
-    present = {**counts, "cost": next(filter(_is_amount, amounts), None)}
-    return {key: value for key, value in present.items() if value is not None}  # type: ignore[return-value]
+    present: dict[str, Any] = {key: value for key, value in counts.items() if value is not None}
+    for name in _COSTS:
+        cost = usage.get(name)
+        cost = cost.get("total_cost") if isinstance(cost, dict) else cost
+        if _is_amount(cost):
+            present["cost"] = cost
+            break
+    return present  # type: ignore[return-value]
 
 
-def _largest(usage: Mapping[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None:
-    largest = None
-    for outer, inner in paths:
-        if outer in usage:  # few are, and this runs in every traced call of a model
-            count = _int(dict_of(usage[outer]).get(inner) if inner else usage[outer])
-            if count is not None and (largest is None or count > largest):
-                largest = count
-    return largest
-
-
-def _at(usage: Mapping[str, Any], path: str) -> Any:
-    """Return the member at a path of at most two names, None if there is none."""
-    outer, _, inner = path.partition(".")
-    return dict_of(usage.get(outer)).get(inner) if inner else usage.get(outer)
+def _counts(usage: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return each count of a usage by its name in :data:`_PATHS`, None if the usage has it under none."""
+    counts: dict[str, int | None] = dict.fromkeys(_PATHS)
+    for outer, value in usage.items():  # it has few members, and this runs in every traced call of a model
+        for name, inner in _MEMBERS.get(outer, ()):
+            count = _int(dict_of(value).get(inner) if inner else value)
+            before = counts[name]
+            if count is not None and (before is None or count > before):
+                counts[name] = count
+    return counts
 
 
 def _int(value: Any) -> int | None:

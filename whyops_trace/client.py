@@ -83,6 +83,8 @@ class WhyOps:
             traces are deleted (``WHYOPS_MAX_STORE_BYTES``; default 512 MiB).
         proxy_wait: Seconds at most that a request through the WhyOps proxy waits until the server has stored the newest
             record before it, over all its tries (``WHYOPS_PROXY_WAIT``; default 1). 0 does not wait.
+        send_raw_responses: True to send a WhyOps server the responses of models as the provider had them
+            (``WHYOPS_SEND_RAW_RESPONSES=on|off``; default: they stay on this machine).
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -119,6 +121,7 @@ class WhyOps:
         max_store_days: float | None = None,
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
+        send_raw_responses: bool | None = None,
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -139,6 +142,7 @@ class WhyOps:
             max_store_days=max_store_days,
             max_store_bytes=max_store_bytes,
             proxy_wait=proxy_wait,
+            send_raw_responses=send_raw_responses,
         )
         processor = Processor(
             redact,

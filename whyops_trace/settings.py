@@ -56,6 +56,7 @@ VARIABLES: Final = frozenset(
         "WHYOPS_PROXY_URL",
         "WHYOPS_PROXY_WAIT",
         "WHYOPS_SAMPLE_RATE",
+        "WHYOPS_SEND_RAW_RESPONSES",
         "WHYOPS_STORE",
         "WHYOPS_TRACING",
     }
@@ -98,6 +99,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_store_bytes: ``WHYOPS_MAX_STORE_BYTES``: bytes of the local store at most.
         proxy_wait: ``WHYOPS_PROXY_WAIT``: seconds at most that a request to a model, on its way through the WhyOps
             proxy, waits for the server to store the newest record before it; 0 does not wait.
+        send_raw_responses: ``WHYOPS_SEND_RAW_RESPONSES=on``: True to send a WhyOps server the responses of models as
+            the provider had them, which are for the local destinations otherwise.
     """
 
     api_key: str
@@ -114,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_store_days: float
     max_store_bytes: int
     proxy_wait: float
+    send_raw_responses: bool
 
     @property
     def retention(self) -> Retention:
@@ -152,6 +156,7 @@ def resolve(
     max_store_days: float | None = None,
     max_store_bytes: int | None = None,
     proxy_wait: float | None = None,
+    send_raw_responses: bool | None = None,
 ) -> Settings:
     """
     Return the settings of a client, each from its argument or, where that is None, from the environment.
@@ -163,6 +168,8 @@ def resolve(
         store = _switch("WHYOPS_STORE", {"on": True, "off": False})
     if console is None:
         console = _switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
+    if send_raw_responses is None:
+        send_raw_responses = _switch("WHYOPS_SEND_RAW_RESPONSES", {"on": True, "off": False})
     key = _key(api_key)
     mode = _tracing(tracing)
     return Settings(
@@ -182,6 +189,7 @@ def resolve(
         max_store_days=_days(max_store_days),
         max_store_bytes=_size("max_store_bytes", max_store_bytes, MIN_STORE_BYTES, MAX_STORE_BYTES),
         proxy_wait=_proxy_wait(proxy_wait),
+        send_raw_responses=bool(send_raw_responses),
     )
 
 

@@ -125,6 +125,50 @@ def test_anthropics_answer_is_read(events: Recorded) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("answer", [CHAT, MESSAGE])
+def test_the_response_of_a_provider_is_kept_whole(events: Recorded, answer: dict[str, Any]) -> None:
+    """Order of blocks, ids and members that nobody reads: a recording can answer as the provider did."""
+    whole = {**answer, "system_fingerprint": "fp_1", "service_tier": "default", "password": "hunter2"}
+
+    @traced_llm
+    def ask(prompt: str) -> Any:
+        return whole
+
+    @traced_llm(capture_output=False)
+    def ask_in_silence(prompt: str) -> Any:
+        return whole
+
+    ask("Hello")
+    ask_in_silence("Hello")
+    kept = [
+        record["metadata"].get("rawResponse")
+        for record in events.records
+        if record["eventType"] == "llm_response"
+    ]
+
+    assert kept == [{**whole, "password": "[redacted]"}, None]
+
+
+@pytest.mark.parametrize(
+    "answer", ["Hello", {"content": "Hello", "model": "m"}, {"text": "Hello"}, [1], None]
+)
+def test_an_answer_of_no_provider_is_not_kept_twice(events: Recorded, answer: Any) -> None:
+    """Its content is all there is."""
+
+    @traced_llm
+    def ask(prompt: str) -> Any:
+        return answer
+
+    @traced_llm(extract=lambda reply: {"content": reply["choices"][0]["message"]["content"]})
+    def ask_and_extract(prompt: str) -> Any:
+        return CHAT
+
+    ask("Hello")
+    ask_and_extract("Hello")
+
+    assert not [record for record in events.records if "rawResponse" in record["metadata"]]
+
+
 def test_a_tools_result_going_back_is_no_new_turn(events: Recorded) -> None:
     """The request is a ``tool_result``, named after the tool that was called."""
     history = [
@@ -412,7 +456,7 @@ def test_secrets_in_the_arguments_of_tool_calls_are_hidden(events: Recorded) -> 
 
     assert CALL["function"] == {"name": "log_in", "arguments": ARGUMENTS}
     assert "hunter2" not in recorded
-    assert recorded.count('{"user":"ada","password":"[redacted]"}') == 4
+    assert recorded.count('{"user":"ada","password":"[redacted]"}') == 5  # also in the raw response
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "", '{"a":' * 5_000, "free text", '{"b": 1e999}'])

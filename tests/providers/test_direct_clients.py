@@ -39,6 +39,7 @@ from traced import (
     WHOLE,
     Api,
     Paid,
+    Way,
     both_faces,
     create,
     parse,
@@ -327,6 +328,38 @@ async def test_the_provider_s_ids_of_an_answer_are_kept(
     assert metadata["responseId"]
     assert stream or metadata["responseId"] == answer.id
     assert metadata["requestId"] == "req_1"
+
+
+def essence(answer: Any) -> Any:
+    """Return an answer without what is empty, what no two answers have in common, and tokens, which not all tell."""
+    if isinstance(answer, list):
+        return [essence(item) for item in answer]
+    if not isinstance(answer, dict):
+        return answer
+    return {
+        name: essence(value)
+        for name, value in answer.items()
+        if value not in (None, []) and name not in ("id", "created", "created_at", "usage")
+    }
+
+
+@both_faces(*APIS)
+@pytest.mark.parametrize("way", [*WHOLE.values(), *STREAMED.values()], ids=[*WHOLE, *STREAMED])
+@pytest.mark.anyio
+async def test_the_response_is_kept_as_the_provider_had_it(
+    provider: Provider, events: Recorded, api: Api, kind: Any, way: Way
+) -> None:
+    """The package makes the answer again of it that the caller of the plain client gets."""
+    provider.reply(RICH, RICH)
+    async with client(kind, provider) as bare:
+        expected = (await create(bare, api)).model_dump(mode="json", exclude_unset=True)
+    async with traced(kind, provider) as made:
+        await way(made, api)
+    (kept,) = (
+        each["metadata"]["rawResponse"] for each in events.records if each["eventType"] == "llm_response"
+    )
+
+    assert essence(kept) == essence(expected)
 
 
 CALLED = {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function", **CHARGED}]}

@@ -11,6 +11,7 @@ from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._models.answers import (
     Turn,
     hide_in_arguments,
+    is_of_provider,
     read_embedding,
     read_error,
     read_request,
@@ -21,7 +22,7 @@ from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
-from whyops_trace._shapes import text_of
+from whyops_trace._shapes import dict_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 
@@ -118,8 +119,8 @@ class Llm(CallSite):
         "extract": "a function",
     }
     written: ClassVar[frozenset[str]] = frozenset(
-        {"function", "latencyMs", "model", "outcome", "params", "provider", "requestId", "responseId", "system",
-         "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
+        {"function", "latencyMs", "model", "outcome", "params", "provider", "rawResponse", "requestId",
+         "responseId", "system", "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
     )  # fmt: skip
     holds = True
     follows = True
@@ -147,7 +148,7 @@ class Llm(CallSite):
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
         """Return the event type, metadata members and content of a request."""
-        request = read_request(encoding.plain(named, recorder.hides))
+        request = read_request(encoding.plain(named, recorder.hides, digests=True))
         hide_in_arguments(request.messages, recorder.hides)
         metadata = self._function
         if request.metadata:
@@ -206,16 +207,20 @@ class Llm(CallSite):
     def _settle(self, call: Call, turn: Turn) -> bytes:
         """Decide if the call reports its turn. Return the metadata member about that, led by a comma, or nothing."""
         if call.settle():
-            turn.usage = {}  # it is in the turns inside
+            turn.usage, turn.raw = {}, {}  # they are in the turns inside
             return b',"wraps":true'
         return b""
 
     def _read(self, call: Call, result: Any) -> Turn:
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
-        answer = encoding.plain(result, call.state.recorder.hides)
+        hides = call.state.recorder.hides
+        answer = encoding.plain(result, hides)
+        hide_in_arguments(answer, hides)
         turn = read_response(answer)
-        turn.id = text_of(answer.get("id")) if isinstance(answer, dict) else ""
+        turn.id = text_of(dict_of(answer).get("id"))
+        if self._extract is None and is_of_provider(answer):
+            turn.raw = answer
         return turn
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
@@ -248,11 +253,12 @@ class Llm(CallSite):
                 }
                 for other in turn.others
             ]
-        hide_in_arguments(content, recorder.hides)
         content |= _finish(turn)
         tool_calls = [item for choice in (turn, *turn.others) for item in choice.tool_calls]
         if turn.usage:
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
+        if turn.raw and self.capture_output:
+            ending += b',"rawResponse":%b' % recorder.encode(turn.raw)
         metadata = self._answer_metadata(call, turn, elapsed_ms, ending)
         step = call.close(b"llm_response", metadata, recorder.encode(content))
         if tool_calls:

@@ -83,6 +83,7 @@ class Turn(msgspec.Struct):
         usage: Token counts. Prompt tokens exclude the cached ones.
         refusal: The text of its refusal, "" if it did not refuse or gave no text.
         id: The provider's id of the answer, "" if unknown.
+        raw: The answer as the provider has it, {} if it has the form of neither OpenAI nor Anthropic.
         others: The other choices, where several were requested.
         ran: The calls of tools that the provider ran itself.
     """
@@ -96,6 +97,7 @@ class Turn(msgspec.Struct):
     usage: TokenUsage = {}
     refusal: str = ""
     id: str = ""
+    raw: dict[str, Any] = {}
     others: list[Turn] = []
     ran: list[ProviderCall] = []
 
@@ -202,6 +204,11 @@ def read_response(answer: Any) -> Turn:
     turn.model = text_of(answer.get("model"))
     turn.usage = read_usage(answer)
     return turn
+
+
+def is_of_provider(answer: Any) -> bool:
+    """Return True if plain data has the form of an answer of OpenAI or Anthropic."""
+    return any(isinstance(dict_of(answer).get(name), list) for name in ("choices", "output", "content"))
 
 
 def read_error(answer: Any) -> dict[str, Any]:

@@ -24,10 +24,14 @@ _GROWING: Final = (
 )  # fmt: skip
 #: Members of a chat message, or of its tool calls, that are objects with texts in pieces.
 _NESTED: Final = ("function", "custom", "function_call", "audio")
+#: Members of a choice that come in pieces.
+_PIECES: Final = ("delta", "message", "text", "logprobs")
 _MESSAGE_EVENTS: Final = frozenset(
     {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
      "message_stop", "ping"}
 )  # fmt: skip
+#: Members of the event that ends a message which are not the message's own.
+_ABOUT_DELTA: Final = ("type", "delta", "usage")
 #: The text of a response's item that an event extends, in the item itself or in a part of a list. By the type of the
 #: event: the list, the name of the index in it, the type of the part, and the member that grows.
 _DELTAS: Final = {
@@ -206,16 +210,17 @@ class _Choice:
     """One choice of a chat completion."""
 
     def __init__(self) -> None:
-        self.finish_reason: Any = None
-        self.usage: Any = None
+        self.rest: dict[str, Any] = {}
+        self.logprobs: dict[str, list[Any]] = {}
         self.message = _Nest()
         self.calls: list[_Nest] = []
         self.open: dict[int, _Nest] = {}
 
     def add(self, choice: dict[str, Any]) -> None:
         """Add the content of a chunk."""
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        self.usage = choice.get("usage") or self.usage
+        self.rest.update((name, value) for name, value in _filled(choice) if name not in _PIECES)
+        for name, values in dict_of(choice.get("logprobs")).items():
+            self.logprobs.setdefault(name, []).extend(list_of(values))
         delta = _delta(choice)
         self.message.add(delta)
         for call in dicts_of(delta.get("tool_calls")):
@@ -235,9 +240,14 @@ class _Choice:
         """Return the choice so far."""
         message = self.message.finished()
         if self.calls:
-            message["tool_calls"] = [call.finished() for call in self.calls]
-        choice = {"index": index, "message": message, "finish_reason": self.finish_reason}
-        return choice | {"usage": self.usage} if self.usage else choice
+            message["tool_calls"] = [_without_index(call.finished()) for call in self.calls]
+        choice = {"finish_reason": None, **self.rest, "index": index, "message": message}
+        return choice | {"logprobs": self.logprobs} if self.logprobs else choice
+
+
+def _without_index(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call without its place among the pieces of a stream."""
+    return {name: value for name, value in call.items() if name != "index"}
 
 
 def _build_chat(items: Sequence[Any]) -> dict[str, Any]:
@@ -343,6 +353,7 @@ def _build_message(items: Sequence[Any]) -> dict[str, Any]:
         elif kind == "content_block_delta":
             blocks.setdefault(_index(item), _Block({})).add(dict_of(item.get("delta")))
         elif kind == "message_delta":
+            answer.update((name, value) for name, value in _filled(item) if name not in _ABOUT_DELTA)
             answer.update(_filled(dict_of(item.get("delta"))))
             # Its counts cover the whole message so far. Missing counts stay as they were at the start.
             usage.update(_filled(dict_of(item.get("usage"))))

@@ -7,14 +7,13 @@ Groq's chat completions a list beside the text.
 
 from __future__ import annotations
 
-import binascii
-import hashlib
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
+from whyops_trace._values.attachments import content_of, described
 
 #: Members of an item about the item itself.
 _ABOUT: Final = frozenset(
@@ -124,11 +123,8 @@ def _arguments(members: dict[str, Any]) -> dict[str, Any]:
 
 def _image(encoded: Any) -> Any:
     """Return size and hash in the place of an image in base64."""
-    try:
-        image = binascii.a2b_base64(text_of(encoded))
-    except ValueError:
-        return encoded
-    return {"bytes": len(image), "sha256": hashlib.sha256(image).hexdigest()}
+    content = content_of(text_of(encoded))
+    return encoded if content is None else described(content)
 
 
 def read_blocks(blocks: Iterable[dict[str, Any]]) -> list[ProviderCall]:

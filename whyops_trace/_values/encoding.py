@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import guarded
+from whyops_trace._values.attachments import digest
 from whyops_trace._values.objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
 from whyops_trace._values.secrets import redacted
 
@@ -80,7 +81,7 @@ def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
 encode: Final = encoder(lambda key: "\0" in key)
 
 
-def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) -> Any:
+def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False, digests: bool = False) -> Any:
     """
     Return a mended copy of a value, made of dict, list, str, int, float, bool and None only.
 
@@ -88,9 +89,11 @@ def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False) 
         value: Any value.
         hides: As for :func:`encode`.
         shapes: True to replace lists of floats by their length, as for large arrays: ``{"shape": [1536]}``.
+        digests: True to replace long texts in base64 by their size and hash, see
+            :func:`whyops_trace._values.attachments.digest`.
     """
     try:
-        return _Mender(hides, shapes).mend(value, (), False)
+        return _Mender(hides, shapes, digests).mend(value, (), False)
     except RecursionError:
         return TOO_DEEP
 
@@ -136,11 +139,12 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
 class _Mender:
     """The mended copy of one value, while it is built."""
 
-    __slots__ = ("hides", "nodes_left", "shapes")
+    __slots__ = ("digests", "hides", "nodes_left", "shapes")
 
-    def __init__(self, hides: Callable[[str], bool], shapes: bool) -> None:
+    def __init__(self, hides: Callable[[str], bool], shapes: bool, digests: bool) -> None:
         self.hides = hides
         self.shapes = shapes
+        self.digests = digests
         self.nodes_left = MAX_NODES
 
     def mend(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
@@ -156,7 +160,7 @@ class _Mender:
         try:
             kind = type(value)
             if kind is str:
-                return _text(value)
+                return (digest(value) if self.digests else None) or _text(value)
             if value is None or kind is bool:
                 return value
             if kind is int:

@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collector import Close, Collector, Drip, Fault, Hang, Reset, Stored
@@ -36,9 +37,11 @@ from serving import (
 )
 from wire import Answer, Event
 
-from whyops_trace import step, traced_tool
+from whyops_trace import step, traced_llm, traced_tool
+from whyops_trace._home import STORE_FILE
 from whyops_trace.exporters.whyops.exporter import MAX_BYTES, MAX_EVENTS, WhyOpsExporter
 from whyops_trace.exporters.whyops.retry import LONG_WAIT
+from whyops_trace.store import Store
 
 
 @traced_tool
@@ -71,6 +74,42 @@ def sizes(collector: Collector) -> list[int]:
 
 
 # What is sent
+
+
+@pytest.mark.parametrize("sends", [None, True])
+@pytest.mark.parametrize("trace_id", ["conversation-1", None])
+def test_the_response_of_a_provider_stays_here_unless_a_setting_sends_it(
+    collector: Collector, tmp_path: Path, trace_id: str | None, sends: bool | None
+) -> None:
+    """Whether the server numbers the event or not; what the user's own metadata says goes along."""
+    answer = {
+        "model": "m",
+        "system_fingerprint": "fp_1",
+        "choices": [{"finish_reason": "stop", "message": {"content": 'A ,"rawResponse":{} of a kind'}}],
+    }
+
+    @traced_llm(metadata={"of": {"rawResponse": answer}})
+    def ask(prompt: str) -> dict[str, Any]:
+        return answer
+
+    sdk = client(collector, tmp_path, store=True, send_raw_responses=sends)
+    with sdk.trace(trace_id) as handle:
+        ask("Hello")
+    sdk.flush_sync()
+    (event,) = (event for event in collector.stored if event["eventType"] == "llm_response")
+    sdk.close_sync()
+    store = Store(tmp_path / STORE_FILE)
+    (kept,) = (
+        event["metadata"]["rawResponse"]
+        for event in store.events(handle.id)
+        if event["eventType"] == "llm_response"
+    )
+    store.close()
+
+    assert kept == answer
+    assert event["metadata"].get("rawResponse") == (answer if sends else None)
+    assert event["metadata"]["of"] == {"rawResponse": answer}
+    assert event["content"] == {"content": 'A ,"rawResponse":{} of a kind', "finishReason": "stop"}
 
 
 def test_a_first_event_leaves_without_anybody_asking_for_it(collector: Collector) -> None:

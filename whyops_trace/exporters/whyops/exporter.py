@@ -94,6 +94,7 @@ class WhyOpsExporter(Exporter):
         if (settings.analyse_url == DEFAULT_ANALYSE_URL) is (settings.proxy_url == DEFAULT_PROXY_URL):
             servers.append((self._proxy, "/v1/agents/init"))
         self._url = settings.analyse_url
+        self._with_raw = settings.send_raw_responses
         self._state = ServerState(settings.home / SERVER_FILE)
         self._renumbering = Renumbering(self._state)
         self._fates = Fates(settings.home / REJECTED_FILE, self.remedy)
@@ -205,7 +206,7 @@ class WhyOpsExporter(Exporter):
         return events
 
     def _event(self, line: bytes) -> Event:
-        event = Event(line)
+        event = Event(line, with_raw=self._with_raw)
         self._fates.decide(event)
         return event
 
@@ -260,7 +261,7 @@ class WhyOpsExporter(Exporter):
         Returns:
             True if it is stored, or never will be.
         """
-        event = Event(line)
+        event = Event(line, with_raw=self._with_raw)
         trace = event.head.trace
         while not self._renumbering.number_known(event, process):
             if time.monotonic() >= deadline or gives_up():
@@ -389,7 +390,7 @@ def _others(events: Iterable[Event], first_events: Sequence[Event]) -> list[Even
         keys = {event.key for event in first_events}
         for event in waiting:
             if event.key in keys and not event.head.given:
-                second = Event(event.line)
+                second = Event(event.line, with_raw=event.with_raw)
                 second.leave_to_server()
                 return [second]
     return ready

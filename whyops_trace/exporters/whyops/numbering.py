@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, cast
 
 import msgspec
@@ -32,6 +33,19 @@ def is_plain(line: bytes) -> bool:
     return _PLAIN.match(line) is not None and is_usual(line)
 
 
+class _Metadata(msgspec.Struct, rename="camel"):
+    raw_response: msgspec.Raw = msgspec.Raw()
+
+
+class _Answer(msgspec.Struct):
+    """The part of a model's answer that the server gets only if a setting says so."""
+
+    metadata: _Metadata
+
+
+_answers: Final = msgspec.json.Decoder(_Answer)
+
+
 class Event(msgspec.Struct, eq=False):
     """
     A record on its way to the server.
@@ -41,6 +55,7 @@ class Event(msgspec.Struct, eq=False):
     Attributes:
         line: The record.
         plain: True if the server gets it as it is, regardless of earlier records.
+        with_raw: True to send a model's answer with the response as the provider had it.
         sent: The text that the server gets; empty until its numbers are known.
         key: Its numbering and the process that recorded it; None if it is never renumbered.
         outcome: Its fate; None if it has to come again.
@@ -50,6 +65,7 @@ class Event(msgspec.Struct, eq=False):
 
     line: bytes
     plain: bool = False
+    with_raw: bool = False
     sent: bytes = b""
     key: NumberingKey | None = None
     outcome: Outcome | None = None
@@ -70,7 +86,9 @@ class Event(msgspec.Struct, eq=False):
         return self.head is not _NO_HEAD
 
     def go_as(self, text: bytes) -> None:
-        """Send it as this text, without the ending that is for this library only."""
+        """Send it as this text, without what is for the local destinations only."""
+        if self.head.type == "llm_response" and not self.with_raw:
+            text = _without_raw(text)
         self.sent = text if is_usual(text) else text.removesuffix(ending_of(text).text) + USUAL.text
 
     def number(self, offset: int, *, requested: bool) -> None:
@@ -88,6 +106,14 @@ class Event(msgspec.Struct, eq=False):
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
         self.go_as(without_numbering(self.line, self.head, None, requested=False))
+
+
+def _without_raw(text: bytes) -> bytes:
+    """Return a model's answer without the response as the provider had it."""
+    with suppress(msgspec.DecodeError):  # a user's own metadata may be anything
+        raw = bytes(_answers.decode(text).metadata.raw_response)
+        return text.replace(b',"rawResponse":' + raw, b"", 1) if raw else text
+    return text
 
 
 class Renumbering:

@@ -1,0 +1,124 @@
+"""Images and documents in base64: long ones are recorded by their size and hash."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded import Recorded
+
+from whyops_trace import traced_llm, traced_tool
+from whyops_trace._values.attachments import MAX_INLINE, content_of, digest
+
+IMAGE = random.Random(1).randbytes(6_000)
+TEXT = base64.b64encode(IMAGE).decode()
+ABOUT = {"bytes": len(IMAGE), "sha256": hashlib.sha256(IMAGE).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        (TEXT, ABOUT),
+        (TEXT.rstrip("="), ABOUT),
+        (base64.urlsafe_b64encode(IMAGE).decode(), ABOUT),
+        (base64.encodebytes(IMAGE).decode(), ABOUT),
+        (base64.encodebytes(IMAGE).decode().replace("\n", "\r\n"), ABOUT),
+        (f"data:image/png;base64,{TEXT}", {"mediaType": "image/png", **ABOUT}),
+        (f"data:application/pdf;name=a.pdf;base64,{TEXT}", {"mediaType": "application/pdf", **ABOUT}),
+        (f"data:;base64,{TEXT}", ABOUT),
+        (
+            f"data:image/svg+xml;base64,{'AAAA' * 2_000}",
+            {
+                "mediaType": "image/svg+xml", "bytes": 6_000,
+                "sha256": hashlib.sha256(bytes(6_000)).hexdigest(),
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_long_attachment_is_told_by_size_and_hash(text: str, about: dict[str, Any]) -> None:
+    """With the media type, where the text names one."""
+    assert digest(text) == about
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT[:MAX_INLINE],
+        "Many words, and a few more of them. " * 500,
+        "ACGT" * 5_000,
+        "deadbeef0123" * 5_000,
+        "WORDS\nand\nM0RE\n" * 1_000,
+        f"{TEXT} and what it shows",
+        f"See {TEXT}",
+        f"data:text/plain,{TEXT}",
+        "data:" + "a;a" * 100_000,
+        f"https://example.org/{TEXT}",
+        string.ascii_letters * 200 + "0" + "?",
+    ],
+)
+def test_any_other_text_is_no_attachment(text: str) -> None:
+    """Short ones, prose, sequences of letters, and texts with an attachment in them."""
+    assert digest(text) is None
+
+
+@given(st.binary(max_size=500))
+def test_every_base64_is_read_in_either_alphabet(content: bytes) -> None:
+    """With padding and without."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes):
+        text = encode(content).decode()
+
+        assert content_of(text) == content_of(text.rstrip("=\n")) == content
+
+
+def test_attachments_of_a_request_are_recorded_by_size_and_hash(events: Recorded) -> None:
+    """Those of OpenAI's and Anthropic's kinds alike; the caller's stay as they are, and so do short ones."""
+    asked: list[Any] = []
+
+    @traced_llm
+    def ask(messages: list[Any]) -> str:
+        asked.append(messages)
+        return "A cat."
+
+    url = {"url": f"data:image/png;base64,{TEXT}"}
+    source = {"type": "base64", "media_type": "image/png", "data": TEXT}
+    small = {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlhAQABAAAAACw="}}
+    messages = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": url},
+                {"type": "image", "source": source},
+                {"type": "file", "file": {"file_data": TEXT}},
+                small,
+            ],
+        }
+    ]
+    ask(messages)
+    content = events.records[0]["content"]["messages"][0]["content"]
+
+    assert asked[0] is messages
+    assert url["url"].endswith(TEXT)
+    assert content == [
+        {"type": "image_url", "image_url": {"url": {"mediaType": "image/png", **ABOUT}}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ABOUT}},
+        {"type": "file", "file": {"file_data": ABOUT}},
+        small,
+    ]
+
+
+def test_what_a_tool_returns_is_recorded_as_it_is(events: Recorded) -> None:
+    """Only requests repeat their attachments in each turn."""
+
+    @traced_tool
+    def photograph() -> str:
+        return TEXT
+
+    photograph()
+
+    assert events.records[1]["content"]["toolResults"] == {"result": TEXT}

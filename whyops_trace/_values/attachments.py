@@ -1,0 +1,53 @@
+"""Images, documents and sounds in base64, which a conversation repeats in every request."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from typing import Any, Final
+
+#: Number of characters up to which an attachment is recorded as it is.
+MAX_INLINE: Final = 4096
+#: Fewest characters of a line in base64 that is broken into lines.
+_LINE: Final = 60
+
+#: The start of a data URL in base64 (RFC 2397), with its media type.
+_DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+#: Beginning of a text in base64 without a data URL: digits and letters of both cases, which no DNA, hexadecimal text
+#: or word has all of.
+_BASE64: Final = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[\w+/-]{%d}" % _LINE, re.ASCII)
+
+
+def digest(text: str) -> dict[str, Any] | None:
+    """
+    Return size and hash of an attachment that is too long to be recorded: base64, or a data URL of it.
+
+    Returns:
+        ``{"mediaType", "bytes", "sha256"}``, without the first if the text does not tell it; None for any other text,
+        and for one of at most :data:`MAX_INLINE` characters.
+    """
+    if len(text) <= MAX_INLINE:
+        return None
+    url = _DATA_URL.match(text, 0, MAX_INLINE)
+    if url is None and _BASE64.match(text, 0, MAX_INLINE) is None:
+        return None
+    content = content_of(text[url.end() :] if url else text)
+    if content is None:
+        return None
+    return {"mediaType": url[1], **described(content)} if url and url[1] else described(content)
+
+
+def described(content: bytes) -> dict[str, Any]:
+    """Return ``{"bytes", "sha256"}`` of an attachment."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def content_of(encoded: str) -> bytes | None:
+    """Return the bytes of a text in base64, in either alphabet and with line breaks; None if it is no such text."""
+    for written, meant in (("\n", ""), ("\r", ""), ("-", "+"), ("_", "/")):
+        encoded = encoded.replace(written, meant)
+    try:
+        return binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError:
+        return None

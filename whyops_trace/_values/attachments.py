@@ -16,7 +16,7 @@ _LINE: Final = 60
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 #: Beginning of a text in base64 without a data URL: digits and letters of both cases, which no DNA, hexadecimal text
 #: or word has all of.
-_BASE64: Final = re.compile(r"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[\w+/-]{%d}" % _LINE, re.ASCII)
+_BASE64: Final = re.compile(rf"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[\w+/-]{{{_LINE}}}", re.ASCII)
 
 
 def digest(text: str) -> dict[str, Any] | None:

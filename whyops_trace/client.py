@@ -73,6 +73,8 @@ class WhyOps:
         redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
         max_event_bytes: Bytes of a record at most, 10,000 or more; what is larger is cut (``WHYOPS_MAX_EVENT_BYTES``;
             default 1,000,000).
+        max_history_bytes: Bytes of memory for the messages of earlier requests at most, so that each turn costs what is
+            new in it (``WHYOPS_MAX_HISTORY_BYTES``; default 16 MiB). 0 keeps none.
         max_journal_bytes: Bytes of the records that wait on disk at most, 1,048,576 or more; when they are used up the
             oldest are dropped, and counted (``WHYOPS_MAX_JOURNAL_BYTES``; default 256 MiB).
         sample_rate: The share of traces that are recorded, 0 to 1; the others cost nothing (``WHYOPS_SAMPLE_RATE``;
@@ -116,6 +118,7 @@ class WhyOps:
         redact: Iterable[str | re.Pattern[str]] = (),
         redact_keep: Iterable[str] = (),
         max_event_bytes: int | None = None,
+        max_history_bytes: int | None = None,
         max_journal_bytes: int | None = None,
         sample_rate: float | None = None,
         max_store_days: float | None = None,
@@ -137,6 +140,7 @@ class WhyOps:
             store=store,
             console=console,
             max_event_bytes=max_event_bytes,
+            max_history_bytes=max_history_bytes,
             max_journal_bytes=max_journal_bytes,
             sample_rate=sample_rate,
             max_store_days=max_store_days,
@@ -177,6 +181,7 @@ class WhyOps:
             processor=processor,
             clock=clock or SystemClock(),
             on=bool(destinations),
+            max_history_bytes=self.settings.max_history_bytes,
         )
         self.recorder.serves = self._server is not None and bool(destinations)
         local = [exporter for exporter in destinations if not exporter.remote]

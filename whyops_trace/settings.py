@@ -27,6 +27,8 @@ DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
 MAX_EVENT_BYTES: Final = 1_000_000
 #: The least ``max_event_bytes``.
 MIN_EVENT_BYTES: Final = 10_000
+#: Bytes of the messages of earlier requests to models that are kept in memory, unless told otherwise.
+MAX_HISTORY_BYTES: Final = 16 << 20
 #: Bytes of the records that wait on disk, of one client, unless told otherwise.
 MAX_JOURNAL_BYTES: Final = 256 << 20
 #: The least ``max_journal_bytes``.
@@ -50,6 +52,7 @@ VARIABLES: Final = frozenset(
         "WHYOPS_CONSOLE",
         "WHYOPS_HOME",
         "WHYOPS_MAX_EVENT_BYTES",
+        "WHYOPS_MAX_HISTORY_BYTES",
         "WHYOPS_MAX_JOURNAL_BYTES",
         "WHYOPS_MAX_STORE_BYTES",
         "WHYOPS_MAX_STORE_DAYS",
@@ -93,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store: ``WHYOPS_STORE``: True to keep records in the local store; by default if they go to no server.
         console: ``WHYOPS_CONSOLE=tree``: True to print finished traces.
         max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
+        max_history_bytes: ``WHYOPS_MAX_HISTORY_BYTES``: bytes of earlier messages that are kept in memory at most.
         max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
         max_store_days: ``WHYOPS_MAX_STORE_DAYS``: days that the local store keeps a trace.
@@ -112,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: bool
     console: bool
     max_event_bytes: int
+    max_history_bytes: int
     max_journal_bytes: int
     sample_rate: float
     max_store_days: float
@@ -151,6 +156,7 @@ def resolve(
     store: bool | None,
     console: bool | None,
     max_event_bytes: int | None = None,
+    max_history_bytes: int | None = None,
     max_journal_bytes: int | None = None,
     sample_rate: float | None = None,
     max_store_days: float | None = None,
@@ -184,6 +190,7 @@ def resolve(
         store=not key or mode == "local" if store is None else store,
         console=bool(console),
         max_event_bytes=_size("max_event_bytes", max_event_bytes, MIN_EVENT_BYTES, MAX_EVENT_BYTES),
+        max_history_bytes=_size("max_history_bytes", max_history_bytes, 0, MAX_HISTORY_BYTES),
         max_journal_bytes=_size("max_journal_bytes", max_journal_bytes, MIN_JOURNAL_BYTES, MAX_JOURNAL_BYTES),
         sample_rate=_sample_rate(sample_rate),
         max_store_days=_days(max_store_days),

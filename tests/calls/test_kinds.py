@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,7 +11,8 @@ import anyio.lowlevel
 import pytest
 from recorded import Recorded
 
-from whyops_trace import trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace import WhyOps, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace.testing import capture_events
 
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
 
@@ -147,6 +149,30 @@ def test_the_response_of_a_provider_is_kept_whole(events: Recorded, answer: dict
     ]
 
     assert kept == [{**whole, "password": "[redacted]"}, None]
+
+
+@pytest.mark.parametrize("limit", [10_000, 12_000, 20_000, 100_000])
+def test_the_response_of_a_provider_takes_what_the_answer_leaves(limit: int, tmp_path: Path) -> None:
+    """It is cut, or left out, before anything else of the turn is."""
+    texts = {"system_fingerprint": "f" * 3_000, "service_tier": "t" * 3_000}
+    answers: list[dict[str, Any]] = []
+    for more in ({}, texts):
+        whole = {**CHAT, **more}
+        sdk = WhyOps(agent_name="shop", home=tmp_path, max_event_bytes=limit)
+
+        @traced_llm
+        def ask(prompt: str, answer: Any = whole) -> Any:
+            return answer
+
+        with capture_events() as records, sdk.trace():
+            ask("Hello")
+        answers += (record for record in records if record["eventType"] == "llm_response")
+        sdk.close_sync()
+    raw = [answer["metadata"].pop("rawResponse", None) for answer in answers]
+    short, long = [({**answer["metadata"], "latencyMs": 0}, answer["content"]) for answer in answers]
+
+    assert short == long
+    assert raw[1] == {**CHAT, **texts} or limit < 20_000
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ ABOUT = {"bytes": len(IMAGE), "sha256": hashlib.sha256(IMAGE).hexdigest()}
         (base64.encodebytes(IMAGE).decode().replace("\n", "\r\n"), ABOUT),
         (f"data:image/png;base64,{TEXT}", {"mediaType": "image/png", **ABOUT}),
         (f"data:application/pdf;name=a.pdf;base64,{TEXT}", {"mediaType": "application/pdf", **ABOUT}),
+        (f'data:image/png;name="a b=c.png";base64,{TEXT}', {"mediaType": "image/png", **ABOUT}),
         (f"data:;base64,{TEXT}", ABOUT),
         (
             f"data:image/svg+xml;base64,{'AAAA' * 2_000}",
@@ -43,7 +44,7 @@ ABOUT = {"bytes": len(IMAGE), "sha256": hashlib.sha256(IMAGE).hexdigest()}
 )  # fmt: skip
 def test_a_long_attachment_is_told_by_size_and_hash(text: str, about: dict[str, Any]) -> None:
     """With the media type, where the text names one."""
-    assert digest(text) == about
+    assert digest("data", text) == about
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,13 @@ def test_a_long_attachment_is_told_by_size_and_hash(text: str, about: dict[str, 
 )
 def test_any_other_text_is_no_attachment(text: str) -> None:
     """Short ones, prose, sequences of letters, and texts with an attachment in them."""
-    assert digest(text) is None
+    assert digest("data", text) is None
+
+
+def test_base64_is_an_attachment_only_where_one_is_expected() -> None:
+    """What somebody wrote in these letters is what they wrote; a data URL is one anywhere."""
+    assert digest("content", TEXT) is None
+    assert digest("content", f"data:;base64,{TEXT}") == ABOUT
 
 
 @given(st.binary(max_size=500))
@@ -81,7 +88,7 @@ def test_attachments_of_a_request_are_recorded_by_size_and_hash(events: Recorded
     asked: list[Any] = []
 
     @traced_llm
-    def ask(messages: list[Any]) -> str:
+    def ask(messages: Any) -> str:
         asked.append(messages)
         return "A cat."
 
@@ -100,6 +107,7 @@ def test_attachments_of_a_request_are_recorded_by_size_and_hash(events: Recorded
         }
     ]
     ask(messages)
+    ask(TEXT)  # a prompt, whatever it looks like
     content = events.records[0]["content"]["messages"][0]["content"]
 
     assert asked[0] is messages
@@ -110,6 +118,24 @@ def test_attachments_of_a_request_are_recorded_by_size_and_hash(events: Recorded
         {"type": "file", "file": {"file_data": ABOUT}},
         small,
     ]
+    assert events.records[2]["content"]["messages"] == [{"role": "user", "content": TEXT}]
+
+
+def test_images_that_a_model_made_are_recorded_by_size_and_hash(events: Recorded) -> None:
+    """In the tool that made them, and in the response as the provider had it."""
+    made = {"type": "image_generation_call", "status": "completed", "result": TEXT}
+
+    @traced_llm
+    def paint(prompt: str) -> Any:
+        return {"object": "response", "status": "completed", "model": "m", "output": [made]}
+
+    paint("A cat.")
+    results = [
+        each["content"]["toolResults"] for each in events.records if each["eventType"] == "tool_call_response"
+    ]
+
+    assert results == [ABOUT]
+    assert [each["metadata"]["rawResponse"]["output"][0]["result"] for each in events.records[3:4]] == [ABOUT]
 
 
 def test_what_a_tool_returns_is_recorded_as_it_is(events: Recorded) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from whyops_trace._guard import guarded
-from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
+from whyops_trace._recording.line import LAST, USUAL, Content, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import describe, stack
@@ -64,7 +64,7 @@ class HeldRequest(NamedTuple):
     parent: int
     within: int
     metadata: bytes
-    content: bytes
+    content: Content
     timestamp: str
 
 

@@ -14,20 +14,23 @@ from whyops_trace._models.answers import (
     is_of_provider,
     read_embedding,
     read_error,
-    read_request,
     read_response,
 )
 from whyops_trace._models.assembly import assemble, first_token
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._models.usage import read_usage
+from whyops_trace._recording.line import Content
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
+from whyops_trace._values.truncation import truncated
 
 #: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
 MAX_ITEMS_BYTES: Final = 65_536
+#: Fewest bytes of a record in which a cut answer of a provider still tells something.
+MIN_RAW_BYTES: Final = 1_000
 
 
 class Tool(CallSite):
@@ -54,7 +57,7 @@ class Tool(CallSite):
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
         self._metadata = b',"tool":%b' % name + self.metadata
 
-    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
         encode = recorder.encode
         content = b"".join((self._request, encode(named), b"}]}"))  # + would copy a large one twice
@@ -146,17 +149,9 @@ class Llm(CallSite):
             model_call.streams = named.get("stream") is True
         return call
 
-    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
-        request = read_request(encoding.plain(named, recorder.hides, digests=True))
-        hide_in_arguments(request.messages, recorder.hides)
-        metadata = self._function
-        if request.metadata:
-            metadata += b"," + recorder.encode(request.metadata)[1:-1]
-        content: dict[str, Any] = {"messages": request.messages}
-        if request.tool:
-            content = {"toolName": request.tool, "output": request.output, **content}
-        return b"tool_result" if request.tool else b"user_message", metadata, recorder.encode(content)
+        return recorder.requests.encode(named, self._function)
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
         """Record the model's thinking and its answer."""
@@ -215,7 +210,7 @@ class Llm(CallSite):
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
         hides = call.state.recorder.hides
-        answer = encoding.plain(result, hides)
+        answer = encoding.plain(result, hides, digests=True)
         hide_in_arguments(answer, hides)
         turn = read_response(answer)
         turn.id = text_of(dict_of(answer).get("id"))
@@ -257,14 +252,24 @@ class Llm(CallSite):
         tool_calls = [item for choice in (turn, *turn.others) for item in choice.tool_calls]
         if turn.usage:
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
+        metadata, body = self._answer_metadata(call, turn, elapsed_ms, ending), recorder.encode(content)
         if turn.raw and self.capture_output:
-            ending += b',"rawResponse":%b' % recorder.encode(turn.raw)
-        metadata = self._answer_metadata(call, turn, elapsed_ms, ending)
-        step = call.close(b"llm_response", metadata, recorder.encode(content))
+            metadata += self._raw_response(
+                turn, recorder, recorder.processor.room - len(metadata) - len(body)
+            )
+        step = call.close(b"llm_response", metadata, body)
         if tool_calls:
             call.state.note_asked(step, tool_calls)
         if call.model_call and call.model_call.by_client:
             call.state.note_turn(step, (call.model_call.model, turn.model), turn.content)
+
+    @staticmethod
+    def _raw_response(turn: Turn, recorder: Recorder, room: int) -> bytes:
+        """Return the metadata member with the answer as the provider had it, cut to what other members leave it."""
+        room -= len(b',"rawResponse":')
+        if room < MIN_RAW_BYTES:
+            return b""
+        return b',"rawResponse":%b' % truncated(recorder.encode(turn.raw), room)
 
     def _answer_metadata(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> bytes:
         """Return the metadata members of an answer. Its own model comes before the requested and the decorator's."""
@@ -304,7 +309,7 @@ class Embedding(Llm):
         name: expected for name, expected in Llm.options.items() if name != "capture_output"
     }
 
-    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
         texts: Any = next((value for name, value in named.items() if not recorder.hides(name)), [])
         for name in ("input", "inputs", "texts", "text"):

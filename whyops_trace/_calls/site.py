@@ -16,7 +16,7 @@ from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._recording.line import USUAL, Ending
+from whyops_trace._recording.line import USUAL, Content, Ending
 from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
@@ -175,7 +175,7 @@ class CallSite:
 
     def _hold(
         self,
-        request: tuple[bytes, bytes, bytes],
+        request: tuple[bytes, bytes, Content],
         run: type[C],
         scope: Scope,
         outer: Scope | None,
@@ -204,7 +204,7 @@ class CallSite:
                 state.held_requests.append(call.tell_server)
         return call
 
-    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, bytes]:
+    def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
         raise NotImplementedError
 

@@ -117,10 +117,16 @@ class Vectors(msgspec.Struct, frozen=True):
     encoding: str = "float"
 
 
+def conversation_in(arguments: Mapping[str, Any]) -> str | None:
+    """Return the name of the argument that holds the conversation, None if there are no arguments."""
+    named = (name for name in _MESSAGES if arguments.get(name) is not None)
+    return next(named, None) or next(iter(arguments), None)
+
+
 def read_request(arguments: Mapping[str, Any]) -> Request:
     """Read a request to a model from the plain arguments, by name, of the function that makes it."""
     rest = dict(arguments)
-    key = next((name for name in _MESSAGES if rest.get(name) is not None), None) or next(iter(rest), None)
+    key = conversation_in(rest)
     conversation = rest.pop(key) if key is not None else None
     system = next((rest.pop(name) for name in _SYSTEM if rest.get(name)), None)
     tools = rest.pop("tools", None)

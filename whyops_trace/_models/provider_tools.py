@@ -123,7 +123,7 @@ def _arguments(members: dict[str, Any]) -> dict[str, Any]:
 
 def _image(encoded: Any) -> Any:
     """Return size and hash in the place of an image in base64."""
-    content = content_of(text_of(encoded))
+    content = content_of(encoded) if isinstance(encoded, str) else None
     return encoded if content is None else described(content)
 
 

@@ -7,7 +7,7 @@ The last members are the library's own.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -26,6 +26,10 @@ TOP: Final = 0
 #: Stands in for the parent of the first event of a trace, and of an event that follows from no other. A later record
 #: then names the first event that a WhyOps server also has of the trace.
 ROOT: Final = 0
+
+
+#: Content of a record: JSON, or its pieces if it is large and fits as it is.
+Content: TypeAlias = bytes | tuple[bytes, ...]
 
 
 class Ending(Enum):
@@ -116,7 +120,7 @@ class Draft(msgspec.Struct, eq=False):
         within: The step of the enclosing call, or :data:`TOP`.
         metadata: JSON members that follow ``within``, each led by a comma. The user's values were encoded by the
             recorder's ``encode``, so that they hold no secret.
-        content: JSON of the content, encoded likewise.
+        content: JSON of the content, encoded likewise; in pieces if it is large and was made to fit.
         span: The span id, JSON text without its quotes.
         ending: The ending: its audience, and if it finishes its trace.
         opens: Change of the number of open calls and steps: 1, 0 or -1.
@@ -129,7 +133,7 @@ class Draft(msgspec.Struct, eq=False):
     parent: int
     within: int
     metadata: bytes
-    content: bytes
+    content: Content
     span: bytes = NO_SPAN
     ending: Ending = USUAL
     opens: int = 0
@@ -140,13 +144,17 @@ class Draft(msgspec.Struct, eq=False):
         """Return the line with this time, ISO 8601, and this idempotency key, unless the user gave others."""
         state, given = self.state, self.given or {}
         user = given.get("external_user_id")
-        return _ANY % (
+        # A large content is joined, since a format would copy it three times.
+        pieces = self.content if type(self.content) is tuple else None
+        content, end = (self.content, self.ending.text) if pieces is None else (b"", b"")
+        line = _ANY % (
             self.kind, state.head, self.step, *self._relations(), self.within, state.about, self.metadata,
             encoding.string(given["span_id"]) if "span_id" in given else b'"%b"' % self.span,
             encoding.string(str(given.get("timestamp") or time)),
             encoding.string(given.get("idempotency_key") or key), state.tail,
-            b',"externalUserId":' + encoding.string(user) if user else b"", self.content, self.ending.text,
+            b',"externalUserId":' + encoding.string(user) if user else b"", content, end,
         )  # fmt: skip
+        return line if pieces is None else b"".join((line[:-1], *pieces, self.ending.text, b"\n"))
 
     def _relations(self) -> tuple[bytes, bytes]:
         """

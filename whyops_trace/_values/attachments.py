@@ -12,16 +12,23 @@ MAX_INLINE: Final = 4096
 #: Fewest characters of a line in base64 that is broken into lines.
 _LINE: Final = 60
 
+#: Names of members that hold an attachment without a data URL, in requests and answers of OpenAI, Anthropic and Google.
+_NAMES: Final = frozenset({"b64_json", "bytes", "data", "file_data", "image", "partial_image_b64", "result"})
 #: The start of a data URL in base64 (RFC 2397), with its media type.
-_DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+_DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[^;,]*)*;base64,", re.ASCII)
 #: Beginning of a text in base64 without a data URL: digits and letters of both cases, which no DNA, hexadecimal text
 #: or word has all of.
 _BASE64: Final = re.compile(rf"(?=.*[0-9])(?=.*[a-z])(?=.*[A-Z])[\w+/-]{{{_LINE}}}", re.ASCII)
 
 
-def digest(text: str) -> dict[str, Any] | None:
+def digest(name: str, text: str) -> dict[str, Any] | None:
     """
-    Return size and hash of an attachment that is too long to be recorded: base64, or a data URL of it.
+    Return size and hash of an attachment that is too long to be recorded: a data URL, or the base64 of one.
+
+    Args:
+        name: The name of the member that holds it. Base64 alone is an attachment only where one is expected: it may as
+            well be what somebody wrote.
+        text: The text.
 
     Returns:
         ``{"mediaType", "bytes", "sha256"}``, without the first if the text does not tell it; None for any other text,
@@ -30,7 +37,7 @@ def digest(text: str) -> dict[str, Any] | None:
     if len(text) <= MAX_INLINE:
         return None
     url = _DATA_URL.match(text, 0, MAX_INLINE)
-    if url is None and _BASE64.match(text, 0, MAX_INLINE) is None:
+    if url is None and (name not in _NAMES or _BASE64.match(text, 0, MAX_INLINE) is None):
         return None
     content = content_of(text[url.end() :] if url else text)
     if content is None:

@@ -89,7 +89,7 @@ def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False, 
         value: Any value.
         hides: As for :func:`encode`.
         shapes: True to replace lists of floats by their length, as for large arrays: ``{"shape": [1536]}``.
-        digests: True to replace long texts in base64 by their size and hash, see
+        digests: True to replace long attachments by their size and hash, see
             :func:`whyops_trace._values.attachments.digest`.
     """
     try:
@@ -160,7 +160,7 @@ class _Mender:
         try:
             kind = type(value)
             if kind is str:
-                return (digest(value) if self.digests else None) or _text(value)
+                return _text(value)
             if value is None or kind is bool:
                 return value
             if kind is int:
@@ -199,14 +199,15 @@ class _Mender:
         return mended
 
     def _mapping(self, pairs: Pairs, path: tuple[int, ...], inside: bool) -> Any:
-        mended = {}
+        mended: dict[str, Any] = {}
         for key, item in pairs:
             if self.nodes_left <= 0:
                 mended[REST] = TOO_MANY
                 break
             name = _text(key) if type(key) is str else self._key(key, path)
             hidden = self.hides(name) and item is not None and type(item) is not bool
-            mended[name] = self.mend(REDACTED if hidden else item, path, inside)
+            about = digest(name, item) if self.digests and type(item) is str and not hidden else None
+            mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
         return mended
 
     def _key(self, key: object, path: tuple[int, ...]) -> str:

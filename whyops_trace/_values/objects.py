@@ -32,6 +32,8 @@ REST: Final = "..."
 MAX_ATTRIBUTES: Final = 50
 #: Largest number of elements of a numpy array. Only shape and type of a larger one are worth storing.
 MAX_ELEMENTS: Final = 256
+#: Largest number of classes whose readers of fields are remembered.
+MAX_CLASSES: Final = 1_000
 
 #: Function that returns one level of an object as simpler values: a JSON scalar, a list or :class:`Pairs` of values to
 #: be mended, or another object in its place. It is called with the object, the class of its MRO that the reader is
@@ -110,11 +112,17 @@ def _class_attribute(kind: type, name: str) -> Any:
 def _attributes(value: object) -> dict[str, Any]:
     """Return the instance ``__dict__`` of an object, an empty dict if it has no genuine one."""
     descriptor = _class_attribute(type(value), "__dict__")
-    if type(descriptor) is not types.MemberDescriptorType and (
-        type(descriptor) is not types.GetSetDescriptorType or descriptor.__doc__ != _GENUINE
-    ):
+    if not _is_genuine_dict(descriptor):
         return {}
     return {name: item for name, item in list(dict.items(descriptor.__get__(value))) if type(name) is str}
+
+
+def _is_genuine_dict(descriptor: Any) -> bool:
+    """Return True if a class's ``__dict__`` descriptor reads the instance's own."""
+    kind = type(descriptor)
+    return kind is types.MemberDescriptorType or (
+        kind is types.GetSetDescriptorType and descriptor.__doc__ == _GENUINE
+    )
 
 
 def _state(value: object) -> dict[str, Any]:
@@ -179,6 +187,37 @@ def _attrs(value: object, base: type, limit: int) -> Pairs:
 def _model(value: object, base: type, limit: int) -> Pairs:
     extra = _state(value).get("__pydantic_extra__")
     return Pairs([*_attributes(value).items(), *(dict.items(extra) if type(extra) is dict else ())])
+
+
+def model_fields(value: object) -> dict[str, Any] | None:
+    """Return the fields of a pydantic model, as they are recorded; None for any other value."""
+    kind = type(value)
+    known = _fields_readers.get(id(kind))
+    if known is None or known[0] is not kind:
+        known = kind, _fields_reader(kind)
+        if len(_fields_readers) < MAX_CLASSES:
+            _fields_readers[id(kind)] = known
+    return None if known[1] is None else known[1](value)
+
+
+def _fields_reader(kind: type) -> Callable[[object], dict[str, Any] | None] | None:
+    state, extra = _class_attribute(kind, "__dict__"), _class_attribute(kind, "__pydantic_extra__")
+    if reader_of(kind)[0] is not _model or not _is_genuine_dict(state):
+        return None
+
+    def read(value: object) -> dict[str, Any] | None:
+        try:
+            more = extra.__get__(value)
+        except AttributeError:  # the model was made without its fields
+            return None
+        fields: dict[str, Any] = state.__get__(value)
+        return {**fields, **more} if more else fields
+
+    return read
+
+
+#: Functions that read the fields of a model, None for classes of anything else, by the id of the class.
+_fields_readers: Final[dict[int, tuple[type, Callable[[object], dict[str, Any] | None] | None]]] = {}
 
 
 def _items(value: Any, base: Any, limit: int) -> list[Any]:

@@ -57,6 +57,7 @@ class Processor:
         encode: Function from any value to JSON, without values under the names of secrets or in the form of secrets.
         hides: ``hides(key)`` is True if the value under a key is a secret.
         fitting: Largest size of metadata and content together, in bytes, that needs no :meth:`fit`; -1 if all do.
+        room: Largest size of both together in a record.
         samples: True if some traces are left out.
 
     Args:
@@ -71,18 +72,19 @@ class Processor:
 
     __slots__ = (
         "_patterns",
-        "_room",
         "_sampled_below",
         "_trace_room",
         "encode",
         "fitting",
         "hides",
+        "room",
         "samples",
     )
 
     hides: Callable[[str], bool]
     encode: Callable[[object], bytes]
     fitting: int
+    room: int
     samples: bool
 
     def __init__(
@@ -109,18 +111,32 @@ class Processor:
         self.encode = encoding.encoder(self.hides)
         room = max_event_bytes - _RESERVE
         self._trace_room = room // 10
-        self._room = room - self._trace_room
-        self.fitting = -1 if self._patterns else self._room
+        self.room = room - self._trace_room
+        self.fitting = -1 if self._patterns else self.room
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
+
+    def without_matches(self, json: bytes) -> bytes:
+        """Return JSON without the matches of the user's patterns."""
+        return _encode(self._without_matches(_decode(json))) if self._patterns else json
+
+    def fit_beside(self, metadata: bytes) -> tuple[bytes, int]:
+        """
+        Return the metadata members of a record whose content holds no match, ready to be written.
+
+        Returns:
+            The members, cut to half a record, and the number of bytes that are left for the content.
+        """
+        metadata = _truncated_members(self._matched(metadata) if self._patterns else metadata, self.room // 2)
+        return metadata, self.room - len(metadata)
 
     def fit(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
         """Return the metadata members, each led by a comma, and the content of a record, ready to be written."""
         if self._patterns:
-            metadata, content = self._matched(metadata), _encode(self._without_matches(_decode(content)))
-        if len(metadata) + len(content) > self._room:
-            metadata = _truncated_members(metadata, max(self._room // 2, self._room - len(content)))
-            content = truncated(content, self._room - len(metadata))
+            metadata, content = self._matched(metadata), self.without_matches(content)
+        if len(metadata) + len(content) > self.room:
+            metadata = _truncated_members(metadata, max(self.room // 2, self.room - len(content)))
+            content = truncated(content, self.room - len(metadata))
         return metadata, content
 
     def told(self, about: bytes) -> bytes:

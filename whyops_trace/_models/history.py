@@ -1,0 +1,317 @@
+"""
+The conversations of the latest turns, so that the next turn costs what is new in it.
+
+That a list of messages begins with a conversation as it was is found out by the loops of Python itself, level by level
+through the containers: the same types and sizes, and the very same keys, texts and numbers. Where messages were made
+anew, those are compared by value, after their types were: no code of a value runs, and 1 is not True.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, compress
+from operator import is_
+from typing import Any, Final, NamedTuple
+
+from whyops_trace._values.memory import Memory, NoKeyError, Trial
+from whyops_trace._values.objects import model_fields
+from whyops_trace._values.truncation import truncated
+
+#: Conversations that are remembered at most, and those among them that begin alike: branches, or an evaluation.
+MAX_CONVERSATIONS: Final = 64
+MAX_ALIKE: Final = 4
+#: Messages at the beginning of a list by which conversations are told apart at first.
+_BEGINNING: Final = 2
+#: Nested containers in messages, and values at one place of them, of conversations that are remembered.
+_MAX_DEPTH: Final = 20
+_MAX_VALUES: Final = 200_000
+#: Bytes that a message takes beside its JSON.
+_MESSAGE_BYTES: Final = 1_000
+#: Shares of the room that the first message and the last one may take where not all fit, and bytes of the note on that.
+_FIRST, _LAST, _NOTE = 4, 2, 40
+
+_ATOMS: Final = frozenset(map(id, (str, int, float, bool, type(None))))
+_KNOWN: Final = _ATOMS | {id(dict), id(list)}
+_is_atom: Final = _ATOMS.__contains__
+
+
+class Messages(NamedTuple):
+    """
+    The JSON of a list of messages.
+
+    Attributes:
+        chunks: The JSON without the brackets around it, in pieces that follow each other.
+        sizes: Number of bytes of each message.
+    """
+
+    chunks: Sequence[bytes]
+    sizes: Sequence[int]
+
+    @classmethod
+    def joined(cls, fragments: Sequence[bytes]) -> Messages:
+        """Return messages from the JSON of each."""
+        return cls((b",".join(fragments),), [*map(len, fragments)])
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return sum(self.sizes) + max(len(self.sizes) - 1, 0)
+
+    def followed_by(self, other: Messages) -> Messages:
+        """Return these messages and others, in pieces each of which is larger than the next: none is copied often."""
+        chunks = [*self.chunks, *(b"," + chunk for chunk in other.chunks)]
+        while len(chunks) > 1 and len(chunks[-2]) <= 2 * len(chunks[-1]):
+            last = chunks.pop()
+            chunks[-1] += last
+        return Messages(chunks, [*self.sizes, *other.sizes])
+
+    def within(self, room: int) -> Sequence[bytes]:
+        """
+        Return the JSON in pieces, of *room* bytes at most.
+
+        The first message and the newest ones are kept, and cut if they alone are too large; an item between them says
+        how many are missing.
+        """
+        if self.size <= room:
+            return self.chunks
+        messages = self._messages()
+        if len(messages) == 1:
+            return (truncated(messages[0], room),)
+        first, last = truncated(messages[0], room // _FIRST), truncated(messages[-1], room // _LAST)
+        newest = [last]
+        room -= len(first) + len(last) + _NOTE
+        for message in reversed(messages[1:-1]):
+            room -= len(message) + 1
+            if room < 0:
+                break
+            newest.append(message)
+        missing = len(messages) - 1 - len(newest)
+        note = [f'"[cut {missing:,} items]"'.encode()] if missing else []
+        return (b",".join([first, *note, *reversed(newest)]),)
+
+    def _messages(self) -> list[bytes]:
+        json, start = b"".join(self.chunks), 0
+        messages = []
+        for size in self.sizes:
+            messages.append(json[start : start + size])
+            start += size + 1
+        return messages
+
+
+class _Group:
+    """
+    Containers of one type at one place in the structure of messages, as they were, with all that is in them.
+
+    Args:
+        kind: Their type, dict or list.
+        containers: The containers.
+        depth: Number of containers around each.
+
+    Raises:
+        NoKeyError: if what is in them cannot be compared without running its code.
+    """
+
+    __slots__ = ("_are_atoms", "_atoms", "_containers", "_inner", "_keys", "_kind", "_sizes")
+
+    def __init__(self, kind: type[Any], containers: list[Any], depth: int = 0) -> None:
+        self._kind = kind
+        self._containers = containers
+        self._sizes = [*map(len, containers)]
+        self._keys, values = self._contents(containers)
+        types = _types(values)
+        self._are_atoms = [*map(_is_atom, types)]
+        self._atoms = [*compress(values, self._are_atoms)]
+        #: The dicts and the lists in them: for each value if it is one, and the group.
+        self._inner: dict[type[Any], tuple[list[bool], _Group]] = {}
+        if depth > _MAX_DEPTH or len(values) > _MAX_VALUES or not _KNOWN.issuperset(types):
+            raise NoKeyError
+        has_zero = any(type(atom) is float and not atom for atom in self._atoms)  # 0.0 is equal to -0.0
+        if has_zero or not {str}.issuperset(map(type, self._keys)):
+            raise NoKeyError
+        for inner in (dict, list):
+            are_inner = [*map(id(inner).__eq__, types)]
+            if True in are_inner:
+                group = _Group(inner, [*compress(values, are_inner)], depth + 1)
+                self._inner[inner] = are_inner, group
+
+    def holds(self, containers: list[Any]) -> bool:
+        """Return True if containers are the same as these, down to the last value."""
+        if len(containers) != len(self._containers):
+            return False
+        if not all(map(is_, containers, self._containers)) and {*_types(containers)} != {id(self._kind)}:
+            return False
+        if [*map(len, containers)] != self._sizes:
+            return False
+        keys, values = self._contents(containers)
+        if len(values) != len(self._are_atoms) or not _are_equal(keys, self._keys):
+            return False
+        return _are_equal([*compress(values, self._are_atoms)], self._atoms) and all(
+            group.holds([*compress(values, are_inner)]) for are_inner, group in self._inner.values()
+        )
+
+    def followed_by(self, other: _Group) -> _Group:
+        """Return a group of these containers and those of another group."""
+        group = _Group.__new__(_Group)
+        group._kind = self._kind
+        group._containers = self._containers + other._containers
+        group._sizes = self._sizes + other._sizes
+        group._keys = self._keys + other._keys
+        group._are_atoms = self._are_atoms + other._are_atoms
+        group._atoms = self._atoms + other._atoms
+        group._inner = {}
+        for kind in {**self._inner, **other._inner}:
+            ours, theirs = self._inner.get(kind), other._inner.get(kind)
+            flags = (ours[0] if ours else [False] * len(self._are_atoms)) + (
+                theirs[0] if theirs else [False] * len(other._are_atoms)
+            )
+            groups = [each[1] for each in (ours, theirs) if each]
+            group._inner[kind] = flags, groups[0].followed_by(groups[1]) if len(groups) > 1 else groups[0]
+        return group
+
+    def _contents(self, containers: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Return the keys and the values in containers of this type."""
+        if self._kind is dict:
+            return [*chain.from_iterable(containers)], [*chain.from_iterable(map(dict.values, containers))]
+        return [], [*chain.from_iterable(containers)]
+
+
+def _outline(message: Any) -> Iterator[Any]:
+    """Yield what tells the beginnings of conversations apart quickly: the texts of a message, and no more."""
+    if type(message) is not dict:
+        raise NoKeyError
+    for name, value in message.items():
+        if type(name) is type(value) is str:
+            yield name
+            yield value
+
+
+def _types(values: Iterable[Any]) -> list[int]:
+    # By their ids, since a class may have an equality of its own.
+    return [*map(id, map(type, values))]
+
+
+def _are_equal(values: list[Any], known: list[Any]) -> bool:
+    """Return True if values are the known ones, of exact builtin types, or equal to them in type and value."""
+    return len(values) == len(known) and (
+        all(map(is_, values, known)) or (_types(values) == _types(known) and values == known)
+    )
+
+
+class _Conversation:
+    """
+    The messages of one list as they were, and their JSON.
+
+    Attributes:
+        messages: The JSON.
+        count: Number of messages.
+        weight: Number of bytes that it takes, about.
+    """
+
+    __slots__ = ("_group", "count", "messages", "weight")
+
+    def __init__(self, group: _Group | None = None, messages: Messages = Messages((), ())) -> None:  # noqa: B008
+        self._group = group
+        self.messages = messages
+        self.count = len(messages.sizes)
+        self.weight = 2 * messages.size + self.count * _MESSAGE_BYTES
+
+    def begins(self, messages: list[Any]) -> bool:
+        """Return True if a list begins with these messages."""
+        return self._group is None or self._group.holds(messages[: self.count])
+
+    def followed_by(self, group: _Group, messages: Messages) -> _Conversation:
+        """Return the conversation that goes on with further messages."""
+        if self._group is None:
+            return _Conversation(group, messages)
+        return _Conversation(self._group.followed_by(group), self.messages.followed_by(messages))
+
+
+class History:
+    """
+    The conversations of the latest turns. Any thread may use it.
+
+    Args:
+        encode: Function from a message to its JSON.
+        memory: The same function, which remembers single messages.
+        max_bytes: Bytes that conversations take at most, about; 0 keeps none.
+    """
+
+    def __init__(self, encode: Callable[[Any], bytes], memory: Memory, max_bytes: int) -> None:
+        self._encode_new = encode
+        self._memory = memory
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._trial = Trial()
+        self._table: OrderedDict[tuple[Any, ...], list[_Conversation]] = OrderedDict()
+        self._bytes = 0
+
+    def encode(self, messages: list[Any]) -> Messages:
+        """Return the JSON of messages: the same as if each were encoded by itself."""
+        messages = [message if type(message) is dict else _unwrapped(message) for message in messages]
+        if self._max_bytes and self._trial.begins():
+            try:
+                return self._encode(messages)
+            except (NoKeyError, RuntimeError, RecursionError):
+                pass
+        return Messages.joined([self._memory.encode(message) for message in messages])
+
+    def _encode(self, messages: list[Any]) -> Messages:
+        key = tuple(chain.from_iterable(map(_outline, messages[:_BEGINNING])))
+        known = self._find(key, messages)
+        new = messages[known.count :]
+        if not new:
+            return known.messages
+        if {*map(type, new)} != {dict}:
+            raise NoKeyError
+        group = _Group(dict, new)
+        encode = self._encode_new if known.count else self._memory.encode
+        said = Messages.joined([encode(message) for message in new])
+        if not group.holds(new):  # another thread changed a message meanwhile
+            raise NoKeyError
+        longer = known.followed_by(group, said)
+        if len(messages) >= _BEGINNING:
+            self._keep(key, known, longer)
+        return longer.messages
+
+    def _find(self, key: tuple[Any, ...], messages: list[Any]) -> _Conversation:
+        """Return the longest conversation that the messages begin with, an empty one if there is none."""
+        candidates = sorted(self._table.get(key, ()), key=lambda known: known.count, reverse=True)
+        for known in candidates:
+            if known.count <= len(messages) and known.begins(messages):
+                self._trial.hit()
+                return known
+        return _Conversation()
+
+    def _keep(self, key: tuple[Any, ...], known: _Conversation, longer: _Conversation) -> None:
+        """Keep a conversation in the place of that which it goes on with."""
+        if longer.weight > self._max_bytes // 2 or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._trial.failed():
+                self._table.clear()
+                self._bytes = 0
+            before = self._table.pop(key, [])
+            alike = [longer, *(each for each in before if each is not known)][:MAX_ALIKE]
+            self._table[key] = alike
+            self._bytes += _weight(alike) - _weight(before)
+            while self._bytes > self._max_bytes or len(self._table) > MAX_CONVERSATIONS:
+                self._bytes -= _weight(self._table.popitem(last=False)[1])
+        finally:
+            self._lock.release()
+
+
+def _weight(conversations: Iterable[_Conversation]) -> int:
+    return sum(conversation.weight for conversation in conversations)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return a message with its pydantic models as dicts, at any depth."""
+    kind = type(value)
+    if kind is list:
+        return [_unwrapped(item) for item in value]
+    fields = value if kind is dict else model_fields(value)
+    if fields is None:
+        return value
+    return {name: item if type(item) is str else _unwrapped(item) for name, item in fields.items()}

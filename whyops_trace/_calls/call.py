@@ -16,7 +16,7 @@ from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import describe, stack
-from whyops_trace.context import OpenTurn, Scope, advance, set_scope
+from whyops_trace.context import OpenTurn, Scope, advance, find_scope, set_scope
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:
@@ -172,12 +172,17 @@ class Call(msgspec.Struct, eq=False):
     def fail(self, error: BaseException) -> None:
         """Leave the scope and record that the call raised, or was cancelled."""
         elapsed = self.elapsed_ms()
-        if self.outer is not DETACHED:
+        if self.outer is not DETACHED and (type(error) is not GeneratorExit or self._is_current()):
             set_scope(self.outer)
         if self.state.on:
             if self.site.accumulate is not None:
                 self.items = None  # it holds all items, for that function alone
             self.site.fail(self, error, elapsed)
+
+    def _is_current(self) -> bool:
+        """Tell whether the code that runs is in the call, and not where a coroutine was closed that ran elsewhere."""
+        scope = find_scope()
+        return scope is not None and scope.trace is self.state and scope.within >= self.step
 
     @property
     def accumulates(self) -> bool:
@@ -347,7 +352,7 @@ class Followed:
         self._call: Call | None = call
         call.follow()
 
-    def open(self, named: dict[str, Any], run: type[Any]) -> Followed:
+    def open(self, made: Any, run: type[Any]) -> Followed:
         """Return itself, since the call has begun."""
         return self
 

@@ -21,10 +21,14 @@ from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
-from whyops_trace.context import OpenTurn, Scope, get_scope, set_scope
+from whyops_trace.context import UNSETTLED, OpenTurn, Scope, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
 C = TypeVar("C", bound="Call")
+
+#: A call whose body runs later: its recorded arguments by name, and the scope that it was made in. That is its place if
+#: no trace is open where it runs.
+Made = tuple[dict[str, Any], Scope | None]
 
 #: Beginnings of the names of pool threads, those of asyncio's ``run_in_executor(None, ...)`` included.
 _POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
@@ -139,17 +143,21 @@ class CallSite:
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
-    #: Method that picks the recorded arguments of a call whose body runs later, for :meth:`open`.
-    look = guarded("looking at the arguments of a call", positional=3)(_pick)
+    @guarded("looking at the arguments of a call", positional=3)
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made | None:
+        """Return what :meth:`open` needs of a call whose body runs later. Return None if it cannot be recorded."""
+        named = self._pick(args, kwargs)
+        return None if named is None else (named, settle() if UNSETTLED else get_scope())
 
     @guarded("recording a call", positional=3)
-    def open(self, named: dict[str, Any], run: type[C]) -> C | None:
+    def open(self, made: Made, run: type[C]) -> C | None:
         """Record the request of a call whose body runs now, and enter its scope. Return None if nothing is recorded."""
-        return self._open(named, run)
+        named, made_in = made
+        return self._open(named, run, made_in)
 
-    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
-        outer = get_scope()
-        scope = outer or self._trace_of_its_own()
+    def _open(self, named: dict[str, Any], run: type[C], made_in: Scope | None = None) -> C | None:
+        outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
+        scope = outer or made_in or self._trace_of_its_own()
         if scope is None:
             return None
         state = scope.trace
@@ -164,14 +172,15 @@ class CallSite:
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
+        own = scope is not outer and scope is not made_in
         if recorder.traces_clients and self.holds:
-            return self._hold((kind, metadata, content), run, scope, outer, span)
+            return self._hold((kind, metadata, content), run, scope, outer, span, own=own)
         step = recorder.record(
             state, kind, scope.parent, scope.within, metadata, content, span, USUAL, BEGINS
         )
-        set_scope(Scope(state, step, step, scope.turn))
+        set_scope(Scope(state, step, step, scope.enclosing))
         perf_counter_ns = recorder.perf_counter_ns
-        return run(self, state, step, span, outer, outer is None, perf_counter_ns())
+        return run(self, state, step, span, outer, own, perf_counter_ns())
 
     def _hold(
         self,
@@ -180,6 +189,8 @@ class CallSite:
         scope: Scope,
         outer: Scope | None,
         span: bytes,
+        *,
+        own: bool,
     ) -> C:
         """
         Record a request that the server gets when the call ends, unless its turn is reported elsewhere.
@@ -188,12 +199,12 @@ class CallSite:
         """
         state, parent, within = scope.trace, scope.parent, scope.within
         recorder = state.recorder
-        turn = OpenTurn(scope.turn)
+        turn = OpenTurn(scope.enclosing)
         kind, metadata, content = request
         ending = Ending.LOCAL if recorder.serves else USUAL
         step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
         set_scope(Scope(state, step, parent if recorder.serves else step, turn))
-        call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
+        call = run(self, state, step, span, outer, own, recorder.perf_counter_ns())
         model_call = call.model_call = ModelCall()
         model_call.turn = turn
         if recorder.serves:

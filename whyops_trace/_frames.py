@@ -42,27 +42,28 @@ def generator_around(frame: FrameType | None) -> tuple[FrameType | None, bool]:
     """
     Return the frame of the generator that a block stands in.
 
-    A generator that a context manager or a fixture is made of hands its blocks on to whoever enters it.
+    A generator that a context manager or a fixture is made of hands its blocks on to whoever enters it, unless that is
+    a worker thread: nobody else can be inside them then.
 
     Args:
         frame: The frame of the ``with`` statement.
 
     Returns:
-        The frame, None if the block stands in no generator; and True if the block was handed on to a worker thread,
-        where nobody can be inside it.
+        The frame, None if the block stands in no generator, or one that hands it on; and True if it was entered for a
+        worker thread.
     """
-    is_handed_on = False
+    generator = None
     while frame is not None:
         if frame.f_code.co_flags & SUSPENDS:
-            reader = _reader(frame)
-            if not _hands_on(reader):
-                return frame, False
-            frame, is_handed_on = reader, True
+            generator, frame = frame, _reader(frame)
+            if not _hands_on(frame):
+                return generator, False
         elif frame.f_code.co_name in ENTERS:
             frame = frame.f_back
         else:
             break
-    return None, frame is not None and is_handed_on and _module(frame) in _WORKERS
+    is_lost = generator is not None and frame is not None and _module(frame) in _WORKERS
+    return generator if is_lost else None, is_lost
 
 
 def _reader(frame: FrameType) -> FrameType | None:

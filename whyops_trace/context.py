@@ -208,9 +208,9 @@ def enter_scope(scope: Scope, outer: Scope | None, frame: FrameType) -> HeldBloc
     if is_lost:
         warn_once(
             "block in a worker thread",
-            "Trace %r is opened by a generator that runs in a worker thread, as a dependency without async does: what "
-            "is called in the request does not belong to it. Write the dependency as `async def`, which may still be "
-            "used by endpoints without async.",
+            "A block of trace %r was opened by a generator in a worker thread, as FastAPI runs a dependency without "
+            "async: what the request calls is not inside the block. Write the dependency as `async def`; endpoints "
+            "without async may use it as well.",
             scope.trace.id,
         )
     if generator is None:

@@ -135,7 +135,7 @@ class Call(msgspec.Struct, eq=False):
         step: The request's step.
         span: The span id that pairs the request with its response.
         outer: The scope around the call, which is set again when it ends.
-        own: True if the call made its trace, which ends with it.
+        own: True if the trace ends with the call: it made the trace, or runs after the blocks of it were left.
         started: The time of its begin, in nanoseconds of the recorder's clock.
         items: The kept items of a generator or stream; None for other callables.
         model_call: The state of a call of a model; None for other calls.
@@ -279,7 +279,7 @@ class Call(msgspec.Struct, eq=False):
         recorder.close_span(span)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
-        """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""
+        """Record the last event of the call and return its step. The trace ends with it if the call is on its own."""
         state, step, ending = self.state, self.step, LAST if self.own else USUAL
         is_local = self.model_call is not None and self.model_call.is_local
         if is_local:

@@ -16,7 +16,7 @@ from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._recording.line import USUAL, Ending
+from whyops_trace._recording.line import TOP, USUAL, Ending
 from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
@@ -153,7 +153,10 @@ class CallSite:
     def open(self, made: Made, run: type[C]) -> C | None:
         """Record the request of a call whose body runs now, and enter its scope. Return None if nothing is recorded."""
         named, made_in = made
-        return self._open(named, run, made_in)
+        call = self._open(named, run, made_in)
+        if call is not None and call.outer is None and made_in is not None and made_in.within == TOP:
+            call.state.last = call.step  # the trace goes on from here if it comes back
+        return call
 
     def _open(self, named: dict[str, Any], run: type[C], made_in: Scope | None = None) -> C | None:
         outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
@@ -163,8 +166,8 @@ class CallSite:
         state = scope.trace
         recorder = state.recorder
         if not state.on:
-            # Calls inside a trace of its own that is sampled out must not begin another trace.
-            if outer is not None or not recorder.on:
+            # Calls inside a trace of its own that is sampled out must not begin another trace, nor those of a late call.
+            if outer is not None or (made_in is None and not recorder.on):
                 return None
             set_scope(scope)
             return run(self, state, 0, b"", outer, True, 0)
@@ -172,7 +175,7 @@ class CallSite:
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
-        own = scope is not outer and scope is not made_in
+        own = outer is None and (made_in is None or not made_in.trace.blocks)
         if recorder.traces_clients and self.holds:
             return self._hold((kind, metadata, content), run, scope, outer, span, own=own)
         step = recorder.record(

@@ -166,7 +166,8 @@ class CallSite:
         state = scope.trace
         recorder = state.recorder
         if not state.on:
-            # Calls inside a trace of its own that is sampled out must not begin another trace, nor those of a late call.
+            # Calls inside a trace of its own that is sampled out must not begin another trace, nor may those of a late
+            # call.
             if outer is not None or (made_in is None and not recorder.on):
                 return None
             set_scope(scope)

@@ -16,7 +16,16 @@ from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft
 from whyops_trace._recording.recorder import BEGINS, ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import ending
-from whyops_trace.context import HeldBlock, Scope, advance, enter_scope, find_scope, leave_scope
+from whyops_trace.context import (
+    UNSETTLED,
+    HeldBlock,
+    Scope,
+    advance,
+    enter_scope,
+    get_scope,
+    leave_scope,
+    settle,
+)
 
 
 class StepBlock:
@@ -90,7 +99,7 @@ class TraceBlock:
     def _enter(self, frame: FrameType) -> None:
         """Enter the scope of the trace."""
         state = self._state
-        self._outer = outer = find_scope()
+        self._outer = outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
         self._started = state.recorder.perf_counter_ns()
         self._is_nested = outer is not None and outer.trace is state
         if not self._is_nested:

@@ -238,7 +238,7 @@ def leave_scope(block: HeldBlock | None, state: TraceState, within: int, outer: 
     Returns:
         The scope that was current in the block at last; None if it is left in another context.
     """
-    scope = find_scope()
+    scope = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
     if block is None:
         if scope is None or scope.trace is not state or scope.within < within:
             return None

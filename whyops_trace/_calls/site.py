@@ -146,7 +146,11 @@ class CallSite:
     @guarded("looking at the arguments of a call", positional=3)
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made | None:
         """Return what :meth:`open` needs of a call whose body runs later. Return None if it cannot be recorded."""
-        named = self._pick(args, kwargs)
+        if len(args) == self._usual_count and not kwargs:  # _pick() without its frame
+            name_usual = self._name_usual
+            named: dict[str, Any] | None = name_usual(args)
+        else:
+            named = self._pick(args, kwargs)
         return None if named is None else (named, settle() if UNSETTLED else get_scope())
 
     @guarded("recording a call", positional=3)

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 
+from whyops_trace._frames import ENTERS, SUSPENDS, generator_around, nearest, running
+from whyops_trace._guard import warn_once
 from whyops_trace._recording.line import ROOT, TOP
 from whyops_trace._recording.state import TraceState
 
@@ -24,20 +30,99 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class OpenTurn:
+class Enclosing:
+    """
+    A part of a program around the code that runs, which that code has to find again.
+
+    Attributes:
+        outer: The next one around it, if any.
+    """
+
+    __slots__ = ("outer",)
+
+    def __init__(self, outer: Enclosing | None) -> None:
+        self.outer: Enclosing | None = outer
+
+
+class OpenTurn(Enclosing):
     """
     A call of a model, by a traced function or a provider's client, that is not over.
 
     Attributes:
-        outer: The call of a model around it, if any.
         wraps: True if a client made a request in it, which is a turn with a report of its own.
     """
 
-    __slots__ = ("outer", "wraps")
+    __slots__ = ("wraps",)
 
-    def __init__(self, outer: OpenTurn | None) -> None:
-        self.outer: OpenTurn | None = outer
+    def __init__(self, outer: Enclosing | None) -> None:
+        super().__init__(outer)
         self.wraps: bool = False
+
+
+class HeldBlock:
+    """
+    A block that stands in a generator, and so is open only for what runs in the generator.
+
+    Attributes:
+        frame: The frame of the generator.
+        trace: The trace of the code in the block.
+        within: The step of the block; 0 for that of a trace.
+        parent: The step that the next event at the top of the block follows from.
+        outer: The next part of the program around the block.
+    """
+
+    __slots__ = ("frame", "outer", "parent", "trace", "within")
+
+    def __init__(self, frame: FrameType, scope: Scope) -> None:
+        self.frame: FrameType = frame
+        self.trace: TraceState = scope.trace
+        self.within: int = scope.within
+        self.parent: int = scope.parent
+        self.outer: Enclosing | None = scope.enclosing
+
+    def visit(self, covered: Scope | None) -> Scope:
+        """Make the scope of the block the current one, in place of *covered*, and return it."""
+        scope = Scope(self.trace, self.within, self.parent, Visit(self, covered))
+        set_scope(scope)
+        return scope
+
+
+class Visit(Enclosing):
+    """
+    A stretch for which the scope of a :class:`HeldBlock` was made current, in one task or thread.
+
+    The generator may be suspended, or read by another task or thread, without a word. So the scope may stay behind in
+    the context of this one, and the visit tells what it covers there.
+
+    Attributes:
+        block: The block.
+        covered: The scope that was current before.
+        place: Function that returns the task or thread, None once that is gone.
+    """
+
+    __slots__ = ("__weakref__", "block", "covered", "place")
+
+    def __init__(self, block: HeldBlock, covered: Scope | None) -> None:
+        super().__init__(block.outer)
+        self.block: HeldBlock = block
+        self.covered: Scope | None = covered
+        self.place: Callable[[], object] = weakref.ref(running())
+        UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
+
+
+#: The open blocks of generators, and the visits that a context may still have, by identity. As long as it is empty, the
+#: current scope is that of the code that runs, and a call pays nothing for generators.
+UNSETTLED: Final[dict[int, HeldBlock | weakref.ref[Visit]]] = {}
+#: The open blocks of generators by frame, the innermost last.
+_held: Final[dict[FrameType, list[HeldBlock]]] = {}
+
+
+# What a generator of the parent holds open, it holds in the parent.
+os.register_at_fork(after_in_child=_held.clear)
+
+
+def _forget(key: int, _: object) -> None:
+    UNSETTLED.pop(key, None)
 
 
 class Scope(msgspec.Struct, frozen=True, eq=False):
@@ -51,13 +136,13 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
         within: The step of the enclosing call; 0 at the top.
         parent: The step that the next event follows from. Inside a call it is the step of the call's request. At the
             top it is the step of the event before in this task or thread, 0 if there is none yet.
-        turn: The innermost enclosing call of a model, if any.
+        enclosing: The innermost enclosing call of a model or block of a generator, if any.
     """
 
     trace: TraceState
     within: int = TOP
     parent: int = ROOT
-    turn: OpenTurn | None = None
+    enclosing: Enclosing | None = None
 
 
 _SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
@@ -69,11 +154,126 @@ get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
 set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
 
 
+def find_scope() -> Scope | None:
+    """
+    Return the scope of the code that runs, None outside any trace, and make it current.
+
+    That is the current one, unless a generator that has an open block was resumed or suspended since it became so.
+    """
+    return settle() if UNSETTLED else get_scope()
+
+
+def settle() -> Scope | None:
+    """Do the work of :func:`find_scope` while blocks are open in generators."""
+    scope = present = get_scope()
+    blocks = nearest(sys._getframe(1), _held)
+    block = blocks[-1] if blocks else None
+    visit = _visit_of(scope)
+    # A visit of another task or thread is not undone: it was inherited, by what was started in the block.
+    while visit is not None and visit.block is not block and visit.place() is running():
+        scope = visit.covered
+        visit = _visit_of(scope)
+    if block is not None and (visit is None or visit.block is not block):
+        return block.visit(scope)
+    if scope is not present:
+        set_scope(scope)
+    return scope
+
+
+def _visit_of(scope: Scope | None) -> Visit | None:
+    """Return the visit that a scope is part of, None if it is outside any block of a generator."""
+    enclosing = None if scope is None else scope.enclosing
+    while enclosing is not None and not isinstance(enclosing, Visit):
+        enclosing = enclosing.outer
+    return enclosing
+
+
+def enter_scope(scope: Scope, outer: Scope | None, frame: FrameType) -> HeldBlock | None:
+    """
+    Enter the scope of a block.
+
+    Args:
+        scope: The scope.
+        outer: The scope around the block.
+        frame: The frame of the ``with`` statement.
+
+    Returns:
+        What :func:`leave_scope` needs to leave it, None for a block that stands in no generator.
+    """
+    code = frame.f_code
+    if not code.co_flags & SUSPENDS and code.co_name not in ENTERS:
+        set_scope(scope)
+        return None
+    generator, is_lost = generator_around(frame)
+    if is_lost:
+        warn_once(
+            "block in a worker thread",
+            "A block of trace %r was opened by a generator in a worker thread, as FastAPI runs a dependency without "
+            "async: what the request calls is not inside the block. Write the dependency as `async def`; endpoints "
+            "without async may use it as well.",
+            scope.trace.id,
+        )
+    if generator is None:
+        set_scope(scope)
+        return None
+    block = HeldBlock(generator, scope)
+    UNSETTLED[id(block)] = block
+    _held.setdefault(generator, []).append(block)
+    block.visit(outer)
+    return block
+
+
+def leave_scope(block: HeldBlock | None, state: TraceState, within: int, outer: Scope | None) -> Scope | None:
+    """
+    Leave the scope of a block, which may be left in another context than it was entered in.
+
+    What is current there is somebody else's, and stays.
+
+    Args:
+        block: What :func:`enter_scope` returned.
+        state: The trace of the block.
+        within: The step of the block; 0 for that of a trace.
+        outer: The scope around the block.
+
+    Returns:
+        The scope that was current in the block at last; None if it is left in another context.
+    """
+    scope = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
+    if block is None:
+        if scope is None or scope.trace is not state or scope.within < within:
+            return None
+        set_scope(outer)
+        return scope
+    held = _held.get(block.frame, [])
+    if block in held:
+        held.remove(block)
+    if not held:
+        _held.pop(block.frame, None)
+    UNSETTLED.pop(id(block), None)
+    visit = _visit_of(scope)
+    if visit is not None and visit.block is block:
+        set_scope(visit.covered)
+    return Scope(state, block.within, block.parent)
+
+
 def advance(state: TraceState, step: int) -> None:
     """Have the next event at the top of *state*'s trace follow from *step*, if the current scope is there."""
     scope = get_scope()
     if scope is not None and scope.trace is state and scope.within == TOP:
-        set_scope(Scope(state, TOP, step, scope.turn))
+        enclosing = scope.enclosing
+        scope = Scope(state, TOP, step, enclosing)
+        set_scope(scope)
+        if enclosing is not None:
+            _note(scope)
+
+
+def _note(scope: Scope) -> None:
+    """Have a generator's block go on from a scope when it is resumed, if it is that block's."""
+    visit = _visit_of(scope)
+    if visit is not None and visit.place() is running():
+        block = visit.block
+        if block.trace is scope.trace and block.within == TOP:
+            block.parent = scope.parent
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:

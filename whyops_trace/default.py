@@ -8,7 +8,7 @@ from typing import Any
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
-from whyops_trace.context import get_scope
+from whyops_trace.context import find_scope
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import Ledger
 
@@ -37,7 +37,7 @@ def trace(
         with trace("checkout-8841"):
             charge_card(4999, currency="usd")
     """
-    scope = get_scope()
+    scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
     return trace_on(recorder, trace_id, external_user_id, metadata, tags)
 
@@ -64,7 +64,7 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
 
 def current_trace() -> Trace | None:
     """Return the trace that is open here, or None."""
-    scope = get_scope()
+    scope = find_scope()
     return None if scope is None else Trace(scope.trace)
 
 

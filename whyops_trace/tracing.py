@@ -7,24 +7,25 @@ in :mod:`whyops_trace.events`, and two forms here: one to await and one to call.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import update_wrapper
 from inspect import Parameter, signature
+from types import FrameType
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace import events
+from whyops_trace._blocks import StepBlock, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
-from whyops_trace._clock import iso
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._models.answers import hide_in_arguments
 from whyops_trace._models.links import AskedTools, ReportedTurns
-from whyops_trace._recording.line import LAST, NO_SPAN, ROOT, TOP, USUAL, Draft, Ending
-from whyops_trace._recording.recorder import BEGINS, ENDS, OPEN_TOOLS, Recorder
+from whyops_trace._recording.line import NO_SPAN, TOP, USUAL, Draft, Ending
+from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
-from whyops_trace._values.failures import ending
-from whyops_trace.context import Scope, advance, get_scope, set_scope
+from whyops_trace.context import Scope, advance, find_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
 from whyops_trace.types import SpanId
@@ -99,7 +100,7 @@ class Trace:
         self.id: str = state.id
         self._state = state
         self._joins = joins
-        self._blocks: list[_TraceBlock | Step] = []
+        self._blocks: list[TraceBlock | Step] = []
 
     def __repr__(self) -> str:
         return f"<Trace {self.id!r}>"
@@ -112,20 +113,23 @@ class Trace:
         step = _record_manual(self._state, event, span, own_span) or 0
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
-    def __enter__(self) -> Self:
-        scope = get_scope()
-        inside = self._joins and scope is not None and scope.trace is self._state
-        block = Step("trace", recorder=lambda: self._state.recorder) if inside else _TraceBlock(self._state)
-        block._enter()
+    def _enter(self, frame: FrameType) -> Self:
+        scope = find_scope() if self._joins else None
+        inside = scope is not None and scope.trace is self._state
+        block = Step("trace", recorder=lambda: self._state.recorder) if inside else TraceBlock(self._state)
+        block._enter(frame)
         self._blocks.append(block)
         return self
+
+    def __enter__(self) -> Self:
+        return self._enter(sys._getframe(1))
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._blocks:
             self._blocks.pop()._leave(error)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        return self._enter(sys._getframe(1))
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.__exit__(kind, error, traceback)
@@ -151,10 +155,10 @@ def trace_on(
         about["metadata"] = check_metadata(metadata)
     if labels:
         about["tags"] = labels
-    scope = get_scope()
+    scope = find_scope()
     joins = trace_id is None and scope is not None and scope.trace.recorder is recorder
     state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
-    state.tell(external_user_id, b',"trace":' + _encode(state, about) if about else b"")
+    state.tell(external_user_id, b',"trace":' + encode(state, about) if about else b"")
     return Trace(state, joins=joins)
 
 
@@ -188,7 +192,7 @@ class Step:
         if input is not None:
             self._about["input"] = input
         self._recorder = recorder
-        self._blocks: list[_StepBlock] = []
+        self._blocks: list[StepBlock] = []
 
     def __repr__(self) -> str:
         return f"<Step {self.name!r}>"
@@ -198,144 +202,38 @@ class Step:
         """Set the output of the step: any value, which is encoded now."""
         if self._blocks and self._blocks[-1].scope.trace.on:
             block = self._blocks[-1]
-            block.output = _encode(block.scope.trace, value)
+            block.output = encode(block.scope.trace, value)
 
     def __enter__(self) -> Self:
-        self._enter()
+        self._enter(sys._getframe(1))
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._leave(error)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        self._enter(sys._getframe(1))
+        return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.__exit__(kind, error, traceback)
 
-    @guarded("entering a step")
-    def _enter(self) -> None:
-        outer = get_scope()
+    @guarded("entering a step", positional=2)
+    def _enter(self, frame: FrameType) -> None:
+        outer = find_scope()
         recorder = self._recorder() if outer is None else None
         scope = outer if recorder is None else Scope(recorder.new_trace())
         # Code inside a trace of its own that is sampled out must not begin another one.
         if scope is None or not (scope.trace.on or (recorder is not None and recorder.on)):
             return
-        block = _StepBlock(scope, outer)
-        self.step_id = block.begin(self.name, self._about)
+        block = StepBlock(scope, outer)
+        self.step_id = block.begin(self.name, self._about, frame)
         self._blocks.append(block)
 
-    @guarded("leaving a step")
+    @guarded("leaving a step", positional=2)
     def _leave(self, error: BaseException | None) -> None:
         if self._blocks:
             self._blocks.pop().end(self.name, error)
-
-
-class _StepBlock:
-    """
-    One run of the block of a step: it records the begin, sets the scope of the code inside, and records the end.
-
-    Attributes:
-        scope: The scope around the step.
-        output: The output of the step as JSON; empty if none is set.
-    """
-
-    def __init__(self, scope: Scope, outer: Scope | None) -> None:
-        self.scope = scope
-        self.output = b""
-        self._outer = outer
-        self._step = 0
-
-    def begin(self, name: str, about: Mapping[str, Any]) -> int:
-        """Record that the step was entered, and enter its scope. Return the step that it took."""
-        scope = self.scope
-        state = scope.trace
-        if not state.on:
-            set_scope(scope)
-            return 0
-        clock = state.recorder.clock
-        self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
-        content = _encode(state, {"type": "thinking", "thinking": name})
-        self._step = state.recorder.record(
-            state, b"llm_thinking", scope.parent, scope.within, _members(state, about), content, opens=BEGINS
-        )
-        set_scope(Scope(state, self._step, self._step, scope.turn))
-        return self._step
-
-    def end(self, name: str, error: BaseException | None) -> None:
-        """Leave the step's scope, and record its end."""
-        state = self.scope.trace
-        set_scope(self._outer)
-        if not state.on:
-            return
-        advance(state, self._step)
-        metadata, content = ending(error)
-        elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
-        metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
-        body = _encode(state, content)
-        if self.output:
-            body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
-        state.recorder.record_draft(
-            Draft(
-                state,
-                kind=b"step_end",
-                parent=self.scope.parent,
-                within=self.scope.within,
-                metadata=_members(state, metadata),
-                content=body,
-                ending=USUAL if self._outer else LAST,
-                opens=ENDS,
-                step=self._step,
-            )
-        )
-
-
-class _TraceBlock:
-    """One run of the block of a trace: it sets the scope, sets the one before again, and records the end."""
-
-    def __init__(self, state: TraceState) -> None:
-        self._state = state
-        self._is_nested = False  # in a scope of the same trace
-
-    @guarded("entering a trace")
-    def _enter(self) -> None:
-        state = self._state
-        self._outer = get_scope()
-        self._started = state.recorder.perf_counter_ns()
-        self._is_nested = self._outer is not None and self._outer.trace is state
-        if not self._is_nested:
-            if self._outer is not None and self._outer.within == TOP:
-                # The outer trace continues from this event if it is opened again in here.
-                self._outer.trace.last = self._outer.parent
-            set_scope(Scope(state, TOP, state.last, self._outer.turn if self._outer else None))
-            state.recorder.count_block(state, 1)
-
-    @guarded("leaving a trace")
-    def _leave(self, error: BaseException | None) -> None:
-        if self._is_nested:
-            return
-        state, scope = self._state, get_scope()
-        if scope is not None and scope.trace is state and scope.within == TOP:
-            state.last = scope.parent
-        # Set and not reset by a token: the block may be left in another context than it was entered in.
-        set_scope(self._outer)
-        is_last = state.recorder.count_block(state, -1) == 0
-        if is_last and state.on and state.first:
-            metadata, content = ending(error)
-            elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
-            metadata = {"latencyMs": elapsed, **metadata}
-            state.recorder.record_draft(
-                Draft(
-                    state,
-                    kind=b"trace_end",
-                    parent=ROOT,
-                    within=TOP,
-                    metadata=_members(state, metadata),
-                    content=_encode(state, content),
-                    ending=LAST,
-                    step=state.first,
-                )
-            )
 
 
 @guarded("recording an event")
@@ -353,23 +251,23 @@ def _record_manual(state: TraceState, event: Event[T], span: str, own_span: byte
         if own_span:
             state.recorder.close_span(own_span)
         return 0
-    scope = get_scope()
+    scope = find_scope()
     here = scope is not None and scope.trace is state
     within, parent = (scope.within, scope.parent) if scope is not None and here else (TOP, state.last)
     if event.type == "tool_call_response":
         request, enclosing = _close_tool(state, event, span)
         parent, within = (request, enclosing) if request else (parent, within)
-    metadata, content, ending = _members(state, event.metadata), event.content, USUAL
+    metadata, content, ending = members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
         content = encoding.plain(content, state.recorder.hides)
         hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
-        members = _claim_turn(state, state.reported, event)
-        if members:
-            metadata, ending = members, Ending.LOCAL
+        doubled = _claim_turn(state, state.reported, event)
+        if doubled:
+            metadata, ending = doubled, Ending.LOCAL
     elif event.type == "tool_call_request" and state.asked_tools is not None:
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
-    kind, body, span_id = event.type.encode(), _encode(state, content), own_span or NO_SPAN
+    kind, body, span_id = event.type.encode(), encode(state, content), own_span or NO_SPAN
     step = (
         state.recorder.record_draft(
             Draft(state, kind, parent, within, metadata, body, span_id, ending, given=event.options)
@@ -404,7 +302,7 @@ def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> 
         turn,
     )
     metadata = {name: value for name, value in event.metadata.items() if name != "usage"}
-    return b',"wraps":true,"doubles":%d%b' % (turn, _members(state, metadata))
+    return b',"wraps":true,"doubles":%d%b' % (turn, members(state, metadata))
 
 
 def _requested_by(state: TraceState, tools: AskedTools, tool_calls: Any) -> bytes:
@@ -436,15 +334,6 @@ def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int
             state.id,
         )
     return step, within
-
-
-def _encode(state: TraceState, value: Any) -> bytes:
-    return state.recorder.encode(value)
-
-
-def _members(state: TraceState, metadata: Mapping[str, Any]) -> bytes:
-    """Return a mapping's JSON members, each led by a comma."""
-    return b"," + _encode(state, metadata)[1:-1] if metadata else b""
 
 
 #: The name of :class:`Trace` in the ``whyops`` package.

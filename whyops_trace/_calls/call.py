@@ -16,7 +16,7 @@ from whyops_trace._recording.line import LAST, USUAL, Content, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import describe, stack
-from whyops_trace.context import OpenTurn, Scope, advance, set_scope
+from whyops_trace.context import OpenTurn, Scope, advance, find_scope, set_scope
 from whyops_trace.types import EventOptions
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Call(msgspec.Struct, eq=False):
         step: The request's step.
         span: The span id that pairs the request with its response.
         outer: The scope around the call, which is set again when it ends.
-        own: True if the call made its trace, which ends with it.
+        own: True if the trace ends with the call: it made the trace, or runs after the blocks of it were left.
         started: The time of its begin, in nanoseconds of the recorder's clock.
         items: The kept items of a generator or stream; None for other callables.
         model_call: The state of a call of a model; None for other calls.
@@ -172,12 +172,17 @@ class Call(msgspec.Struct, eq=False):
     def fail(self, error: BaseException) -> None:
         """Leave the scope and record that the call raised, or was cancelled."""
         elapsed = self.elapsed_ms()
-        if self.outer is not DETACHED:
+        if self.outer is not DETACHED and (type(error) is not GeneratorExit or self._is_current()):
             set_scope(self.outer)
         if self.state.on:
             if self.site.accumulate is not None:
                 self.items = None  # it holds all items, for that function alone
             self.site.fail(self, error, elapsed)
+
+    def _is_current(self) -> bool:
+        """Tell whether the code that runs is in the call, and not where a coroutine was closed that ran elsewhere."""
+        scope = find_scope()
+        return scope is not None and scope.trace is self.state and scope.within >= self.step
 
     @property
     def accumulates(self) -> bool:
@@ -274,7 +279,7 @@ class Call(msgspec.Struct, eq=False):
         recorder.close_span(span)
 
     def close(self, kind: bytes, metadata: bytes, content: bytes) -> int:
-        """Record the last event of the call and return its step. The trace ends with it if the call made the trace."""
+        """Record the last event of the call and return its step. The trace ends with it if the call is on its own."""
         state, step, ending = self.state, self.step, LAST if self.own else USUAL
         is_local = self.model_call is not None and self.model_call.is_local
         if is_local:
@@ -347,7 +352,7 @@ class Followed:
         self._call: Call | None = call
         call.follow()
 
-    def open(self, named: dict[str, Any], run: type[Any]) -> Followed:
+    def open(self, made: Any, run: type[Any]) -> Followed:
         """Return itself, since the call has begun."""
         return self
 

@@ -57,10 +57,10 @@ class TracedCallable(Proxy):
         if kwargs and site.strips:
             kwargs.pop(TRACE_ID_ARGUMENT, None)
         if drive is not None:
-            named = site.look(args, kwargs)
-            if named is None:  # a TypeError is raised now, not when it is awaited or iterated
+            made = site.look(args, kwargs)
+            if made is None:  # a TypeError is raised now, not when it is awaited or iterated
                 return function(*args, **kwargs)
-            return drive(site, named, function, args, kwargs)
+            return drive(site, made, function, args, kwargs)
         call = site.begin(args, kwargs)
         if call is None:
             return function(*args, **kwargs)

@@ -14,13 +14,13 @@ from types import AsyncGeneratorType, FunctionType, GeneratorType
 from typing import Any
 
 from whyops_trace._calls.call import DETACHED, Call, Followed, GeneratorCall, Untraced
-from whyops_trace._calls.site import CallSite
+from whyops_trace._calls.site import CallSite, Made
 from whyops_trace._guard import guarded
 from whyops_trace._values.failures import traceback_of
 from whyops_trace.context import get_scope, set_scope
 
-#: Runs a callable that does not run when it is called, given what of its arguments is to be recorded.
-Driver = Callable[[CallSite, "dict[str, Any]", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
+#: Runs a callable that does not run when it is called, given what :meth:`CallSite.look` returned.
+Driver = Callable[[CallSite, Made, Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
 
 
 def driver_of(function: Any) -> Driver | None:
@@ -50,15 +50,15 @@ def _named(driver: Any, body: Any) -> Driver:
 
 async def _await(
     site: CallSite,
-    named: dict[str, Any],
+    made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    call = site.open(named, Call)
+    call = site.open(made, Call)
     try:
         awaitable = function(*args, **kwargs)
-        del named, args, kwargs  # what the body lets go of must not live on here
+        del made, args, kwargs  # what the body lets go of must not live on here
         result = await awaitable
     except BaseException as error:
         if call is not None:
@@ -74,14 +74,14 @@ async def _await(
 
 def _iterate(
     site: CallSite | Followed,
-    named: dict[str, Any],
+    made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Generator[Any, Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(named, GeneratorCall) or Untraced()
-    del named, args, kwargs
+    call = site.open(made, GeneratorCall) or Untraced()
+    del made, args, kwargs
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
     passed: list[Any] = [None]
@@ -116,14 +116,14 @@ def _iterate(
 
 async def _iterate_async(
     site: CallSite | Followed,
-    named: dict[str, Any],
+    made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> AsyncGenerator[Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(named, GeneratorCall) or Untraced()
-    del named, args, kwargs
+    call = site.open(made, GeneratorCall) or Untraced()
+    del made, args, kwargs
     passed: list[Any] = [None]
     step, thrown = functools.partial(_start, items), None
     pass_on, outer, inner, running = call.pass_on, call.outer, None, True
@@ -181,9 +181,9 @@ def follow(call: Call, result: Any) -> Any:
     """
     kind = type(result)
     if kind is GeneratorType:
-        return _iterate(Followed(call), {}, lambda: result, (), {})
+        return _iterate(Followed(call), ({}, None), lambda: result, (), {})
     if kind is AsyncGeneratorType:
-        return _iterate_async(Followed(call), {}, lambda: result, (), {})
+        return _iterate_async(Followed(call), ({}, None), lambda: result, (), {})
     # Looked up as they are, since a mock makes what it is asked for. What has both faces, as that has, is whatever its
     # owner takes it for, and is left alone.
     found = {

@@ -26,6 +26,7 @@ from whyops_trace._shapes import dict_of, text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, outcome
 from whyops_trace._values.truncation import truncated
+from whyops_trace.context import Scope
 
 #: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
 MAX_ITEMS_BYTES: Final = 65_536
@@ -140,8 +141,8 @@ class Llm(CallSite):
         self._extract: Callable[[Any], Any] | None = options.get("extract")
         self._function = b',"function":' + encoding.encode(self.name) + self.metadata
 
-    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
-        call = super()._open(named, run)
+    def _open(self, named: dict[str, Any], run: type[C], made_in: Scope | None = None) -> C | None:
+        call = super()._open(named, run, made_in)
         if call is not None:
             model_call = call.model_call = call.model_call or ModelCall()
             model_call.model = _text(named.get("model"))

@@ -16,15 +16,19 @@ from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._recording.line import USUAL, Content, Ending
+from whyops_trace._recording.line import TOP, USUAL, Content, Ending
 from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
-from whyops_trace.context import OpenTurn, Scope, get_scope, set_scope
+from whyops_trace.context import UNSETTLED, OpenTurn, Scope, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
 C = TypeVar("C", bound="Call")
+
+#: A call whose body runs later: its recorded arguments by name, and the scope that it was made in. That is its place if
+#: no trace is open where it runs.
+Made = tuple[dict[str, Any], Scope | None]
 
 #: Beginnings of the names of pool threads, those of asyncio's ``run_in_executor(None, ...)`` included.
 _POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
@@ -139,24 +143,36 @@ class CallSite:
         named = self._pick(args, kwargs)
         return None if named is None else self._open(named, Call)
 
-    #: Method that picks the recorded arguments of a call whose body runs later, for :meth:`open`.
-    look = guarded("looking at the arguments of a call", positional=3)(_pick)
+    @guarded("looking at the arguments of a call", positional=3)
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made | None:
+        """Return what :meth:`open` needs of a call whose body runs later. Return None if it cannot be recorded."""
+        if len(args) == self._usual_count and not kwargs:  # _pick() without its frame
+            name_usual = self._name_usual
+            named: dict[str, Any] | None = name_usual(args)
+        else:
+            named = self._pick(args, kwargs)
+        return None if named is None else (named, settle() if UNSETTLED else get_scope())
 
     @guarded("recording a call", positional=3)
-    def open(self, named: dict[str, Any], run: type[C]) -> C | None:
+    def open(self, made: Made, run: type[C]) -> C | None:
         """Record the request of a call whose body runs now, and enter its scope. Return None if nothing is recorded."""
-        return self._open(named, run)
+        named, made_in = made
+        call = self._open(named, run, made_in)
+        if call is not None and call.outer is None and made_in is not None and made_in.within == TOP:
+            call.state.last = call.step  # the trace goes on from here if it comes back
+        return call
 
-    def _open(self, named: dict[str, Any], run: type[C]) -> C | None:
-        outer = get_scope()
-        scope = outer or self._trace_of_its_own()
+    def _open(self, named: dict[str, Any], run: type[C], made_in: Scope | None = None) -> C | None:
+        outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
+        scope = outer or made_in or self._trace_of_its_own()
         if scope is None:
             return None
         state = scope.trace
         recorder = state.recorder
         if not state.on:
-            # Calls inside a trace of its own that is sampled out must not begin another trace.
-            if outer is not None or not recorder.on:
+            # Calls inside a trace of its own that is sampled out must not begin another trace, nor may those of a late
+            # call.
+            if outer is not None or (made_in is None and not recorder.on):
                 return None
             set_scope(scope)
             return run(self, state, 0, b"", outer, True, 0)
@@ -164,14 +180,15 @@ class CallSite:
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
         span = recorder.open_span()
+        own = outer is None and (made_in is None or not made_in.trace.blocks)
         if recorder.traces_clients and self.holds:
-            return self._hold((kind, metadata, content), run, scope, outer, span)
+            return self._hold((kind, metadata, content), run, scope, outer, span, own=own)
         step = recorder.record(
             state, kind, scope.parent, scope.within, metadata, content, span, USUAL, BEGINS
         )
-        set_scope(Scope(state, step, step, scope.turn))
+        set_scope(Scope(state, step, step, scope.enclosing))
         perf_counter_ns = recorder.perf_counter_ns
-        return run(self, state, step, span, outer, outer is None, perf_counter_ns())
+        return run(self, state, step, span, outer, own, perf_counter_ns())
 
     def _hold(
         self,
@@ -180,6 +197,8 @@ class CallSite:
         scope: Scope,
         outer: Scope | None,
         span: bytes,
+        *,
+        own: bool,
     ) -> C:
         """
         Record a request that the server gets when the call ends, unless its turn is reported elsewhere.
@@ -188,12 +207,12 @@ class CallSite:
         """
         state, parent, within = scope.trace, scope.parent, scope.within
         recorder = state.recorder
-        turn = OpenTurn(scope.turn)
+        turn = OpenTurn(scope.enclosing)
         kind, metadata, content = request
         ending = Ending.LOCAL if recorder.serves else USUAL
         step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
         set_scope(Scope(state, step, parent if recorder.serves else step, turn))
-        call = run(self, state, step, span, outer, outer is None, recorder.perf_counter_ns())
+        call = run(self, state, step, span, outer, own, recorder.perf_counter_ns())
         model_call = call.model_call = ModelCall()
         model_call.turn = turn
         if recorder.serves:

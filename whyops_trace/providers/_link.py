@@ -11,7 +11,7 @@ from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
-from whyops_trace.context import get_scope
+from whyops_trace.context import find_scope
 from whyops_trace.providers._endpoints import Endpoints, is_served_by_proxy
 from whyops_trace.providers._request import is_header
 
@@ -137,7 +137,7 @@ class Link:
             return not is_served_by_proxy(options)
         if time.monotonic() < self._pause.until:
             return True
-        scope = get_scope()
+        scope = find_scope()
         if scope is None or is_header(scope.trace.id):
             return False
         warn_once(

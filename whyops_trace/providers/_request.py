@@ -14,7 +14,7 @@ from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP
 from whyops_trace._values import encoding
-from whyops_trace.context import Scope, get_scope, set_scope
+from whyops_trace.context import OpenTurn, Scope, find_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Request:
     def _place(self, options: Any) -> Scope | None:
         """Return the scope that the request is made in."""
         if self._here is None:
-            self._here = (self._scope(get_scope(), self._all_headers(options)),)
+            self._here = (self._scope(find_scope(), self._all_headers(options)),)
         return self._here[0]
 
     @guarded("noting a turn of the proxy")
@@ -151,23 +151,25 @@ class Request:
     @guarded("recording a request to a model")
     def _open(self, site: CallSite, options: Any) -> None:
         """Record the request to the model, in its trace."""
-        before = get_scope()
+        before = find_scope()
         scope = self._place(options)
         if scope is not before:
             self._elsewhere = (before,)
             set_scope(scope)
         if self.proxy is not None and scope is not None:
             self._link.recorder.make_room(scope.trace)
-        call = self.call = site.open(_body(options), Call)
+        call = self.call = site.open((_body(options), None), Call)
         if call is None:
             self._return()
             return
         if call.model_call is not None:
             call.model_call.by_client = True
             call.model_call.proxied = self.proxy is not None
-        turn = None if before is None else before.turn
-        while turn is not None:
-            turn.wraps, turn = True, turn.outer
+        enclosing = None if before is None else before.enclosing
+        while enclosing is not None:
+            if isinstance(enclosing, OpenTurn):
+                enclosing.wraps = True
+            enclosing = enclosing.outer
 
     @guarded("reporting a request to a model")
     def _tell_first(self, options: Any) -> bool:
@@ -204,7 +206,7 @@ class Request:
     def _return(self) -> None:
         """Go back to the caller's scope; the trace that the request named goes on after it."""
         if self._elsewhere is not None:
-            scope = get_scope()
+            scope = find_scope()
             if scope is not None and scope.within == TOP:
                 scope.trace.last = scope.parent
             set_scope(*self._elsewhere)
@@ -216,7 +218,7 @@ class Request:
         if self.proxy is None and self._added:
             # An older package retries with the headers that the request had for the proxy.
             options.headers = {name: value for name, value in headers.items() if name not in self._added}
-        scope = get_scope()
+        scope = find_scope()
         if scope is None or self.proxy is None:
             return
         present, state = self._all_headers(options), scope.trace

@@ -1,0 +1,148 @@
+"""
+The blocks of traces and steps, from the ``with`` statement to its end.
+
+Both set the scope of the code inside and record what local destinations need to know of the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from whyops_trace._clock import iso
+from whyops_trace._guard import guarded
+from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft
+from whyops_trace._recording.recorder import BEGINS, ENDS
+from whyops_trace._recording.state import TraceState
+from whyops_trace._values.failures import ending
+from whyops_trace.context import (
+    UNSETTLED,
+    HeldBlock,
+    Scope,
+    advance,
+    enter_scope,
+    get_scope,
+    leave_scope,
+    settle,
+)
+
+
+class StepBlock:
+    """
+    One run of the block of a step: it records the begin, sets the scope of the code inside, and records the end.
+
+    Attributes:
+        scope: The scope around the step.
+        output: The output of the step as JSON; empty if none is set.
+    """
+
+    def __init__(self, scope: Scope, outer: Scope | None) -> None:
+        self.scope = scope
+        self.output = b""
+        self._outer = outer
+        self._step = 0
+
+    def begin(self, name: str, about: Mapping[str, Any], frame: FrameType) -> int:
+        """Record that the step was entered, and enter its scope. Return the step that it took."""
+        scope = self.scope
+        state = scope.trace
+        if not state.on:
+            self._held = enter_scope(scope, self._outer, frame)
+            return 0
+        clock = state.recorder.clock
+        self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
+        content = encode(state, {"type": "thinking", "thinking": name})
+        self._step = step = state.recorder.record(
+            state, b"llm_thinking", scope.parent, scope.within, members(state, about), content, opens=BEGINS
+        )
+        self._held = enter_scope(Scope(state, step, step, scope.enclosing), self._outer, frame)
+        return step
+
+    def end(self, name: str, error: BaseException | None) -> None:
+        """Leave the step's scope, and record its end."""
+        state = self.scope.trace
+        leave_scope(self._held, state, self._step, self._outer)
+        if not state.on:
+            return
+        advance(state, self._step)
+        metadata, content = ending(error)
+        elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
+        metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
+        body = encode(state, content)
+        if self.output:
+            body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
+        state.recorder.record_draft(
+            Draft(
+                state,
+                kind=b"step_end",
+                parent=self.scope.parent,
+                within=self.scope.within,
+                metadata=members(state, metadata),
+                content=body,
+                ending=USUAL if self._outer else LAST,
+                opens=ENDS,
+                step=self._step,
+            )
+        )
+
+
+class TraceBlock:
+    """One run of the block of a trace: it sets the scope, sets the one before again, and records the end."""
+
+    def __init__(self, state: TraceState) -> None:
+        self._state = state
+        self._held: HeldBlock | None = None
+        self._is_nested = False  # in a scope of the same trace
+
+    @guarded("entering a trace", positional=2)
+    def _enter(self, frame: FrameType) -> None:
+        """Enter the scope of the trace."""
+        state = self._state
+        self._outer = outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
+        self._started = state.recorder.perf_counter_ns()
+        self._is_nested = outer is not None and outer.trace is state
+        if not self._is_nested:
+            if outer is not None and outer.within == TOP:
+                # The outer trace continues from this event if it is opened again in here.
+                outer.trace.last = outer.parent
+            scope = Scope(state, TOP, state.last, outer.enclosing if outer else None)
+            self._held = enter_scope(scope, outer, frame)
+            state.recorder.count_block(state, 1)
+
+    @guarded("leaving a trace", positional=2)
+    def _leave(self, error: BaseException | None) -> None:
+        """Leave the scope of the trace, and record the end unless another block of it is open."""
+        if self._is_nested:
+            return
+        state = self._state
+        scope = leave_scope(self._held, state, TOP, self._outer)
+        if scope is not None and scope.within == TOP:
+            state.last = scope.parent
+        is_last = state.recorder.count_block(state, -1) == 0
+        if is_last and state.on and state.first:
+            metadata, content = ending(error)
+            elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
+            metadata = {"latencyMs": elapsed, **metadata}
+            state.recorder.record_draft(
+                Draft(
+                    state,
+                    kind=b"trace_end",
+                    parent=ROOT,
+                    within=TOP,
+                    metadata=members(state, metadata),
+                    content=encode(state, content),
+                    ending=LAST,
+                    step=state.first,
+                )
+            )
+
+
+def encode(state: TraceState, value: Any) -> bytes:
+    """Return a value as JSON, as the client of a trace encodes it."""
+    return state.recorder.encode(value)
+
+
+def members(state: TraceState, metadata: Mapping[str, Any]) -> bytes:
+    """Return a mapping's JSON members, each led by a comma."""
+    return b"," + encode(state, metadata)[1:-1] if metadata else b""

@@ -133,11 +133,15 @@ class CallSite:
         return checked
 
     def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the arguments of a call that are recorded, by name; None if they do not fit the signature."""
+        """Return the arguments of a call that are recorded, by name; None if Python will refuse the call."""
         if len(args) == self._usual_count and not kwargs:
             name_usual = self._name_usual
             return name_usual(args)
         named = self._arguments.named(args, kwargs)
+        if named is None:
+            named = self._arguments.as_they_came(args, kwargs)
+            if named is not None and self._redacted_names:  # any of those without a name may be one of these
+                named = {"args": REDACTED, **kwargs} if args else dict(kwargs)
         if self._plain or named is None:
             return named
         if self._captured_names is not None:

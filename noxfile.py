@@ -28,6 +28,32 @@ WITH_PROVIDERS = [
     ),
 ]
 
+#: Frameworks that register tools: the newest of all, older ones that read functions otherwise, and a few small ones.
+REGISTRARS = {
+    "newest": [
+        "celery",
+        "click",
+        "distributed",
+        "django-ninja",
+        "fakeredis",
+        "fastapi",
+        "fastmcp",
+        "flask[async]",
+        "langchain",
+        "langgraph",
+        "litestar",
+        "llama-index-core",
+        "mcp",
+        "openai-agents",
+        "pydantic-ai-slim",
+        "rq",
+        "smolagents",
+        "typer",
+    ],
+    "older": ["fastapi==0.115.*", "mcp==1.14.*", "pydantic<2.12"],
+    "light": ["click", "fastapi", "flask[async]", "litestar", "typer"],
+}
+
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
@@ -64,6 +90,16 @@ def providers(session: nox.Session, packages: list[str]) -> None:
     session.install("--upgrade", *packages)
     session.install("anyio>=4.4")  # openai before 1.3.9 asks for an older one, but works with this as well
     session.run("python", "-m", "pytest", *WITH_PROVIDERS, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+@nox.parametrize("packages", list(REGISTRARS.values()), ids=list(REGISTRARS))
+def registrars(session: nox.Session, packages: list[str]) -> None:
+    """Register traced tools with frameworks, call them there, and show which took what."""
+    session.install(
+        ".[ui]", "attrs", "hypothesis", "pytest", "pytest-randomly", "pytest-timeout", "trio", *packages
+    )
+    session.run("python", "-m", "pytest", "tests/registrars", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

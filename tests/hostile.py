@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents import Agent
+from agent_runs import Agent
 
 #: Would run a script, ask another server, or leave the element it stands in, if it were taken for markup.
 ATTACK = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections import defaultdict
+from types import CodeType
 from typing import Any
 
 import whyops_trace
@@ -71,6 +72,8 @@ class Recorded:
 
         assert len(set(keys)) == len(keys)
         assert [record for record in self.records if PACKAGE in stack_of(record)] == []
+        lines = [line for record in self.records for line in stack_of(record).splitlines()]
+        assert [line for line in lines if line.endswith(", in traced")] == []
         for records in traces.values():
             check_trace(records)
 
@@ -83,8 +86,13 @@ def stack_of(record: dict[str, Any]) -> str:
 
 def frames_of_ours(error: BaseException) -> list[str]:
     """Return the functions of the package that an exception passed through, outermost first."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return [frame.name for frame in frames if frame.filename.startswith(PACKAGE)]
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [code.co_name for code in codes if code.co_filename.startswith(PACKAGE) or is_template(code)]
+
+
+def is_template(code: CodeType) -> bool:
+    """Tell whether code is that of a traced function, which has the file of the function."""
+    return code.co_name == "traced" and {"function", "whyops_site"} <= set(code.co_freevars)
 
 
 def check_trace(records: list[dict[str, Any]]) -> None:

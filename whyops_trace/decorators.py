@@ -1,22 +1,19 @@
 """
 ``@traced_tool``, ``@traced_llm`` and ``@traced_embedding``: one decorator, three kinds of call.
 
-A function is wrapped by a function of its own kind (plain, coroutine, generator, asynchronous generator), so that
-whatever looks at it sees what it saw before; any other callable by a proxy of it. :mod:`whyops_trace._calls` records
-the calls.
+A function is wrapped by a function of its own kind (plain, coroutine, generator, asynchronous generator), with the same
+globals and flags, so that whatever looks at it sees what it saw before; any other callable by a proxy of it.
+:mod:`whyops_trace._calls` records the calls.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType
 from typing import Any, TypeVar, overload
 
-from whyops_trace._calls.drivers import driver_of, follow
+from whyops_trace._calls.functions import is_traceable, traced
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._calls.site import CallSite
-from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
 
@@ -176,34 +173,10 @@ def _trace(kind: type[CallSite], function: Any, options: dict[str, Any]) -> Any:
         raise ConfigurationError(
             f"A decorator was given {function!r:.80}; it takes a function or another callable."
         )
-    if type(function) is FunctionType and driver_of(function) is None:
-        return _wrap(kind(function, options, default_recorder), function)
+    if is_traceable(function):
+        return traced(kind(function, options, default_recorder), function)
 
     # wrapt, which it needs, takes a quarter of the import's time.
     from whyops_trace._calls.callables import TracedCallable
 
     return TracedCallable(function, kind, options, _trace, default_recorder)
-
-
-def _wrap(site: CallSite, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a plain function that traces the calls of a plain function."""
-    begin, follows, strips = site.begin, site.follows, site.strips
-
-    @functools.wraps(function)
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        if kwargs and strips:
-            kwargs.pop(TRACE_ID_ARGUMENT, None)
-        call = begin(args, kwargs)
-        if call is None:
-            return function(*args, **kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as error:
-            call.fail(error)
-            raise
-        if follows:
-            return follow(call, result)
-        call.end(result)
-        return result
-
-    return traced

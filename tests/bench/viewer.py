@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from playwright.sync_api import Browser, CDPSession, Page, Request, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from agents import Agent, long, shop, stored
+from agent_runs import Agent, long, shop, stored
 
 RUNS = 5
 TRACES = 2_000

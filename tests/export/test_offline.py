@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents import Agent, long, shop, stored
+from agent_runs import Agent, long, shop, stored
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, tab
 from hostile import ATTACK, attacked

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, long, put, shop, stored
+from agent_runs import Agent, long, put, shop, stored
 from hostile import attacked
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from agents import Agent, long, put, shop, stored
+from agent_runs import Agent, long, put, shop, stored
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, served, tab
 from hostile import ATTACK, attacked

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from whyops_trace._guard import attempt
 
 _EMPTY = inspect.Parameter.empty
+#: Names of a first parameter that is no argument of the call.
+_SELF = ("self", "cls")
 
 
 class Arguments:
@@ -22,12 +26,15 @@ class Arguments:
 
     Args:
         function: The callable; one without a signature, as some builtins are, has its arguments listed by position.
-        own: True to take the function's own parameters, not those of one it wraps.
+        own: True to take the parameters that the function's code has, not those of a function that it wraps or those
+            that its ``__signature__`` names.
     """
 
     def __init__(self, function: Callable[..., Any], *, own: bool = False) -> None:
-        signature, _ = attempt(inspect.signature, function, follow_wrapped=not own)
+        signature, _ = attempt(_signature_of_code if own else _signature, function)
         parameters = list(signature.parameters.values()) if signature is not None else []
+        if _is_self_made_up(function, parameters):
+            del parameters[0]
         kinds = inspect.Parameter
         self._known = signature is not None
         self._positional = tuple(
@@ -42,13 +49,21 @@ class Arguments:
         self._defaults = {
             p.name: p.default for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
         }
-        self._self = next((p.name for p in parameters[:1] if p.name in ("self", "cls")), None)
+        self._self = next((p.name for p in parameters[:1] if p.name in _SELF), None)
         is_usual = self._known and self._self is None and len(parameters) == len(self._positional)
         self.usual = len(parameters) if is_usual else -1
-        #: A decorator may pass to the function it wraps other arguments than it is called with.
-        self._wrapper = (
-            Arguments(function, own=True) if not own and hasattr(function, "__wrapped__") else None
-        )
+        self._function = function
+        self._is_own = own or type(function) is BuiltinFunctionType
+
+    @functools.cached_property
+    def _code(self) -> Arguments | None:
+        """
+        The parameters of the code that runs, None if they are these.
+
+        A decorator may pass to the function it wraps other arguments than it is called with, and the signature that an
+        object shows may be anything. That of a builtin is its own.
+        """
+        return None if self._is_own else Arguments(self._function, own=True)
 
     def names(self, name: str) -> bool:
         """Tell whether there is a parameter of that name."""
@@ -61,7 +76,7 @@ class Arguments:
             or self._var_keyword is not None
             or name in self._defaults
             or name == self._var_positional
-            or (self._wrapper is not None and self._wrapper.accepts(name))
+            or (self._code is not None and self._code._known and self._code.accepts(name))
         )
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -69,24 +84,27 @@ class Arguments:
         Return the arguments of one call, without self or cls, with defaults, in the order of the signature.
 
         Returns:
-            A dict of its own; None if the arguments do not fit, so that the call will raise a TypeError.
+            A dict of its own; None if the arguments do not fit.
         """
-        if self._known:
-            fitted = self._fit(args, kwargs)
-            if fitted is None:
-                return None if self._wrapper is None else self._named_by(self._wrapper, args, kwargs)
-            named = fitted
-        else:
-            named = {"args": list(args), **kwargs}
-        if self._self is not None:
+        named = self._fit(args, kwargs) if self._known else {"args": list(args), **kwargs}
+        if named is not None and self._self is not None:
             named.pop(self._self, None)
         return named
 
-    def _named_by(
-        self, wrapper: Arguments, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any] | None:
-        is_method = self._self is not None and wrapper._self is None
-        return wrapper.named(args[1:] if is_method else args, kwargs)
+    def as_they_came(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """
+        Return the arguments of a call that do not fit the signature, by the parameters of the code that runs.
+
+        Returns:
+            A dict of its own; None if they do not fit those either, so that the call will raise a TypeError.
+        """
+        code = self._code
+        if code is None:
+            return None
+        # The first argument of a method's wrapper is the object. A signature that was set by hand tells no method.
+        is_method = self._self is not None and code._known and code._self is None
+        is_method = is_method and not hasattr(self._function, "__signature__")
+        return code.named(args[1:] if is_method else args, kwargs)
 
     def _fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         given = dict(zip(self._positional, args, strict=False))
@@ -110,6 +128,39 @@ class Arguments:
         if more and self._var_keyword is not None:
             named[self._var_keyword] = more
         return None if any(value is _EMPTY for value in named.values()) else named
+
+
+def _is_self_made_up(function: Any, parameters: list[inspect.Parameter]) -> bool:
+    """Tell whether a signature that was set by hand begins with a self that the innermost function does not take."""
+    if not parameters or parameters[0].name not in _SELF or not hasattr(function, "__signature__"):
+        return False
+    signature, _ = attempt(_signature_of_code, inspect.unwrap(function))
+    own = list(signature.parameters.values())[:1] if signature is not None else []
+    return bool(own) and own[0].name not in _SELF and own[0].kind is not inspect.Parameter.VAR_POSITIONAL
+
+
+def _signature(function: Any) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def _signature_of_code(function: Any) -> inspect.Signature:
+    """
+    Return the signature of the code that runs when a callable is called.
+
+    Raises:
+        TypeError: if that is not known, as of classes and of objects whose code is written in C.
+    """
+    if isinstance(function, MethodType):
+        bound = _signature_of_code(function.__func__)
+        return bound.replace(parameters=list(bound.parameters.values())[1:])
+    if type(function) is not FunctionType:
+        call = getattr(type(function), "__call__", None)  # noqa: B004 - not whether, but what
+        if type(call) is not FunctionType:
+            raise TypeError
+        return _signature_of_code(MethodType(call, function))
+    bare = FunctionType(function.__code__, {}, "", function.__defaults__, function.__closure__)
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return inspect.signature(bare)
 
 
 def _namer(*names: str) -> Callable[[tuple[Any, ...]], dict[str, Any]]:

@@ -7,7 +7,7 @@ Its :class:`~whyops_trace._calls.site.CallSite` makes the events of it.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from whyops_trace.types import EventOptions
 if TYPE_CHECKING:
     from whyops_trace._calls.site import CallSite
 
+C = TypeVar("C", bound="Call")
+
 
 class Detached(Enum):
     """Stands in for the scope around a call once the call has left its own."""
@@ -35,6 +37,10 @@ DETACHED: Final = Detached.DETACHED
 MAX_ITEMS: Final = 100
 #: Number of characters below which a text is kept as it is until the end of a generator.
 SHORT: Final = 500
+#: Identities of the types of results that have nothing left to run. Other classes may refuse to be hashed.
+SETTLED: Final = frozenset(
+    map(id, (type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset))
+)
 
 
 class Items:
@@ -52,7 +58,7 @@ class Items:
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
-        self.count = 0
+        self.count = len(values)
         self.size = 0
         self.most = MAX_ITEMS
 
@@ -152,6 +158,22 @@ class Call(msgspec.Struct, eq=False):
     model_call: ModelCall | None = None
 
     @guarded("recording the end of a call", positional=2)
+    def returned(self, result: Any) -> bool:
+        """
+        Leave the scope and record the result of a call whose function has returned it.
+
+        Returns:
+            True if the result may still run. Then nothing is done yet: the call ends when the result has.
+        """
+        if id(type(result)) not in SETTLED:
+            return True
+        elapsed = (self.state.recorder.perf_counter_ns() - self.started) // 1_000_000
+        set_scope(self.outer)  # type: ignore[arg-type]
+        if self.state.on:
+            self.site.respond(self, result, elapsed)
+        return False
+
+    @guarded("recording the end of a call", positional=2)
     def end(self, result: Any) -> None:
         """
         Leave the scope and record the result of the call.
@@ -195,10 +217,13 @@ class Call(msgspec.Struct, eq=False):
             set_scope(self.outer)
             self.outer = DETACHED
 
-    def follow(self) -> None:
-        """Leave the scope, and from now on keep the items that the call's result yields."""
-        self.detach()
-        self.items = Items([])
+    def resume(self, run: type[C], scope: Scope | None) -> C:
+        """Return a detached call as one that goes on here, in its own scope."""
+        outer = find_scope()
+        set_scope(scope)
+        return run(
+            self.site, self.state, self.step, self.span, outer, self.own, self.started, None, self.model_call
+        )
 
     @guarded("recording an item", positional=2)
     def keep(self, item: Any) -> None:
@@ -330,54 +355,6 @@ class GeneratorCall(Call, eq=False):
             self.fail(GeneratorExit())
         else:
             self.end(result)
-
-
-class Followed:
-    """
-    Stands in for the call site and the call of a generator that was returned by a call that has begun.
-
-    The generator's body is no part of the call's scope, which ended when the function returned. If nothing ever
-    iterates over it, the call ends when it is dropped.
-
-    Args:
-        call: The call.
-
-    Attributes:
-        outer: A mark that it has no scope of its own.
-    """
-
-    outer: Scope | Detached | None = DETACHED
-
-    def __init__(self, call: Call) -> None:
-        self._call: Call | None = call
-        call.follow()
-
-    def open(self, made: Any, run: type[Any]) -> Followed:
-        """Return itself, since the call has begun."""
-        return self
-
-    def pass_on(self, item: Any) -> Any:
-        """Keep an item in the form that is recorded. Return the item."""
-        if self._call is not None:
-            self._call.keep(item)
-        return item
-
-    def finish(self, result: Any, *, abandoned: bool) -> None:
-        """Record the result, or that the call was cancelled if its consumer stopped before the end."""
-        call, self._call = self._call, None
-        if call is not None and abandoned:
-            call.fail(GeneratorExit())
-        elif call is not None:
-            call.end(result)
-
-    def fail(self, error: BaseException) -> None:
-        """Record that the items ended in an error."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.fail(error)
-
-    def __del__(self) -> None:
-        self.finish(None, abandoned=True)
 
 
 class Untraced:

@@ -1,4 +1,4 @@
-"""A stand-in for traced callables that are no plain functions: coroutine and generator functions, objects."""
+"""A stand-in for traced callables that are no functions: partials, builtins, classes, callable objects."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from whyops_trace._calls.drivers import driver_of, follow
 from whyops_trace._calls.iterators import Proxy
 from whyops_trace._calls.site import CallSite
-from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._recording.recorder import Recorder
 
 #: Function from a kind of call, a callable and the decorator's options to the traced callable.
@@ -20,7 +18,7 @@ Trace = Callable[[type[CallSite], Any, "dict[str, Any]"], Any]
 
 class TracedCallable(Proxy):
     """
-    A proxy that traces the calls of a coroutine function, a generator function or a callable object.
+    A proxy that traces the calls of a callable that is no function.
 
     It stands in for the callable in inspection as well as in calls: its code flags, attributes and class are the
     callable's own. A function in a proxy is pickled by reference, copied as itself and bound as a method, as functions
@@ -49,18 +47,18 @@ class TracedCallable(Proxy):
     ) -> None:
         super().__init__(wrapped)
         self._self_rebuild = (trace, kind, options)
-        self._self_parts = wrapped, kind(wrapped, options, recorder), driver_of(wrapped)
+        self._self_parts = wrapped, kind(wrapped, options, recorder)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the callable and trace the call."""
-        function, site, drive = self._self_parts  # one attribute: each access through a proxy is slow
+        function, site = self._self_parts  # one attribute: each access through a proxy is slow
         if kwargs and site.strips:
-            kwargs.pop(TRACE_ID_ARGUMENT, None)
-        if drive is not None:
+            kwargs.pop(site.strips, None)
+        if site.drive is not None:
             made = site.look(args, kwargs)
             if made is None:  # a TypeError is raised now, not when it is awaited or iterated
                 return function(*args, **kwargs)
-            return drive(site, made, function, args, kwargs)
+            return site.drive(site, made, function, args, kwargs)
         call = site.begin(args, kwargs)
         if call is None:
             return function(*args, **kwargs)
@@ -69,10 +67,7 @@ class TracedCallable(Proxy):
         except BaseException as error:
             call.fail(error)
             raise
-        if site.follows:
-            return follow(call, result)
-        call.end(result)
-        return result
+        return site.follow(call, result) if call.returned(result) else result
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         bind = getattr(type(self.__wrapped__), "__get__", None)

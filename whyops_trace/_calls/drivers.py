@@ -1,5 +1,5 @@
 """
-Drives calls that go on after the callable was called: coroutines, generators, and the streams that functions return.
+Drives calls that go on after the callable was called: coroutines, generators, asynchronous generators.
 
 Whoever awaits or iterates sees what they would without: values, exceptions, what is sent and thrown in.
 """
@@ -10,17 +10,27 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from types import AsyncGeneratorType, FunctionType, GeneratorType
-from typing import Any
+from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType
+from typing import TYPE_CHECKING, Any, Protocol
 
-from whyops_trace._calls.call import DETACHED, Call, Followed, GeneratorCall, Untraced
-from whyops_trace._calls.site import CallSite, Made
-from whyops_trace._guard import guarded
+from whyops_trace._calls.call import DETACHED, C, Call, GeneratorCall, Untraced
 from whyops_trace._values.failures import traceback_of
 from whyops_trace.context import get_scope, set_scope
 
+if TYPE_CHECKING:
+    from whyops_trace._calls.site import Made
+
+
+class Opener(Protocol):
+    """Opens the call of what a driver runs: a call site, or what stands in for one."""
+
+    def open(self, made: Made, run: type[C]) -> C | None:
+        """Enter the scope of a call whose body runs now. Return None if nothing is recorded."""
+        ...
+
+
 #: Runs a callable that does not run when it is called, given what :meth:`CallSite.look` returned.
-Driver = Callable[[CallSite, Made, Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
+Driver = Callable[[Opener, "Made", Callable[..., Any], "tuple[Any, ...]", "dict[str, Any]"], Any]
 
 
 def driver_of(function: Any) -> Driver | None:
@@ -33,23 +43,42 @@ def driver_of(function: Any) -> Driver | None:
         function = function.func
     for body in (function, getattr(type(function), "__call__", None)):  # noqa: B004 - not whether, but what
         if inspect.iscoroutinefunction(body):
-            return _named(_await, body)
+            return _named(body, _await)
         if inspect.isasyncgenfunction(body):
-            return _named(_iterate_async, body)
+            return _named(body, _iterate_async)
         if inspect.isgeneratorfunction(body):
-            return _named(_iterate, body)
+            return _named(body, _iterate, getattr(body, "__code__", None))
     return None
 
 
-def _named(driver: Any, body: Any) -> Driver:
-    """Return a driver under the name of a function: coroutines and generators take theirs from what made them."""
-    named = FunctionType(driver.__code__, driver.__globals__, body.__name__)
+def driver_of_result(result: Any) -> Driver:
+    """Return the driver of a coroutine, generator or asynchronous generator that nobody has started."""
+    if type(result) is CoroutineType:
+        return _named(result, _await)
+    if type(result) is AsyncGeneratorType:
+        return _named(result, _iterate_async)
+    return _named(result, _iterate, result.gi_code)
+
+
+def _named(body: Any, driver: Any, like: CodeType | None = None) -> Driver:
+    """
+    Return a driver under another name: coroutines and generators take theirs from what made them.
+
+    Args:
+        body: A function, a coroutine or a generator, whose name it is.
+        driver: The driver.
+        like: The code of a generator, which can be awaited if :func:`types.coroutine` has said so.
+    """
+    code = driver.__code__
+    if like is not None:
+        code = code.replace(co_flags=code.co_flags | like.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    named = FunctionType(code, driver.__globals__, body.__name__)
     named.__qualname__ = body.__qualname__
     return named
 
 
 async def _await(
-    site: CallSite,
+    site: Opener,
     made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -66,14 +95,11 @@ async def _await(
         raise
     if call is None:
         return result
-    if site.follows:
-        return follow(call, result)
-    call.end(result)
-    return result
+    return call.site.follow(call, result) if call.returned(result) else result
 
 
 def _iterate(
-    site: CallSite | Followed,
+    site: Opener,
     made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -115,7 +141,7 @@ def _iterate(
 
 
 async def _iterate_async(
-    site: CallSite | Followed,
+    site: Opener,
     made: Made,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -167,69 +193,3 @@ def _without_frame(error: BaseException) -> BaseException:
     """Return what was thrown into a driver without the driver's frame, which it gets when it leaves."""
     traceback = traceback_of(error)
     return error if traceback is None else BaseException.with_traceback(error, traceback.tb_next)
-
-
-def follow(call: Call, result: Any) -> Any:
-    """
-    End a call with what it returned, or when that has ended if it is a stream.
-
-    A provider's stream stays the object it is, and is watched as its response is read. A generator is driven by
-    another one; any other iterator stands behind a proxy.
-
-    Returns:
-        The value to return in place of the result.
-    """
-    kind = type(result)
-    if kind is GeneratorType:
-        return _iterate(Followed(call), ({}, None), lambda: result, (), {})
-    if kind is AsyncGeneratorType:
-        return _iterate_async(Followed(call), ({}, None), lambda: result, (), {})
-    # Looked up as they are, since a mock makes what it is asked for. What has both faces, as that has, is whatever its
-    # owner takes it for, and is left alone.
-    found = {
-        name for base in kind.__mro__ for name in ("__next__", "__anext__", "close") if name in vars(base)
-    }
-    faces = found - {"close"}
-    if len(faces) == 1 and "close" in found and _is_watched(call, result):
-        return result
-    if len(faces) == 1:
-        from whyops_trace._calls.iterators import FollowedAsyncIterator, FollowedIterator
-
-        followed = FollowedIterator if faces == {"__next__"} else FollowedAsyncIterator
-        return followed(result, Followed(call))
-    if not _is_raw(call, result):
-        call.end(result)
-    return result
-
-
-@guarded("looking at an answer")
-def _is_raw(call: Call, result: Any) -> bool:
-    """End a call with the answer in a provider's raw response, now or when it is read; tell whether it is one."""
-    # Looked for in the class, since to look into an object that is made when it is needed would make it.
-    if not any("http_response" in vars(base).get("__annotations__", ()) for base in type(result).__mro__):
-        return False
-
-    from whyops_trace._calls.responses import is_read, is_response, read_answer, watch
-
-    response = result.http_response
-    if not is_response(response):
-        return False
-    if is_read(response):
-        call.end(read_answer(response))
-    else:
-        watch(response, call)
-        call.detach()
-    return True
-
-
-@guarded("looking at a stream")
-def _is_watched(call: Call, result: Any) -> bool:
-    """Watch the response of a provider's stream, if the result is one that nobody has read; tell whether it is."""
-    from whyops_trace._calls.responses import is_read, is_response, watch
-
-    response = getattr(result, "response", None) or getattr(result, "_response", None)
-    if call.accumulates or not is_response(response) or is_read(response):
-        return False
-    watch(response, call)
-    call.detach()
-    return True

@@ -6,13 +6,63 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from whyops_trace._calls.call import Followed
+from whyops_trace._calls.call import DETACHED, GeneratorCall
+from whyops_trace.context import Scope, get_scope, set_scope
 
 if TYPE_CHECKING:
+    from whyops_trace._calls.following import Followed
+
     Proxy = wrapt.BaseObjectProxy[Any]
 else:
     #: The proxy that is not iterable. Other packages may require wrapt 1, which has only the iterable one.
     Proxy = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
+
+
+class Reading:
+    """
+    The call that returned an iterator, whose scope is current while the iterator makes an item.
+
+    Args:
+        followed: Opens the call when the first item is asked for.
+    """
+
+    def __init__(self, followed: Followed) -> None:
+        self._followed: Followed | None = followed
+        self._call: GeneratorCall | None = None
+        self._scope: Scope | None = None
+
+    def enter(self) -> None:
+        """Enter the scope of the call, unless that has ended."""
+        if self._followed is not None:
+            followed, self._followed = self._followed, None
+            self._call = followed.open({}, GeneratorCall)
+        elif self._call is not None:
+            self._call.outer = get_scope()
+            set_scope(self._scope)
+
+    def leave(self, item: Any) -> Any:
+        """Leave the scope, and keep an item in the form that is recorded. Return the item."""
+        call = self._call
+        if call is None or call.outer is DETACHED:
+            return item
+        self._scope = get_scope()
+        call.detach()
+        return call.pass_on(item)
+
+    def finish(self, *, abandoned: bool = False) -> None:
+        """Record the items, or that the consumer stopped before the end."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.finish(None, abandoned=abandoned)
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the items ended in an error."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.fail(error)
+
+    def __del__(self) -> None:
+        self.finish(abandoned=True)
 
 
 class FollowedIterator(Proxy):
@@ -26,20 +76,30 @@ class FollowedIterator(Proxy):
 
     def __init__(self, wrapped: Any, followed: Followed) -> None:
         super().__init__(wrapped)
-        self._self_followed = followed
+        self._self_reading = Reading(followed)
 
     def __iter__(self) -> FollowedIterator:
         return self
 
     def __next__(self) -> Any:
+        reading = self._self_reading
+        reading.enter()
         try:
-            return self._self_followed.pass_on(next(self.__wrapped__))
+            item = next(self.__wrapped__)
         except StopIteration:
-            self._self_followed.finish(None, abandoned=False)
+            reading.finish()
             raise
         except BaseException as error:
-            self._self_followed.fail(error)
+            reading.fail(error)
             raise
+        return reading.leave(item)
+
+    def __enter__(self) -> Any:
+        entered = self.__wrapped__.__enter__()
+        return self if entered is self.__wrapped__ else entered
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__wrapped__.__reduce_ex__(protocol)
 
 
 class FollowedAsyncIterator(Proxy):
@@ -47,17 +107,24 @@ class FollowedAsyncIterator(Proxy):
 
     def __init__(self, wrapped: Any, followed: Followed) -> None:
         super().__init__(wrapped)
-        self._self_followed = followed
+        self._self_reading = Reading(followed)
 
     def __aiter__(self) -> FollowedAsyncIterator:
         return self
 
     async def __anext__(self) -> Any:
+        reading = self._self_reading
+        reading.enter()
         try:
-            return self._self_followed.pass_on(await anext(self.__wrapped__))
+            item = await anext(self.__wrapped__)
         except StopAsyncIteration:
-            self._self_followed.finish(None, abandoned=False)
+            reading.finish()
             raise
         except BaseException as error:
-            self._self_followed.fail(error)
+            reading.fail(error)
             raise
+        return reading.leave(item)
+
+    async def __aenter__(self) -> Any:
+        entered = await self.__wrapped__.__aenter__()
+        return self if entered is self.__wrapped__ else entered

@@ -51,7 +51,7 @@ class Tool(CallSite):
         self._id_parameter: str = options.get("tool_call_id") or "tool_call_id"
         if "tool_call_id" in options:
             self.require(self._id_parameter)
-        self.strips = not self._arguments.names(TRACE_ID_ARGUMENT)
+        self.strips = "" if self._arguments.names(TRACE_ID_ARGUMENT) else TRACE_ID_ARGUMENT
         self.keeps_short = self.capture_output and self.accumulate is None
         name = encoding.encode(self.name)
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from whyops_trace._calls.arguments import Arguments
 from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
+from whyops_trace._calls.drivers import driver_of
+from whyops_trace._calls.following import follow
+from whyops_trace._calls.restored import FORMAT, restore
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, guarded, warn_once
@@ -58,12 +61,14 @@ class CallSite:
     written: ClassVar[frozenset[str]] = frozenset()
     #: True if a call may turn out to be reported elsewhere, see :meth:`_hold`.
     holds: bool = False
-    #: True if the result of a call may still run, and is followed to its end.
+    #: True if any iterator that a call returns is followed to its end, and not only one that is nothing else.
     follows: bool = False
     #: True if short immutable items of a generator are kept as they are, and only others by :meth:`keep`.
     keeps_short: bool = False
-    #: True if the argument that the WhyOps proxy adds is left out of the calls.
-    strips: bool = False
+    #: Name of the argument that is left out of the calls, "" for none.
+    strips: str = ""
+    #: Function that ends a call with a result that may still run, see :mod:`whyops_trace._calls.following`.
+    follow = staticmethod(follow)
 
     def __init__(
         self,
@@ -71,7 +76,10 @@ class CallSite:
         options: Mapping[str, Any],
         recorder: Callable[[], Recorder | None],
     ) -> None:
+        self._parts = function, options, recorder
         self._recorder = recorder
+        #: Runs a callable that does not run when it is called; None for one that does.
+        self.drive = driver_of(function)
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
         members = encoding.encode(about)[1:-1]
@@ -90,6 +98,9 @@ class CallSite:
         self._name_usual = self._arguments.name_usual
         for name in (*(self._captured_names or ()), *self._redacted_names):
             self.require(name)
+
+    def __reduce__(self) -> Any:
+        return restore, (FORMAT, type(self), *self._parts)
 
     def require(self, name: str) -> None:
         """
@@ -126,11 +137,15 @@ class CallSite:
         return checked
 
     def _pick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the arguments of a call that are recorded, by name; None if they do not fit the signature."""
+        """Return the arguments of a call that are recorded, by name; None if Python will refuse the call."""
         if len(args) == self._usual_count and not kwargs:
             name_usual = self._name_usual
             return name_usual(args)
         named = self._arguments.named(args, kwargs)
+        if named is None:
+            named = self._arguments.as_they_came(args, kwargs)
+            if named is not None and self._redacted_names:  # any of those without a name may be one of these
+                named = {"args": REDACTED, **kwargs} if args else dict(kwargs)
         if self._plain or named is None:
             return named
         if self._captured_names is not None:

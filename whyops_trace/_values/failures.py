@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Final, Literal
 
 from whyops_trace._values import encoding
@@ -51,10 +51,16 @@ def stack(error: BaseException) -> str:
     traceback: TracebackType | None = traceback_of(error)
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_PACKAGE) or code.co_filename.startswith(_DEMO):
+        if not is_ours(code):
             lines.append(f'File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_qualname}')
         traceback = traceback.tb_next
     return "\n".join(lines[-MAX_FRAMES:])
+
+
+def is_ours(code: CodeType) -> bool:
+    """Tell whether code is the library's own. A traced function's has the user's file, and knows its call site."""
+    name = code.co_filename
+    return "whyops_site" in code.co_freevars or (name.startswith(_PACKAGE) and not name.startswith(_DEMO))
 
 
 def ending(error: BaseException | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,13 +11,13 @@ import contextlib
 import os
 import random
 import threading
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 from typing import Final, Protocol
 
 from whyops_trace._clock import Clock, iso_seconds
+from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Draft, Ending, usual_form
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
@@ -133,7 +133,7 @@ class Recorder:
         #: Functions that start the other parts of a client over in a forked child.
         self.after_fork: list[Callable[[], None]] = []
         self._renew()
-        _recorders.add(self)
+        recorders.alive.add(self)
 
     def _renew(self) -> None:
         """Start as a process of its own, with its own locks, ids and key prefix."""
@@ -152,7 +152,7 @@ class Recorder:
         self._now_text = self._second_text = self._when = b""
         self._writing = False
         self._deferred_drafts: deque[Draft] = deque()
-        self.redirect(_capture)
+        self.redirect(recorders.sink())
 
     @property
     def is_writing(self) -> bool:
@@ -415,47 +415,3 @@ def _take_step(state: TraceState, given: EventOptions | None) -> int:
     state.steps = count(max(step, chosen + state.stride), state.stride)
     state.given = (state.given or set()) | {chosen}
     return chosen
-
-
-#: Every recorder alive, for forks and captures.
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-#: Function that takes the lines instead of the journals during a capture.
-_capture: Callable[[bytes], None] | None = None
-
-
-def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
-    """
-    Send the lines of every recorder, also of recorders made later, to *sink*. None sends them to their journals.
-
-    Returns:
-        The *sink* before.
-    """
-    global _capture
-    before, _capture = _capture, sink
-    for recorder in list(_recorders):
-        with recorder.lock:
-            recorder.redirect(sink)
-    return before
-
-
-def _before_fork() -> None:
-    # No fork happens in the middle of a record. Every thread takes the locks in the same order.
-    for recorder in sorted(_recorders, key=id):
-        recorder.lock.acquire()
-        recorder.journal.lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    for recorder in _recorders:
-        recorder.journal.lock.release()
-        recorder.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for recorder in _recorders:
-        recorder.renew()
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)

@@ -17,7 +17,7 @@ import pytest
 from collector import Collector, check
 from programs import stored
 
-from whyops_trace import WhyOps, traced_tool
+from whyops_trace import WhyOps, propagate, traced_tool
 from whyops_trace._recording import recorder, recorders
 from whyops_trace._recording.line import ROOT, TOP, Ending
 from whyops_trace.exporters.memory import MemoryExporter
@@ -425,9 +425,10 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with capture_events() as events, sdk.trace("t"):
         f()
+        here = propagate(f)
         child = os.fork()
         if not child:
-            f()
+            here()
             os.write(writing, json.dumps(steps(events, "t")).encode())
             os._exit(0)
         os.waitpid(child, 0)

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final, Protocol
 
@@ -35,7 +35,7 @@ REMEMBERED_TRACES: Final = 10_000
 IDLE_MS: Final = 1_000
 #: Number of open manual tool calls that are remembered for each trace.
 OPEN_TOOLS: Final = 1_000
-#: Number of steps in a forked child's share of a trace that it inherits, and number of such shares. Children of one
+#: Number of steps in a process's share of a trace that another one began, and number of such shares. Children of one
 #: parent have neighbouring process ids, and so different shares.
 CHILD_BAND: Final = 100_000
 CHILD_BANDS: Final = 20_000
@@ -184,11 +184,15 @@ class Recorder:
             else:
                 state = self._present_state(trace_id) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)
-            self.traces[state.id] = state
-            self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
-            if len(self.traces) > REMEMBERED_TRACES:
-                self.traces.popitem(last=False)
+            self.remember(state)
             return state
+
+    def remember(self, state: TraceState) -> None:
+        """Remember the state of a trace, the latest of that id, as long as there is room. The caller holds the lock."""
+        self.traces[state.id] = state
+        self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
+        if len(self.traces) > REMEMBERED_TRACES:
+            self.traces.popitem(last=False)
 
     def _present_state(self, trace_id: str) -> TraceState | None:
         state = self.traces.get(trace_id)
@@ -377,9 +381,21 @@ class Recorder:
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in an inherited trace, which both processes continue."""
-        wide = 1 if state.stride == 1 else 10
-        state.steps = count((os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide, state.stride)
+        state.steps = self.own_steps(state.stride)
         state.token = self.token
+
+    def own_steps(self, stride: int, *, scattered: bool = False) -> Iterator[int]:
+        """
+        Return the steps of this process's share of a trace that another process began.
+
+        Args:
+            stride: The distance between two steps.
+            scattered: True to begin anywhere in the first half of the share, because processes of other machines may
+                have the same process id.
+        """
+        wide = 1 if stride == 1 else 10
+        start = (os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide
+        return count(start + (self._random.randrange(CHILD_BAND * wide // 2) if scattered else 0), stride)
 
     def _wake(self) -> None:
         while self.wakeups and not self._is_captured:

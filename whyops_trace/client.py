@@ -214,7 +214,9 @@ class WhyOps:
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
         """
-        return trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        made._state.shared &= made._joins
+        return made
 
     def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
         """
@@ -340,9 +342,8 @@ class WhyOps:
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:
-            if (
-                not self.recorder.is_writing
-            ):  # else this is a signal handler, and the record it interrupted goes on
+            # Else this is a signal handler, and the record that it interrupted goes on.
+            if not self.recorder.is_writing:
                 self._journal.close()
         with _lock:
             if self in _clients[1:]:

@@ -41,6 +41,7 @@ class TraceState:
             the trace. They are called before the next event that is not held back.
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
+        shared: True if it is for the turns of any client: it was opened without naming one.
         user: The user that it acts for, "" if none was named.
         when: The recorder's text for the time of its last record, by identity. Another text means that time has passed,
             or that this is a forked process.
@@ -52,8 +53,8 @@ class TraceState:
 
     __slots__ = (
         "about", "asked_tools", "blocks", "first", "form", "given", "head", "held_requests", "id", "last", "last_ms",
-        "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "steps", "stride", "tail", "token",
-        "user", "when",
+        "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "shared", "steps", "stride", "tail",
+        "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class TraceState:
         self.when: bytes = b""
         self.form: bytes | None = None
         self.token: str = recorder.token
+        self.shared: bool = True
         self.held_requests: list[Callable[[], None]] = []
         self.about: bytes = b""
         self.user: str = ""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         WhyOpsError,
     )
-    from whyops_trace.propagation import propagate, propagate_threads
+    from whyops_trace.propagation import detach, propagate, propagate_threads
     from whyops_trace.tracing import Step, Trace
     from whyops_trace.tracing import Trace as WhyOpsTrace
     from whyops_trace.types import (
@@ -70,7 +70,7 @@ _HOMES = {
         "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
         "UnknownOptionError", "WhyOpsError",
     ),
-    "propagation": ("propagate", "propagate_threads"),
+    "propagation": ("detach", "propagate", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
     "types": (
         "AgentInfo", "AgentMetadata", "AgentTool", "ErrorContent", "EventOptions", "EventType", "LLMResponseContent",
@@ -85,7 +85,7 @@ __all__ = [
     "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem", "SpanId",
     "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem", "ToolCallPair", "Trace",
     "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps", "WhyOpsError", "WhyOpsTrace",
-    "__version__", "current_trace", "flush", "flush_sync", "propagate", "propagate_threads", "step", "trace",
+    "__version__", "current_trace", "detach", "flush", "flush_sync", "propagate", "propagate_threads", "step", "trace",
     "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 

@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from whyops_trace._guard import warn_once
+from whyops_trace._recording import recorders
 from whyops_trace._recording.line import ROOT, TOP
 from whyops_trace._recording.state import TraceState
 
@@ -69,6 +71,22 @@ def advance(state: TraceState, step: int) -> None:
     scope = get_scope()
     if scope is not None and scope.trace is state and scope.within == TOP:
         set_scope(Scope(state, TOP, step, scope.turn))
+
+
+def _say_late(state: TraceState) -> None:
+    """Warn once of code that runs in a trace that ended long ago. A handle on one may be recorded on at any time."""
+    scope = get_scope()
+    if scope is not None and scope.trace is state:
+        warn_once(
+            "late record",
+            "Trace %r ended %d seconds ago, and a task or thread that began in it still records in it. Start what "
+            "outlives a trace within `with whyops_trace.detach():`, or let it call detach() first.",
+            state.id,
+            (state.last_ms - state.ended_ms) // 1_000,
+        )
+
+
+recorders.on_late.append(_say_late)
 
 
 def _leave_at_fork() -> None:

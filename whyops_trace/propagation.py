@@ -164,6 +164,43 @@ async def _iterate_async(
             step = items.athrow
 
 
+class Detachment:
+    """The handle that :func:`detach` returns: use it as a ``with`` or ``async with`` block to come back after it."""
+
+    def __init__(self) -> None:
+        self._scope = get_scope()
+        set_scope(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if get_scope() is None:
+            set_scope(self._scope)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.__exit__()
+
+
+def detach() -> Detachment:
+    """
+    Leave the trace that is open here: for the block with ``with``, else for the rest of the task or thread.
+
+    Tasks inherit the place in the trace where they are made. One that is made in a request and serves all later ones
+    would record in the trace of that request for ever.
+
+    Example::
+
+        with trace("request-1"):
+            with detach():
+                worker = asyncio.create_task(serve(queue))
+    """
+    return Detachment()
+
+
 class ThreadPropagation:
     """
     The handle that :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from recorded import Recorded
 
-from whyops_trace import WhyOps, propagate, step, trace, traced_tool
+from whyops_trace import WhyOps, detach, propagate, step, trace, traced_tool
 from whyops_trace.context import get_scope
+from whyops_trace.testing import ManualClock
 
 
 @traced_tool
@@ -240,3 +241,106 @@ def test_a_pickled_place_in_a_trace_that_is_not_recorded(events: Recorded) -> No
     pickle.loads(carried)()
 
     assert events.records == []
+
+
+# Leaving a trace
+
+
+def test_a_trace_is_left_for_a_block(events: Recorded) -> None:
+    """What is made in it belongs to no trace; after it the place is as before."""
+
+    async def main() -> None:
+        async with trace("t"):
+            with step("plan"):
+                async with detach():
+                    task = asyncio.create_task(awaited())
+                leaf()
+            await task
+
+    asyncio.run(main())
+
+    assert [row[3:5] for row in events.of("t")] == [(0, "plan"), (1, "leaf"), (2, "leaf")]
+    assert len(events.traces) == 2
+
+
+def test_a_trace_is_left_for_good(events: Recorded) -> None:
+    """By a task, whose maker stays in it."""
+
+    async def worker() -> None:
+        detach()
+        leaf()
+
+    async def main() -> None:
+        async with trace("t"):
+            await asyncio.create_task(worker())
+            leaf()
+
+    asyncio.run(main())
+
+    assert len(events.of("t")) == 2
+    assert len(events.traces) == 2
+
+
+@pytest.mark.parametrize("begun_by", ["block", "call"])
+def test_recording_in_a_trace_that_ended_long_ago_is_said_once(
+    events: Recorded, said: Callable[[], list[str]], begun_by: str
+) -> None:
+    """With the remedy; not soon after its end, and not where a handle is recorded on."""
+    clock = ManualClock()
+    sdk = WhyOps(clock=clock)
+    handle = sdk.trace("manual")
+
+    async def worker() -> None:
+        for seconds in (0, 59, 3600):
+            clock.advance(seconds)
+            handle.error_sync("x")
+            leaf()
+            await asyncio.sleep(0)
+
+    @traced_tool
+    def request() -> asyncio.Task[None]:
+        clock.advance(3600)  # however long it takes
+        leaf()
+        clock.advance(0.001)
+        return asyncio.create_task(worker())
+
+    async def main() -> None:
+        if begun_by == "call":
+            task = request()
+        else:
+            async with trace("t"):
+                task = asyncio.create_task(worker())
+                leaf()
+                clock.advance(3600)
+                leaf()
+                clock.advance(0.001)
+        with trace("another"):
+            leaf()
+        await task
+
+    asyncio.run(main())
+    (warning,) = said()
+
+    assert "ended 3659 seconds ago" in warning
+    assert "detach()" in warning
+
+
+def test_a_conversation_that_comes_back_late_is_no_late_record(
+    events: Recorded, said: Callable[[], list[str]]
+) -> None:
+    """Nor is one in a block of which a task has waited for long."""
+    events.checked = False  # each turn counts from 1
+    clock = ManualClock()
+    WhyOps(clock=clock)
+    for _ in range(3):
+        with trace("chat"):
+            leaf()
+            clock.advance(600)
+            leaf()
+        clock.advance(600)
+    step_of_its_own = step("long")
+    with step_of_its_own:
+        clock.advance(600)
+        leaf()
+
+    assert said() == []

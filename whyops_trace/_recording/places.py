@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from whyops_trace._recording.state import TraceState
+from whyops_trace._recording.state import UNENDING, TraceState
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
@@ -59,7 +59,7 @@ def resume(recorder: Recorder, place: Place) -> TraceState:
         state = TraceState(recorder, place.trace, place.numbering)
         state.on = recorder.on and place.on
         state.first = state.root = place.root
-        state.stride = place.stride
+        state.stride, state.ended_ms = place.stride, UNENDING
         state.steps = recorder.own_steps(place.stride, scattered=True)
         recorder.remember(state)
     if place.user:

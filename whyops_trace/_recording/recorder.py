@@ -14,12 +14,13 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Draft, Ending, usual_form
-from whyops_trace._recording.state import TraceState
+from whyops_trace._recording.sink import Sink
+from whyops_trace._recording.state import UNENDING, TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import Processor
 from whyops_trace.types import Audience, EventOptions
@@ -33,6 +34,8 @@ REMEMBERED_TRACES: Final = 10_000
 #: process may have continued it. A trace that comes back sooner, as in a loop, goes on in its numbering, which would
 #: otherwise have to be resolved each time.
 IDLE_MS: Final = 1_000
+#: Milliseconds after the end of a trace from which on a record in it is late.
+LATE_MS: Final = 60_000
 #: Number of open manual tool calls that are remembered for each trace.
 OPEN_TOOLS: Final = 1_000
 #: Number of steps in a process's share of a trace that another one began, and number of such shares. Children of one
@@ -46,27 +49,6 @@ ENDS: Final = -1
 
 #: Steps from one event to the next if a proxy adds events of its own to the trace, after the last step that it knows.
 ROOM: Final = 1_000
-
-
-class Sink(Protocol):
-    """
-    The part of a journal that takes finished lines.
-
-    Attributes:
-        token: Name of the recording process: twelve hexadecimal digits.
-        lock: Lock that is held while files are opened and closed, and during a fork.
-    """
-
-    token: str
-    lock: threading.RLock
-
-    def append(self, line: bytes) -> None:
-        """Take one line that ends in a newline. The caller holds the recorder's lock."""
-        ...
-
-    def renew(self) -> None:
-        """Start over in a forked child."""
-        ...
 
 
 class Recorder:
@@ -88,10 +70,11 @@ class Recorder:
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
-        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_now", "_now_text",
-        "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
-        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
-        "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
+        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
+        "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
+        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on",
+        "open_blocks", "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces",
+        "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -151,6 +134,8 @@ class Recorder:
         self._now = 0
         self._now_text = self._second_text = self._when = b""
         self._writing = False
+        #: Traces with a late record that nobody was told of.
+        self._late: deque[TraceState] = deque()
         self._deferred_drafts: deque[Draft] = deque()
         self.redirect(recorders.sink())
 
@@ -294,7 +279,7 @@ class Recorder:
                 try:
                     now = time_ns() // 1_000_000
                     if now != self._now or state.when is not self._when:
-                        self._tick(state, now)
+                        self._tick(state, now, opens)
                     step = next(state.steps)
                     append(form % (
                         kind, step, parent or state.root, within, metadata, span, state.when, next(self._keys),
@@ -333,7 +318,7 @@ class Recorder:
         try:
             now = self._time_ns() // 1_000_000
             if now != self._now or state.when is not self._when:
-                self._tick(state, now)
+                self._tick(state, now, draft.opens)
             step = draft.step = draft.step or _take_step(state, draft.given)
             self._append(self._line(draft))
             if self._deferred_drafts:
@@ -365,11 +350,25 @@ class Recorder:
             state.form = None if state.given else usual_form(state)
         return line
 
-    def _tick(self, state: TraceState, now: int) -> None:
-        """Set the time of a trace's next records. It is never before the last one, even if the clock was set back."""
+    def _tick(self, state: TraceState, now: int, opens: int = 0) -> None:
+        """
+        Set the time of a trace's next records. It is never before the last one, even if the clock was set back.
+
+        Args:
+            state: The trace.
+            now: The time, in milliseconds since the epoch.
+            opens: Change of the number of open calls and steps by the next record, which is counted already.
+        """
         if state.token is not self.token:
             self._continue_in_child(state)
         now = state.last_ms = max(now, state.last_ms)
+        if state.blocks:
+            state.ended_ms = 0
+        elif state.first and state.open <= (opens > 0) and state.ended_ms != UNENDING:
+            if state.ended_ms and now - state.ended_ms > LATE_MS:
+                self._late.append(state)
+                self.wakeups.append(self._tell_late)
+            state.ended_ms = state.ended_ms or now
         if now != self._now:
             second, milliseconds = divmod(now, 1000)
             if second != self._now // 1000:
@@ -397,7 +396,14 @@ class Recorder:
         start = (os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide
         return count(start + (self._random.randrange(CHILD_BAND * wide // 2) if scattered else 0), stride)
 
+    def _tell_late(self) -> None:
+        while self._late:
+            state = self._late.popleft()
+            for tell in recorders.on_late:
+                tell(state)
+
     def _wake(self) -> None:
+        self._tell_late()
         while self.wakeups and not self._is_captured:
             with contextlib.suppress(IndexError):  # another thread woke it
                 self.wakeups.pop()()

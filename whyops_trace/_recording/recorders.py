@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
+    from whyops_trace._recording.state import TraceState
 
 #: Every recorder that is in use.
 alive: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
+#: Functions that are told of each trace with a record that is made long after its end, by the thread that made it.
+on_late: Final[list[Callable[[TraceState], None]]] = []
 #: Function that takes the lines instead of the journals during a capture.
 _sink: Callable[[bytes], None] | None = None
 

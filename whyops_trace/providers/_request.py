@@ -13,6 +13,7 @@ from whyops_trace._calls.responses import is_read, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP
+from whyops_trace._recording.state import UNENDING
 from whyops_trace._values import encoding
 from whyops_trace.context import Scope, get_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
@@ -201,6 +202,7 @@ class Request:
             )
         # A caller that names a trace to the proxy has a handle on it, which goes on with the same numbers.
         state = recorder.traces.get(trace_id) or recorder.trace(trace_id)
+        state.ended_ms = UNENDING
         return Scope(state, parent=state.last)
 
     def _scope_of_another(self, scope: Scope) -> Scope | None:

@@ -8,6 +8,7 @@ trace.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -57,13 +58,14 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
     turn: OpenTurn | None = None
 
 
-_SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
+#: The variable itself, for looking into the context of others.
+SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
 
 # A call uses these two five times, and to look a method up on the variable takes longer than to run it.
 #: Function that returns the current scope, None outside any trace.
-get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
+get_scope: Final[Callable[[], Scope | None]] = SCOPE.get
 #: Function that makes a scope the current one.
-set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
+set_scope: Final[Callable[[Scope | None], object]] = SCOPE.set
 
 
 def advance(state: TraceState, step: int) -> None:
@@ -89,9 +91,36 @@ def _say_late(state: TraceState) -> None:
 recorders.on_late.append(_say_late)
 
 
+#: The trace in which this process was forked, if it was in one, and a byte that it shares with the other forks of it.
+_forked_in: str | None = None
+_told: mmap.mmap | None = None
+
+
+def forked_in() -> str | None:
+    """Return the trace that was open where this process was forked; None if none was, or a fork has asked before."""
+    if _forked_in is None or _told is None or _told[0]:
+        return None
+    return _forked_in
+
+
+def forget_fork() -> None:
+    """Let neither this process nor another fork of its parent be told of that trace again."""
+    if _told is not None:
+        _told[0] = 1
+
+
+def _before_fork() -> None:
+    global _told  # noqa: PLW0603 - of the process
+    if _told is None and get_scope() is not None:
+        _told = mmap.mmap(-1, 1)
+
+
 def _leave_at_fork() -> None:
     """Begin a forked process outside any trace: its parent's goes on in the parent."""
+    global _forked_in  # noqa: PLW0603 - of the process
+    scope = get_scope()
+    _forked_in = None if scope is None else scope.trace.id
     set_scope(None)
 
 
-os.register_at_fork(after_in_child=_leave_at_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_leave_at_fork)

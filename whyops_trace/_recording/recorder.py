@@ -106,8 +106,8 @@ class Recorder:
         self.traces_clients: bool = False
         #: Steps from one event of a trace to the next.
         self.stride: int = 1
-        #: Number of open with-blocks of traces.
-        self.open_blocks: int = 0
+        #: Number of open with-blocks of traces, by the thread that entered them.
+        self.open_blocks: dict[int, int] = {}
         #: Functions that wake the resting workers. The next record empties the list and calls each once.
         self.wakeups: list[Callable[[], None]] = []
         #: Functions that wake the running workers. They are called when there are records to deliver that were not
@@ -224,7 +224,12 @@ class Recorder:
     def count_block(self, state: TraceState, change: int) -> int:
         """Note that a with-block of a trace was entered (1) or left (-1). Return the number of its open blocks."""
         with self.lock:
-            self.open_blocks += change
+            thread = threading.get_ident()
+            open_here = self.open_blocks.get(thread, 0) + change
+            if open_here > 0:
+                self.open_blocks[thread] = open_here
+            else:
+                self.open_blocks.pop(thread, None)
             state.blocks += change
             return state.blocks
 
@@ -415,6 +420,7 @@ class Recorder:
         self.journal.renew()
         self._renew()
         self.wakeups.clear()
+        self.open_blocks.clear()
         for renew in self.after_fork:
             renew()
 

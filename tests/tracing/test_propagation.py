@@ -87,7 +87,8 @@ KINDS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_callable_is_carried(events: Recorded, kind: str, pickled: bool) -> None:
     """Into another thread, whose own scope it does not touch."""
-    function, after = KINDS[kind], []
+    function = KINDS[kind]
+    after: list[Any] = []
 
     def work() -> list[int]:
         got = consume(carried())

@@ -1,7 +1,7 @@
 """
 The place in a trace, carried to where it does not go by itself: into other threads, event loops and processes.
 
-Within a process it is carried as it is. To another process it travels as ids, a :class:`Place`.
+Within a process it is carried as it is. To another process it travels as ids, without any payload.
 """
 
 from __future__ import annotations

@@ -103,6 +103,15 @@ def registrars(session: nox.Session, packages: list[str]) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def workers(session: nox.Session) -> None:
+    """Run the tests of processes and greenlets with the packages that make them."""
+    session.install(".[test]")
+    session.install("celery", "dask[distributed]", "eventlet", "gevent", "joblib")
+    files = ("tests/tracing/test_workers.py", "tests/tracing/test_lost_scope.py")
+    session.run("python", "-m", "pytest", *files, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def coverage(session: nox.Session) -> None:
     """Show the lines and branches that no test runs, child processes included; takes twice as long as the tests."""
     session.install("-e", ".[test]", "coverage>=7.10")

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from whyops_trace._version import __version__
     from whyops_trace.client import WhyOps
-    from whyops_trace.context import propagate, propagate_threads
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
     from whyops_trace.default import current_trace, flush, flush_sync, step, trace
     from whyops_trace.exceptions import (
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         WhyOpsError,
     )
+    from whyops_trace.propagation import detach, propagate, propagate_threads
     from whyops_trace.tracing import Step, Trace
     from whyops_trace.tracing import Trace as WhyOpsTrace
     from whyops_trace.types import (
@@ -65,12 +65,12 @@ _HOMES = {
     "_version": ("__version__",),
     "client": ("WhyOps",),
     "default": ("current_trace", "flush", "flush_sync", "step", "trace"),
-    "context": ("propagate", "propagate_threads"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (
         "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
         "UnknownOptionError", "WhyOpsError",
     ),
+    "propagation": ("detach", "propagate", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
     "types": (
         "AgentInfo", "AgentMetadata", "AgentTool", "ErrorContent", "EventOptions", "EventType", "LLMResponseContent",
@@ -85,7 +85,7 @@ __all__ = [
     "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem", "SpanId",
     "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem", "ToolCallPair", "Trace",
     "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps", "WhyOpsError", "WhyOpsTrace",
-    "__version__", "current_trace", "flush", "flush_sync", "propagate", "propagate_threads", "step", "trace",
+    "__version__", "current_trace", "detach", "flush", "flush_sync", "propagate", "propagate_threads", "step", "trace",
     "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 

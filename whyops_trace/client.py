@@ -9,7 +9,6 @@ The client: settings, and the parts they are wired into. The first client made i
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import re
 import threading
@@ -18,10 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
+from whyops_trace._delivery.children import Children
 from whyops_trace._delivery.destinations import local_destinations, server_of
+from whyops_trace._delivery.remains import say_what_is_left
 from whyops_trace._delivery.worker import Delivery
-from whyops_trace._guard import attempt, guarded, say, warn_once
-from whyops_trace._home import JOURNAL
+from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._home import JOURNAL, home_directory
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.processor import Processor
@@ -222,7 +223,9 @@ class WhyOps:
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
         """
-        return trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        made._state.shared &= made._joins
+        return made
 
     def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
         """
@@ -348,9 +351,8 @@ class WhyOps:
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
         with self.recorder.lock:
-            if (
-                not self.recorder.is_writing
-            ):  # else this is a signal handler, and the record it interrupted goes on
+            # Else this is a signal handler, and the record that it interrupted goes on.
+            if not self.recorder.is_writing:
                 self._journal.close()
         with _lock:
             if self in _clients[1:]:
@@ -358,31 +360,14 @@ class WhyOps:
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
-            self._say_what_is_left(ledger)
+            server = self._server
+            say_what_is_left(ledger, self.settings.home, {server.name: server.remedy} if server else {})
         return ledger
 
-    def _say_what_is_left(self, ledger: Ledger) -> None:
-        for name, tally in ledger.items():
-            if tally.pending:
-                say(
-                    logging.WARNING,
-                    "%s: %d records are not delivered yet; they stay in %s for the next process.",
-                    name,
-                    tally.pending,
-                    self.settings.home,
-                )
-            if tally.sampled_out and self._server is not None and name == self._server.name:
-                say(
-                    logging.WARNING,
-                    "%s: the server did not keep %d of %d records. %s",
-                    name,
-                    tally.sampled_out,
-                    tally.emitted,
-                    self._server.remedy(),
-                )
-            if tally.dropped:
-                reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
-                say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)
+    def take_over(self) -> None:
+        """Deliver what dead processes of this agent left in the journal; for the library itself."""
+        for delivery in self._deliveries:
+            delivery.take_over()
 
     @guarded("closing a client at exit")
     def exit(self, started: float) -> None:
@@ -429,16 +414,34 @@ _clients: list[WhyOps] = []
 
 def forget_clients() -> None:
     """Close every client of this process, so that the next one is the default; for tests."""
+    _children.end()
     with _lock:
-        for client in _clients[::-1]:
+        for client in (_clients + _stewards)[::-1]:
             client.close_sync()
         _clients.clear()
+        _stewards.clear()
+
+
+def _take_over() -> None:
+    """Deliver what forked children left: by the clients, or by one like those that the children made by default."""
+    if not _clients and not _stewards and any((home_directory() / JOURNAL).glob("*/*.seg")):
+        with _lock:
+            _stewards.append(WhyOps())
+            _clients.remove(_stewards[0])  # the default one is yet to be made
+    for client in _clients + _stewards:
+        client.take_over()
+
+
+_children: Final = Children(_take_over)
+#: A client that only delivers what forked children left, in a process that has no other.
+_stewards: list[WhyOps] = []
 
 
 @atexit.register
 def _close_at_exit() -> None:
+    _children.end()
     started = time.monotonic()
-    for client in tuple(_clients):
+    for client in _clients + _stewards:
         client.exit(started)
 
 

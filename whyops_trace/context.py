@@ -1,33 +1,30 @@
 """
 The place in a trace of the code that runs now: one contextvar, which holds ids only.
 
-A :class:`Scope` is immutable, so a copy of the context (a new task, a thread with :func:`propagate`) is a branch of its
-own. Branches that run at the same time share the event that they forked from.
+A :class:`Scope` is immutable, so a copy of the context (a new task, a thread with ``propagate``) is a branch of its
+own. Branches that run at the same time share the event that they forked from. A forked process begins outside any
+trace.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
+import mmap
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast
+from typing import Final
 
 import msgspec
 
 from whyops_trace._frames import ENTERS, SUSPENDS, generator_around, nearest, running
 from whyops_trace._guard import warn_once
+from whyops_trace._recording import recorders
 from whyops_trace._recording.line import ROOT, TOP
 from whyops_trace._recording.state import TraceState
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Enclosing:
@@ -145,13 +142,14 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
     enclosing: Enclosing | None = None
 
 
-_SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
+#: The variable itself, for looking into the context of others.
+SCOPE: Final[ContextVar[Scope | None]] = ContextVar("whyops_trace_scope", default=None)
 
 # A call uses these two five times, and to look a method up on the variable takes longer than to run it.
 #: Function that returns the current scope, None outside any trace.
-get_scope: Final[Callable[[], Scope | None]] = _SCOPE.get
+get_scope: Final[Callable[[], Scope | None]] = SCOPE.get
 #: Function that makes a scope the current one.
-set_scope: Final[Callable[[Scope | None], object]] = _SCOPE.set
+set_scope: Final[Callable[[Scope | None], object]] = SCOPE.set
 
 
 def find_scope() -> Scope | None:
@@ -276,104 +274,52 @@ def _note(scope: Scope) -> None:
             block.parent = scope.parent
 
 
-def propagate(function: Callable[P, R]) -> Callable[P, R]:
-    """
-    Return *function* such that it runs in the present scope, in any thread.
-
-    A coroutine function has that scope in any event loop.
-
-    Only the tracing scope is carried. Other context variables are left as they are in that thread.
-
-    Example::
-
-        with trace("report-1"), ThreadPoolExecutor() as pool:
-            pool.submit(propagate(fetch), url)
-    """
+def _say_late(state: TraceState) -> None:
+    """Warn once of code that runs in a trace that ended long ago. A handle on one may be recorded on at any time."""
     scope = get_scope()
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-            before = get_scope()
-            set_scope(scope)
-            try:
-                return await function(*args, **kwargs)
-            finally:
-                set_scope(before)
-
-        return cast("Callable[P, R]", awaited)
-
-    @functools.wraps(function)
-    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = get_scope()
-        set_scope(scope)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            set_scope(before)
-
-    return carried
+    if scope is not None and scope.trace is state:
+        warn_once(
+            "late record",
+            "Trace %r ended %d seconds ago, and a task or thread that began in it still records in it. Start what "
+            "outlives a trace within `with whyops_trace.detach():`, or let it call detach() first.",
+            state.id,
+            (state.last_ms - state.ended_ms) // 1_000,
+        )
 
 
-class ThreadPropagation:
-    """
-    The handle that :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
-
-    If other code has patched ``ThreadPoolExecutor.submit`` on top, undoing leaves that patch in place and only stops
-    carrying the scope. Several handles may be undone in any order.
-    """
-
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-    #: Handles whose patch is still in place, the uppermost last.
-    _patches: ClassVar[list[ThreadPropagation]] = []
-
-    def __init__(self) -> None:
-        self._active = True
-        with self._lock:
-            self._apply()
-            self._patches.append(self)
-
-    def _apply(self) -> None:
-        original: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
-        self._original = original
-
-        @functools.wraps(original)
-        def submit(
-            pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-        ) -> Future[Any]:
-            if self._active and get_scope() is not None:
-                function = propagate(function)
-            return original(pool, function, *args, **kwargs)
-
-        self._submit: Callable[..., Future[Any]] = submit
-        self._patch(submit)
-
-    def undo(self) -> None:
-        """Stop carrying the scope into thread pools. Calling it again does nothing."""
-        with self._lock:
-            self._active = False
-            while self._patches:
-                uppermost = self._patches[-1]
-                if uppermost._active or ThreadPoolExecutor.submit is not uppermost._submit:
-                    break
-                self._patch(uppermost._original)
-                self._patches.pop()
-
-    @staticmethod
-    def _patch(submit: Callable[..., Future[Any]]) -> None:
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
-
-    def __enter__(self) -> ThreadPropagation:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.undo()
+recorders.on_late.append(_say_late)
 
 
-def propagate_threads() -> ThreadPropagation:
-    """
-    Make every ``ThreadPoolExecutor`` (and so ``loop.run_in_executor``) carry the scope, until undone.
+#: The trace in which this process was forked, if it was in one, and a byte that it shares with the other forks of it.
+_forked_in: str | None = None
+_told: mmap.mmap | None = None
 
-    This is the only thing in the library that changes a class of the standard library, and only when asked.
-    """
-    return ThreadPropagation()
+
+def forked_in() -> str | None:
+    """Return the trace that was open where this process was forked; None if none was, or a fork has asked before."""
+    if _forked_in is None or _told is None or _told[0]:
+        return None
+    return _forked_in
+
+
+def forget_fork() -> None:
+    """Let neither this process nor another fork of its parent be told of that trace again."""
+    if _told is not None:
+        _told[0] = 1
+
+
+def _before_fork() -> None:
+    global _told  # noqa: PLW0603 - of the process
+    if _told is None and get_scope() is not None:
+        _told = mmap.mmap(-1, 1)
+
+
+def _leave_at_fork() -> None:
+    """Begin a forked process outside any trace: its parent's goes on in the parent."""
+    global _forked_in  # noqa: PLW0603 - of the process
+    scope = get_scope()
+    _forked_in = None if scope is None else scope.trace.id
+    set_scope(None)
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_leave_at_fork)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._recording.line import LOCAL
-from whyops_trace._recording.recorder import capture
+from whyops_trace._recording.recorders import capture
 
 #: Members of a record that a WhyOps server does not read.
 LOCAL_MEMBERS: Final = frozenset({"run", "given", "for", "end"})

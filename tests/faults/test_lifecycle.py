@@ -515,6 +515,98 @@ def test_the_processes_of_a_pool_lose_nothing(
     assert [error for trace in traces for error in arrived(server, tmp_path, trace)] == ["next"]
 
 
+CHILDREN = """
+    import os, sys
+    import whyops_trace._delivery.children
+    whyops_trace._delivery.children.LOOK_EVERY = {every}
+    from whyops_trace import WhyOps, trace, traced_tool
+    {made}
+
+    @traced_tool
+    def f(n):
+        return n
+
+    for n in range(3):
+        child = os.fork()
+        if not child:
+            with trace(str(n)):
+                f(n)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    print("all have ended", flush=True)
+    {then}
+"""
+
+
+@pytest.mark.parametrize("made", ["sdk = WhyOps()", ""], ids=["with a client", "without a client"])
+@pytest.mark.parametrize(
+    ("every", "then"),
+    [(0.1, "sys.stdin.readline(); os._exit(0)"), (3600, "")],
+    ids=["while it lives", "as it ends"],
+)
+def test_what_children_leave_is_delivered_by_a_parent_that_records_nothing(
+    server: Collector, tmp_path: Path, made: str, every: float, then: str
+) -> None:
+    """Children that end by ``os._exit`` deliver nothing; their parent does, while it lives or when it ends."""
+    with agent(CHILDREN.format(made=made, every=every, then=then), server, tmp_path) as process:
+        assert process.stdout is not None
+        ended = process.stdout.readline()
+        server.wait_for(lambda: len(server.stored) == 6)
+        out, err = process.communicate("go on\n", timeout=60)
+
+    assert (process.returncode, ended, out, err) == (0, "all have ended\n", "", "")
+    assert sorted(n for trace in "012" for n in calls(server.trace(trace))) == [0, 1, 2]
+
+
+def test_a_client_that_delivers_for_children_is_not_the_default_one(
+    server: Collector, tmp_path: Path
+) -> None:
+    """The first client that the program makes is."""
+    done = run_agent(
+        CHILDREN.format(
+            made="",
+            every=0.1,
+            then="""
+    import whyops_trace.client
+    while not whyops_trace.client._stewards:
+        whyops_trace._delivery.flag.Flag().wait(0.05)
+    sdk = WhyOps(agent_name="other")
+    assert whyops_trace.client.default_client() is sdk
+    """,
+        ),
+        server,
+        tmp_path,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_forks_has_no_thread_longer_than_children(server: Collector, tmp_path: Path) -> None:
+    """It ends with the last of them, and comes back with the next."""
+    done = run_agent(
+        """
+        import os, threading
+        import whyops_trace._delivery.children
+        whyops_trace._delivery.children.LOOK_EVERY = 0.05
+        from whyops_trace import traced_tool, propagate
+
+        for _ in range(2):
+            child = os.fork()
+            if not child:
+                assert threading.active_count() == 1
+                os._exit(0)
+            watch, = [thread for thread in threading.enumerate() if thread.name == "whyops-children"]
+            os.waitpid(child, 0)
+            watch.join(30)
+            print(threading.active_count())
+        """,
+        server,
+        tmp_path,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n1\n", "")
+
+
 # Ends
 
 ENDS = {

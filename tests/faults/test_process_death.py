@@ -114,20 +114,21 @@ def test_the_command_line_takes_in_what_a_dead_process_left(tmp_path: Path) -> N
 
 
 def test_parent_and_child_of_a_fork_record_in_the_same_trace(tmp_path: Path) -> None:
-    """Each goes on with the open trace; no event is lost or doubled, and no two share a step."""
+    """The child does so when it is told to; no event is lost or doubled, and no two share a step."""
     done = run_code(
         """
         import os
-        from whyops_trace import WhyOps, traced_tool, trace, flush_sync
+        from whyops_trace import WhyOps, flush_sync, propagate, traced_tool, trace
         sdk = WhyOps(agent_name="shop")
         @traced_tool
         def f(who, n): return n
         with trace("t"):
             f("before", 0)
+            here = propagate(f)
             child = os.fork()
             who = "child" if child == 0 else "parent"
             for n in range(200):
-                f(who, n)
+                here(who, n)
             if child == 0:
                 flush_sync()
                 os._exit(0)
@@ -155,13 +156,13 @@ def test_the_workers_of_a_forked_pool_lose_nothing(tmp_path: Path) -> None:
     done = run_code(
         """
         import multiprocessing
-        from whyops_trace import WhyOps, traced_tool, trace
+        from whyops_trace import WhyOps, propagate, traced_tool, trace
         @traced_tool
         def f(n): return n
         if __name__ == "__main__":
             sdk = WhyOps(agent_name="shop")
             with trace("t"), multiprocessing.get_context("fork").Pool(4) as pool:
-                assert pool.map(f, range(400)) == list(range(400))
+                assert pool.map(propagate(f), range(400)) == list(range(400))
                 pool.close()
                 pool.join()
         """,

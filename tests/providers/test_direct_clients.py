@@ -48,7 +48,7 @@ from traced import (
 )
 from wire import PATIENCE, Request
 
-from whyops_trace import WhyOps, propagate, trace, traced_tool
+from whyops_trace import WhyOps, propagate, trace, traced_llm, traced_tool
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.testing import ManualClock
 
@@ -766,6 +766,34 @@ async def test_parallel_turns_share_what_they_forked_from(
         ("llm_response", 6, 3, 3),
     ]
     assert [row[5]["content"] for row in rows[2:]] == ["two", "one"]
+
+
+@both_faces(CHATS, CLAUDES)
+@pytest.mark.parametrize("made_first", ["by itself", "by name"])
+@pytest.mark.anyio
+async def test_a_client_records_to_a_trace_that_names_no_sdk(
+    provider: Provider, events: Recorded, api: Api, kind: Any, made_first: str
+) -> None:
+    """The default one may be another one, made by a call before; a function around the turn wraps it all the same."""
+    if made_first == "by name":
+        WhyOps(agent_name="first")
+    with trace("before"):
+        pass
+
+    @traced_llm
+    async def ask(messages: Any) -> Any:
+        return await create(made, api)
+
+    async with traced(kind, provider) as made:
+        with trace("here"):
+            await create(made, api)
+            await ask([{"role": "user", "content": "Hello"}])
+        await ask([{"role": "user", "content": "Hello"}])
+    answers = [record for record in events.records if record["eventType"] == "llm_response"]
+
+    assert [record["metadata"].get("wraps") for record in answers] == [None, None, True, None, True]
+    assert [record["traceId"] for record in answers[:3]] == ["here"] * 3
+    assert answers[3]["traceId"] == answers[4]["traceId"]
 
 
 @pytest.mark.parametrize("api", APIS, ids=[api.name for api in APIS])

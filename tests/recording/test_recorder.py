@@ -17,8 +17,8 @@ import pytest
 from collector import Collector, check
 from programs import stored
 
-from whyops_trace import WhyOps, traced_tool
-from whyops_trace._recording import recorder
+from whyops_trace import WhyOps, propagate, traced_tool
+from whyops_trace._recording import recorder, recorders
 from whyops_trace._recording.line import ROOT, TOP, Ending
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.testing import ManualClock, capture_events
@@ -50,11 +50,11 @@ def test_a_record_has_its_members_in_the_order_that_others_rely_on(tmp_path: Pat
     """Whoever renumbers a record rewrites its beginning without decoding the rest."""
     sdk = WhyOps(agent_name="shop", home=tmp_path, clock=ManualClock())
     lines: list[bytes] = []
-    recorder.capture(lines.append)
+    recorders.capture(lines.append)
     with sdk.trace('quo"te', external_user_id="u1", tags=["vip"]) as handle:
         handle.user_message_sync([{"role": "user", "content": "hi"}])
         f()
-    recorder.capture(None)
+    recorders.capture(None)
     token = sdk.recorder.token
 
     assert lines[0].startswith(
@@ -77,7 +77,7 @@ def test_a_record_made_while_another_takes_its_step_comes_after_it(tmp_path: Pat
     sdk = WhyOps(home=tmp_path, clock=clock)
     lines: list[bytes] = []
     handle = sdk.trace("t")
-    recorder.capture(lines.append)
+    recorders.capture(lines.append)
     handle.error_sync("before")
     state = sdk.recorder.traces["t"]
 
@@ -90,7 +90,7 @@ def test_a_record_made_while_another_takes_its_step_comes_after_it(tmp_path: Pat
 
     state.steps = Interrupted(steps, handler)
     handle.error_sync("interrupted")
-    recorder.capture(None)
+    recorders.capture(None)
     events = [msgspec.json.decode(line) for line in lines]
 
     assert [event["stepId"] for event in events] == [1, 2, 3]
@@ -425,9 +425,10 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with capture_events() as events, sdk.trace("t"):
         f()
+        here = propagate(f)
         child = os.fork()
         if not child:
-            f()
+            here()
             os.write(writing, json.dumps(steps(events, "t")).encode())
             os._exit(0)
         os.waitpid(child, 0)

@@ -16,7 +16,7 @@ from programs import outline, stored
 from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
 from whyops_trace import WhyOps, traced_tool
-from whyops_trace._recording import recorder
+from whyops_trace._recording import recorders
 from whyops_trace._values import processor
 from whyops_trace._values.encoding import encoder, plain
 from whyops_trace._values.processor import REDACTED, Redactor
@@ -510,11 +510,11 @@ def test_anything_fits(value: Any, limit: int) -> None:
 def line_lengths(sdk: WhyOps, record: Any) -> list[int]:
     """Return the lengths of the lines that are recorded."""
     lines: list[bytes] = []
-    recorder.capture(lines.append)
+    recorders.capture(lines.append)
     try:
         record(sdk)
     finally:
-        recorder.capture(None)
+        recorders.capture(None)
     return [len(line) for line in lines]
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from whyops_trace._calls.arguments import Arguments
 from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
 from whyops_trace._calls.drivers import driver_of
 from whyops_trace._calls.following import follow
+from whyops_trace._calls.lost import warn_if_lost
 from whyops_trace._calls.restored import FORMAT, restore
 from whyops_trace._checks import MAX_NAME, check_metadata
 from whyops_trace._clock import iso
@@ -24,7 +25,7 @@ from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import REDACTED
-from whyops_trace.context import UNSETTLED, OpenTurn, Scope, get_scope, set_scope, settle
+from whyops_trace.context import UNSETTLED, OpenTurn, Scope, forked_in, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
 C = TypeVar("C", bound="Call")
@@ -32,9 +33,6 @@ C = TypeVar("C", bound="Call")
 #: A call whose body runs later: its recorded arguments by name, and the scope that it was made in. That is its place if
 #: no trace is open where it runs.
 Made = tuple[dict[str, Any], Scope | None]
-
-#: Beginnings of the names of pool threads, those of asyncio's ``run_in_executor(None, ...)`` included.
-_POOL_THREADS: Final = ("ThreadPoolExecutor", "asyncio_")
 
 
 class CallSite:
@@ -276,15 +274,8 @@ class CallSite:
         recorder = self._recorder()
         if recorder is None:
             return None
-        thread = threading.current_thread().name
-        if recorder.open_blocks and thread.startswith(_POOL_THREADS):
-            warn_once(
-                "lost scope",
-                "%s was called in thread %r, which does not know the trace that is open, and makes a trace of its own. "
-                "Submit whyops_trace.propagate(function), or call whyops_trace.propagate_threads() once.",
-                self.name,
-                thread,
-            )
+        if recorder.open_blocks or threading.get_ident() != threading.main_thread().ident or forked_in():
+            warn_if_lost(self.name, recorder)
         return Scope(recorder.new_trace())
 
 

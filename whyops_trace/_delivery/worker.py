@@ -65,6 +65,9 @@ class Delivery:
         #: Set when the worker has done its first work, and the exporters have introduced themselves.
         self._introduced = Flag()
         self.is_started: bool = False
+        #: Set while nothing of dead processes is known that the worker has not looked at.
+        self._looked = Flag()
+        self._looked.set()
         #: Held while records are handed over, by the worker or by a thread that drains without one.
         self._delivering = threading.Lock()
         self._pace = Pace(self._journal)
@@ -80,6 +83,13 @@ class Delivery:
                 if self._thread is None and not sys.is_finalizing():
                     self._start()
         self._pace.wake()
+
+    def take_over(self) -> None:
+        """Let the worker look for what dead processes left, if other processes have anything in the journal."""
+        if self._journal.is_beside_others():
+            self._looked.clear()
+            self._adoption.look_soon()
+            self.wake()
 
     def _notify(self) -> None:
         """Let the worker look for records, if there is one."""
@@ -112,6 +122,7 @@ class Delivery:
                 attempt(unprepared.pop().prepare)  # a failure is said where what failed is needed
             self._pace.gather(started, emitted, at_once=bool(wait))
             wait, error = attempt(self.deliver, stop)
+            self._looked.set()
             if error is not None:
                 report("delivering records", error)
                 wait = LAST_BACKOFF
@@ -122,7 +133,8 @@ class Delivery:
             if wait and not stop.is_set():
                 self._pace.back_off(wait)
             else:
-                self._recorder.wakeups.append(self.wake)
+                if self.wake not in self._recorder.wakeups:
+                    self._recorder.wakeups.append(self.wake)
                 if self._unread():  # recorded since the last look, when no record would have woken the worker
                     self._pace.wake()
 
@@ -196,19 +208,21 @@ class Delivery:
 
     def flush(self, deadline: float) -> None:
         """
-        Wait until everything recorded so far by this process is delivered.
+        Wait until everything recorded so far by this process is delivered, and what was found of others was tried.
 
         Args:
             deadline: The :func:`time.monotonic` time to stop waiting at.
         """
         emitted = self._journal.emitted
-        if self._progress.has_passed(emitted):
+        if self._progress.has_passed(emitted) and self._looked.is_set():
             return
         self._pace.hasten()
         self.wake()
         if self._thread is None:
             self.deliver()
+            self._looked.set()
         self._progress.wait(emitted, deadline)
+        self._looked.wait(max(0.0, deadline - time.monotonic()))
 
     @property
     def is_behind(self) -> bool:

@@ -270,6 +270,14 @@ class Journal:
                     self.ended[segment.header.token] = None
             return list(segments)
 
+    def is_beside_others(self) -> bool:
+        """Return True if the directory has segments of other processes, be they alive or dead."""
+        try:
+            names = os.listdir(self._directory) if self._directory is not None else []
+        except OSError:  # nobody has recorded yet
+            return False
+        return any(name.endswith(".seg") and not name.startswith(self.token) for name in names)
+
     def _place(self, segment: Segment) -> int:
         """
         Return the position of a segment among those held: before those that any process began later.

@@ -11,16 +11,17 @@ import contextlib
 import os
 import random
 import threading
-import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Final, Protocol
+from typing import Final
 
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._models.requests import Requests
+from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Content, Draft, Ending, usual_form
-from whyops_trace._recording.state import TraceState
+from whyops_trace._recording.sink import Sink
+from whyops_trace._recording.state import UNENDING, TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import Processor
 from whyops_trace.types import Audience, EventOptions
@@ -34,9 +35,11 @@ REMEMBERED_TRACES: Final = 10_000
 #: process may have continued it. A trace that comes back sooner, as in a loop, goes on in its numbering, which would
 #: otherwise have to be resolved each time.
 IDLE_MS: Final = 1_000
+#: Milliseconds after the end of a trace from which on a record in it is late.
+LATE_MS: Final = 60_000
 #: Number of open manual tool calls that are remembered for each trace.
 OPEN_TOOLS: Final = 1_000
-#: Number of steps in a forked child's share of a trace that it inherits, and number of such shares. Children of one
+#: Number of steps in a process's share of a trace that another one began, and number of such shares. Children of one
 #: parent have neighbouring process ids, and so different shares.
 CHILD_BAND: Final = 100_000
 CHILD_BANDS: Final = 20_000
@@ -47,27 +50,6 @@ ENDS: Final = -1
 
 #: Steps from one event to the next if a proxy adds events of its own to the trace, after the last step that it knows.
 ROOM: Final = 1_000
-
-
-class Sink(Protocol):
-    """
-    The part of a journal that takes finished lines.
-
-    Attributes:
-        token: Name of the recording process: twelve hexadecimal digits.
-        lock: Lock that is held while files are opened and closed, and during a fork.
-    """
-
-    token: str
-    lock: threading.RLock
-
-    def append(self, line: bytes) -> None:
-        """Take one line that ends in a newline. The caller holds the recorder's lock."""
-        ...
-
-    def renew(self) -> None:
-        """Start over in a forked child."""
-        ...
 
 
 class Recorder:
@@ -89,10 +71,10 @@ class Recorder:
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
-        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_now", "_now_text",
-        "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
-        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
-        "perf_counter_ns", "processor", "requests", "serves", "stride", "tail", "token", "traces",
+        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
+        "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
+        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on",
+        "open_blocks", "perf_counter_ns", "processor", "requests", "serves", "stride", "tail", "token", "traces",
         "traces_clients", "wakeups",
     )  # fmt: skip
 
@@ -127,8 +109,8 @@ class Recorder:
         self.traces_clients: bool = False
         #: Steps from one event of a trace to the next.
         self.stride: int = 1
-        #: Number of open with-blocks of traces.
-        self.open_blocks: int = 0
+        #: Number of open with-blocks of traces, by the thread that entered them.
+        self.open_blocks: dict[int, int] = {}
         #: Functions that wake the resting workers. The next record empties the list and calls each once.
         self.wakeups: list[Callable[[], None]] = []
         #: Functions that wake the running workers. They are called when there are records to deliver that were not
@@ -137,7 +119,7 @@ class Recorder:
         #: Functions that start the other parts of a client over in a forked child.
         self.after_fork: list[Callable[[], None]] = []
         self._renew()
-        _recorders.add(self)
+        recorders.alive.add(self)
 
     def _renew(self) -> None:
         """Start as a process of its own, with its own locks, ids and key prefix."""
@@ -155,8 +137,10 @@ class Recorder:
         self._now = 0
         self._now_text = self._second_text = self._when = b""
         self._writing = False
+        #: Traces with a late record that nobody was told of.
+        self._late: deque[TraceState] = deque()
         self._deferred_drafts: deque[Draft] = deque()
-        self.redirect(_capture)
+        self.redirect(recorders.sink())
 
     @property
     def is_writing(self) -> bool:
@@ -188,11 +172,15 @@ class Recorder:
             else:
                 state = self._present_state(trace_id) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)
-            self.traces[state.id] = state
-            self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
-            if len(self.traces) > REMEMBERED_TRACES:
-                self.traces.popitem(last=False)
+            self.remember(state)
             return state
+
+    def remember(self, state: TraceState) -> None:
+        """Remember the state of a trace, the latest of that id, as long as there is room. The caller holds the lock."""
+        self.traces[state.id] = state
+        self.traces.move_to_end(state.id)  # the latest is the last to be forgotten
+        if len(self.traces) > REMEMBERED_TRACES:
+            self.traces.popitem(last=False)
 
     def _present_state(self, trace_id: str) -> TraceState | None:
         state = self.traces.get(trace_id)
@@ -239,7 +227,12 @@ class Recorder:
     def count_block(self, state: TraceState, change: int) -> int:
         """Note that a with-block of a trace was entered (1) or left (-1). Return the number of its open blocks."""
         with self.lock:
-            self.open_blocks += change
+            thread = threading.get_ident()
+            open_here = self.open_blocks.get(thread, 0) + change
+            if open_here > 0:
+                self.open_blocks[thread] = open_here
+            else:
+                self.open_blocks.pop(thread, None)
             state.blocks += change
             return state.blocks
 
@@ -298,7 +291,7 @@ class Recorder:
                 try:
                     now = time_ns() // 1_000_000
                     if now != self._now or state.when is not self._when:
-                        self._tick(state, now)
+                        self._tick(state, now, opens)
                     step = next(state.steps)
                     append(form % (
                         kind, step, parent or state.root, within, metadata, span, state.when, next(self._keys),
@@ -338,7 +331,7 @@ class Recorder:
         try:
             now = self._time_ns() // 1_000_000
             if now != self._now or state.when is not self._when:
-                self._tick(state, now)
+                self._tick(state, now, draft.opens)
             step = draft.step = draft.step or _take_step(state, draft.given)
             self._append(self._line(draft))
             if self._deferred_drafts:
@@ -370,11 +363,25 @@ class Recorder:
             state.form = None if state.given else usual_form(state)
         return line
 
-    def _tick(self, state: TraceState, now: int) -> None:
-        """Set the time of a trace's next records. It is never before the last one, even if the clock was set back."""
+    def _tick(self, state: TraceState, now: int, opens: int = 0) -> None:
+        """
+        Set the time of a trace's next records. It is never before the last one, even if the clock was set back.
+
+        Args:
+            state: The trace.
+            now: The time, in milliseconds since the epoch.
+            opens: Change of the number of open calls and steps by the next record, which is counted already.
+        """
         if state.token is not self.token:
             self._continue_in_child(state)
         now = state.last_ms = max(now, state.last_ms)
+        if state.blocks:
+            state.ended_ms = 0
+        elif state.first and state.open <= (opens > 0) and state.ended_ms != UNENDING:
+            if state.ended_ms and now - state.ended_ms > LATE_MS:
+                self._late.append(state)
+                self.wakeups.append(self._tell_late)
+            state.ended_ms = state.ended_ms or now
         if now != self._now:
             second, milliseconds = divmod(now, 1000)
             if second != self._now // 1000:
@@ -386,11 +393,30 @@ class Recorder:
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in an inherited trace, which both processes continue."""
-        wide = 1 if state.stride == 1 else 10
-        state.steps = count((os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide, state.stride)
+        state.steps = self.own_steps(state.stride)
         state.token = self.token
 
+    def own_steps(self, stride: int, *, scattered: bool = False) -> Iterator[int]:
+        """
+        Return the steps of this process's share of a trace that another process began.
+
+        Args:
+            stride: The distance between two steps.
+            scattered: True to begin anywhere in the first half of the share, because processes of other machines may
+                have the same process id.
+        """
+        wide = 1 if stride == 1 else 10
+        start = (os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide
+        return count(start + (self._random.randrange(CHILD_BAND * wide // 2) if scattered else 0), stride)
+
+    def _tell_late(self) -> None:
+        while self._late:
+            state = self._late.popleft()
+            for tell in recorders.on_late:
+                tell(state)
+
     def _wake(self) -> None:
+        self._tell_late()
         while self.wakeups and not self._is_captured:
             with contextlib.suppress(IndexError):  # another thread woke it
                 self.wakeups.pop()()
@@ -402,6 +428,7 @@ class Recorder:
         self.journal.renew()
         self._renew()
         self.wakeups.clear()
+        self.open_blocks.clear()
         for renew in self.after_fork:
             renew()
 
@@ -424,47 +451,3 @@ def _take_step(state: TraceState, given: EventOptions | None) -> int:
     state.steps = count(max(step, chosen + state.stride), state.stride)
     state.given = (state.given or set()) | {chosen}
     return chosen
-
-
-#: Every recorder alive, for forks and captures.
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-#: Function that takes the lines instead of the journals during a capture.
-_capture: Callable[[bytes], None] | None = None
-
-
-def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
-    """
-    Send the lines of every recorder, also of recorders made later, to *sink*. None sends them to their journals.
-
-    Returns:
-        The *sink* before.
-    """
-    global _capture
-    before, _capture = _capture, sink
-    for recorder in list(_recorders):
-        with recorder.lock:
-            recorder.redirect(sink)
-    return before
-
-
-def _before_fork() -> None:
-    # No fork happens in the middle of a record. Every thread takes the locks in the same order.
-    for recorder in sorted(_recorders, key=id):
-        recorder.lock.acquire()
-        recorder.journal.lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    for recorder in _recorders:
-        recorder.journal.lock.release()
-        recorder.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for recorder in _recorders:
-        recorder.renew()
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._values import encoding
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
+
+#: The end of a trace that may go on at any time: it is open in another process, or each request names it.
+UNENDING: Final = -1
 
 
 class TraceState:
@@ -32,6 +35,8 @@ class TraceState:
         last: The step of the last event at the top that was recorded outside any with-block. The next one there follows
             from it.
         last_ms: The latest timestamp of a record, in milliseconds since the epoch.
+        ended_ms: The time when nothing of it was open any more, in milliseconds since the epoch; 0 while something is,
+            :data:`UNENDING` if it may go on at any time.
         form: The form of its usual records; None if the next record is an unusual one: the first of its trace, the
             first after :meth:`tell`, any after a step that the user chose.
         token: The process that the numbering belongs to.
@@ -41,6 +46,7 @@ class TraceState:
             the trace. They are called before the next event that is not held back.
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
+        shared: True if it is for the turns of any client: it was opened without naming one.
         user: The user that it acts for, "" if none was named.
         when: The recorder's text for the time of its last record, by identity. Another text means that time has passed,
             or that this is a forked process.
@@ -51,9 +57,9 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "asked_tools", "blocks", "first", "form", "given", "head", "held_requests", "id", "last", "last_ms",
-        "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "steps", "stride", "tail", "token",
-        "user", "when",
+        "about", "asked_tools", "blocks", "ended_ms", "first", "form", "given", "head", "held_requests", "id", "last",
+        "last_ms", "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "shared", "steps",
+        "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -73,9 +79,11 @@ class TraceState:
         self.root: int = 0
         self.last: int = 0
         self.last_ms: int = 0
+        self.ended_ms: int = 0
         self.when: bytes = b""
         self.form: bytes | None = None
         self.token: str = recorder.token
+        self.shared: bool = True
         self.held_requests: list[Callable[[], None]] = []
         self.about: bytes = b""
         self.user: str = ""

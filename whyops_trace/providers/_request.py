@@ -13,6 +13,7 @@ from whyops_trace._calls.responses import is_read, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP
+from whyops_trace._recording.state import UNENDING
 from whyops_trace._values import encoding
 from whyops_trace.context import OpenTurn, Scope, find_scope, set_scope
 from whyops_trace.providers._undo import Undo, undo
@@ -185,9 +186,11 @@ class Request:
         return {**_texts(self._headers), **_texts(options.headers)}
 
     def _scope(self, open_here: Scope | None, headers: Mapping[str, str]) -> Scope | None:
-        """Return the scope of the request: the trace that its headers name, else this client's open trace."""
+        """Return the scope of the request: the trace that its headers name, else the one that is open."""
         recorder, trace_id = self._link.recorder, _header(headers, TRACE_ID) or ""
-        scope = open_here if open_here is not None and open_here.trace.recorder is recorder else None
+        scope = open_here
+        if scope is not None and scope.trace.recorder is not recorder:
+            scope = self._scope_of_another(scope)
         if not 0 < size(trace_id) <= MAX_ID or (scope is not None and scope.trace.id == trace_id):
             return scope
         if scope is not None:
@@ -201,7 +204,26 @@ class Request:
             )
         # A caller that names a trace to the proxy has a handle on it, which goes on with the same numbers.
         state = recorder.traces.get(trace_id) or recorder.trace(trace_id)
+        state.ended_ms = UNENDING
         return Scope(state, parent=state.last)
+
+    def _scope_of_another(self, scope: Scope) -> Scope | None:
+        """Return the scope of a request in the open trace of another client, None if it is not for others."""
+        state, other = scope.trace, scope.trace.recorder
+        if not state.shared:
+            return None
+        other.traces_clients = True
+        if self.proxy is None:
+            return scope
+        warn_once(
+            f"trace of another client: {other.agent_name}",
+            "A request goes through the WhyOps proxy of agent %r, while trace %r of agent %r is open: its turn is in a "
+            "trace of its own. Open the trace with the trace() of the client that the request was made with.",
+            self._link.recorder.agent_name,
+            state.id,
+            other.agent_name,
+        )
+        return None
 
     def _return(self) -> None:
         """Go back to the caller's scope; the trace that the request named goes on after it."""

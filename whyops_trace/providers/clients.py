@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from whyops_trace._guard import warn_once
+from whyops_trace._recording import recorders
 from whyops_trace._recording.recorder import ROOM, Recorder
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.providers._endpoints import Endpoints, provider_of, variant
@@ -35,7 +36,8 @@ def trace_client(
         ConfigurationError: if it is not a client of that package.
     """
     _check(client, family)
-    recorder.traces_clients = True
+    for other in (recorder, *recorders.alive):  # a request may be made in the trace of any
+        other.traces_clients = True
     original = bare(client)
     endpoints = partial(Endpoints, family, provider_of(original), lambda: recorder)
     direct = connect(duplicate(original), Link(recorder, endpoints(proxied=False)))

@@ -1,0 +1,62 @@
+"""All recorders of the process: a capture takes the lines of each, and a fork renews each in the child."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from whyops_trace._recording.recorder import Recorder
+    from whyops_trace._recording.state import TraceState
+
+#: Every recorder that is in use.
+alive: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
+#: Functions that are told of each trace with a record that is made long after its end, by the thread that made it.
+on_late: Final[list[Callable[[TraceState], None]]] = []
+#: Function that takes the lines instead of the journals during a capture.
+_sink: Callable[[bytes], None] | None = None
+
+
+def sink() -> Callable[[bytes], None] | None:
+    """Return the function that takes the lines instead of the journals, None outside a capture."""
+    return _sink
+
+
+def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | None:
+    """
+    Send the lines of every recorder, also of recorders made later, to *sink*. None sends them to their journals.
+
+    Returns:
+        The *sink* before.
+    """
+    global _sink
+    before, _sink = _sink, sink
+    for recorder in list(alive):
+        with recorder.lock:
+            recorder.redirect(sink)
+    return before
+
+
+def _before_fork() -> None:
+    # No fork happens in the middle of a record. Every thread takes the locks in the same order.
+    for recorder in sorted(alive, key=id):
+        recorder.lock.acquire()
+        recorder.journal.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for recorder in alive:
+        recorder.journal.lock.release()
+        recorder.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for recorder in alive:
+        recorder.renew()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -78,7 +78,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def soak(session: nox.Session) -> None:
-    """Record a million events in one process, and see that its memory stays as it is; takes some minutes."""
+    """Record a million events, and 20,000 conversations, in one process whose memory stays as it is; takes an hour."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "-s", "tests/faults/test_stress.py", env={"WHYOPS_SOAK": "1"})
 

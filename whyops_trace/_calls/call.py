@@ -6,6 +6,7 @@ Its :class:`~whyops_trace._calls.site.CallSite` makes the events of it.
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -223,6 +224,10 @@ class Call(msgspec.Struct, eq=False):
             return False
         if model_call.wraps or model_call.proxied:
             model_call.held_request = None
+            with contextlib.suppress(
+                ValueError
+            ):  # it has no place there if the server has events of the trace
+                self.state.held_requests.remove(self.tell_server)
             model_call.is_local = self.state.recorder.serves
         else:
             self.tell_server()

@@ -19,10 +19,10 @@ from typing import Final, Protocol
 
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._recording.line import NO_SPAN, USUAL, Draft, Ending, usual_form
-from whyops_trace._recording.state import TraceState
+from whyops_trace._recording.state import LinkedTraces, TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.processor import Processor
-from whyops_trace.types import Audience, EventOptions
+from whyops_trace.types import Audience
 
 #: Number of distinct span ids of an agent. A self-hosted server stores at most 1,000 in an agent's whole life. The
 #: processes of one agent share the same ids, and start at different places of the cycle.
@@ -90,8 +90,9 @@ class Recorder:
     __slots__ = (
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_now", "_now_text",
         "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
-        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on", "open_blocks",
-        "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
+        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "listeners", "lock", "on",
+        "open_blocks", "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients",
+        "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +117,7 @@ class Recorder:
         self.perf_counter_ns: Callable[[], int] = clock.perf_counter_ns
         self.on: bool = on
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
+        self.linked_traces: LinkedTraces = LinkedTraces()
         #: True if records go to a WhyOps server.
         self.serves: bool = False
         #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
@@ -322,7 +324,7 @@ class Recorder:
         state.open += draft.opens
         if self._writing:
             self._tick(state, self._now)
-            step = draft.step = draft.step or _take_step(state, draft.given)
+            step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
             self._deferred_drafts.append(draft)
             return step
         self._writing = True
@@ -330,7 +332,7 @@ class Recorder:
             now = self._time_ns() // 1_000_000
             if now != self._now or state.when is not self._when:
                 self._tick(state, now)
-            step = draft.step = draft.step or _take_step(state, draft.given)
+            step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
             self._append(self._line(draft))
             if self._deferred_drafts:
                 self._write_deferred()
@@ -404,17 +406,6 @@ def _record_held_requests(state: TraceState, ending: Ending) -> None:
     held_requests, state.held_requests = state.held_requests, []
     for record in held_requests:
         record()
-
-
-def _take_step(state: TraceState, given: EventOptions | None) -> int:
-    """Return the step of an event with options. Later events count on above it."""
-    step = next(state.steps)
-    chosen = given.get("step_id") if given else None
-    if chosen is None:
-        return step
-    state.steps = count(max(step, chosen + state.stride), state.stride)
-    state.given = (state.given or set()) | {chosen}
-    return chosen
 
 
 #: Every recorder alive, for forks and captures.

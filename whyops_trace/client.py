@@ -9,7 +9,6 @@ The client: settings, and the parts they are wired into. The first client made i
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import re
 import threading
@@ -18,12 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._delivery.destinations import local_destinations, server_of
+from whyops_trace._delivery.destinations import local_destinations, say_what_is_left, server_of
 from whyops_trace._delivery.worker import Delivery
-from whyops_trace._guard import attempt, guarded, say, warn_once
+from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._home import JOURNAL
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
+from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
@@ -83,6 +83,7 @@ class WhyOps:
             traces are deleted (``WHYOPS_MAX_STORE_BYTES``; default 512 MiB).
         proxy_wait: Seconds at most that a request through the WhyOps proxy waits until the server has stored the newest
             record before it, over all its tries (``WHYOPS_PROXY_WAIT``; default 1). 0 does not wait.
+        not_errors: Exceptions that are no failures, for every call and block; see :func:`traced_tool`.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -119,6 +120,7 @@ class WhyOps:
         max_store_days: float | None = None,
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
+        not_errors: Iterable[type[BaseException] | str] = (),
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -146,9 +148,11 @@ class WhyOps:
             max_event_bytes=self.settings.max_event_bytes,
             sample_rate=self.settings.sample_rate,
         )
-        self.agent_metadata: AgentMetadata | None = (
-            None if agent_metadata is None else _checked(agent_metadata)
-        )
+        if agent_metadata is not None:
+            from whyops_trace.exporters.whyops.agent import check_metadata
+
+            agent_metadata = check_metadata(agent_metadata)
+        self.agent_metadata: AgentMetadata | None = agent_metadata
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
@@ -173,6 +177,7 @@ class WhyOps:
             processor=processor,
             clock=clock or SystemClock(),
             on=bool(destinations),
+            not_errors=NotErrors(not_errors),
         )
         self.recorder.serves = self._server is not None and bool(destinations)
         local = [exporter for exporter in destinations if not exporter.remote]
@@ -197,6 +202,7 @@ class WhyOps:
         external_user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
+        not_errors: Iterable[type[BaseException] | str] = (),
     ) -> Trace:
         """
         Return a trace to record on, which is also a context manager for ``with`` and ``async with``.
@@ -209,19 +215,30 @@ class WhyOps:
             external_user_id: Your id of the user the agent acts for, from here on; 1 to 255 characters.
             metadata: About the trace as a whole; recorded with its next event.
             tags: Labels of the trace; recorded with its next event.
+            not_errors: Exceptions with which its block may end without a failure; see :func:`traced_tool`.
 
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
+            ConfigurationError: if *not_errors* has something else than exceptions and names.
         """
-        return trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        return trace_on(self.recorder, trace_id, external_user_id, metadata, tags, not_errors)
 
-    def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+    def step(
+        self,
+        name: str,
+        *,
+        input: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        not_errors: Iterable[type[BaseException] | str] = (),
+    ) -> Step:
         """
         Return a named part of the workflow, for ``with`` and ``async with``; see :func:`step`.
 
         It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
         """
-        return Step(name, input=input, metadata=metadata, recorder=lambda: self.recorder)
+        return Step(
+            name, input=input, metadata=metadata, not_errors=not_errors, recorder=lambda: self.recorder
+        )
 
     def openai(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:
         """
@@ -349,31 +366,8 @@ class WhyOps:
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
-            self._say_what_is_left(ledger)
+            say_what_is_left(ledger, self._server, self.settings.home)
         return ledger
-
-    def _say_what_is_left(self, ledger: Ledger) -> None:
-        for name, tally in ledger.items():
-            if tally.pending:
-                say(
-                    logging.WARNING,
-                    "%s: %d records are not delivered yet; they stay in %s for the next process.",
-                    name,
-                    tally.pending,
-                    self.settings.home,
-                )
-            if tally.sampled_out and self._server is not None and name == self._server.name:
-                say(
-                    logging.WARNING,
-                    "%s: the server did not keep %d of %d records. %s",
-                    name,
-                    tally.sampled_out,
-                    tally.emitted,
-                    self._server.remedy(),
-                )
-            if tally.dropped:
-                reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
-                say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)
 
     @guarded("closing a client at exit")
     def exit(self, started: float) -> None:
@@ -439,9 +433,3 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _checked(metadata: AgentMetadata) -> AgentMetadata:
-    from whyops_trace.exporters.whyops.agent import check_metadata
-
-    return check_metadata(metadata)

@@ -34,6 +34,7 @@ def traced_tool(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[type[BaseException] | str] = (),
     tool_call_id: str | None = None,
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
@@ -53,6 +54,9 @@ def traced_tool(function: Any = None, /, **options: Any) -> Any:
         metadata: More about the tool; recorded with each call.
         accumulate: For generators: function from the list of items, which is kept in memory until the end, to the
             result to record. By default the first items are recorded as they come.
+        not_errors: Exceptions that are no failures: classes, or dotted names as in ``"package.module.Name"``. The
+            control flow of well-known frameworks, such as LangGraph's ``GraphInterrupt``, is known. The exception goes
+            on to the caller, and the call ends with its name as the outcome.
         tool_call_id: The parameter that holds the id a model gave to the call, by which the turn that asked for it is
             found; default: ``tool_call_id``, if there is one. Without an id it is found by name and arguments.
         enabled: False leaves the function as it is.
@@ -84,6 +88,7 @@ def traced_llm(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[type[BaseException] | str] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_llm(function: Any = None, /, **options: Any) -> Any:
@@ -106,6 +111,7 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
         accumulate: For generators: function from the list of items to the answer. By default their texts are joined.
+        not_errors: Exceptions that are no failures; see :func:`traced_tool`.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 
@@ -129,6 +135,7 @@ def traced_embedding(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[type[BaseException] | str] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_embedding(function: Any = None, /, **options: Any) -> Any:
@@ -145,6 +152,7 @@ def traced_embedding(function: Any = None, /, **options: Any) -> Any:
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
         accumulate: For generators: function from the list of items to the answer.
+        not_errors: Exceptions that are no failures; see :func:`traced_tool`.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 

@@ -16,7 +16,6 @@ from whyops_trace._guard import guarded
 from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
-from whyops_trace._values.failures import describe, stack
 from whyops_trace.context import OpenTurn, Scope, advance, set_scope
 from whyops_trace.types import EventOptions
 
@@ -399,16 +398,3 @@ class Untraced:
 
     def fail(self, error: BaseException) -> None:
         """Record nothing."""
-
-
-#: Function that reads the attributes of an exception past anything that its class defines.
-_attributes: Final = BaseException.__dict__["__dict__"].__get__
-
-
-def error_content(error: BaseException) -> dict[str, Any]:
-    """Return the content of an ``error`` event: type, message, stack, and the HTTP status if it has one."""
-    content = {**describe(error), "stack": stack(error)}
-    status = dict.get(_attributes(error), "status_code")
-    if type(status) is int:
-        content["status"] = status
-    return content

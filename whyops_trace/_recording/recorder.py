@@ -21,6 +21,7 @@ from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._recording.line import NO_SPAN, USUAL, Draft, Ending, usual_form
 from whyops_trace._recording.state import LinkedTraces, TraceState
 from whyops_trace._values import encoding
+from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace._values.processor import Processor
 from whyops_trace.types import Audience
 
@@ -84,15 +85,16 @@ class Recorder:
         processor: The redaction, truncation and sampling of records before they are written.
         clock: The source of the time.
         on: False to record nothing at all.
+        not_errors: Exceptions that are no failures, of any call or block.
     """
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_now", "_now_text",
         "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing", "after_fork",
-        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "listeners", "lock", "on",
-        "open_blocks", "perf_counter_ns", "processor", "serves", "stride", "tail", "token", "traces", "traces_clients",
-        "wakeups",
+        "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "listeners", "lock",
+        "not_errors", "on", "open_blocks", "perf_counter_ns", "processor", "serves", "stride", "tail", "token",
+        "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +105,7 @@ class Recorder:
         processor: Processor,
         clock: Clock,
         on: bool = True,
+        not_errors: NotErrors = NONE,
     ) -> None:
         self.journal: Sink = journal
         self.agent_name: str = agent_name
@@ -116,6 +119,7 @@ class Recorder:
         self._time_ns = clock.time_ns
         self.perf_counter_ns: Callable[[], int] = clock.perf_counter_ns
         self.on: bool = on
+        self.not_errors: NotErrors = not_errors
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
         self.linked_traces: LinkedTraces = LinkedTraces()
         #: True if records go to a WhyOps server.

@@ -27,6 +27,16 @@ WITH_PROVIDERS = [
         for name in ("direct_clients", "streams", "proxied_clients", "hybrid")
     ),
 ]
+#: Packages whose values and exceptions are known by name. Together they are too large for every run of the tests.
+FRAMEWORKS = [
+    "arq", "asyncpg", "celery", "django", "dramatiq", "huey", "langchain-core", "langgraph", "pandas", "peewee",
+    "polars", "psycopg2-binary", "pyarrow", "pydantic-ai-slim", "pymongo", "sqlmodel", "temporalio",
+]  # fmt: skip
+#: The tests that use them.
+WITH_FRAMEWORKS = [
+    *(f"tests/values/test_{name}.py" for name in ("outcomes", "rows", "tables")),
+    "tests/models/test_langchain.py",
+]
 
 
 @nox.session(python=PYTHONS)
@@ -64,6 +74,13 @@ def providers(session: nox.Session, packages: list[str]) -> None:
     session.install("--upgrade", *packages)
     session.install("anyio>=4.4")  # openai before 1.3.9 asks for an older one, but works with this as well
     session.run("python", "-m", "pytest", *WITH_PROVIDERS, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def frameworks(session: nox.Session) -> None:
+    """Run the tests of values and exceptions with the packages that they come from."""
+    session.install(".[test]", *FRAMEWORKS)
+    session.run("python", "-m", "pytest", *WITH_FRAMEWORKS, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

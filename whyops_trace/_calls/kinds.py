@@ -24,7 +24,7 @@ from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, describe_passing, describe_whole
-from whyops_trace._values.objects import name_of
+from whyops_trace._values.reflection import name_of
 
 #: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
 MAX_ITEMS_BYTES: Final = 65_536

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import MemberDescriptorType, ModuleType
 from typing import Any, Final, Literal
 
-from whyops_trace._values.objects import name_of
+from whyops_trace._values.reflection import mro_of, name_of, namespace_of
 from whyops_trace.exceptions import ConfigurationError
 
 #: Exceptions that are the control flow of a framework, or end an iteration. Subclasses count as well.
@@ -53,8 +53,6 @@ _CONTROL_FLOW: Final = (
 )
 
 # Readers that a class cannot override.
-_mro: Final = vars(type)["__mro__"].__get__
-_namespace: Final = vars(type)["__dict__"].__get__
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 _exit_code: Final = SystemExit.__dict__["code"].__get__
 #: Function that reads the instance ``__dict__`` of an exception.
@@ -94,7 +92,7 @@ class NotErrors:
         """Return True if exceptions of that class are no failures."""
         return any(
             any(base is one for one in self._classes) or self._names(base, name_of(base))
-            for base in _mro(kind)
+            for base in mro_of(kind)
         )
 
     def _names(self, kind: type, full_name: str) -> bool:
@@ -145,7 +143,7 @@ def _is_good_exit(error: BaseException) -> bool:
     if issubclass(type(error), SystemExit):
         code = _exit_code(error)
     elif name_of(type(error)) == "click.exceptions.Exit":  # Typer's as well
-        slot = _namespace(type(error)).get("exit_code")
+        slot = namespace_of(type(error)).get("exit_code")
         code = slot.__get__(error) if type(slot) is MemberDescriptorType else 1
     return code is None or (type(code) in (int, bool) and code == 0)
 

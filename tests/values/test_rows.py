@@ -154,7 +154,7 @@ def test_a_table_of_sqlmodel_is_its_fields() -> None:
     """A model of pydantic and a mapped class in one."""
     sqlmodel = imported("sqlmodel")
 
-    class Hero(sqlmodel.SQLModel, table=True):  # type: ignore[name-defined]
+    class Hero(sqlmodel.SQLModel, table=True):  # type: ignore[misc, call-arg]
         id: int | None = sqlmodel.Field(default=None, primary_key=True)
         name: str
 
@@ -186,7 +186,7 @@ def test_documents_and_models_of_other_packages() -> None:
     """Ids of MongoDB, and objects of Peewee."""
     bson, peewee = imported("bson"), imported("peewee")
 
-    class Item(peewee.Model):  # type: ignore[name-defined]
+    class Item(peewee.Model):  # type: ignore[misc]
         name = peewee.CharField()
 
         class Meta:

@@ -69,7 +69,7 @@ def test_a_users_own_kind_of_table_is_only_named() -> None:
     """Its class may do anything when it is asked."""
     pd = imported("pandas")
 
-    class Mine(pd.DataFrame):  # type: ignore[name-defined]
+    class Mine(pd.DataFrame):  # type: ignore[misc]
         @property
         def iloc(self) -> Any:
             raise AssertionError

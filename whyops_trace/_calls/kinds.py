@@ -17,11 +17,11 @@ from whyops_trace._models.answers import (
     read_response,
 )
 from whyops_trace._models.assembly import assemble, first_token
+from whyops_trace._models.frameworks import id_of
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
-from whyops_trace._shapes import text_of
 from whyops_trace._values import encoding
 from whyops_trace._values.failures import describe, describe_passing, describe_whole
 from whyops_trace._values.reflection import name_of
@@ -223,7 +223,7 @@ class Llm(CallSite):
             result = self.apply("extract", self._extract, result)
         answer = encoding.plain(result, call.state.recorder.hides)
         turn = read_response(answer)
-        turn.id = text_of(answer.get("id")) if isinstance(answer, dict) else ""
+        turn.id = id_of(answer)
         return turn
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:

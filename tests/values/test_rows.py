@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import SimpleNamespace, new_class
 from typing import Any
 
 import pytest
@@ -154,10 +154,9 @@ def test_a_table_of_sqlmodel_is_its_fields() -> None:
     """A model of pydantic and a mapped class in one."""
     sqlmodel = imported("sqlmodel")
 
-    class Hero(sqlmodel.SQLModel, table=True):  # type: ignore[misc, call-arg]
-        id: int | None = sqlmodel.Field(default=None, primary_key=True)
-        name: str
-
+    fields = {"id": sqlmodel.Field(default=None, primary_key=True), "name": sqlmodel.Field()}
+    body = {"__module__": __name__, "__annotations__": {"id": int | None, "name": str}, **fields}
+    Hero = new_class("Hero", (sqlmodel.SQLModel,), {"table": True}, lambda space: space.update(body))
     hero = Hero(id=1, name="Ann")
 
     assert {name: item for name, item in decoded(hero).items() if name != "$type"} == {"id": 1, "name": "Ann"}
@@ -186,11 +185,7 @@ def test_documents_and_models_of_other_packages() -> None:
     """Ids of MongoDB, and objects of Peewee."""
     bson, peewee = imported("bson"), imported("peewee")
 
-    class Item(peewee.Model):  # type: ignore[misc]
-        name = peewee.CharField()
-
-        class Meta:
-            database = peewee.SqliteDatabase(":memory:")
+    Item: Any = new_class("Item", (peewee.Model,), {}, lambda space: space.update(name=peewee.CharField()))
 
     assert decoded({"_id": bson.ObjectId("0123456789abcdef01234567")}) == {"_id": "0123456789abcdef01234567"}
     assert decoded(Item(name="teapot"))["name"] == "teapot"

@@ -23,7 +23,7 @@ from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
-from whyops_trace._values.failures import describe, describe_passing, describe_whole
+from whyops_trace._values.failures import describe_passing, describe_whole
 from whyops_trace._values.reflection import name_of
 
 #: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
@@ -86,8 +86,9 @@ class Tool(CallSite):
         """Record an ``error`` event and a response with the error, or a response that says how else it ended."""
         encode, ended = call.state.recorder.encode, self.outcome(call, error)
         if ended == "error":
-            call.record(b"error", self._metadata, encode(describe_whole(error, stacks=True)))
-            results = b'{"error":%b}' % encode(describe(error))
+            told = describe_whole(error, stacks=True)
+            call.record(b"error", self._metadata, encode(told))
+            results = b'{"error":%b}' % encode({name: told[name] for name in ("type", "message")})
         else:
             items = b""
             if call.items is not None and self.capture_output:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import MemberDescriptorType, ModuleType
 from typing import Any, Final, Literal
 
-from whyops_trace._values.reflection import mro_of, name_of, namespace_of
+from whyops_trace._values.reflection import mro_of, name_of, namespace_of, qualname_of
 from whyops_trace.exceptions import ConfigurationError
 
 #: Exceptions that are the control flow of a framework, or end an iteration. Subclasses count as well.
@@ -90,14 +90,15 @@ class NotErrors:
 
     def cover(self, kind: type[BaseException]) -> bool:
         """Return True if exceptions of that class are no failures."""
-        return any(
-            any(base is one for one in self._classes) or self._names(base, name_of(base))
-            for base in mro_of(kind)
-        )
+        if not (self._classes or self._modules):
+            return False
+        return any(any(base is one for one in self._classes) or self._names(base) for base in mro_of(kind))
 
-    def _names(self, kind: type, full_name: str) -> bool:
-        module, _, name = full_name.rpartition(".")
-        modules = self._modules.get(name, ())
+    def _names(self, kind: type) -> bool:
+        modules = self._modules.get(qualname_of(kind).rpartition(".")[2])
+        if modules is None:  # nearly always, and every failing call pays for this
+            return False
+        module, _, name = name_of(kind).rpartition(".")
         # A package may offer the class at another place than it is defined at.
         return any(one in ("", module) or _is_in(sys.modules.get(one), name, kind) for one in modules)
 
@@ -124,7 +125,7 @@ def outcome(error: BaseException, *not_errors: NotErrors) -> str:
         "error", "cancelled", or the name of the exception's class if it is neither.
     """
     kind = type(error)
-    if any(one.cover(kind) for one in (*not_errors, _KNOWN)) or _is_good_exit(error):
+    if _is_good_exit(error) or _KNOWN.cover(kind) or any(one.cover(kind) for one in not_errors):
         return name_of(kind).rpartition(".")[2]
     if issubclass(kind, BaseExceptionGroup):
         outcomes = [outcome(member, *not_errors) for member in _members(error)]

@@ -85,7 +85,8 @@ def _django_object(value: Any, base: type, limit: int) -> Pairs:
 def _django_query(value: Any, base: type, limit: int) -> object:
     """Return the results of a query that was evaluated, else its name."""
     attributes = attributes_of(value)
-    results, model = attributes.get("_result_cache"), attributes.get("model")
+    results = attributes.get("_result_cache")
+    model: Any = attributes.get("model")
     if type(results) is list:
         return results
     of = f" of {name_of(model)}" if issubclass(type(model), type) else ""

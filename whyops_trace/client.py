@@ -29,7 +29,7 @@ from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import AgentInfo, AgentMetadata, Ledger
+from whyops_trace.types import AgentInfo, AgentMetadata, ExceptionLike, Ledger
 
 if TYPE_CHECKING:
     from whyops_trace.providers.clients import Family
@@ -120,7 +120,7 @@ class WhyOps:
         max_store_days: float | None = None,
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
-        not_errors: Iterable[type[BaseException] | str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -202,7 +202,7 @@ class WhyOps:
         external_user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
-        not_errors: Iterable[type[BaseException] | str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
     ) -> Trace:
         """
         Return a trace to record on, which is also a context manager for ``with`` and ``async with``.
@@ -229,7 +229,7 @@ class WhyOps:
         *,
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
-        not_errors: Iterable[type[BaseException] | str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
     ) -> Step:
         """
         Return a named part of the workflow, for ``with`` and ``async with``; see :func:`step`.

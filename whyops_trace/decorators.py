@@ -19,6 +19,7 @@ from whyops_trace._calls.site import CallSite
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.types import ExceptionLike
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | property")
 
@@ -34,7 +35,7 @@ def traced_tool(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
-    not_errors: Iterable[type[BaseException] | str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
     tool_call_id: str | None = None,
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
@@ -88,7 +89,7 @@ def traced_llm(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
-    not_errors: Iterable[type[BaseException] | str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_llm(function: Any = None, /, **options: Any) -> Any:
@@ -135,7 +136,7 @@ def traced_embedding(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
-    not_errors: Iterable[type[BaseException] | str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_embedding(function: Any = None, /, **options: Any) -> Any:

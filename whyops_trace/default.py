@@ -10,7 +10,7 @@ from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import get_scope
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import Ledger
+from whyops_trace.types import ExceptionLike, Ledger
 
 
 def default_recorder() -> Recorder | None:
@@ -28,7 +28,7 @@ def trace(
     external_user_id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
-    not_errors: Iterable[type[BaseException] | str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
 ) -> Trace:
     """
     Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
@@ -48,7 +48,7 @@ def step(
     *,
     input: Any = None,
     metadata: Mapping[str, Any] | None = None,
-    not_errors: Iterable[type[BaseException] | str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
 ) -> Step:
     """
     Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.

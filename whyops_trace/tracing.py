@@ -27,7 +27,7 @@ from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace.context import Scope, advance, get_scope, set_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.types import SpanId
+from whyops_trace.types import ExceptionLike, SpanId
 
 T = TypeVar("T", int, SpanId)
 
@@ -109,7 +109,7 @@ def trace_on(
     external_user_id: str | None,
     metadata: Mapping[str, Any] | None,
     tags: Iterable[str],
-    not_errors: Iterable[type[BaseException] | str],
+    not_errors: Iterable[ExceptionLike],
 ) -> Trace:
     """Return a trace of a recorder; see :meth:`whyops_trace.WhyOps.trace`."""
     if trace_id is not None:
@@ -152,7 +152,7 @@ class Step:
         *,
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
-        not_errors: Iterable[type[BaseException] | str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
         recorder: Callable[[], Recorder | None],
     ) -> None:
         check_text("name", name, MAX_NAME)

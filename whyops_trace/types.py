@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple, NotRequired, Required
+from typing import Any, Literal, NamedTuple, NotRequired, Required, TypeAlias
 
 from typing_extensions import TypedDict
 
@@ -230,3 +230,6 @@ class Tally(NamedTuple):
 
 #: Result of ``flush()``: a :class:`Tally` for each destination by name.
 Ledger = dict[str, Tally]
+
+#: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
+ExceptionLike: TypeAlias = type[BaseException] | str

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from whyops_trace._values.reflection import mro_of, name_of, namespace_of, qualname_of
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.types import ExceptionLike
 
 #: Exceptions that are the control flow of a framework, or end an iteration. Subclasses count as well.
 _CONTROL_FLOW: Final = (
@@ -73,7 +74,7 @@ class NotErrors:
 
     __slots__ = ("_classes", "_modules")
 
-    def __init__(self, given: Iterable[type[BaseException] | str] = ()) -> None:
+    def __init__(self, given: Iterable[ExceptionLike] = ()) -> None:
         self._classes: tuple[type[BaseException], ...] = ()
         #: Modules by the name of a class in them; "" for any module.
         self._modules: dict[str, set[str]] = {}

@@ -24,8 +24,6 @@ html_title = f"whyops-trace {version}"
 #: Links to headings work as they do on code hosts.
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
-# Written out, it would name a builtin that members are called as well.
-autodoc_type_aliases = {"ExceptionLike": "whyops_trace.types.ExceptionLike"}
 napoleon_numpy_docstring = False
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple, NotRequired, Required, TypeAlias
+from typing import Any, Literal, NamedTuple, NotRequired, Required, Type, TypeAlias  # noqa: UP035
 
 from typing_extensions import TypedDict
 
@@ -232,4 +232,5 @@ class Tally(NamedTuple):
 Ledger = dict[str, Tally]
 
 #: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
-ExceptionLike: TypeAlias = type[BaseException] | str
+#: With the name from typing, since the reference has members called as the builtin is.
+ExceptionLike: TypeAlias = Type[BaseException] | str  # noqa: UP006

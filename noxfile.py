@@ -27,6 +27,16 @@ WITH_PROVIDERS = [
         for name in ("direct_clients", "streams", "proxied_clients", "hybrid")
     ),
 ]
+#: Packages whose values and exceptions are known by name. Together they are too large for every run of the tests.
+FRAMEWORKS = [
+    "arq", "asyncpg", "celery", "django", "dramatiq", "huey", "langchain-core", "langgraph", "pandas", "peewee",
+    "polars", "psycopg2-binary", "pyarrow", "pydantic-ai-slim", "pymongo", "sqlmodel", "temporalio",
+]  # fmt: skip
+#: The tests that use them.
+WITH_FRAMEWORKS = [
+    *(f"tests/values/test_{name}.py" for name in ("outcomes", "rows", "tables")),
+    "tests/models/test_langchain.py",
+]
 
 #: Frameworks that register tools: the newest of all, older ones that read functions otherwise, and a few small ones.
 REGISTRARS = {
@@ -92,6 +102,13 @@ def providers(session: nox.Session, packages: list[str]) -> None:
     session.run("python", "-m", "pytest", *WITH_PROVIDERS, *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def frameworks(session: nox.Session) -> None:
+    """Run the tests of values and exceptions with the packages that they come from."""
+    session.install(".[test]", *FRAMEWORKS)
+    session.run("python", "-m", "pytest", *WITH_FRAMEWORKS, *session.posargs)
+
+
 @nox.session(python=PYTHONS[0], default=False)
 @nox.parametrize("packages", list(REGISTRARS.values()), ids=list(REGISTRARS))
 def registrars(session: nox.Session, packages: list[str]) -> None:
@@ -123,7 +140,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def soak(session: nox.Session) -> None:
-    """Record a million events in one process, and see that its memory stays as it is; takes some minutes."""
+    """Record a million events, and 20,000 conversations, in one process whose memory stays as it is; takes an hour."""
     session.install(".[test]")
     session.run("python", "-m", "pytest", "-s", "tests/faults/test_stress.py", env={"WHYOPS_SOAK": "1"})
 

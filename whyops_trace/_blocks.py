@@ -16,6 +16,7 @@ from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft
 from whyops_trace._recording.recorder import BEGINS, ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import ending
+from whyops_trace._values.outcomes import NotErrors
 from whyops_trace.context import (
     UNSETTLED,
     HeldBlock,
@@ -59,14 +60,14 @@ class StepBlock:
         self._held = enter_scope(Scope(state, step, step, scope.enclosing), self._outer, frame)
         return step
 
-    def end(self, name: str, error: BaseException | None) -> None:
+    def end(self, name: str, error: BaseException | None, not_errors: NotErrors) -> None:
         """Leave the step's scope, and record its end."""
         state = self.scope.trace
         leave_scope(self._held, state, self._step, self._outer)
         if not state.on:
             return
         advance(state, self._step)
-        metadata, content = ending(error)
+        metadata, content = ending(error, state.recorder.not_errors, not_errors)
         elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
         metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
         body = encode(state, content)
@@ -90,8 +91,9 @@ class StepBlock:
 class TraceBlock:
     """One run of the block of a trace: it sets the scope, sets the one before again, and records the end."""
 
-    def __init__(self, state: TraceState) -> None:
+    def __init__(self, state: TraceState, not_errors: NotErrors) -> None:
         self._state = state
+        self._not_errors = not_errors
         self._held: HeldBlock | None = None
         self._is_nested = False  # in a scope of the same trace
 
@@ -121,7 +123,7 @@ class TraceBlock:
             state.last = scope.parent
         is_last = state.recorder.count_block(state, -1) == 0
         if is_last and state.on and state.first:
-            metadata, content = ending(error)
+            metadata, content = ending(error, state.recorder.not_errors, self._not_errors)
             elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}
             state.recorder.record_draft(

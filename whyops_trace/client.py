@@ -25,12 +25,13 @@ from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._home import JOURNAL, home_directory
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
+from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import AgentInfo, AgentMetadata, Ledger
+from whyops_trace.types import AgentInfo, AgentMetadata, ExceptionLike, Ledger
 
 if TYPE_CHECKING:
     from whyops_trace.providers.clients import Family
@@ -88,6 +89,7 @@ class WhyOps:
             record before it, over all its tries (``WHYOPS_PROXY_WAIT``; default 1). 0 does not wait.
         send_raw_responses: True to send a WhyOps server the responses of models as the provider had them
             (``WHYOPS_SEND_RAW_RESPONSES=on|off``; default: they stay on this machine).
+        not_errors: Exceptions that are no failures, for every call and block; see :func:`traced_tool`.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
         answer_timeout: Seconds it waits in all if a server is answering a request by then.
@@ -126,6 +128,7 @@ class WhyOps:
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
         send_raw_responses: bool | None = None,
+        not_errors: Iterable[ExceptionLike] = (),
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
@@ -155,9 +158,11 @@ class WhyOps:
             max_event_bytes=self.settings.max_event_bytes,
             sample_rate=self.settings.sample_rate,
         )
-        self.agent_metadata: AgentMetadata | None = (
-            None if agent_metadata is None else _checked(agent_metadata)
-        )
+        if agent_metadata is not None:
+            from whyops_trace.exporters.whyops.agent import check_metadata
+
+            agent_metadata = check_metadata(agent_metadata)
+        self.agent_metadata: AgentMetadata | None = agent_metadata
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
         self._closed_with: Ledger = {}
@@ -183,6 +188,7 @@ class WhyOps:
             clock=clock or SystemClock(),
             on=bool(destinations),
             max_history_bytes=self.settings.max_history_bytes,
+            not_errors=NotErrors(not_errors),
         )
         self.recorder.serves = self._server is not None and bool(destinations)
         local = [exporter for exporter in destinations if not exporter.remote]
@@ -207,6 +213,7 @@ class WhyOps:
         external_user_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
     ) -> Trace:
         """
         Return a trace to record on, which is also a context manager for ``with`` and ``async with``.
@@ -219,21 +226,32 @@ class WhyOps:
             external_user_id: Your id of the user the agent acts for, from here on; 1 to 255 characters.
             metadata: About the trace as a whole; recorded with its next event.
             tags: Labels of the trace; recorded with its next event.
+            not_errors: Exceptions with which its block may end without a failure; see :func:`traced_tool`.
 
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
+            ConfigurationError: if *not_errors* has something else than exceptions and names.
         """
-        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags)
+        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags, not_errors)
         made._state.shared &= made._joins
         return made
 
-    def step(self, name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+    def step(
+        self,
+        name: str,
+        *,
+        input: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        not_errors: Iterable[ExceptionLike] = (),
+    ) -> Step:
         """
         Return a named part of the workflow, for ``with`` and ``async with``; see :func:`step`.
 
         It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
         """
-        return Step(name, input=input, metadata=metadata, recorder=lambda: self.recorder)
+        return Step(
+            name, input=input, metadata=metadata, not_errors=not_errors, recorder=lambda: self.recorder
+        )
 
     def openai(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:
         """
@@ -451,9 +469,3 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _checked(metadata: AgentMetadata) -> AgentMetadata:
-    from whyops_trace.exporters.whyops.agent import check_metadata
-
-    return check_metadata(metadata)

@@ -16,6 +16,7 @@ from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._calls.site import CallSite
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.types import ExceptionLike
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | property")
 
@@ -31,6 +32,7 @@ def traced_tool(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[ExceptionLike] = (),
     tool_call_id: str | None = None,
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
@@ -50,6 +52,9 @@ def traced_tool(function: Any = None, /, **options: Any) -> Any:
         metadata: More about the tool; recorded with each call.
         accumulate: For generators: function from the list of items, which is kept in memory until the end, to the
             result to record. By default the first items are recorded as they come.
+        not_errors: Exceptions that are no failures: classes, or dotted names as in ``"package.module.Name"``. The
+            control flow of well-known frameworks, such as LangGraph's ``GraphInterrupt``, is known. The exception goes
+            on to the caller, and the call ends with its name as the outcome.
         tool_call_id: The parameter that holds the id a model gave to the call, by which the turn that asked for it is
             found; default: ``tool_call_id``, if there is one. Without an id it is found by name and arguments.
         enabled: False leaves the function as it is.
@@ -81,6 +86,7 @@ def traced_llm(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[ExceptionLike] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_llm(function: Any = None, /, **options: Any) -> Any:
@@ -103,6 +109,7 @@ def traced_llm(function: Any = None, /, **options: Any) -> Any:
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
         accumulate: For generators: function from the list of items to the answer. By default their texts are joined.
+        not_errors: Exceptions that are no failures; see :func:`traced_tool`.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 
@@ -126,6 +133,7 @@ def traced_embedding(
     redact: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
+    not_errors: Iterable[ExceptionLike] = (),
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
 def traced_embedding(function: Any = None, /, **options: Any) -> Any:
@@ -142,6 +150,7 @@ def traced_embedding(function: Any = None, /, **options: Any) -> Any:
         redact: Names of parameters whose values are secrets.
         metadata: More about the call; recorded with each one.
         accumulate: For generators: function from the list of items to the answer.
+        not_errors: Exceptions that are no failures; see :func:`traced_tool`.
         enabled: False leaves the function as it is.
         **options: The options above; the signatures for type checkers name them.
 

@@ -10,7 +10,7 @@ from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import find_scope
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import Ledger
+from whyops_trace.types import ExceptionLike, Ledger
 
 
 def default_recorder() -> Recorder | None:
@@ -28,6 +28,7 @@ def trace(
     external_user_id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
 ) -> Trace:
     """
     Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
@@ -39,10 +40,16 @@ def trace(
     """
     scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
-    return trace_on(recorder, trace_id, external_user_id, metadata, tags)
+    return trace_on(recorder, trace_id, external_user_id, metadata, tags, not_errors)
 
 
-def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = None) -> Step:
+def step(
+    name: str,
+    *,
+    input: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    not_errors: Iterable[ExceptionLike] = (),
+) -> Step:
     """
     Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
 
@@ -50,6 +57,7 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
         name: Name of the part; 1 to 255 characters.
         input: Its input; any value, encoded when the block is entered.
         metadata: More about it.
+        not_errors: Exceptions with which the block may end without a failure; see :func:`traced_tool`.
 
     Example::
 
@@ -58,8 +66,9 @@ def step(name: str, *, input: Any = None, metadata: Mapping[str, Any] | None = N
 
     Raises:
         InvalidEventError: if the name or the metadata are of the wrong type or size.
+        ConfigurationError: if *not_errors* has something else than exceptions and names.
     """
-    return Step(name, input=input, metadata=metadata, recorder=default_recorder)
+    return Step(name, input=input, metadata=metadata, not_errors=not_errors, recorder=default_recorder)
 
 
 def current_trace() -> Trace | None:

@@ -8,15 +8,14 @@ in :mod:`whyops_trace.events`, and two forms here: one to await and one to call.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import update_wrapper
-from inspect import Parameter, signature
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
-from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 from whyops_trace import events
 from whyops_trace._blocks import StepBlock, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
+from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._models.answers import hide_in_arguments
 from whyops_trace._models.links import AskedTools, ReportedTurns
@@ -25,44 +24,13 @@ from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
+from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace.context import Scope, advance, find_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.types import SpanId
+from whyops_trace.types import ExceptionLike, SpanId
 
-P = ParamSpec("P")
 T = TypeVar("T", int, SpanId)
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def _awaitable(build: Callable[P, Event[T]]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Return the method that builds an event and records it when awaited."""
-
-    async def arecord(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._record(build(*args, **kwargs))
-
-    return _present(arecord, build.__name__, build)
-
-
-def _plain(build: Callable[P, Event[T]]) -> Callable[Concatenate[Any, P], T]:
-    """Return the method that builds an event and records it at once."""
-
-    def record(self: Trace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._record(build(*args, **kwargs))
-
-    return _present(record, f"{build.__name__}_sync", build)
-
-
-def _present(method: F, name: str, build: Callable[..., object]) -> F:
-    """Give a method of a trace its name, and the docstring and parameters of its builder, with ``self`` first."""
-    update_wrapper(method, build)
-    method.__module__, method.__name__, method.__qualname__ = __name__, name, f"Trace.{name}"
-    shape = signature(build)
-    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY), *shape.parameters.values()]
-    returned = str(shape.return_annotation).removeprefix("Event[").removesuffix("]")
-    vars(method)["__signature__"] = shape.replace(parameters=parameters, return_annotation=returned)
-    del vars(method)["__wrapped__"]  # else a bound signature loses its first parameter
-    return method
 
 
 class Trace:
@@ -77,28 +45,29 @@ class Trace:
     """
 
     # Final lets type checkers take the inferred types of the methods for declared ones.
-    user_message: Final = _awaitable(events.user_message)
-    user_message_sync: Final = _plain(events.user_message)
-    llm_response: Final = _awaitable(events.llm_response)
-    llm_response_sync: Final = _plain(events.llm_response)
-    llm_thinking: Final = _awaitable(events.llm_thinking)
-    llm_thinking_sync: Final = _plain(events.llm_thinking)
-    embedding_request: Final = _awaitable(events.embedding_request)
-    embedding_request_sync: Final = _plain(events.embedding_request)
-    embedding_response: Final = _awaitable(events.embedding_response)
-    embedding_response_sync: Final = _plain(events.embedding_response)
-    tool_call_request: Final = _awaitable(events.tool_call_request)
-    tool_call_request_sync: Final = _plain(events.tool_call_request)
-    tool_call_response: Final = _awaitable(events.tool_call_response)
-    tool_call_response_sync: Final = _plain(events.tool_call_response)
-    tool_result: Final = _awaitable(events.tool_result)
-    tool_result_sync: Final = _plain(events.tool_result)
-    error: Final = _awaitable(events.error)
-    error_sync: Final = _plain(events.error)
+    user_message: Final = awaitable(events.user_message)
+    user_message_sync: Final = plain(events.user_message)
+    llm_response: Final = awaitable(events.llm_response)
+    llm_response_sync: Final = plain(events.llm_response)
+    llm_thinking: Final = awaitable(events.llm_thinking)
+    llm_thinking_sync: Final = plain(events.llm_thinking)
+    embedding_request: Final = awaitable(events.embedding_request)
+    embedding_request_sync: Final = plain(events.embedding_request)
+    embedding_response: Final = awaitable(events.embedding_response)
+    embedding_response_sync: Final = plain(events.embedding_response)
+    tool_call_request: Final = awaitable(events.tool_call_request)
+    tool_call_request_sync: Final = plain(events.tool_call_request)
+    tool_call_response: Final = awaitable(events.tool_call_response)
+    tool_call_response_sync: Final = plain(events.tool_call_response)
+    tool_result: Final = awaitable(events.tool_result)
+    tool_result_sync: Final = plain(events.tool_result)
+    error: Final = awaitable(events.error)
+    error_sync: Final = plain(events.error)
 
-    def __init__(self, state: TraceState, *, joins: bool = False) -> None:
+    def __init__(self, state: TraceState, *, joins: bool = False, not_errors: NotErrors = NONE) -> None:
         self.id: str = state.id
         self._state = state
+        self._not_errors = not_errors
         self._joins = joins
         self._blocks: list[TraceBlock | Step] = []
 
@@ -116,7 +85,10 @@ class Trace:
     def _enter(self, frame: FrameType) -> Self:
         scope = find_scope() if self._joins else None
         inside = scope is not None and scope.trace is self._state
-        block = Step("trace", recorder=lambda: self._state.recorder) if inside else TraceBlock(self._state)
+        block: TraceBlock | Step = TraceBlock(self._state, self._not_errors)
+        if inside:
+            block = Step("trace", recorder=lambda: self._state.recorder)
+            block._not_errors = self._not_errors
         block._enter(frame)
         self._blocks.append(block)
         return self
@@ -141,6 +113,7 @@ def trace_on(
     external_user_id: str | None,
     metadata: Mapping[str, Any] | None,
     tags: Iterable[str],
+    not_errors: Iterable[ExceptionLike],
 ) -> Trace:
     """Return a trace of a recorder; see :meth:`whyops_trace.WhyOps.trace`."""
     if trace_id is not None:
@@ -159,7 +132,7 @@ def trace_on(
     joins = trace_id is None and scope is not None and scope.trace.recorder is recorder
     state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
     state.tell(external_user_id, b',"trace":' + encode(state, about) if about else b"")
-    return Trace(state, joins=joins)
+    return Trace(state, joins=joins, not_errors=NotErrors(not_errors))
 
 
 class Step:
@@ -183,6 +156,7 @@ class Step:
         *,
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
+        not_errors: Iterable[ExceptionLike] = (),
         recorder: Callable[[], Recorder | None],
     ) -> None:
         check_text("name", name, MAX_NAME)
@@ -191,6 +165,7 @@ class Step:
         self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}
         if input is not None:
             self._about["input"] = input
+        self._not_errors = NotErrors(not_errors)
         self._recorder = recorder
         self._blocks: list[StepBlock] = []
 
@@ -233,7 +208,7 @@ class Step:
     @guarded("leaving a step", positional=2)
     def _leave(self, error: BaseException | None) -> None:
         if self._blocks:
-            self._blocks.pop().end(self.name, error)
+            self._blocks.pop().end(self.name, error, self._not_errors)
 
 
 @guarded("recording an event")

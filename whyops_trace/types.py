@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple, NotRequired, Required
+from typing import Any, Literal, NamedTuple, NotRequired, Required, Type, TypeAlias  # noqa: UP035
 
 from typing_extensions import TypedDict
 
@@ -230,3 +230,7 @@ class Tally(NamedTuple):
 
 #: Result of ``flush()``: a :class:`Tally` for each destination by name.
 Ledger = dict[str, Tally]
+
+#: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
+#: With the name from typing, since the reference has members called as the builtin is.
+ExceptionLike: TypeAlias = Type[BaseException] | str  # noqa: UP006

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
 import pytest
-from recorded import Recorded, cancelled_tool, failed_tool, frames_of_ours
+from recorded import Recorded, Row, cancelled_tool, failed_tool, frames_of_ours
 
-from whyops_trace import traced_embedding, traced_llm, traced_tool
+from whyops_trace import ConfigurationError, WhyOps, step, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace._values.failures import MAX_EXCEPTIONS
 from whyops_trace.context import get_scope
 
+SECRET = "sk-proj-" + "a1" * 20
 ERROR = {"type": "ValueError", "message": "bad"}
 
 
@@ -145,6 +148,301 @@ def test_a_status_code_is_recorded(events: Recorded) -> None:
         ask()
 
     assert events.rows[1][5]["status"] == 429
+
+
+def content_of(events: Recorded, error: BaseException) -> dict[str, Any]:
+    """Return what the ``error`` event of a tool says that raises this exception, without the stacks."""
+
+    @traced_tool
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    [content] = [record["content"] for record in events.records if record["eventType"] == "error"]
+    without: dict[str, Any] = without_stacks(content)
+    return without
+
+
+def without_stacks(told: Any) -> Any:
+    if isinstance(told, list):
+        return [without_stacks(item) for item in told]
+    if isinstance(told, dict):
+        return {name: without_stacks(item) for name, item in told.items() if name != "stack"}
+    return told
+
+
+def raised_from(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """Return an exception that was raised from another one, or from none."""
+    try:
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def raised_while(error: BaseException, context: BaseException) -> BaseException:
+    """Return an exception that was raised while another one was handled."""
+    try:
+        try:
+            raise context
+        except BaseException:
+            raise error  # noqa: B904 - that is the point
+    except BaseException as caught:
+        return caught
+
+
+def test_a_failure_tells_what_it_was_raised_from(events: Recorded) -> None:
+    """With the type and message, the stack, the notes and the status of each."""
+    cause = raised_from(OSError("no route"), TimeoutError("5 s"))
+    vars(cause)["status_code"] = 503
+    error = raised_from(RuntimeError("wrapped"), cause)
+    error.add_note("order 7")
+
+    assert content_of(events, error) == {
+        "type": "RuntimeError",
+        "message": "wrapped",
+        "notes": ["order 7"],
+        "cause": {
+            "type": "OSError",
+            "message": "no route",
+            "status": 503,
+            "cause": {"type": "TimeoutError", "message": "5 s"},
+        },
+    }
+    content = next(record["content"] for record in events.records if record["eventType"] == "error")
+    assert content["cause"]["stack"].endswith("in raised_from")
+
+
+def test_a_failure_tells_what_was_handled_when_it_was_raised(events: Recorded) -> None:
+    """As a traceback does: unless it was raised from another one, or from none."""
+    assert content_of(events, raised_while(ValueError("bad"), KeyError("k"))) == {
+        **ERROR,
+        "context": {"type": "KeyError", "message": "'k'"},
+    }
+    del events.records[:]
+    error = raised_while(ValueError("bad"), KeyError("k"))
+    error.__suppress_context__ = True
+    assert content_of(events, error) == ERROR
+
+
+def test_a_failed_group_tells_what_is_in_it(events: Recorded) -> None:
+    """In the groups in it as well."""
+    inner = ExceptionGroup("inner", [KeyError("k")])
+
+    assert content_of(events, ExceptionGroup("outer", [ValueError("bad"), inner])) == {
+        "type": "ExceptionGroup",
+        "message": "outer",
+        "exceptions": [
+            ERROR,
+            {
+                "type": "ExceptionGroup",
+                "message": "inner",
+                "exceptions": [{"type": "KeyError", "message": "'k'"}],
+            },
+        ],
+    }
+
+
+def test_a_large_group_is_told_in_part(events: Recorded) -> None:
+    """And says how many were left out; so is a long row of causes."""
+    content = content_of(
+        events, ExceptionGroup("many", [ValueError("bad")] + [ValueError(n) for n in range(99)])
+    )
+
+    assert len(content["exceptions"]) == MAX_EXCEPTIONS - 1
+    assert content["omitted"] == 100 - len(content["exceptions"])
+
+    del events.records[:]
+    error: BaseException = ValueError("first")
+    for number in range(200):
+        error = raised_from(ValueError(number), error)
+    told, depth = content_of(events, error), 1
+    while "cause" in told:
+        told, depth = told["cause"], depth + 1
+
+    assert depth == MAX_EXCEPTIONS
+
+
+def test_exceptions_that_lead_to_each_other_are_told_once(events: Recorded) -> None:
+    """However often they are met."""
+    cause = KeyError("k")
+    error = raised_from(ExceptionGroup("g", [cause, cause]), cause)
+    cause.__cause__ = error
+
+    assert content_of(events, error) == {
+        "type": "ExceptionGroup",
+        "message": "g",
+        "cause": {"type": "KeyError", "message": "'k'"},
+        "exceptions": [],
+        "omitted": 2,
+    }
+
+
+def test_secrets_behind_a_failure_are_replaced(events: Recorded) -> None:
+    """In messages and notes alike; odd notes are left out."""
+    error = raised_from(ValueError("bad"), KeyError(SECRET))
+    vars(error)["__notes__"] = [f"key {SECRET}", 5, "\0"]
+    content = content_of(events, error)
+
+    assert content["notes"] == ["key [redacted]", "\ufffd"]
+    assert content["cause"]["message"] == "'[redacted]'"
+
+
+def test_blocks_tell_a_failure_as_whole_as_calls(events: Recorded) -> None:
+    """At their ends, without stacks."""
+    error = raised_from(ValueError("bad"), KeyError("k"))
+    with pytest.raises(ValueError, match="bad"), trace("t"), step("plan"):
+        raise error
+
+    ends = [record["content"] for record in events.records if record["eventType"].endswith("_end")]
+    assert ends == [{"error": {**ERROR, "cause": {"type": "KeyError", "message": "'k'"}}}] * 2
+
+
+class Paused(Exception):
+    """Stops a run that goes on later."""
+
+
+def passing_tool(name: str, kind: str, raised: dict[str, Any], **more: Any) -> list[Row]:
+    """Return the rows of a tool that ended with an exception that is no failure."""
+    return [
+        ("tool_call_request", 1, None, 0, name, {}),
+        ("tool_call_response", 2, 1, 1, name, {"raised": raised, **more}, {"outcome": kind}),
+    ]
+
+
+@pytest.mark.parametrize("given", [[Paused], [f"{__name__}.Paused"], {"Paused"}])
+def test_an_exception_that_is_no_failure_passes(events: Recorded, given: Any) -> None:
+    """The caller gets it as it is, and the call ends with its name as the outcome."""
+    error = Paused("until noon")
+
+    @traced_tool(not_errors=given)
+    def pause() -> None:
+        raise error
+
+    with pytest.raises(Paused) as caught:
+        pause()
+
+    assert caught.value is error
+    assert events.rows == passing_tool(
+        "pause", "Paused", {"type": f"{__name__}.Paused", "message": "until noon"}
+    )
+
+
+def test_what_such_an_exception_carries_is_recorded(events: Recorded) -> None:
+    """As an output is: with no message of its own, without secrets, and not at all where no output is."""
+
+    @traced_tool(not_errors=[Paused])
+    def ask() -> None:
+        raise Paused({"question": "Approve?", "password": "p"}, 5)
+
+    @traced_tool(not_errors=[Paused], capture_output=False)
+    def silent() -> None:
+        raise Paused("secret")
+
+    with trace("t"):
+        for function in (ask, silent):
+            with pytest.raises(Paused):
+                function()
+    raised = [row[5]["raised"] for row in events.rows if row[0] == "tool_call_response"]
+    name = f"{__name__}.Paused"
+
+    arguments = [{"question": "Approve?", "password": "[redacted]"}, 5]
+    assert raised == [{"type": name, "message": "", "arguments": arguments}, {"type": name}]
+
+
+def test_a_generator_that_ends_with_one_keeps_its_items(events: Recorded) -> None:
+    """As a cancelled one does."""
+
+    @traced_tool(not_errors=[Paused])
+    def items() -> Iterator[int]:
+        yield 1
+        raise Paused("until noon")
+
+    with pytest.raises(Paused):
+        list(items())
+
+    raised = {"type": f"{__name__}.Paused", "message": "until noon"}
+    assert events.rows == passing_tool("items", "Paused", raised, items=[1], count=1)
+
+
+@pytest.mark.parametrize(
+    ("decorate", "kind"), [(traced_llm, "llm_response"), (traced_embedding, "embedding_response")]
+)
+def test_calls_of_models_end_without_failure_as_well(events: Recorded, decorate: Any, kind: str) -> None:
+    """With an answer that names the exception as its outcome."""
+
+    @decorate(not_errors=[Paused])
+    def ask(text: str) -> None:
+        raise Paused("until noon")
+
+    with pytest.raises(Paused):
+        ask("q")
+
+    [_, end] = events.records
+    assert (end["eventType"], end["metadata"]["outcome"]) == (kind, "Paused")
+
+
+def test_blocks_and_clients_say_what_is_no_failure(events: Recorded) -> None:
+    """A block for its own end, a client for everything."""
+    default, lenient = WhyOps(agent_name="shop"), WhyOps(agent_name="shop", not_errors=[f"{__name__}.Paused"])
+
+    @traced_tool
+    def pause() -> None:
+        raise Paused("until noon")
+
+    opened = [default.trace("t-0", not_errors=[Paused]), default.trace("t-1"), lenient.trace("t-2")]
+    for block, given in zip(opened, [(), ["Paused"], ()], strict=True):
+        with pytest.raises(Paused), block, step("plan", not_errors=given):
+            pause()
+    outcomes = [
+        [record["metadata"].get("outcome") for record in events.records if record["traceId"] == block.id]
+        for block in opened
+    ]
+
+    assert outcomes == [
+        [None, None, None, "error", "error", "Paused"],
+        [None, None, None, "error", "Paused", "error"],
+        [None, None, "Paused", "Paused", "Paused"],
+    ]
+
+
+def test_a_trace_that_joins_another_one_says_so_for_its_step(events: Recorded) -> None:
+    """It ends as a step does."""
+    with trace("t"), pytest.raises(Paused), trace(not_errors=[Paused]):
+        raise Paused("until noon")
+
+    ends = [record for record in events.records if record["eventType"].endswith("_end")]
+    assert [record["metadata"].get("outcome") for record in ends] == ["Paused", None]
+    assert ends[0]["content"] == {"raised": {"type": f"{__name__}.Paused", "message": "until noon"}}
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_a_program_that_ends_well_did_not_fail(events: Recorded, code: int | None) -> None:
+    """Neither did the call, the step and the trace that it left."""
+
+    @traced_tool
+    def main() -> None:
+        sys.exit(code)
+
+    with pytest.raises(SystemExit), trace("cli"), step("run"):
+        main()
+
+    assert [record["metadata"].get("outcome") for record in events.records[2:]] == ["SystemExit"] * 3
+    assert "error" not in [record["eventType"] for record in events.records]
+
+
+@pytest.mark.parametrize("decorate", [traced_tool, traced_llm, traced_embedding])
+@pytest.mark.parametrize("given", [Paused, "Paused", [5], True])
+def test_what_is_no_exception_is_refused(decorate: Any, given: Any) -> None:
+    """At the decoration, at the block and at the client."""
+    for make in (
+        lambda: decorate(not_errors=given)(plain),
+        lambda: trace(not_errors=given),
+        lambda: step("plan", not_errors=given),
+        lambda: WhyOps(not_errors=given),
+    ):
+        with pytest.raises(ConfigurationError, match="not_errors"):
+            make()
 
 
 class Hostile(Exception):

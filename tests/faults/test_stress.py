@@ -19,6 +19,7 @@ from whyops_trace.store import Store
 
 AGENT = Path(__file__).with_name("stress_agent.py")
 SOAK_AGENT = Path(__file__).with_name("soak_agent.py")
+CONVERSING_AGENT = Path(__file__).with_name("conversing_agent.py")
 COUNTING_SERVER = Path(__file__).with_name("counting_server.py")
 
 #: How often each task of the agent makes its five events; its threads make as many together.
@@ -132,3 +133,19 @@ def test_an_agent_that_records_for_a_long_time(tmp_path: Path, events: int) -> N
     assert list((tmp_path / "journal").rglob("*.*")) == []
     if events >= 1_000_000:
         assert figures["rss_late_mb"] - figures["rss_early_mb"] < 8
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", ["ended", "by hand", "endless"])
+@pytest.mark.parametrize(("conversations", "most_mb"), [(400, 8), pytest.param(20_000, 16, marks=asked_for)])
+def test_conversations_leave_nothing_in_memory(
+    tmp_path: Path, conversations: int, most_mb: int, way: str
+) -> None:
+    """The arguments that models asked for are not kept, 100 KB of them in each; 10,000 numberings are."""
+    with running(CONVERSING_AGENT, str(conversations), way, home=tmp_path) as process:
+        out, err = process.communicate(timeout=3500)
+    figures = json.loads(out)
+    print(figures)
+
+    assert (process.returncode, err) == (0, "")
+    assert figures["late_mb"] - figures["early_mb"] < most_mb

@@ -14,6 +14,8 @@ from replies import Reply, ToolCall
 from traced import APIS, CHATS, Api, both_faces, create, traced
 
 from whyops_trace import TokenUsage, Trace, WhyOps, trace, traced_llm, traced_tool
+from whyops_trace._models.links import AskedTools
+from whyops_trace._recording.state import LINKED_TRACES
 from whyops_trace.exceptions import ConfigurationError
 
 CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
@@ -164,6 +166,48 @@ def test_a_call_that_nobody_asked_for_has_no_link(events: Recorded, ask: Any) ->
         charge_card(4999)
 
     assert links(events) == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "called", "fits"),
+    [
+        ("1", 1.0, True),
+        ("1.0", 1, True),
+        ('{"a": [1, null], "b": {}}', {"b": {}, "a": [1, None]}, True),
+        ("-1", -2, False),
+        ("1", "1", False),
+        ("[1, 2]", [2, 1], False),
+        ('"' + "a" * 200_000 + '"', "a" * 200_000, True),
+    ],
+)
+def test_arguments_are_compared_as_data(asked: str, called: Any, fits: bool) -> None:
+    """Of any size, and without being kept."""
+    tools = AskedTools()
+    tools.note(3, [{"function": {"name": "write", "arguments": f'{{"value": {asked}}}'}}])
+
+    assert tools.find("write", {"value": called, "more": 1}, None, lambda _: False) == (3 if fits else 0)
+
+
+def test_links_of_traces_that_are_not_open_are_forgotten_at_last(
+    events: Recorded, ask: Callable[..., None]
+) -> None:
+    """A trace that is entered again soon goes on with them, an open one keeps them."""
+    conversation, process = trace("checkout-1"), trace("process")
+    with conversation:
+        ask(CHARGE)
+    with conversation:
+        charge_card(4999)
+    with process:
+        ask(CHARGE)
+        for number in range(LINKED_TRACES + 2):
+            trace(f"other-{number}").llm_response_sync(
+                "m", "p", tool_calls=[{"function": {"name": "x", "arguments": ""}}]
+            )
+        charge_card(4999)
+    with conversation:
+        charge_card(4999)
+
+    assert [link is not None for link in links(events)] == [True, True, False]
 
 
 def test_what_the_proxy_adds_to_arguments_is_no_difference(events: Recorded, ask: Any) -> None:

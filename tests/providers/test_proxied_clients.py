@@ -26,7 +26,7 @@ from replies import Gate, Reply
 from serving import KEY
 from wire import Request
 
-from whyops_trace import WhyOps, current_trace
+from whyops_trace import WhyOps, current_trace, traced_llm
 from whyops_trace.exceptions import ConfigurationError
 
 HEADERS = ("X-Agent-Name", "X-Trace-ID", "X-Thread-ID", "X-External-User-Id")
@@ -588,3 +588,25 @@ async def test_a_key_that_a_function_gives_is_for_the_provider(
     assert (untouched, asked) == ([], [1])
     assert [key(request) for request in collector.proxied] == [{KEY}]
     assert key(provider.requests[-1]) == {provider.openai_key}
+
+
+@pytest.mark.parametrize("kind", [openai.OpenAI, anthropic.Anthropic])
+@pytest.mark.anyio
+@pytest.mark.asyncio_only
+async def test_a_trace_of_nothing_but_proxied_turns_keeps_none_of_them(
+    collector: Collector, provider: Provider, kind: Any
+) -> None:
+    """A function around each turn holds its request back until the turn is over, and no longer."""
+    sdk = agent(collector, provider)
+    async with connected(sdk, kind, provider) as made:
+
+        @traced_llm
+        async def turn(text: str) -> Any:
+            return await ask(made, text)
+
+        with sdk.trace("checkout-1"):
+            for number in range(3):
+                await turn(f"Charge me {number}.")
+
+            assert sdk.trace("checkout-1")._state.held_requests == []
+    sdk.close_sync()

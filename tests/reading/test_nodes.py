@@ -22,6 +22,8 @@ from whyops_trace._reading.excerpt import (
     elapsed,
     excerpt,
     number,
+    problem,
+    raised_at,
     shorten,
     value,
 )
@@ -808,3 +810,73 @@ def test_a_value_too_deep_for_json_is_an_ellipsis() -> None:
         deep = [deep]
 
     assert value(deep) == "…"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"type": "A", "message": "a"}, "A: a"),
+        ({"type": "A", "message": "a", "cause": {"type": "B", "message": "b"}}, "A: a; because of B: b"),
+        ({"type": "A", "message": "a", "context": {"type": "B", "message": ""}}, "A: a; while handling B"),
+        ({"type": "A", "message": "a", "notes": ["n", 5, "m"]}, "A: a; note: n; note: m"),
+        (
+            {
+                "message": "a",
+                "cause": {
+                    "message": "b",
+                    "cause": {"message": "c", "cause": {"message": "d", "cause": {"message": "e"}}},
+                },
+            },
+            "a; because of b; because of c; because of d",
+        ),
+        (
+            {
+                "message": "g",
+                "exceptions": [{"message": "h", "exceptions": [{"message": str(n)} for n in range(5)]}],
+            },
+            "g; in it 0, 1, 2 and 2 more",
+        ),
+        ({"message": "a", "cause": "b", "context": 5, "exceptions": {"a": 1}, "notes": "n"}, "a"),
+        ("a", "a"),
+        (None, ""),
+    ],
+)
+def test_an_error_is_told_with_what_is_behind_it(error: Any, told: str) -> None:
+    """Briefly: what it came from, what is in it and its notes."""
+    assert problem(error) == told
+
+
+def test_a_stack_has_the_stacks_behind_it_below() -> None:
+    """Each under the name of its exception."""
+    inner = {"type": "C", "message": "c", "stack": "in third"}
+    error = {
+        "stack": "in first",
+        "cause": {"type": "B", "message": "b", "stack": "in second", "exceptions": [inner]},
+        "context": {"type": "D", "message": "d"},
+    }
+
+    assert raised_at(error) == "in first\n\nB: b\nin second\n\nC: c\nin third"
+    assert raised_at({"cause": "b"}) == ""
+
+
+def test_what_ended_with_an_exception_that_is_no_failure_says_so() -> None:
+    """A call or a step; neither of them failed."""
+    process = Process()
+    ended = {"latencyMs": 2, "outcome": "Paused"}
+    raised = {"raised": {"type": "app.Paused", "message": "until noon"}}
+    tree = [
+        process.event("llm_thinking", 1, metadata={"step": "plan"}),
+        tool_request(process, 2, 1, within=1, tool="ask", at=1),
+        tool_response(process, 3, 2, tool="ask", results=raised, about=ended, at=3),
+        process.event("step_end", 1, metadata={"step": "plan", **ended}, content=raised, at=3),
+        process.event("trace_end", 1, 1, metadata=ended, content=raised, at=3, end=True),
+    ]
+
+    assert (
+        drawn(tree)
+        == """
+checkout-8841 · shop · 3 ms · 1 tool, no errors
+└─ ● plan → raised app.Paused: until noon                                   2 ms
+   └─ ⚒ ask(amount=4999) → raised app.Paused: until noon                    2 ms
+"""
+    )

@@ -72,8 +72,8 @@ from strategies import (
 
 from whyops_trace._values import encoding
 from whyops_trace._values.encoding import CHANGING, CIRCULAR, TOO_DEEP, encoder, plain, string
-from whyops_trace._values.objects import TOO_MANY, name_of
 from whyops_trace._values.processor import REDACTED, Redactor
+from whyops_trace._values.reflection import TOO_MANY, name_of
 
 hides = Redactor().hides
 encode = encoder(hides)
@@ -336,13 +336,16 @@ def test_objects_with_declared_fields(value: object, expected: object) -> None:
         (np.array(5), 5),
         (np.array([Empty(), "s"]), ["<strategies.Empty>", "s"]),
         (np.zeros((16, 16)), [[0.0] * 16] * 16),
-        (np.zeros((16, 17), dtype="float32"), {"shape": [16, 17], "dtype": "float32"}),
+        (
+            np.zeros((16, 17), dtype="float32"),
+            {"shape": [16, 17], "dtype": "float32", "head": [0.0] * 8},
+        ),
         (np.ma.masked_array([1, 2]), {"shape": [2], "dtype": "int64"}),
     ],
     ids=kind,
 )
 def test_numpy(value: object, expected: object) -> None:
-    """Scalars are numbers, small arrays are lists, of large ones shape and type are told."""
+    """Scalars are numbers, small arrays are lists, of large ones shape, type and head are told."""
     assert decoded(value) == expected
 
 

@@ -6,6 +6,7 @@ Its :class:`~whyops_trace._calls.site.CallSite` makes the events of it.
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -15,7 +16,6 @@ from whyops_trace._guard import guarded
 from whyops_trace._recording.line import LAST, USUAL, Content, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
-from whyops_trace._values.failures import describe, stack
 from whyops_trace.context import OpenTurn, Scope, advance, find_scope, set_scope
 from whyops_trace.types import EventOptions
 
@@ -253,6 +253,10 @@ class Call(msgspec.Struct, eq=False):
             return False
         if model_call.wraps or model_call.proxied:
             model_call.held_request = None
+            with contextlib.suppress(
+                ValueError
+            ):  # it has no place there if the server has events of the trace
+                self.state.held_requests.remove(self.tell_server)
             model_call.is_local = self.state.recorder.serves
         else:
             self.tell_server()
@@ -376,16 +380,3 @@ class Untraced:
 
     def fail(self, error: BaseException) -> None:
         """Record nothing."""
-
-
-#: Function that reads the attributes of an exception past anything that its class defines.
-_attributes: Final = BaseException.__dict__["__dict__"].__get__
-
-
-def error_content(error: BaseException) -> dict[str, Any]:
-    """Return the content of an ``error`` event: type, message, stack, and the HTTP status if it has one."""
-    content = {**describe(error), "stack": stack(error)}
-    status = dict.get(_attributes(error), "status_code")
-    if type(status) is int:
-        content["status"] = status
-    return content

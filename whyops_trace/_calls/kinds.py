@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from whyops_trace._calls.call import Call, Items, ModelCall, error_content
+from whyops_trace._calls.call import Call, Items, ModelCall
 from whyops_trace._calls.site import C, CallSite
 from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
 from whyops_trace._models.answers import (
@@ -17,14 +17,15 @@ from whyops_trace._models.answers import (
     read_response,
 )
 from whyops_trace._models.assembly import assemble, first_token
+from whyops_trace._models.frameworks import id_of
 from whyops_trace._models.links import TRACE_ID_ARGUMENT
 from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.line import Content
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
-from whyops_trace._shapes import dict_of, text_of
 from whyops_trace._values import encoding
-from whyops_trace._values.failures import describe, outcome
+from whyops_trace._values.failures import describe_passing, describe_whole
+from whyops_trace._values.reflection import name_of
 from whyops_trace._values.truncation import truncated
 from whyops_trace.context import Scope
 
@@ -87,17 +88,25 @@ class Tool(CallSite):
         call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
-        """Record an ``error`` event and a response with the error, or a response that says it was cancelled."""
-        encode = call.state.recorder.encode
-        if outcome(error) == "cancelled":
+        """Record an ``error`` event and a response with the error, or a response that says how else it ended."""
+        encode, ended = call.state.recorder.encode, self.outcome(call, error)
+        if ended == "error":
+            told = describe_whole(error, stacks=True)
+            call.record(b"error", self._metadata, encode(told))
+            results = b'{"error":%b}' % encode({name: told[name] for name in ("type", "message")})
+        else:
             items = b""
             if call.items is not None and self.capture_output:
                 items = b"," + _items(call.items, encode)
-            self._close(call, b'{"cancelled":true%b}' % items, elapsed_ms, b'"cancelled"')
-        else:
-            call.record(b"error", self._metadata, encode(error_content(error)))
-            results = b'{"error":%b}' % encode(describe(error))
-            self._close(call, results, elapsed_ms, b'"error"')
+            way = (
+                b'"cancelled":true' if ended == "cancelled" else b'"raised":%b' % self._passing(encode, error)
+            )
+            results = b"{%b%b}" % (way, items)
+        self._close(call, results, elapsed_ms, encode(ended))
+
+    def _passing(self, encode: Callable[[object], bytes], error: BaseException) -> bytes:
+        """Return an exception that is no failure as JSON; what it carries is an output."""
+        return encode(describe_passing(error) if self.capture_output else {"type": name_of(type(error))})
 
     def _close(self, call: Call, results: bytes, elapsed_ms: int, outcome: bytes) -> None:
         metadata = b'%b,"latencyMs":%d,"outcome":%b' % (self._metadata, elapsed_ms, outcome)
@@ -214,21 +223,22 @@ class Llm(CallSite):
         answer = encoding.plain(result, hides, digests=True)
         hide_in_arguments(answer, hides)
         turn = read_response(answer)
-        turn.id = text_of(dict_of(answer).get("id"))
+        turn.id = id_of(answer)
         if self._extract is None and is_of_provider(answer):
             turn.raw = answer
         return turn
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
-        """Record an ``error`` event, or an answer that says it was cancelled, with the text that came before."""
+        """Record an ``error`` event, or an answer that says how else it ended, with the text that came before."""
         has_pieces = call.items is not None and self._extract is None
         turn = self._read(call, assemble(call.items.values)) if has_pieces and call.items else Turn()
-        ending = self._settle(call, turn)
-        if outcome(error) == "cancelled":
-            turn.finish_reason = "cancelled"
-            self._close(call, turn, elapsed_ms, ending + b',"outcome":"cancelled"')
+        ending, ended = self._settle(call, turn), self.outcome(call, error)
+        if ended == "error":
+            self._fail(call, turn, elapsed_ms, ending, describe_whole(error, stacks=True))
         else:
-            self._fail(call, turn, elapsed_ms, ending, error_content(error))
+            turn.finish_reason = ended
+            ending += b',"outcome":%b' % call.state.recorder.encode(ended)
+            self._close(call, turn, elapsed_ms, ending)
 
     def _fail(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, error: Mapping[str, Any]) -> None:
         content = {"message": "The stream broke off.", **error}
@@ -343,9 +353,10 @@ class Embedding(Llm):
         self._answer(call, turn, elapsed_ms, ending, content)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
-        """Record an ``error`` event, or an answer without vectors that says it was cancelled."""
-        if outcome(error) == "cancelled":
-            ending = self._settle(call, Turn()) + b',"outcome":"cancelled"'
+        """Record an ``error`` event, or an answer without vectors that says how else it ended."""
+        ended = self.outcome(call, error)
+        if ended != "error":
+            ending = self._settle(call, Turn()) + b',"outcome":%b' % call.state.recorder.encode(ended)
             self._answer(call, Turn(), elapsed_ms, ending, {"embeddingCount": 0})
         else:
             super().fail(call, error, elapsed_ms)

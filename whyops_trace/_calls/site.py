@@ -24,6 +24,7 @@ from whyops_trace._recording.line import TOP, USUAL, Content, Ending
 from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding
+from whyops_trace._values.outcomes import EXPECTED, NotErrors, outcome
 from whyops_trace._values.processor import REDACTED
 from whyops_trace.context import UNSETTLED, OpenTurn, Scope, forked_in, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
@@ -53,6 +54,7 @@ class CallSite:
         "redact": "a list of parameter names",
         "metadata": "a dict",
         "accumulate": "a function",
+        "not_errors": EXPECTED,
         "enabled": "True or False",
     }
     #: Metadata keys that this kind of call writes itself.
@@ -90,6 +92,7 @@ class CallSite:
         self._plain = self._captured_names is None and not self._redacted_names
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")
+        self._not_errors = NotErrors(options.get("not_errors") or ())
         self._arguments = Arguments(function)
         #: Number of positional arguments of a usual call, -1 if no call is usual, and the function that names them.
         self._usual_count = self._arguments.usual if self._plain else -1
@@ -128,7 +131,11 @@ class CallSite:
             if expected is None:
                 names = ", ".join(sorted(cls.options))
                 raise UnknownOptionError(f"There is no option {option!r}; this decorator takes {names}.")
-            if "names" in expected and isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+            if (
+                ("names" in expected or expected == EXPECTED)
+                and isinstance(value, Iterable)
+                and not isinstance(value, (str, bytes))
+            ):
                 checked[option] = tuple(value)  # an iterator would serve one function only
             if not _fits(expected, checked[option]):
                 raise ConfigurationError(f"{option} is {value!r:.80}; it must be {expected}.")
@@ -256,6 +263,10 @@ class CallSite:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
         return b""
 
+    def outcome(self, call: Call, error: BaseException) -> str:
+        """Return the outcome of a call that raised: "error", "cancelled", or the name of what is no failure."""
+        return outcome(error, call.state.recorder.not_errors, self._not_errors)
+
     def apply(self, option: str, function: Callable[[Any], Any], value: Any) -> Any:
         """Return the result of an option's function for a value. If it raises, warn once and return the value."""
         result, error = attempt(function, value)
@@ -299,4 +310,6 @@ def _fits(expected: str, value: object) -> bool:
         return isinstance(value, Mapping)
     if isinstance(value, bool):
         return expected.startswith("True")
+    if expected == EXPECTED:
+        return isinstance(value, tuple)  # of what, is checked when it is used
     return "names" in expected and isinstance(value, tuple) and all(isinstance(name, str) for name in value)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._models.frameworks import answer_of, messages_of
 from whyops_trace._models.provider_tools import ProviderCall, read_blocks, read_executed, read_items
 from whyops_trace._models.usage import read_usage
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
@@ -149,13 +150,11 @@ def read_request(arguments: Mapping[str, Any]) -> Request:
 def _messages(conversation: Any) -> list[Any]:
     if isinstance(conversation, str):
         return [{"role": "user", "content": conversation}]
-    if isinstance(conversation, dict):
-        return [conversation]
-    return (
-        conversation
-        if isinstance(conversation, list)
-        else ([] if conversation is None else [{"role": "user", "content": conversation}])
-    )
+    if isinstance(conversation, dict):  # a message, or what holds them, as LangChain's prompts do
+        return messages_of(list_of(conversation.get("messages")) or [conversation])
+    if isinstance(conversation, list):
+        return messages_of(conversation)
+    return [] if conversation is None else [{"role": "user", "content": conversation}]
 
 
 def _tool_result(messages: list[Any]) -> tuple[str, Any]:
@@ -187,9 +186,9 @@ def read_response(answer: Any) -> Turn:
     Read a model's answer from plain data.
 
     Known shapes are: text; OpenAI's chat completion, text completion and response objects, and the message of the
-    first; Anthropic's message; and a dict in this library's own names (``content``, ``tool_calls``, ``finish_reason``,
-    ``usage``, ``model``, ``provider``). The first of several choices counts, and has
-    the others beside it.
+    first; Anthropic's message; the messages of LangChain and Pydantic AI; and a dict in this library's own names
+    (``content``, ``tool_calls``, ``finish_reason``, ``usage``, ``model``, ``provider``). The first of several choices
+    counts, and has the others beside it.
 
     Tool calls are those that the agent runs, without those that the provider ran itself and without empty ones, which
     some servers send with every message. The input of a custom tool is
@@ -199,7 +198,10 @@ def read_response(answer: Any) -> Turn:
         return Turn(content=answer)
     if not isinstance(answer, dict):
         return Turn(content=None if answer is None else _compact(answer))
-    if isinstance(answer.get("choices"), list):
+    if told := answer_of(answer):
+        answer = told
+        turn = _read_own(answer)
+    elif isinstance(answer.get("choices"), list):
         turn = _read_chat(answer)
     elif isinstance(answer.get("output"), list):
         turn = _read_responses(answer)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._models.answers import error_of, is_thought, thought_of
+from whyops_trace._models.frameworks import assemble_chunks, chunk_of
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
 
 #: The id of the chunk that the WhyOps proxy adds to a stream.
@@ -89,6 +90,8 @@ def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
     kind = _kind(item)
     if isinstance(_chunk(item).get("choices"), list):
         return _build_chat
+    if chunk_of(item):
+        return assemble_chunks
     if kind.startswith("response."):
         return _build_response
     return _build_message if kind in _MESSAGE_EVENTS else None
@@ -97,6 +100,8 @@ def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
 def _brings_output(item: Any) -> bool:
     if isinstance(item, str):
         return bool(item)
+    if message := chunk_of(item):
+        return _holds_output(message) or bool(dicts_of(message.get("tool_call_chunks")))
     kind = _kind(item)
     if kind in _DELTAS:
         return bool(text_of(item.get("delta")))

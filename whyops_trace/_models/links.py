@@ -22,23 +22,27 @@ REMEMBERED: Final = 1_000
 
 
 class _AskedTool:
-    """A tool call that a model requested: step of the answer, id, name, arguments, and a flag once it was made."""
+    """
+    A tool call that a model requested: step of the answer, id, name, and a flag once it was made.
 
-    __slots__ = ("arguments", "id", "is_made", "name", "step")
+    Its arguments are known by digests alone: they may be whole files, and a process may remember many calls.
+    """
+
+    __slots__ = ("digests", "id", "is_made", "name", "step")
 
     def __init__(self, step: int, item: Mapping[str, Any]) -> None:
         function = dict_of(item.get("function"))
         self.step = step
         self.id = text_of(item.get("id"))
         self.name = text_of(function.get("name"))
-        self.arguments = _decoded(text_of(function.get("arguments")))
+        self.digests = _digests(text_of(function.get("arguments")))
         self.is_made = False
 
-    def fits(self, arguments: Mapping[str, Any], hides: Callable[[str], bool]) -> bool:
+    def fits(self, digests: Mapping[str, int], hides: Callable[[str], bool]) -> bool:
         """Return True if a call has the requested arguments. It may have more, such as defaults."""
-        return self.arguments is not None and all(
-            name == TRACE_ID_ARGUMENT or hides(name) or (name in arguments and arguments[name] == value)
-            for name, value in self.arguments.items()
+        return self.digests is not None and all(
+            name == TRACE_ID_ARGUMENT or hides(name) or digests.get(name) == digest
+            for name, digest in self.digests.items()
         )
 
 
@@ -71,7 +75,8 @@ class AskedTools:
         matches = [one for one in candidates if call_id and one.id == call_id]
         if not matches and candidates:
             plain = dict_of(encoding.plain(dict(arguments), hides))
-            matches = [one for one in candidates if one.name == name and one.fits(plain, hides)]
+            digests = {name: _digest(value) for name, value in plain.items()}
+            matches = [one for one in candidates if one.name == name and one.fits(digests, hides)]
         if not matches:
             return 0
         one = next((one for one in matches if not one.is_made), matches[-1])
@@ -83,17 +88,17 @@ class ReportedTurns:
     """The turns of a trace that clients of providers made, until they are reported once more by hand."""
 
     def __init__(self) -> None:
-        self._turns: deque[tuple[int, frozenset[str], str]] = deque(maxlen=REMEMBERED)
+        self._turns: deque[tuple[int, frozenset[str], int]] = deque(maxlen=REMEMBERED)
 
     def note(self, step: int, models: Iterable[str], text: str | None) -> None:
         """Remember the turn at that step: the requested and the answering model, and the text of its answer."""
-        self._turns.append((step, frozenset(map(_bare, filter(None, models))), text or ""))
+        self._turns.append((step, frozenset(map(_bare, filter(None, models))), _digest(text or "")))
 
     def claim(self, model: str, text: Any) -> int:
         """Return the step of the latest turn of this model or text and forget it, 0 if there is none."""
         for turn in reversed(tuple(self._turns)):
-            step, models, answer = turn
-            if _bare(model) in models or (answer and answer == text):
+            step, models, digest = turn
+            if _bare(model) in models or (text and isinstance(text, str) and digest == _digest(text)):
                 self._turns.remove(turn)
                 return step
         return 0
@@ -112,9 +117,24 @@ def asked_arguments(arguments: Any) -> Any:
     return arguments
 
 
-def _decoded(arguments: str) -> dict[str, Any] | None:
+def _digests(arguments: str) -> dict[str, int] | None:
+    """Return a digest of each argument of a call that a model wrote, None if they are no object in JSON."""
     try:
         decoded = msgspec.json.decode(arguments or "{}")
+        return (
+            {name: _digest(value) for name, value in decoded.items()} if isinstance(decoded, dict) else None
+        )
     except (msgspec.DecodeError, ValueError, RecursionError):  # not JSON, or nested deeper than the stack
         return None
-    return decoded if isinstance(decoded, dict) else None
+
+
+def _digest(value: Any) -> int:
+    """Return a number that equal plain data have in common in this process, and other data most likely not."""
+    if isinstance(value, dict):
+        return hash(frozenset((name, _digest(item)) for name, item in value.items()))
+    if isinstance(value, list):
+        return hash(tuple(map(_digest, value)))
+    if isinstance(value, (bool, float)) and value == value // 1:
+        value = int(value)  # 1, 1.0 and true are equal
+    # By its text, since -1 and -2 have the same hash.
+    return hash(value if isinstance(value, str) else (str(value),))

@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._shapes import list_of
+from whyops_trace._shapes import dicts_of, list_of, text_of
 
 _compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
 MAX_TOKENS: Final = 2**40
+#: Largest number of exceptions behind an error, of those in it and of its notes, that are told with it.
+BEHIND: Final = 3
 
 
 def clean(text: str) -> str:
@@ -89,9 +91,45 @@ def answer(content: object) -> str:
 
 
 def problem(error: object) -> str:
-    """Return an error as ``Type: message``."""
+    """Return an error as ``Type: message``, and after it what it came from, what is in it, and its notes."""
+    return "; ".join(part for part in (_headline(error), *_background(error, BEHIND)) if part)
+
+
+def _headline(error: object) -> str:
     parts = (get(error, "type"), get(error, "message")) if isinstance(error, Mapping) else (error,)
     return ": ".join(part for part in parts if isinstance(part, str) and part)
+
+
+def _background(error: object, most: int) -> Iterator[str]:
+    """Yield the exceptions behind an error, those in it if it is a group, and its notes, *most* of each."""
+    for member, words in (("cause", "because of"), ("context", "while handling")) if most else ():
+        behind = get(error, member)
+        if headline := _headline(behind) if isinstance(behind, dict) else "":
+            yield f"{words} {headline}"
+            yield from _background(behind, most - 1)
+    inner = list(_leaves(error))
+    if inner:
+        rest = len(inner) - most
+        yield f"in it {', '.join(inner[:most])}" + (f" and {rest:,} more" if rest > 0 else "")
+    notes = [note for note in list_of(get(error, "notes")) if isinstance(note, str)]
+    yield from (f"note: {note}" for note in notes[:most])
+
+
+def _leaves(error: object) -> Iterator[str]:
+    """Yield the headlines of the exceptions in a group, and in the groups in it."""
+    for inner in dicts_of(get(error, "exceptions")):
+        yield from _leaves(inner) if dicts_of(inner.get("exceptions")) else (_headline(inner),)
+
+
+def raised_at(error: object) -> str:
+    """Return the stack of an error, and below it those of the exceptions behind it and in it, each with its name."""
+    behind = (get(error, "cause"), get(error, "context"), *dicts_of(get(error, "exceptions")))
+    stacks = [
+        f"{_headline(inner)}\n{stack}"
+        for inner in behind
+        if isinstance(inner, dict) and (stack := raised_at(inner))
+    ]
+    return "\n\n".join(filter(None, [text_of(get(error, "stack")), *stacks]))
 
 
 def failure(results: object) -> dict[str, Any] | None:

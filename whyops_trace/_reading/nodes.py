@@ -294,6 +294,7 @@ class TreeBuilder:
         if error is None and event.metadata.get("outcome") is None:
             alone = isinstance(results, dict) and list(results) == ["result"]
             node.result = _line(value(results["result"] if alone else results))
+        node.result = _raised(results) or node.result
         self._close(node, event, error)
         return node
 
@@ -357,7 +358,7 @@ class TreeBuilder:
         if node is None:
             node = self._place(event, call, "step", text_of(event.metadata.get("step")))
             node.started = text_of(event.metadata.get("startedAt")) or node.started
-        node.result = _line(_shown(get(event.content, "output")))
+        node.result = _raised(event.content) or _line(_shown(get(event.content, "output")))
         self._close(node, event, get(event.content, "error"))
         return node
 
@@ -419,6 +420,12 @@ def _amount(amount: Decimal | None) -> float | None:
 
 def _line(said: str) -> str:
     return clean(excerpt(said, _KEPT)) if said else ""
+
+
+def _raised(content: object) -> str:
+    """Return in words that a call or block ended with an exception that is no failure, "" if it did not."""
+    raised = get(content, "raised")
+    return _line(f"raised {problem(raised)}") if isinstance(get(raised, "message"), str) else ""
 
 
 def _said(thing: object) -> str:

@@ -21,10 +21,11 @@ from whyops_trace._models.requests import Requests
 from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Content, Draft, Ending, usual_form
 from whyops_trace._recording.sink import Sink
-from whyops_trace._recording.state import UNENDING, TraceState
+from whyops_trace._recording.state import UNENDING, LinkedTraces, TraceState
 from whyops_trace._values import encoding
+from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace._values.processor import Processor
-from whyops_trace.types import Audience, EventOptions
+from whyops_trace.types import Audience
 
 #: Number of distinct span ids of an agent. A self-hosted server stores at most 1,000 in an agent's whole life. The
 #: processes of one agent share the same ids, and start at different places of the cycle.
@@ -67,15 +68,16 @@ class Recorder:
         processor: The redaction, truncation and sampling of records before they are written.
         clock: The source of the time.
         on: False to record nothing at all.
+        not_errors: Exceptions that are no failures, of any call or block.
     """
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
         "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
-        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "listeners", "lock", "on",
-        "open_blocks", "perf_counter_ns", "processor", "requests", "serves", "stride", "tail", "token", "traces",
-        "traces_clients", "wakeups",
+        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "listeners",
+        "lock", "not_errors", "on", "open_blocks", "perf_counter_ns", "processor", "requests", "serves", "stride",
+        "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,7 @@ class Recorder:
         clock: Clock,
         on: bool = True,
         max_history_bytes: int,
+        not_errors: NotErrors = NONE,
     ) -> None:
         self.journal: Sink = journal
         self.agent_name: str = agent_name
@@ -101,7 +104,9 @@ class Recorder:
         self._time_ns = clock.time_ns
         self.perf_counter_ns: Callable[[], int] = clock.perf_counter_ns
         self.on: bool = on
+        self.not_errors: NotErrors = not_errors
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
+        self.linked_traces: LinkedTraces = LinkedTraces()
         #: True if records go to a WhyOps server.
         self.serves: bool = False
         #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
@@ -324,7 +329,7 @@ class Recorder:
         state.open += draft.opens
         if self._writing:
             self._tick(state, self._now)
-            step = draft.step = draft.step or _take_step(state, draft.given)
+            step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
             self._deferred_drafts.append(draft)
             return step
         self._writing = True
@@ -332,7 +337,7 @@ class Recorder:
             now = self._time_ns() // 1_000_000
             if now != self._now or state.when is not self._when:
                 self._tick(state, now, draft.opens)
-            step = draft.step = draft.step or _take_step(state, draft.given)
+            step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
             self._append(self._line(draft))
             if self._deferred_drafts:
                 self._write_deferred()
@@ -440,14 +445,3 @@ def _record_held_requests(state: TraceState, ending: Ending) -> None:
     held_requests, state.held_requests = state.held_requests, []
     for record in held_requests:
         record()
-
-
-def _take_step(state: TraceState, given: EventOptions | None) -> int:
-    """Return the step of an event with options. Later events count on above it."""
-    step = next(state.steps)
-    chosen = given.get("step_id") if given else None
-    if chosen is None:
-        return step
-    state.steps = count(max(step, chosen + state.stride), state.stride)
-    state.given = (state.given or set()) | {chosen}
-    return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 #: The end of a trace that may go on at any time: it is open in another process, or each request names it.
 UNENDING: Final = -1
+#: Number of traces without anything open whose links to earlier turns are remembered.
+LINKED_TRACES: Final = 64
 
 
 class TraceState:
@@ -100,17 +103,26 @@ class TraceState:
         member = b',"run":' + encoding.string(numbering) if numbering else b""
         self.head: bytes = b'"traceId":%b%b,"stepId":' % (encoding.string(self.id), member)
 
+    def take_step(self, chosen: int | None) -> int:
+        """Return the step of an event that may have a step chosen by the user. Later events count on above it."""
+        step = next(self.steps)
+        if chosen is None:
+            return step
+        self.steps = count(max(step, chosen + self.stride), self.stride)
+        self.given = (self.given or set()) | {chosen}
+        return chosen
+
     def note_asked(self, step: int, tool_calls: Any) -> None:
         """Remember the tool calls, plain data, that the answer of that step asks for."""
-        if self.asked_tools is None:
-            self.asked_tools = AskedTools()
-        self.asked_tools.note(step, tool_calls)
+        tools = self.asked_tools = self.asked_tools or AskedTools()
+        tools.note(step, tool_calls)
+        self.recorder.linked_traces.add(self)
 
     def note_turn(self, step: int, models: Iterable[str], text: str | None) -> None:
         """Remember that a turn is reported, by the step of its answer: the code that made it need not report it."""
-        if self.reported is None:
-            self.reported = ReportedTurns()
-        self.reported.note(step, models, text)
+        turns = self.reported = self.reported or ReportedTurns()
+        turns.note(step, models, text)
+        self.recorder.linked_traces.add(self)
 
     def tell(self, external_user_id: str | None, about: bytes) -> None:
         """
@@ -130,3 +142,27 @@ class TraceState:
                 )
             self.about = about or self.about
             self.form = None
+
+
+class LinkedTraces:
+    """
+    The traces that remember their turns, for the links of later events: all that are open, and the latest others.
+
+    A trace that has ended may be entered again, so its links are forgotten only when enough others were made.
+    """
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[TraceState, None] = OrderedDict()
+
+    def add(self, state: TraceState) -> None:
+        """Note that a trace has a link. Have the one whose last link is the oldest forget all of its own."""
+        with state.recorder.lock:
+            self._states[state] = None
+            self._states.move_to_end(state)
+            # Two at a time, so that the number falls again once many were open.
+            for _ in range(min(2, len(self._states) - LINKED_TRACES)):
+                oldest, _ = self._states.popitem(last=False)
+                if oldest.blocks or oldest.open:
+                    self._states[oldest] = None
+                else:
+                    oldest.asked_tools = oldest.reported = None

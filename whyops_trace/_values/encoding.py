@@ -24,7 +24,8 @@ import msgspec
 
 from whyops_trace._guard import guarded
 from whyops_trace._values.attachments import digest
-from whyops_trace._values.objects import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque, reader_of
+from whyops_trace._values.objects import reader_of
+from whyops_trace._values.reflection import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque
 from whyops_trace._values.secrets import redacted
 
 CIRCULAR: Final = "[circular]"

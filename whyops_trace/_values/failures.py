@@ -1,17 +1,27 @@
-"""An exception in an event: its outcome, its type and message, its stack."""
+"""An exception in an event: its type and message, what it came from, its stack."""
 
 from __future__ import annotations
 
 import os
 from types import CodeType, TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, TypeGuard
 
 from whyops_trace._values import encoding
+from whyops_trace._values.outcomes import NONE, NotErrors, attributes_of, outcome
 
-#: Largest number of frames of a stack, of which the innermost are kept.
+#: Largest number of frames of a stack, and of the stack of an exception behind another one. The innermost are kept.
 MAX_FRAMES: Final = 30
+MAX_INNER_FRAMES: Final = 8
+#: Largest number of exceptions that are described with one: those in a group, and those behind each.
+MAX_EXCEPTIONS: Final = 20
+#: Largest number of notes of an exception.
+MAX_NOTES: Final = 10
 
 #: Readers of an exception's attributes. Its class cannot override them.
+_arguments: Final = BaseException.__dict__["args"].__get__
+_cause: Final = BaseException.__dict__["__cause__"].__get__
+_context: Final = BaseException.__dict__["__context__"].__get__
+_hides_context: Final = BaseException.__dict__["__suppress_context__"].__get__
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
@@ -21,31 +31,81 @@ _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _DEMO: Final = os.path.join(_PACKAGE, "demo") + os.sep
 
 
-def outcome(error: BaseException) -> Literal["error", "cancelled"]:
-    """
-    Tell a failure from a cancellation.
-
-    A cancellation derives from :class:`BaseException` directly, as asyncio's and trio's do, and as
-    :class:`GeneratorExit` of an abandoned generator does. ``KeyboardInterrupt`` and ``SystemExit`` are failures. A
-    group of exceptions is a failure if one of them is.
-    """
-    if issubclass(type(error), BaseExceptionGroup):
-        return "error" if "error" in map(outcome, _members(error)) else "cancelled"
-    failed = issubclass(type(error), (Exception, KeyboardInterrupt, SystemExit))
-    return "error" if failed else "cancelled"
-
-
 def describe(error: BaseException) -> dict[str, Any]:
     """Return ``{"type", "message"}`` of an exception, without running code of its class."""
     described: dict[str, Any] = encoding.plain(error, lambda _: False)
     return described
 
 
-def stack(error: BaseException) -> str:
+def describe_whole(error: BaseException, *, stacks: bool = False) -> dict[str, Any]:
+    """
+    Return an exception with its notes and the exceptions behind it, each described in the same way.
+
+    These are the one that it was raised ``from`` (``cause``), else the one that was handled when it was raised
+    (``context``), and those in a group (``exceptions``, with the number of others in ``omitted``). Each is described
+    once, :data:`MAX_EXCEPTIONS` of them in all.
+
+    Args:
+        error: The exception.
+        stacks: True to add the stack of each.
+    """
+    return _Description(stacks).of(error)
+
+
+class _Description:
+    """The description of an exception, while it is made."""
+
+    def __init__(self, stacks: bool) -> None:
+        self._stacks = stacks
+        self._seen: list[BaseException] = []
+
+    def of(self, error: BaseException) -> dict[str, Any]:
+        """Return the description of an exception that was not described yet."""
+        described = describe(error)
+        if self._stacks:
+            described["stack"] = stack(error, MAX_INNER_FRAMES if self._seen else MAX_FRAMES)
+        self._seen.append(error)
+        attributes = attributes_of(error)
+        status, notes = dict.get(attributes, "status_code"), dict.get(attributes, "__notes__")
+        if type(status) is int:
+            described["status"] = status
+        if type(notes) is list and (texts := [note for note in notes[:MAX_NOTES] if type(note) is str]):
+            described["notes"] = texts
+        cause, context = _cause(error), _context(error)
+        if self._is_new(cause):
+            described["cause"] = self.of(cause)
+        elif self._is_new(context) and not _hides_context(error):
+            described["context"] = self.of(context)
+        if issubclass(type(error), BaseExceptionGroup):
+            members = _members(error)
+            described["exceptions"] = [self.of(member) for member in members if self._is_new(member)]
+            if omitted := len(members) - len(described["exceptions"]):
+                described["omitted"] = omitted
+        return described
+
+    def _is_new(self, error: BaseException | None) -> TypeGuard[BaseException]:
+        """Return True for an exception that is to be described."""
+        is_room = error is not None and len(self._seen) < MAX_EXCEPTIONS
+        return is_room and not any(one is error for one in self._seen)
+
+
+def describe_passing(error: BaseException) -> dict[str, Any]:
+    """Return the description of an exception that is no failure, with its arguments if it has no message."""
+    described, arguments = describe(error), _arguments(error)
+    if arguments and not described["message"]:
+        described["arguments"] = list(arguments)
+    return described
+
+
+def stack(error: BaseException, limit: int = MAX_FRAMES) -> str:
     """
     Return the stack of an exception, one line a frame, outermost first, without the frames of this library.
 
     Source lines are not read: that would be file access on the caller's path.
+
+    Args:
+        error: The exception.
+        limit: Largest number of frames, of which the innermost are kept.
     """
     lines = []
     traceback: TracebackType | None = traceback_of(error)
@@ -54,7 +114,7 @@ def stack(error: BaseException) -> str:
         if not is_ours(code):
             lines.append(f'File "{code.co_filename}", line {traceback.tb_lineno}, in {code.co_qualname}')
         traceback = traceback.tb_next
-    return "\n".join(lines[-MAX_FRAMES:])
+    return "\n".join(lines[-limit:])
 
 
 def is_ours(code: CodeType) -> bool:
@@ -63,10 +123,22 @@ def is_ours(code: CodeType) -> bool:
     return "whyops_site" in code.co_freevars or (name.startswith(_PACKAGE) and not name.startswith(_DEMO))
 
 
-def ending(error: BaseException | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metadata and content for the end of a block or call, both empty if it ended well."""
+def ending(
+    error: BaseException | None, known: NotErrors = NONE, own: NotErrors = NONE
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Return the metadata and content for the end of a block, both empty if it ended well.
+
+    Args:
+        error: The exception that left the block, if one did.
+        known: The client's exceptions that are no failures.
+        own: The block's.
+    """
     if error is None:
         return {}, {}
-    if outcome(error) == "cancelled":
-        return {"outcome": "cancelled"}, {}
-    return {"outcome": "error"}, {"error": describe(error)}
+    ended = outcome(error, known, own)
+    if ended == "cancelled":
+        return {"outcome": ended}, {}
+    if ended != "error":
+        return {"outcome": ended}, {"raised": describe_passing(error)}
+    return {"outcome": ended}, {"error": describe_whole(error)}

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._values import encoding
-from whyops_trace._values.objects import REDACTED
+from whyops_trace._values.reflection import REDACTED
 from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 

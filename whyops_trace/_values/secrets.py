@@ -20,7 +20,7 @@ import re
 import string
 from typing import Final
 
-from whyops_trace._values.objects import REDACTED
+from whyops_trace._values.reflection import REDACTED
 
 # A single byte is searched for as a number: CPython takes five times as long for a bytes object of length one.
 _AT: Final = ord("@")

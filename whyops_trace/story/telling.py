@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from whyops_trace._reading.excerpt import failure, get, message_text, problem
+from whyops_trace._reading.excerpt import failure, get, message_text, problem, raised_at
 from whyops_trace._reading.nodes import Node, Part, TraceTree, TreeBuilder
 from whyops_trace._reading.pairing import Call
 from whyops_trace._reading.record import StoredRecord
@@ -166,7 +166,7 @@ class Telling:
         error = failure(results)
         if error is not None or record.metadata.get("outcome") == "error":
             use.error = use.error or problem(error) or "failed"
-        elif record.metadata.get("outcome") is None:
+        elif record.metadata.get("outcome") != "cancelled":
             alone = isinstance(results, dict) and list(results) == ["result"]
             use.result = results["result"] if alone else results
 
@@ -180,7 +180,7 @@ class Telling:
             node = tool
         if id(node) in self.uses:
             use = self.uses[id(node)]
-            use.error, use.stack = told, text_of(get(record.content, "stack"))
+            use.error, use.stack = told, raised_at(record.content)
         elif id(node) in self.turns:
             entry = self.turns[id(node)]
             entry.turn.error = told

@@ -51,6 +51,21 @@ const attributes = (row, records) => {
   }).filter(([, value]) => value !== undefined && value !== null && value !== "");
 };
 
+/** An error as type and message; what it came from, what is in it and its notes, as the page has them. */
+const headline = (error) => [error?.type, error?.message].filter((part) => typeof part === "string" && part).join(": ");
+const behind = (words, error, most) => (headline(error) && most ? [`${words} ${headline(error)}`, ...background(error, most - 1)] : []);
+const background = (error, most = 3) => {
+  const inner = Array.isArray(error.exceptions) ? error.exceptions : [];
+  const rest = inner.length > 3 ? ` and ${inner.length - 3} more` : "";
+  const notes = Array.isArray(error.notes) ? error.notes : [];
+  return [
+    ...behind("because of", error.cause, most),
+    ...behind("while handling", error.context, most),
+    ...(inner.length ? [`in it ${inner.slice(0, 3).map(headline).join(", ")}${rest}`] : []),
+    ...notes.slice(0, 3).map((note) => `note: ${note}`),
+  ];
+};
+
 const table = (rows) =>
   make("table", {}, ...rows.map(([name, value, shown]) =>
     make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "num" }, shown ?? (typeof value === "string" ? value : JSON.stringify(value))))));
@@ -133,7 +148,7 @@ export class Drawer {
   #content(row, records) {
     const failed = of(records, "error")?.content;
     const facts = [WORDS[row.state], duration(row.took), `after ${duration(row.start)}`].filter(Boolean).join(" · ");
-    const problem = failed ? [failed.type, failed.message].filter((part) => typeof part === "string").join(": ") : "";
+    const problem = failed ? [headline(failed), ...background(failed)].join("; ") : "";
     return [
       this.#top(row),
       make("p", { class: row.state === "error" ? "bad" : "dim" }, facts),

@@ -24,7 +24,7 @@ from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import encoding
-from whyops_trace._values.outcomes import NONE, NotErrors
+from whyops_trace._values.outcomes import NONE, NotErrors, not_errors_of
 from whyops_trace.context import Scope, advance, find_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
@@ -132,7 +132,7 @@ def trace_on(
     joins = trace_id is None and scope is not None and scope.trace.recorder is recorder
     state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
     state.tell(external_user_id, b',"trace":' + encode(state, about) if about else b"")
-    return Trace(state, joins=joins, not_errors=NotErrors(not_errors))
+    return Trace(state, joins=joins, not_errors=not_errors_of(not_errors))
 
 
 class Step:
@@ -165,7 +165,7 @@ class Step:
         self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}
         if input is not None:
             self._about["input"] = input
-        self._not_errors = NotErrors(not_errors)
+        self._not_errors = not_errors_of(not_errors)
         self._recorder = recorder
         self._blocks: list[StepBlock] = []
 

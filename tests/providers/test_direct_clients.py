@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from packages import (
@@ -564,7 +565,9 @@ async def test_a_lost_connection_is_an_error_without_a_status(
     assert isinstance(error, LOST)
     assert error.__cause__ is not None
     assert len(frames_of_ours(error)) <= 1
-    assert events.rows == failed(api, {"type": type_name(error), "message": str(error)})
+    about = {"type": type_name(error), "message": str(error), "cause": ANY}
+    assert events.rows == failed(api, about)
+    assert events.records[1]["content"]["cause"]["type"] == type_name(error.__cause__)
 
 
 @both_faces(CHATS, CLAUDES)
@@ -580,7 +583,9 @@ async def test_a_client_that_is_strict_stays_so(
         error = await raised(trace_with(WhyOps(agent_name="shop"), made), api)
 
     assert (type(error), str(error)) == (type(expected), str(expected))
-    assert events.rows == failed(api, {"type": type_name(error), "message": str(error), "status": 200})
+    about = {"type": type_name(error), "message": str(error), "status": 200, "cause": ANY}
+    assert events.rows == failed(api, about)
+    assert events.records[1]["content"]["cause"]["type"].endswith("ValidationError")
 
 
 @both_faces(CHATS, CLAUDES)

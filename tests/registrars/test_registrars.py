@@ -115,10 +115,9 @@ def use_flask(function: Any) -> Any:
 @registers("Django Ninja", "django-ninja", form="_for")
 async def use_ninja(function: Any) -> Any:
     """As an operation."""
-    from django.conf import settings
+    from djangos import set_up
 
-    if not settings.configured:
-        settings.configure(SECRET_KEY="none", ALLOWED_HOSTS=["*"])
+    set_up()
     import ninja
     from ninja.testing import TestAsyncClient, TestClient
 

@@ -196,13 +196,10 @@ def test_documents_and_models_of_other_packages() -> None:
 def shop() -> Any:
     """Return the models of a shop in Django, with one sale of one item, and the connection to its database."""
     imported("django")
-    import django
-    from django.conf import settings
     from django.db import connection, models
+    from djangos import set_up
 
-    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-    settings.configure(DATABASES={"default": database}, INSTALLED_APPS=[], USE_TZ=True)
-    django.setup()
+    set_up()
 
     class Item(models.Model):  # type: ignore[misc]
         name = models.CharField(max_length=10)

@@ -6,18 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import django
 import pytest
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 from django.utils.decorators import async_only_middleware
+from djangos import set_up
 from recorded import Recorded
 
 from whyops_trace import trace, traced_llm, traced_tool
 from whyops_trace.context import get_scope
+
+set_up()
 
 #: Django warns where it has to read a whole stream first, as one of the other kind.
 pytestmark = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")
@@ -129,16 +130,12 @@ TURN = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def configured() -> None:
-    """Set Django up, once a process."""
-    if not settings.configured:
-        settings.configure(
-            ALLOWED_HOSTS=["testserver"],
-            MIDDLEWARE=[f"{__name__}.middleware", f"{__name__}.amiddleware"],
-            ROOT_URLCONF=__name__,
-        )
-        django.setup()
+@pytest.fixture(autouse=True)
+def configured() -> Iterator[None]:
+    """Have the views and the middleware of this module."""
+    middleware = [f"{__name__}.middleware", f"{__name__}.amiddleware"]
+    with override_settings(MIDDLEWARE=middleware, ROOT_URLCONF=__name__):
+        yield
 
 
 async def collected(response: Any) -> bytes:

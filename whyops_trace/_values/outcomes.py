@@ -107,6 +107,16 @@ class NotErrors:
 #: The values of ``not_errors``, in words.
 EXPECTED: Final = "a list of exception classes or dotted names"
 NONE: Final = NotErrors()
+
+
+def not_errors_of(given: Iterable[ExceptionLike]) -> NotErrors:
+    """Return exceptions that are no failures, as an argument names them. Nearly always there are none."""
+    return NONE if given is NO_EXCEPTIONS else NotErrors(given)
+
+
+#: The default of ``not_errors``; an empty tuple is one object.
+NO_EXCEPTIONS: Final[tuple[ExceptionLike, ...]] = ()
+
 _KNOWN: Final = NotErrors(_CONTROL_FLOW)
 
 

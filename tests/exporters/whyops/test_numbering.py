@@ -430,17 +430,18 @@ def test_parent_and_child_of_a_fork_record_on_one_trace(collector: Collector, tm
     """Whether the server knew the trace before the fork or not."""
     code = """
     import os, sys
-    from whyops_trace import WhyOps, traced_tool
+    from whyops_trace import WhyOps, propagate, traced_tool
     sdk = WhyOps({key!r}, "shop", None, {proxy!r}, {url!r}, store=True)
     @traced_tool
     def double(n): return 2 * n
     for name in ("resolved", "unresolved"):
         with sdk.trace(name):
             double(1)
+            carried = propagate(double)
             if name == "resolved":
                 assert sdk.flush_sync(30)["whyops"].delivered == 2
             child = os.fork()
-            double(2)
+            carried(2)
             ledger = sdk.flush_sync(30)
             if not child:
                 os._exit(ledger["whyops"].pending)

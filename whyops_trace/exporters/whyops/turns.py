@@ -265,13 +265,14 @@ class ProxiedTurns:
         Returns:
             The seconds until the next look is worth it.
         """
+        deadline = time.monotonic() + timeout
         conversation = self._conversations.get((process, trace))
         if conversation is None or not conversation.lock.acquire(timeout=timeout):
             return 0.0
         try:
             now = time.monotonic()
             if conversation.turns and now >= conversation.next_look:
-                self._look(conversation, msgspec.json.decode(trace, type=str), timeout)
+                self._look(conversation, msgspec.json.decode(trace, type=str), deadline - now)
                 conversation.next_look = time.monotonic() + conversation.pause
                 conversation.pause = min(2 * conversation.pause, LAST_PAUSE)
             return max(0.0, conversation.next_look - time.monotonic())

@@ -17,9 +17,9 @@ from hybrid import agent
 from packages import openai
 from programs import Program, start
 from provider import Provider
-from replies import Failure, Gate, Reply, Thinking
+from replies import Cut, Failure, Gate, Reply, Thinking
 from serving import KEY
-from wire import Row
+from wire import PATIENCE, Row
 
 from whyops_trace import WhyOps, propagate, traced_tool
 from whyops_trace.exporters.whyops import turns
@@ -40,6 +40,15 @@ def lagging(collector: Collector, provider: Provider) -> Collector:
         f"Answer {next(numbers)}.", thinking=(Thinking(f"Hm {next(numbers)}"),)
     )
     return collector
+
+
+@pytest.fixture
+def repeating(lagging: Collector, provider: Provider) -> Collector:
+    """The same server, with a provider that says the same each time: the server stores it once."""
+    lagging.lag = 0.05
+    provider.script = None
+    provider.default = Reply("Hm.", thinking=(Thinking("Hm?"),))
+    return lagging
 
 
 def begin(server: Collector, home: Path, kind: str, *numbers: int, trace: str = "t", **more: str) -> Program:
@@ -95,6 +104,14 @@ def test_every_client_keeps_the_order(lagging: Collector, tmp_path: Path, kind: 
     sound(lagging)
 
 
+@pytest.mark.parametrize("kind", ["openai", "openai async", "openai stream", "anthropic"])
+def test_a_model_that_repeats_itself_keeps_the_order(repeating: Collector, tmp_path: Path, kind: str) -> None:
+    """Nothing waits for an answer or a thought that the server drops as a repeat."""
+    ended(begin(repeating, tmp_path, kind, 1, 4, 2, 0))
+    repeating.wait_for(lambda: len(repeating.trace("t")) == 4 * 5 + 1 + kind.startswith("anthropic"))
+    sound(repeating)
+
+
 def test_conversations_beside_each_other_keep_their_order(lagging: Collector, tmp_path: Path) -> None:
     """Several processes, each with a trace of its own."""
     lagging.lag = 0.2
@@ -148,10 +165,10 @@ def asking(sdk: WhyOps) -> Iterator[Callable[[], Any]]:
     numbers = itertools.count(1)
     with sdk.openai(openai.OpenAI(api_key="sk-test", max_retries=0)) as client:
 
-        def ask() -> Any:
+        def ask(**more: Any) -> Any:
             text = f"Question {next(numbers)}?"
             return client.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": text}]
+                model="gpt-4o", messages=[{"role": "user", "content": text}], **more
             )
 
         yield ask
@@ -283,6 +300,87 @@ def test_what_comes_after_a_failed_turn_waits_for_its_error(
 
     assert early == ["user_message"]
     assert [row["eventType"] for row in sound(late)][1] == "error"
+
+
+@pytest.fixture
+def patient(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WhyOps]:
+    """A client of the lagging server that waits for ever for what does not come, and so must not wait for it."""
+    monkeypatch.setattr(turns, "HOLD", 3_600.0)
+    monkeypatch.setattr(turns, "HOLD_FAILED", 3_600.0)
+    lagging.lag = 0.05
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    yield sdk
+    sdk.close_sync(30)
+    sound(lagging)
+
+    assert caplog.messages == []
+
+
+def test_equal_turns_are_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """An agent that asks the same again and gets the same answer."""
+    provider.script = None
+    with patient.openai(openai.OpenAI(api_key="sk-test")) as client, patient.trace("t"):
+        for number in range(4):
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Ready?"}])
+            charge_card(number)
+
+
+def test_equal_errors_are_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """The server stores the first of them."""
+    provider.script = lambda request: Failure(429)
+    with asking(patient) as ask, patient.trace("t"):
+        for number in range(4):
+            with pytest.raises(openai.RateLimitError):
+                ask()
+            charge_card(number)
+
+
+def test_equal_embeddings_are_not_waited_for(patient: WhyOps) -> None:
+    """The proxy reports nothing of the vectors, so all answers are equal."""
+    with asking(patient) as ask, patient.openai(openai.OpenAI(api_key="sk-test")) as client:
+        with patient.trace("t"):
+            for number in range(4):
+                client.embeddings.create(model="text-embedding-3-small", input=f"query {number}")
+                ask()
+                charge_card(number)
+
+
+def test_a_stream_that_the_provider_cut_is_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """The proxy reports nothing of it but the prompt."""
+    whole, provider.script = provider.script, None
+    provider.reply(Reply("Some words of an answer.", incidents=(Cut(3),)))
+    with asking(patient) as ask, patient.trace("t"):
+        list(ask(stream=True))
+        provider.script = whole
+        for number in range(4):
+            charge_card(number)
+            ask()
+
+
+def test_an_answer_that_never_comes_is_not_waited_for_again(
+    late: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its time has passed, or the server shows something later, the order is as good as before."""
+    numbers = itertools.count(1)
+    provider.script = lambda request: Reply(f"Answer {next(numbers)}.")
+    monkeypatch.setattr(turns, "HOLD", 0.2)
+    sdk = agent(late, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        ask()
+        charge_card(1)
+        late.wait_for(lambda: len(late.trace("t")) == 3)
+        late.held.clear()
+        late.emit_late = False
+        late.lag = 0.05
+        monkeypatch.setattr(turns, "HOLD", 3_600.0)
+        for number in range(3):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+
+    assert len(sound(late)) == 3 + 3 * 4
 
 
 def test_other_threads_go_on_while_a_turn_is_on_its_way(collector: Collector, provider: Provider) -> None:

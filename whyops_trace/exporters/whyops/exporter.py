@@ -263,6 +263,8 @@ class WhyOpsExporter(Exporter):
         """
         event = Event(line, with_raw=self._with_raw)
         trace = event.head.trace
+        if self._fates.of(line, trace) is not None:
+            return True
         while not self._renumbering.number_known(event, process):
             if time.monotonic() >= deadline or gives_up():
                 return False

@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,7 @@ from whyops_trace.exporters.whyops.http import Http, NoAnswerError
 
 #: Most seconds that records wait for the events of a turn, from its beginning or its end.
 HOLD: Final = 5.0
-#: The same from the end of a turn that failed: a server stores equal errors of a trace only once.
+#: The same from the end of a turn that failed: nobody knows of every failure that the proxy reports it.
 HOLD_FAILED: Final = 1.0
 #: The same from the moment when somebody waits for everything to be delivered.
 HOLD_FLUSHED: Final = 1.0
@@ -36,10 +36,22 @@ MAX_EVENTS: Final = 200
 MAX_TRACES: Final = 10_000
 MAX_TURNS: Final = 100
 
+#: Remembered reports of a trace; one that is forgotten costs a wait if it is repeated.
+MAX_REPORTS: Final = 1_000
+#: Milliseconds after the end of a turn after which an event of the proxy is of a later one.
+LATE_MS: Final = 50
+
 #: Types of the events with which the proxy reports that a turn begins.
 PROMPTS: Final = frozenset({"user_message", "tool_result", "embedding_request"})
 #: Types of those with which it reports that one has ended well.
 ANSWERS: Final = frozenset({"llm_response", "embedding_response"})
+#: The parts of a turn, by the types of the events with which the proxy reports them.
+_PARTS: Final = {
+    **dict.fromkeys(PROMPTS, "prompt"),
+    **dict.fromkeys(ANSWERS, "answer"),
+    "llm_thinking": "thought",
+    "error": "error",
+}
 #: Start of the key that a server makes of the content of an event without one, as the proxy's are.
 CONTENT_KEY: Final = "hash_"
 
@@ -70,6 +82,20 @@ class _Rows(msgspec.Struct, gc=False):
 _rows: Final = msgspec.json.Decoder(_Rows)
 
 
+class Report(NamedTuple):
+    """
+    An event with which the proxy reports a part of a turn.
+
+    Attributes:
+        part: "prompt", "answer", "thought" or "error".
+        content: Hash of its content, which is the same for equal contents; None if that is unknown. A server stores
+            equal events of a trace only once.
+    """
+
+    part: str
+    content: int | None = None
+
+
 class ProxiedTurn:
     """
     A turn that the proxy reports.
@@ -78,34 +104,65 @@ class ProxiedTurn:
         trace: The token of its process, as a forked child has turns of its own, and the trace id as it is in records.
         step: The step of its request here. What is recorded above it waits for the proxy's prompt.
         began: Time of the request, as a server writes it.
-        last: The step of its last record here, 0 while it goes on. What is recorded above it waits for the answer.
-        thoughts: Thoughts that the proxy reports after the answer.
-        failed: True if the proxy reports an error in place of an answer.
+        ended: Time from which events of the proxy are of later turns, as a server writes it; "" if that is unknown.
+        last: The step of its last record here, 0 while it goes on. What is recorded above it waits for the rest.
+        reports: All reports of it.
+        due: The parts that the server stores an event of after the prompt.
+        prompted: True if the server shows its prompt, or need not.
+        answered: True if the server shows what is due.
         until: Time of :func:`time.monotonic` until which records wait for it at most.
     """
 
-    __slots__ = ("began", "failed", "last", "step", "thoughts", "trace", "until")
+    __slots__ = ("answered", "began", "due", "ended", "last", "prompted", "reports", "step", "trace", "until")
 
     def __init__(self, trace: tuple[str, bytes], step: int, began_ms: int) -> None:
         self.trace: tuple[str, bytes] = trace
         self.step: int = step
         self.began: str = iso(began_ms * 1_000_000)
+        self.ended: str = ""
         self.last: int = 0
-        self.thoughts: int = 0
-        self.failed: bool = False
+        self.reports: list[Report] = []
+        self.due: list[str] = []
+        self.prompted: bool = False
+        self.answered: bool = False
         self.until: float = time.monotonic() + HOLD
+
+    def awaits(self, step: int) -> bool:
+        """Return True if a record with that step has to wait for it."""
+        if step <= self.step or self.until <= time.monotonic():
+            return False
+        if not self.last or step <= self.last:
+            return not self.prompted
+        return not (self.prompted and self.answered)
+
+    def take(self, times: dict[str, list[str]]) -> None:
+        """
+        Take its events out of those that no other turn has taken.
+
+        Args:
+            times: The times of the events of each part, the latest last.
+        """
+        taken = [self._take(times[part]) for part in self.due]
+        self.prompted = self._take(times["prompt"]) or any(taken) or self.prompted
+        self.answered = bool(self.last) and all(taken)
+
+    def _take(self, times: list[str]) -> bool:
+        if not times or times[-1] < self.began:
+            return False
+        times.pop()
+        return True
 
 
 class _Conversation:
     """The turns of one trace in this process that are not known to be stored."""
 
-    __slots__ = ("after", "lock", "next_look", "pause", "seen", "turns")
+    __slots__ = ("after", "lock", "next_look", "pause", "reports", "turns")
 
     def __init__(self) -> None:
         #: Changed in place only, as several threads do it.
         self.turns: list[ProxiedTurn] = []
-        #: Number of stored events of these turns, by their type.
-        self.seen: Counter[str] = Counter()
+        #: The reports of all turns of which the content is known.
+        self.reports: set[Report] = set()
         #: The highest step of the events of earlier turns.
         self.after = 0
         #: Held during a look.
@@ -117,31 +174,23 @@ class _Conversation:
         """Look again at once, and often at first."""
         self.pause, self.next_look = FIRST_PAUSE, 0.0
 
+    def is_stored(self, turn: ProxiedTurn, report: Report) -> bool:
+        """Note a report of a turn. Return True if the server stores it, False if it takes it for a repeat."""
+        if report in self.reports:
+            return False
+        if report.content is not None:
+            if len(self.reports) >= MAX_REPORTS:
+                self.reports.clear()
+            self.reports.add(report)
+        turn.reports.append(report)
+        return True
+
     def awaits(self, step: int) -> bool:
         """Return True if a record with that step has to wait for a turn."""
-        now = time.monotonic()
-        seen = self.seen
-        answered = sum(seen[kind] for kind in ANSWERS)
-        begun = sum(seen[kind] for kind in PROMPTS)
-        prompts = answers = errors = thoughts = 0
-        for turn in tuple(self.turns):
-            prompts += 1
-            if turn.last:
-                answers += not turn.failed
-                errors += turn.failed
-                thoughts += turn.thoughts
-            if step <= turn.step or turn.until <= now:
-                continue
-            if not turn.last or step <= turn.last:
-                # The server stores equal prompts of a trace only once.
-                if max(begun, answered + seen["error"]) < prompts:
-                    return True
-            elif answered < answers or seen["error"] < errors or seen["llm_thinking"] < thoughts:
-                return True
-        return False
+        return any(turn.awaits(step) for turn in tuple(self.turns))
 
     def take(self, rows: list[_Row]) -> None:
-        """Count the events of the turns among the rows of the trace."""
+        """Find the events of the turns among the rows of the trace."""
         turns = tuple(self.turns)
         if not turns:
             return
@@ -151,12 +200,25 @@ class _Conversation:
             for row in rows
             if row.is_proxied and (row.step_id or 0) > self.after and row.timestamp >= began
         ]
-        self.seen = Counter(row.event_type for row in mine)
+        times: dict[str, list[str]] = {part: [] for part in _PARTS.values()}
+        for row in sorted(mine, key=lambda row: row.timestamp):
+            if row.event_type in _PARTS:
+                times[_PARTS[row.event_type]].append(row.timestamp)
+        # Of those that are left, the turn that began last may have the fewest.
+        for turn in sorted(turns, key=lambda turn: (turn.answered, turn.began), reverse=True):
+            turn.take(times)
+        self._pass_over(turns, max((row.timestamp for row in mine), default=""))
         if all(turn.last for turn in turns) and not self.awaits(max(turn.last for turn in turns) + 1):
             self.after = max((row.step_id or 0 for row in mine), default=self.after)
-            self.seen = Counter()
             for turn in turns:
                 self.drop(turn)
+
+    @staticmethod
+    def _pass_over(turns: Iterable[ProxiedTurn], latest: str) -> None:
+        """Wait no longer for turns that ended before the latest event: the server stores events in their order."""
+        for turn in turns:
+            if turn.ended and turn.ended < latest:
+                turn.until = 0.0
 
     def drop(self, turn: ProxiedTurn) -> None:
         """Forget a turn."""
@@ -182,7 +244,7 @@ class ProxiedTurns:
         """Return True if the proxy has reported any turn."""
         return bool(self._conversations)
 
-    def begin(self, process: str, trace: bytes, step: int, began_ms: int) -> ProxiedTurn:
+    def begin(self, process: str, trace: bytes, step: int, began_ms: int, prompt: Report) -> ProxiedTurn:
         """
         Note that a request leaves for the proxy.
 
@@ -191,11 +253,13 @@ class ProxiedTurns:
             trace: The trace id as JSON.
             step: The step of the request here.
             began_ms: Time of the request in milliseconds since the epoch.
+            prompt: The report of the request.
         """
         key = (process, trace)
         turn = ProxiedTurn(key, step, began_ms)
         conversation = self._conversations.setdefault(key, _Conversation())
         self._conversations.move_to_end(key)  # the latest is the last to be forgotten
+        turn.prompted = not conversation.is_stored(turn, prompt)
         conversation.turns.append(turn)
         if len(conversation.turns) > MAX_TURNS:
             conversation.drop(conversation.turns[0])
@@ -204,27 +268,38 @@ class ProxiedTurns:
             self._conversations.popitem(last=False)
         return turn
 
-    def end(self, turn: ProxiedTurn, last: int, *, thoughts: int = 0, failed: bool) -> None:
+    def end(
+        self,
+        turn: ProxiedTurn,
+        last: int,
+        ended_ms: int | None,
+        reports: Iterable[Report],
+        most: float = HOLD,
+    ) -> None:
         """
         Note that a turn has ended.
 
         Args:
             turn: The turn.
             last: The step of its last record here.
-            thoughts: Thoughts that the proxy reports after the answer.
-            failed: True if the request failed.
+            ended_ms: Time of its end in milliseconds since the epoch, None if the proxy goes on with it.
+            reports: The reports that follow that of the prompt.
         """
-        turn.thoughts, turn.failed = thoughts, failed
-        turn.until = time.monotonic() + (HOLD_FAILED if failed else HOLD)
-        turn.last = max(last, turn.step)
         conversation = self._conversations.get(turn.trace)
         if conversation is not None:
+            turn.due = [report.part for report in reports if conversation.is_stored(turn, report)]
             conversation.look_soon()
+        turn.answered = not turn.due
+        turn.ended = "" if ended_ms is None else iso((ended_ms + LATE_MS) * 1_000_000)
+        failed = any(report.part == "error" for report in reports)
+        turn.until = time.monotonic() + (HOLD_FAILED if failed else HOLD)
+        turn.last = max(last, turn.step)
 
     def forget(self, turn: ProxiedTurn) -> None:
         """Note that the proxy reports nothing of a turn."""
         conversation = self._conversations.get(turn.trace)
         if conversation is not None:
+            conversation.reports.difference_update(turn.reports)
             conversation.drop(turn)
 
     def hasten(self) -> None:

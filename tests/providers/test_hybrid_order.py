@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Collector
+from collector import Collector, Fault, Hang
 from findings import findings
 from hybrid import agent
 from packages import openai
@@ -19,9 +19,10 @@ from programs import Program, start
 from provider import Provider
 from replies import Cut, Failure, Gate, Reply, Thinking
 from serving import KEY
-from wire import PATIENCE, Row
+from wire import PATIENCE, Answer, Request, Row
 
 from whyops_trace import WhyOps, propagate, traced_tool
+from whyops_trace.exporters import base
 from whyops_trace.exporters.whyops import turns
 
 PROGRAM = Path(__file__).with_name("hybrid_program.py")
@@ -160,7 +161,7 @@ def charge_card(amount: int) -> int:
 
 
 @contextlib.contextmanager
-def asking(sdk: WhyOps) -> Iterator[Callable[[], Any]]:
+def asking(sdk: WhyOps) -> Iterator[Callable[..., Any]]:
     """A function that asks a model something through the proxy."""
     numbers = itertools.count(1)
     with sdk.openai(openai.OpenAI(api_key="sk-test", max_retries=0)) as client:
@@ -174,9 +175,14 @@ def asking(sdk: WhyOps) -> Iterator[Callable[[], Any]]:
         yield ask
 
 
+def is_look(request: Request) -> bool:
+    """True for a request for the events of a trace."""
+    return (request.method, request.path) == ("GET", "/api/events")
+
+
 def looks(server: Collector) -> int:
     """How often a trace was looked at."""
-    return sum((request.method, request.path) == ("GET", "/api/events") for request in server.requests)
+    return sum(map(is_look, server.requests))
 
 
 @pytest.fixture
@@ -381,6 +387,76 @@ def test_an_answer_that_never_comes_is_not_waited_for_again(
     sdk.close_sync(30)
 
     assert len(sound(late)) == 3 + 3 * 4
+
+
+# A server that does not show its events
+
+
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [
+        (Answer(500, {"error": "Internal server error"}), None),
+        (Answer(404, {"error": "Not found"}), None),
+        (Answer(200, "<html>", content_type="text/html"), None),
+        (Answer(429, {"error": "slow"}, headers={"Retry-After": "30"}), 1),
+    ],
+    ids=["500", "404", "page", "429"],
+)
+def test_nothing_waits_for_a_server_that_does_not_show_its_events(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture, answer: Answer, most: int | None
+) -> None:
+    """It is asked a few times, or as often as it likes, and a warning says so once."""
+    lagging.script = lambda request: answer if is_look(request) else None
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(4):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+
+    assert len(lagging.trace("t")) == 4 * 4
+    assert ["does not show" in message for message in caplog.messages] == [True]
+    assert most is None or looks(lagging) == most
+
+
+@pytest.mark.parametrize("fault", [Hang(), Answer(200, {"events": []})], ids=["hangs", "shows none"])
+def test_a_few_requests_wait_in_vain_and_no_more(
+    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """A server that never answers, or knows nothing of the trace, is left alone for a while."""
+    monkeypatch.setattr(base, "FIRST_BACKOFF", 3_600.0)
+    lagging.script = lambda request: fault if is_look(request) else None
+    sdk = agent(lagging, provider, proxy_wait=0.05)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(8):
+            ask()
+            charge_card(number)
+            if number == 4:
+                before = looks(lagging)
+    after = looks(lagging)
+    lagging.script = None
+    lagging.release()
+    sdk.close_sync(30)
+
+    assert before == after
+
+
+def test_a_server_that_shows_its_events_again_is_waited_for(
+    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its pause."""
+    monkeypatch.setattr(base, "FIRST_BACKOFF", 0.0)
+    lagging.lag = 0.05
+    lagging.script = lambda request: Answer(500, {}) if is_look(request) and looks(lagging) < 9 else None
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(4):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 16)
+
+    assert looks(lagging) > 9
 
 
 def test_other_threads_go_on_while_a_turn_is_on_its_way(collector: Collector, provider: Provider) -> None:

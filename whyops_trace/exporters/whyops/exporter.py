@@ -262,15 +262,18 @@ class WhyOpsExporter(Exporter):
             True if it is stored, or never will be.
         """
         event = Event(line, with_raw=self._with_raw)
-        trace = event.head.trace
+        trace, step = event.head.trace, event.head.numbers.step
         if self._fates.of(line, trace) is not None:
             return True
         while not self._renumbering.number_known(event, process):
+            # The event that begins the numbering waits for turns as well.
+            if not self.turns.wait(process, trace, step, deadline, gives_up):
+                return False
             if time.monotonic() >= deadline or gives_up():
                 return False
             time.sleep(NUMBERED_PAUSE)
         with self.turns.settling(process, trace):
-            if not self.turns.wait(process, trace, event.head.numbers.step, deadline, gives_up):
+            if not self.turns.wait(process, trace, step, deadline, gives_up):
                 return False
             return self._fates.of(line, trace) is not None or self._store_one(event, deadline)
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from whyops_trace._clock import iso
-from whyops_trace.exporters.whyops.http import Http, NoAnswerError
+from whyops_trace.exporters.whyops.http import Http
+from whyops_trace.exporters.whyops.listing import Listing, Row
 
 #: Most seconds that records wait for the events of a turn, from its beginning or its end.
 HOLD: Final = 5.0
@@ -52,34 +54,6 @@ _PARTS: Final = {
     "llm_thinking": "thought",
     "error": "error",
 }
-#: Start of the key that a server makes of the content of an event without one, as the proxy's are.
-CONTENT_KEY: Final = "hash_"
-
-
-class _About(msgspec.Struct, rename="camel", gc=False):
-    idempotency_key: Any = None
-
-
-class _Row(msgspec.Struct, rename="camel", gc=False):
-    """An event as a server lists it."""
-
-    event_type: str
-    timestamp: str
-    step_id: int | None = None
-    metadata: _About | None = None
-
-    @property
-    def is_proxied(self) -> bool:
-        """True if the proxy reported it, without a key: then the server makes one of the content."""
-        key = self.metadata.idempotency_key if self.metadata is not None else None
-        return isinstance(key, str) and key.startswith(CONTENT_KEY)
-
-
-class _Rows(msgspec.Struct, gc=False):
-    events: list[_Row]
-
-
-_rows: Final = msgspec.json.Decoder(_Rows)
 
 
 class Report(NamedTuple):
@@ -140,16 +114,17 @@ class ProxiedTurn:
         Take its events out of those that no other turn has taken.
 
         Args:
-            times: The times of the events of each part, the latest last.
+            times: The times of the events of each part, in order.
         """
         taken = [self._take(times[part]) for part in self.due]
         self.prompted = self._take(times["prompt"]) or any(taken) or self.prompted
         self.answered = bool(self.last) and all(taken)
 
     def _take(self, times: list[str]) -> bool:
-        if not times or times[-1] < self.began:
+        place = bisect_left(times, self.began)
+        if place == len(times):
             return False
-        times.pop()
+        del times[place]
         return True
 
 
@@ -189,7 +164,7 @@ class _Conversation:
         """Return True if a record with that step has to wait for a turn."""
         return any(turn.awaits(step) for turn in tuple(self.turns))
 
-    def take(self, rows: list[_Row]) -> None:
+    def take(self, rows: list[Row]) -> None:
         """Find the events of the turns among the rows of the trace."""
         turns = tuple(self.turns)
         if not turns:
@@ -204,7 +179,7 @@ class _Conversation:
         for row in sorted(mine, key=lambda row: row.timestamp):
             if row.event_type in _PARTS:
                 times[_PARTS[row.event_type]].append(row.timestamp)
-        # Of those that are left, the turn that began last may have the fewest.
+        # The turn that began last may have the fewest, and one that has its events keeps them.
         for turn in sorted(turns, key=lambda turn: (turn.answered, turn.began), reverse=True):
             turn.take(times)
         self._pass_over(turns, max((row.timestamp for row in mine), default=""))
@@ -235,7 +210,7 @@ class ProxiedTurns:
     """
 
     def __init__(self, http: Http) -> None:
-        self._http = http
+        self._listing = Listing(http)
         self._conversations: OrderedDict[tuple[str, bytes], _Conversation] = OrderedDict()
         #: Traces of which one record is about to be stored ahead of the others, once for each thread that does it.
         self._settling: list[tuple[str, bytes]] = []
@@ -268,14 +243,7 @@ class ProxiedTurns:
             self._conversations.popitem(last=False)
         return turn
 
-    def end(
-        self,
-        turn: ProxiedTurn,
-        last: int,
-        ended_ms: int | None,
-        reports: Iterable[Report],
-        most: float = HOLD,
-    ) -> None:
+    def end(self, turn: ProxiedTurn, last: int, ended_ms: int | None, reports: Sequence[Report]) -> None:
         """
         Note that a turn has ended.
 
@@ -312,7 +280,7 @@ class ProxiedTurns:
     def awaits(self, process: str, trace: bytes, step: int) -> bool:
         """Return True if a record of a trace with that step has to wait for a turn, as far as that is known."""
         conversation = self._conversations.get((process, trace))
-        return conversation is not None and bool(conversation.turns) and conversation.awaits(step)
+        return conversation is not None and conversation.awaits(step) and not self._listing.is_off
 
     @contextlib.contextmanager
     def settling(self, process: str, trace: bytes) -> Iterator[None]:
@@ -347,22 +315,14 @@ class ProxiedTurns:
         try:
             now = time.monotonic()
             if conversation.turns and now >= conversation.next_look:
-                self._look(conversation, msgspec.json.decode(trace, type=str), deadline - now)
+                limit = min(EVENTS_OF_TURN * (1 + len(conversation.turns)), MAX_EVENTS)
+                trace_id = msgspec.json.decode(trace, type=str)
+                conversation.take(self._listing.latest(trace_id, limit, deadline - now))
                 conversation.next_look = time.monotonic() + conversation.pause
                 conversation.pause = min(2 * conversation.pause, LAST_PAUSE)
             return max(0.0, conversation.next_look - time.monotonic())
         finally:
             conversation.lock.release()
-
-    def _look(self, conversation: _Conversation, trace_id: str, timeout: float) -> None:
-        try:
-            limit = min(EVENTS_OF_TURN * (1 + len(conversation.turns)), MAX_EVENTS)
-            query: dict[str, str | int] = {"traceId": trace_id, "limit": limit, "include": "metadata"}
-            answer = self._http.get("/events", query, timeout=timeout)
-            rows = _rows.decode(answer.body).events
-        except (NoAnswerError, msgspec.DecodeError, UnicodeDecodeError):
-            return
-        conversation.take(rows)
 
     def wait(
         self,
@@ -385,8 +345,11 @@ class ProxiedTurns:
         Returns:
             False if it still has to wait then.
         """
+        began = time.monotonic()
         while self.awaits(process, trace, step):
             left = deadline - time.monotonic()
+            if left <= 0:
+                self._listing.note_vain(began)
             if left <= 0 or gives_up():
                 return False
             pause = self.look(process, trace, left)

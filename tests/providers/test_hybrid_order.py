@@ -389,6 +389,36 @@ def test_an_answer_that_never_comes_is_not_waited_for_again(
     assert len(sound(late)) == 3 + 3 * 4
 
 
+def test_what_follows_a_stream_left_early_is_dated_after_its_answer(
+    lagging: Collector, provider: Provider
+) -> None:
+    """The proxy reads the stream to its end, and dates its answer then."""
+    gate = Gate(2)
+    provider.script = lambda request: Reply("Some words of an answer.", incidents=(gate,))
+    sdk = agent(lagging, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        stream = ask(stream=True)
+        next(iter(stream))
+        stream.close()
+        charge_card(1)
+        gate.open()
+        lagging.wait_for(lambda: len(lagging.trace("t")) == 4)
+    sdk.close_sync(30)
+
+    assert [row["eventType"] for row in sound(lagging)][1] == "llm_response"
+
+
+@pytest.mark.parametrize("beside", ["tasks", "threads", "tools"])
+def test_work_beside_a_turn_is_in_order(
+    lagging: Collector, provider: Provider, tmp_path: Path, beside: str
+) -> None:
+    """What was made while a model thought, and stored after its answer, is dated after that."""
+    lagging.lag = 0.3
+    ended(begin(lagging, tmp_path, f"openai {beside}", 1, 3, 1, 0))
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * 4)
+    sound(lagging)
+
+
 # A server that does not show its events
 
 

@@ -22,7 +22,7 @@ from whyops_trace.providers._undo import Undo, undo
 if TYPE_CHECKING:
     from whyops_trace._calls.site import CallSite
     from whyops_trace._recording.state import TraceState
-    from whyops_trace.exporters.whyops.turns import ProxiedTurn
+    from whyops_trace.exporters.whyops.turns import ProxiedTurn, Report
     from whyops_trace.providers._link import Link, Proxy
 
 TRACE_ID: Final = "X-Trace-ID"
@@ -127,8 +127,6 @@ class Request:
     @guarded("noting a turn of the proxy")
     def _begin_turn(self, proxy: Proxy, options: Any) -> None:
         """Let what is recorded from now on wait for the events of the proxy."""
-        from whyops_trace.exporters.whyops.turns import Report
-
         if self.call is None or not self.call.state.on:
             return
         self._forget_turn(proxy)  # that of a try that failed
@@ -139,7 +137,7 @@ class Request:
             encoding.string(state.id),
             self.call.step,
             state.last_ms,
-            Report("prompt", None if asked is None else hash(asked)),
+            ("prompt", None if asked is None else hash(asked)),
         )
 
     @guarded("noting the end of a turn of the proxy")
@@ -154,21 +152,19 @@ class Request:
             whole: True if the answer came to its end, False if it broke off, None if its reader left it.
             error: What the request failed with.
         """
-        from whyops_trace.exporters.whyops.turns import Report
-
         call, turn = self.call, self._turn
         if call is None or call.model_call is None or turn is None:
             return
         self._turn = None
-        reports = []
+        reports: list[Report] = []
         if error is not None:
             response = getattr(error, "response", None)
             content = None if response is None else hash((response.status_code, response.content))
-            reports.append(Report("error", content))
+            reports.append(("error", content))
         elif whole is not False:  # of what the provider broke off the proxy says nothing
-            reports.append(Report("answer", call.model_call.answer))
+            reports.append(("answer", call.model_call.answer))
             if self._link.endpoints.family == "anthropic":
-                reports += [Report("thought", thought) for thought in call.model_call.thoughts]
+                reports += [("thought", thought) for thought in call.model_call.thoughts]
         proxy.server.turns.end(
             turn,
             call.model_call.last_step,

@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -56,18 +56,9 @@ _PARTS: Final = {
 }
 
 
-class Report(NamedTuple):
-    """
-    An event with which the proxy reports a part of a turn.
-
-    Attributes:
-        part: "prompt", "answer", "thought" or "error".
-        content: Hash of its content, which is the same for equal contents; None if that is unknown. A server stores
-            equal events of a trace only once.
-    """
-
-    part: str
-    content: int | None = None
+#: An event with which the proxy reports a part of a turn: "prompt", "answer", "thought" or "error", and a hash of the
+#: content, None if that is unknown. A server stores equal events of a trace only once.
+Report: TypeAlias = tuple[str, int | None]
 
 
 class ProxiedTurn:
@@ -76,10 +67,11 @@ class ProxiedTurn:
 
     Attributes:
         trace: The token of its process, as a forked child has turns of its own, and the trace id as it is in records.
-        step: The step of its request here. What is recorded above it waits for the proxy's prompt.
+        step: The step of its request here. What is recorded above it waits for the proxy's prompt, and from the end of
+            the turn for the rest.
         began: Time of the request, as a server writes it.
         ended: Time from which events of the proxy are of later turns, as a server writes it; "" if that is unknown.
-        last: The step of its last record here, 0 while it goes on. What is recorded above it waits for the rest.
+        last: The step of its last record here, 0 while it goes on.
         reports: All reports of it.
         due: The parts that the server stores an event of after the prompt.
         prompted: True if the server shows its prompt, or need not.
@@ -105,9 +97,7 @@ class ProxiedTurn:
         """Return True if a record with that step has to wait for it."""
         if step <= self.step or self.until <= time.monotonic():
             return False
-        if not self.last or step <= self.last:
-            return not self.prompted
-        return not (self.prompted and self.answered)
+        return not (self.prompted and (self.answered or not self.last))
 
     def take(self, times: dict[str, list[str]]) -> None:
         """
@@ -131,13 +121,15 @@ class ProxiedTurn:
 class _Conversation:
     """The turns of one trace in this process that are not known to be stored."""
 
-    __slots__ = ("after", "lock", "next_look", "pause", "reports", "turns")
+    __slots__ = ("after", "lock", "next_look", "pause", "reports", "times", "turns")
 
     def __init__(self) -> None:
         #: Changed in place only, as several threads do it.
         self.turns: list[ProxiedTurn] = []
         #: The reports of all turns of which the content is known.
         self.reports: set[Report] = set()
+        #: The steps and times of the events of the proxy that the server showed last.
+        self.times: list[tuple[int, str]] = []
         #: The highest step of the events of earlier turns.
         self.after = 0
         #: Held during a look.
@@ -153,7 +145,7 @@ class _Conversation:
         """Note a report of a turn. Return True if the server stores it, False if it takes it for a repeat."""
         if report in self.reports:
             return False
-        if report.content is not None:
+        if report[1] is not None:
             if len(self.reports) >= MAX_REPORTS:
                 self.reports.clear()
             self.reports.add(report)
@@ -170,11 +162,9 @@ class _Conversation:
         if not turns:
             return
         began = turns[0].began
-        mine = [
-            row
-            for row in rows
-            if row.is_proxied and (row.step_id or 0) > self.after and row.timestamp >= began
-        ]
+        proxied = [row for row in rows if row.is_proxied]
+        self.times = [(row.step_id or 0, row.timestamp) for row in proxied]
+        mine = [row for row in proxied if (row.step_id or 0) > self.after and row.timestamp >= began]
         times: dict[str, list[str]] = {part: [] for part in _PARTS.values()}
         for row in sorted(mine, key=lambda row: row.timestamp):
             if row.event_type in _PARTS:
@@ -255,11 +245,11 @@ class ProxiedTurns:
         """
         conversation = self._conversations.get(turn.trace)
         if conversation is not None:
-            turn.due = [report.part for report in reports if conversation.is_stored(turn, report)]
+            turn.due = [report[0] for report in reports if conversation.is_stored(turn, report)]
             conversation.look_soon()
         turn.answered = not turn.due
         turn.ended = "" if ended_ms is None else iso((ended_ms + LATE_MS) * 1_000_000)
-        failed = any(report.part == "error" for report in reports)
+        failed = any(part == "error" for part, _ in reports)
         turn.until = time.monotonic() + (HOLD_FAILED if failed else HOLD)
         turn.last = max(last, turn.step)
 
@@ -281,6 +271,19 @@ class ProxiedTurns:
         """Return True if a record of a trace with that step has to wait for a turn, as far as that is known."""
         conversation = self._conversations.get((process, trace))
         return conversation is not None and conversation.awaits(step) and not self._listing.is_off
+
+    def time_before(self, process: str, trace: bytes, step: int | None) -> str:
+        """
+        Return the latest time of the proxy's events of a trace that have lower steps on the server.
+
+        Args:
+            process: The token of this process.
+            trace: The trace id as JSON.
+            step: The step on the server, None for one above all others.
+        """
+        conversation = self._conversations.get((process, trace))
+        times = () if conversation is None else conversation.times
+        return max((time for below, time in times if step is None or below < step), default="")
 
     @contextlib.contextmanager
     def settling(self, process: str, trace: bytes) -> Iterator[None]:

@@ -401,6 +401,7 @@ def test_what_follows_a_stream_left_early_is_dated_after_its_answer(
         next(iter(stream))
         stream.close()
         charge_card(1)
+        lagging.wait_for(lambda: looks(lagging) > 4)
         gate.open()
         lagging.wait_for(lambda: len(lagging.trace("t")) == 4)
     sdk.close_sync(30)

@@ -591,3 +591,17 @@ def test_a_worker_that_nobody_started_introduces_its_destinations_after_its_firs
     sdk.close_sync()
 
     assert exporter.introduced == [("whyops-remote", 1)]
+
+
+def test_a_destination_introduces_itself_once_a_delivery_has_not_failed(home: Path) -> None:
+    """A destination that was down at first is told all the same."""
+    exporter = Introducing()
+    exporter.errors.append(DeliveryError("down", 0.01))
+    exporter.release.set()
+    sdk = client(home, exporter)
+    say(sdk, "a")
+    exporter.wait_until_asked(1)
+    sdk.flush_sync(PATIENCE)
+    sdk.close_sync()
+
+    assert exporter.introduced == [("whyops-remote", 1)]

@@ -2,8 +2,9 @@
 A program that takes turns of a conversation through the WhyOps proxy, for tests of their order on the server.
 
 Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
-and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. It prints the
-milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last
+and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. The turns of
+"openai tasks" and "openai threads" are taken all at once, the tools of "openai tools" run beside their turn. It prints
+the milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last
 turn.
 """
 
@@ -14,10 +15,12 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from whyops_trace import WhyOps, traced_tool
+from whyops_trace import WhyOps, propagate, traced_tool
 from whyops_trace.providers import _link
 
 KIND, TRACE = sys.argv[1:3]
@@ -70,6 +73,44 @@ def converse(sdk: WhyOps) -> None:
                 look_up(100 * turn + tool)
 
 
+def converse_beside(sdk: WhyOps) -> None:
+    """Take all turns at once, or each with its tools at once, in threads."""
+    with sdk.trace(TRACE), _client(sdk, "") as made, ThreadPoolExecutor() as pool:
+        create = propagate(_create(made))
+
+        def take(turn: int) -> None:
+            answer = pool.submit(create, **asked(turn))
+            if KIND == "openai threads":
+                answer.result()
+            for tool in range(TOOLS):
+                look_up(100 * turn + tool)
+            answer.result()
+
+        turns = range(FIRST, LAST + 1)
+        if KIND == "openai tools":
+            for turn in turns:
+                take(turn)
+        else:
+            threads = [threading.Thread(target=propagate(take), args=(turn,)) for turn in turns]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+
+async def converse_tasks(sdk: WhyOps) -> None:
+    """Take all turns at once, in tasks."""
+
+    async def take(turn: int) -> None:
+        await create(**asked(turn))
+        for tool in range(TOOLS):
+            await look_up_later(100 * turn + tool)
+
+    async with sdk.trace(TRACE), _client(sdk, "Async") as made:
+        create = _create(made)
+        await asyncio.gather(*map(take, range(FIRST, LAST + 1)))
+
+
 async def converse_async(sdk: WhyOps) -> None:
     """Take the turns in an event loop, the tools of a turn all at once."""
     async with sdk.trace(TRACE), _client(sdk, "Async") as made:
@@ -97,6 +138,10 @@ if __name__ == "__main__":
     client = WhyOps(agent_metadata={"systemPrompt": "You run the checkout.", "tools": []})
     if KIND.endswith("async"):
         asyncio.run(converse_async(client))
+    elif KIND.endswith("tasks"):
+        asyncio.run(converse_tasks(client))
+    elif KIND.endswith(("threads", "tools")):
+        converse_beside(client)
     else:
         converse(client)
     if os.environ.get("DIE"):

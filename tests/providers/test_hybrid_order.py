@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Collector
+from collector import Collector, Fault, Hang
 from findings import findings
 from hybrid import agent
 from packages import openai
 from programs import Program, start
 from provider import Provider
-from replies import Failure, Gate, Reply, Thinking
+from replies import Cut, Failure, Gate, Reply, Thinking
 from serving import KEY
-from wire import Row
+from wire import PATIENCE, Answer, Request, Row
 
 from whyops_trace import WhyOps, propagate, traced_tool
+from whyops_trace.exporters import base
 from whyops_trace.exporters.whyops import turns
 
 PROGRAM = Path(__file__).with_name("hybrid_program.py")
@@ -40,6 +41,15 @@ def lagging(collector: Collector, provider: Provider) -> Collector:
         f"Answer {next(numbers)}.", thinking=(Thinking(f"Hm {next(numbers)}"),)
     )
     return collector
+
+
+@pytest.fixture
+def repeating(lagging: Collector, provider: Provider) -> Collector:
+    """The same server, with a provider that says the same each time: the server stores it once."""
+    lagging.lag = 0.05
+    provider.script = None
+    provider.default = Reply("Hm.", thinking=(Thinking("Hm?"),))
+    return lagging
 
 
 def begin(server: Collector, home: Path, kind: str, *numbers: int, trace: str = "t", **more: str) -> Program:
@@ -95,6 +105,14 @@ def test_every_client_keeps_the_order(lagging: Collector, tmp_path: Path, kind: 
     sound(lagging)
 
 
+@pytest.mark.parametrize("kind", ["openai", "openai async", "openai stream", "anthropic"])
+def test_a_model_that_repeats_itself_keeps_the_order(repeating: Collector, tmp_path: Path, kind: str) -> None:
+    """Nothing waits for an answer or a thought that the server drops as a repeat."""
+    ended(begin(repeating, tmp_path, kind, 1, 4, 2, 0))
+    repeating.wait_for(lambda: len(repeating.trace("t")) == 4 * 5 + 1 + kind.startswith("anthropic"))
+    sound(repeating)
+
+
 def test_conversations_beside_each_other_keep_their_order(lagging: Collector, tmp_path: Path) -> None:
     """Several processes, each with a trace of its own."""
     lagging.lag = 0.2
@@ -143,23 +161,28 @@ def charge_card(amount: int) -> int:
 
 
 @contextlib.contextmanager
-def asking(sdk: WhyOps) -> Iterator[Callable[[], Any]]:
+def asking(sdk: WhyOps) -> Iterator[Callable[..., Any]]:
     """A function that asks a model something through the proxy."""
     numbers = itertools.count(1)
     with sdk.openai(openai.OpenAI(api_key="sk-test", max_retries=0)) as client:
 
-        def ask() -> Any:
+        def ask(**more: Any) -> Any:
             text = f"Question {next(numbers)}?"
             return client.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": text}]
+                model="gpt-4o", messages=[{"role": "user", "content": text}], **more
             )
 
         yield ask
 
 
+def is_look(request: Request) -> bool:
+    """True for a request for the events of a trace."""
+    return (request.method, request.path) == ("GET", "/api/events")
+
+
 def looks(server: Collector) -> int:
     """How often a trace was looked at."""
-    return sum((request.method, request.path) == ("GET", "/api/events") for request in server.requests)
+    return sum(map(is_look, server.requests))
 
 
 @pytest.fixture
@@ -283,6 +306,188 @@ def test_what_comes_after_a_failed_turn_waits_for_its_error(
 
     assert early == ["user_message"]
     assert [row["eventType"] for row in sound(late)][1] == "error"
+
+
+@pytest.fixture
+def patient(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WhyOps]:
+    """A client of the lagging server that waits for ever for what does not come, and so must not wait for it."""
+    monkeypatch.setattr(turns, "HOLD", 3_600.0)
+    monkeypatch.setattr(turns, "HOLD_FAILED", 3_600.0)
+    lagging.lag = 0.05
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    yield sdk
+    sdk.close_sync(30)
+    sound(lagging)
+
+    assert caplog.messages == []
+
+
+def test_equal_turns_are_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """An agent that asks the same again and gets the same answer."""
+    provider.script = None
+    with patient.openai(openai.OpenAI(api_key="sk-test")) as client, patient.trace("t"):
+        for number in range(4):
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Ready?"}])
+            charge_card(number)
+
+
+def test_equal_errors_are_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """The server stores the first of them."""
+    provider.script = lambda request: Failure(429)
+    with asking(patient) as ask, patient.trace("t"):
+        for number in range(4):
+            with pytest.raises(openai.RateLimitError):
+                ask()
+            charge_card(number)
+
+
+def test_equal_embeddings_are_not_waited_for(patient: WhyOps) -> None:
+    """The proxy reports nothing of the vectors, so all answers are equal."""
+    with asking(patient) as ask, patient.openai(openai.OpenAI(api_key="sk-test")) as client:
+        with patient.trace("t"):
+            for number in range(4):
+                client.embeddings.create(model="text-embedding-3-small", input=f"query {number}")
+                ask()
+                charge_card(number)
+
+
+def test_a_stream_that_the_provider_cut_is_not_waited_for(patient: WhyOps, provider: Provider) -> None:
+    """The proxy reports nothing of it but the prompt."""
+    whole, provider.script = provider.script, None
+    provider.reply(Reply("Some words of an answer.", incidents=(Cut(3),)))
+    with asking(patient) as ask, patient.trace("t"):
+        list(ask(stream=True))
+        provider.script = whole
+        for number in range(4):
+            charge_card(number)
+            ask()
+
+
+def test_an_answer_that_never_comes_is_not_waited_for_again(
+    late: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its time has passed, or the server shows something later, the order is as good as before."""
+    numbers = itertools.count(1)
+    provider.script = lambda request: Reply(f"Answer {next(numbers)}.")
+    monkeypatch.setattr(turns, "HOLD", 0.2)
+    sdk = agent(late, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        ask()
+        charge_card(1)
+        late.wait_for(lambda: len(late.trace("t")) == 3)
+        late.held.clear()
+        late.emit_late = False
+        late.lag = 0.05
+        monkeypatch.setattr(turns, "HOLD", 3_600.0)
+        for number in range(3):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+
+    assert len(sound(late)) == 3 + 3 * 4
+
+
+def test_what_follows_a_stream_left_early_is_dated_after_its_answer(
+    lagging: Collector, provider: Provider
+) -> None:
+    """The proxy reads the stream to its end, and dates its answer then."""
+    gate = Gate(2)
+    provider.script = lambda request: Reply("Some words of an answer.", incidents=(gate,))
+    sdk = agent(lagging, provider)
+    with asking(sdk) as ask, sdk.trace("t"):
+        stream = ask(stream=True)
+        next(iter(stream))
+        stream.close()
+        charge_card(1)
+        lagging.wait_for(lambda: looks(lagging) > 4)
+        gate.open()
+        lagging.wait_for(lambda: len(lagging.trace("t")) == 4)
+    sdk.close_sync(30)
+
+    assert [row["eventType"] for row in sound(lagging)][1] == "llm_response"
+
+
+@pytest.mark.parametrize("beside", ["tasks", "threads", "tools"])
+def test_work_beside_a_turn_is_in_order(
+    lagging: Collector, provider: Provider, tmp_path: Path, beside: str
+) -> None:
+    """What was made while a model thought, and stored after its answer, is dated after that."""
+    lagging.lag = 0.3
+    ended(begin(lagging, tmp_path, f"openai {beside}", 1, 3, 1, 0))
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * 4)
+    sound(lagging)
+
+
+# A server that does not show its events
+
+
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [
+        (Answer(500, {"error": "Internal server error"}), None),
+        (Answer(404, {"error": "Not found"}), None),
+        (Answer(200, "<html>", content_type="text/html"), None),
+        (Answer(429, {"error": "slow"}, headers={"Retry-After": "30"}), 1),
+    ],
+    ids=["500", "404", "page", "429"],
+)
+def test_nothing_waits_for_a_server_that_does_not_show_its_events(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture, answer: Answer, most: int | None
+) -> None:
+    """It is asked a few times, or as often as it likes, and a warning says so once."""
+    lagging.script = lambda request: answer if is_look(request) else None
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(4):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+
+    assert len(lagging.trace("t")) == 4 * 4
+    assert ["does not show" in message for message in caplog.messages] == [True]
+    assert most is None or looks(lagging) == most
+
+
+@pytest.mark.parametrize("fault", [Hang(), Answer(200, {"events": []})], ids=["hangs", "shows none"])
+def test_a_few_requests_wait_in_vain_and_no_more(
+    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """A server that never answers, or knows nothing of the trace, is left alone for a while."""
+    monkeypatch.setattr(base, "FIRST_BACKOFF", 3_600.0)
+    lagging.script = lambda request: fault if is_look(request) else None
+    sdk = agent(lagging, provider, proxy_wait=0.05)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(8):
+            ask()
+            charge_card(number)
+            if number == 4:
+                before = looks(lagging)
+    after = looks(lagging)
+    lagging.script = None
+    lagging.release()
+    sdk.close_sync(30)
+
+    assert before == after
+
+
+def test_a_server_that_shows_its_events_again_is_waited_for(
+    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its pause."""
+    monkeypatch.setattr(base, "FIRST_BACKOFF", 0.0)
+    lagging.lag = 0.05
+    lagging.script = lambda request: Answer(500, {}) if is_look(request) and looks(lagging) < 9 else None
+    sdk = agent(lagging, provider, proxy_wait=PATIENCE)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(4):
+            ask()
+            charge_card(number)
+    sdk.close_sync(30)
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 16)
+
+    assert looks(lagging) > 9
 
 
 def test_other_threads_go_on_while_a_turn_is_on_its_way(collector: Collector, provider: Provider) -> None:

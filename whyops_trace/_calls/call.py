@@ -90,11 +90,13 @@ class ModelCall:
         by_client: True if a provider's client made it. Then a report by hand of the same turn is one too many.
         first_token_ms: Milliseconds from the request to the first output of a stream; None if that is not known.
         last_step: The step of its last record, 0 while it runs.
-        thoughts: Number of thoughts in its answer.
+        answer: Hash of its answer, None if it has no whole one or no proxy reports it.
+        thoughts: Hash of each thought in its answer.
         request_id: The provider's id of the request, "" if unknown.
     """
 
     __slots__ = (
+        "answer",
         "by_client",
         "first_token_ms",
         "held_request",
@@ -120,7 +122,8 @@ class ModelCall:
         self.is_local = False
         self.first_token_ms: int | None = None
         self.last_step = 0
-        self.thoughts = 0
+        self.answer: int | None = None
+        self.thoughts: list[int] = []
         self.request_id = ""
 
     @property
@@ -296,7 +299,8 @@ class Call(msgspec.Struct, eq=False):
         )
         if model_call is not None:
             model_call.last_step = step
-            model_call.thoughts += kind == b"llm_thinking"
+            if kind == b"llm_thinking":
+                model_call.thoughts.append(hash(content))
 
     def record_pair(self, *events: tuple[bytes, bytes, bytes]) -> None:
         """Record a request and its response as children of the call: event type, metadata members and content."""

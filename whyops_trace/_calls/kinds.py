@@ -177,6 +177,7 @@ class Llm(CallSite):
             for thought in turn.thinking:
                 call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
             self._record_provider_calls(call, turn)
+        _note_answer(call, (_content(turn), _finish(turn)))
         self._close(call, turn, elapsed_ms, ending)
 
     @staticmethod
@@ -350,6 +351,7 @@ class Embedding(Llm):
             "firstEmbeddingDimensions": vectors.dimensions,
             "encodingFormat": vectors.encoding,
         }
+        _note_answer(call, content)
         self._answer(call, turn, elapsed_ms, ending, content)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
@@ -366,6 +368,13 @@ class Embedding(Llm):
     ) -> None:
         body = call.state.recorder.encode(content)
         call.close(b"embedding_response", self._answer_metadata(call, turn, elapsed_ms, ending), body)
+
+
+def _note_answer(call: Call, content: object) -> None:
+    """Note what a model answered if the proxy reports it, which has another form for a stream."""
+    model_call = call.model_call
+    if model_call is not None and model_call.proxied:
+        model_call.answer = hash((encoding.encode(content), model_call.streams))
 
 
 def _content(turn: Turn) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def read_answer(response: Any) -> Any:
 
 
 def watch(
-    response: Any, call: Call, undo: MakeUndo | None = None, then: Callable[[], None] | None = None
+    response: Any, call: Call, undo: MakeUndo | None = None, then: Callable[[bool | None], None] | None = None
 ) -> None:
     """
     Watch a response that has not been read. One that is watched already is so for both calls: the inner one ends first.
@@ -78,7 +78,8 @@ def watch(
         response: The response.
         call: Ends as the reading does.
         undo: Makes what restores the body as the provider sent it, before anybody sees it.
-        then: Called when the reading has ended.
+        then: Called when the reading has ended: with True if the answer was whole, False if it broke off, None if
+            its reader left it.
 
     Raises:
         TypeError: if objects of its class cannot be given another one.
@@ -104,7 +105,9 @@ class Watch:
         then: See :func:`watch`.
     """
 
-    def __init__(self, call: Call, *, undo: MakeUndo | None, then: Callable[[], None] | None) -> None:
+    def __init__(
+        self, call: Call, *, undo: MakeUndo | None, then: Callable[[bool | None], None] | None
+    ) -> None:
         self.calls = [call]
         self._then = then
         #: True for a stream of events, None until the body tells.
@@ -188,20 +191,24 @@ class Watch:
         if self._ended:
             return
         self._ended = True
+        # The provider's end of it: its reader's may come before.
+        complete = False
         try:
-            self._end_calls(whole, error)
+            complete = self._end_calls(whole, error)
         finally:
             if self._then is not None:
-                self._then()
+                self._then(complete or (False if whole or isinstance(error, Exception) else None))
 
-    def _end_calls(self, whole: bool, error: BaseException | None) -> None:
+    def _end_calls(self, whole: bool, error: BaseException | None) -> bool:
+        """End the calls. Return True if the answer is complete."""
         body, answer = b"".join(self._chunks), None
         if self._streams:
             items = self._take_events(body)
-            whole = whole or is_complete(items) or _tells_error(items)
+            complete = is_complete(items) or _tells_error(items)
         else:
             answer, undecoded = attempt(msgspec.json.decode, body)
-            whole = whole or undecoded is None
+            complete = undecoded is None
+        whole = whole or complete
         self._chunks.clear()
         if error is None and not whole:
             error = GeneratorExit()  # as a generator that nobody reads to its end
@@ -210,6 +217,7 @@ class Watch:
                 call.end(answer)
             else:
                 call.fail(error)
+        return complete
 
     def _take_events(self, body: bytes) -> list[Any]:
         """Hand the events of a stream to the calls, and when the first one with output came."""

@@ -62,7 +62,7 @@ class Delivery:
         self._starting = threading.RLock()
         #: Set to let the worker end.
         self._stop = Flag()
-        #: Set when the worker has done its first work, and the exporters have introduced themselves.
+        #: Set when the worker has done its first work, and the exporters have introduced themselves unless it failed.
         self._introduced = Flag()
         self.is_started: bool = False
         #: Set while nothing of dead processes is known that the worker has not looked at.
@@ -113,7 +113,7 @@ class Delivery:
                 self._thread = None
 
     def _run(self, stop: Flag) -> None:
-        unprepared = list(self.exporters)
+        unprepared, unstarted = list(self.exporters), list(self.exporters)
         wait: float | None = 0.0
         while not stop.is_set():
             self._pace.rest()
@@ -126,10 +126,9 @@ class Delivery:
             if error is not None:
                 report("delivering records", error)
                 wait = LAST_BACKOFF
-            if not self._introduced.is_set():
-                for exporter in self.exporters if not wait else ():
-                    attempt(exporter.on_start)
-                self._introduced.set()
+            while unstarted and not wait:
+                attempt(unstarted.pop(0).on_start)
+            self._introduced.set()
             if wait and not stop.is_set():
                 self._pace.back_off(wait)
             else:

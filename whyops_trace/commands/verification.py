@@ -17,7 +17,8 @@ from whyops_trace._reading.pairing import Half, half_of, half_of_head, pair
 from whyops_trace._reading.record import Head, StoredRecord, moment, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters
-from whyops_trace.exporters.whyops.turns import ANSWERS, CONTENT_KEY, PROMPTS
+from whyops_trace.exporters.whyops.listing import CONTENT_KEY
+from whyops_trace.exporters.whyops.turns import ANSWERS, PROMPTS
 from whyops_trace.store import Store
 
 #: Metadata under which an event names what it is about.

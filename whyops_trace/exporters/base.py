@@ -101,7 +101,7 @@ class Exporter:
         """
         Do the work that a destination needs once, beside taking records.
 
-        Called once for each worker thread, after its first delivery unless that failed. If a client of a provider goes
+        Called once for each worker thread, after its first delivery that did not fail. If a client of a provider goes
         through the WhyOps proxy, it is called before anything is recorded. Its exceptions are ignored.
         """
 

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from whyops_trace._calls.call import Call
 from whyops_trace._calls.responses import is_read, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
@@ -21,7 +23,7 @@ from whyops_trace.providers._undo import Undo, undo
 if TYPE_CHECKING:
     from whyops_trace._calls.site import CallSite
     from whyops_trace._recording.state import TraceState
-    from whyops_trace.exporters.whyops.turns import ProxiedTurn
+    from whyops_trace.exporters.whyops.turns import ProxiedTurn, Report
     from whyops_trace.providers._link import Link, Proxy
 
 TRACE_ID: Final = "X-Trace-ID"
@@ -30,6 +32,8 @@ USER_ID: Final = "X-External-User-Id"
 AGENT_NAME: Final = "X-Agent-Name"
 #: Headers in which OpenAI and Anthropic, and those that follow them, name a request.
 REQUEST_IDS: Final = ("x-request-id", "request-id")
+#: The members of a request that the proxy reports as its prompt.
+_PROMPTS: Final = ("messages", "input", "conversation")
 #: Milliseconds after the end of a stream within which the proxy dates its answer: it has passed it on by then. What is
 #: recorded sooner would stand before the answer that it follows from.
 STREAM_LATE_MS: Final = 20
@@ -113,7 +117,7 @@ class Request:
             if self.proxy is not None and self.call is not None and self._tell_first(options):
                 yield self.proxy, self.call.state, self._deadline
         if self.proxy is not None:
-            self._begin_turn(self.proxy)
+            self._begin_turn(self.proxy, options)
 
     def _place(self, options: Any) -> Scope | None:
         """Return the scope that the request is made in."""
@@ -122,27 +126,52 @@ class Request:
         return self._here[0]
 
     @guarded("noting a turn of the proxy")
-    def _begin_turn(self, proxy: Proxy) -> None:
+    def _begin_turn(self, proxy: Proxy, options: Any) -> None:
         """Let what is recorded from now on wait for the events of the proxy."""
         if self.call is None or not self.call.state.on:
             return
         self._forget_turn(proxy)  # that of a try that failed
-        state = self.call.state
+        state, body = self.call.state, _body(options)
+        asked, _ = attempt(msgspec.json.encode, next(filter(None, map(body.get, _PROMPTS)), None))
         self._turn = proxy.server.turns.begin(
-            state.recorder.token, encoding.string(state.id), self.call.step, state.last_ms
+            state.recorder.token,
+            encoding.string(state.id),
+            self.call.step,
+            state.last_ms,
+            ("prompt", None if asked is None else hash(asked)),
         )
 
     @guarded("noting the end of a turn of the proxy")
-    def _end_turn(self, proxy: Proxy, *, failed: bool = False) -> None:
+    def _end_turn(
+        self, proxy: Proxy, *, whole: bool | None = True, error: BaseException | None = None
+    ) -> None:
+        """
+        Let what is recorded from now on wait for the other events of the turn.
+
+        Args:
+            proxy: The proxy.
+            whole: True if the answer came to its end, False if it broke off, None if its reader left it.
+            error: What the request failed with.
+        """
         call, turn = self.call, self._turn
-        if call is not None and call.model_call is not None and turn is not None:
-            self._turn = None
-            proxy.server.turns.end(
-                turn,
-                call.model_call.last_step,
-                thoughts=call.model_call.thoughts if self._link.endpoints.family == "anthropic" else 0,
-                failed=failed,
-            )
+        if call is None or call.model_call is None or turn is None:
+            return
+        self._turn = None
+        reports: list[Report] = []
+        if error is not None:
+            response = getattr(error, "response", None)
+            content = None if response is None else hash((response.status_code, response.content))
+            reports.append(("error", content))
+        elif whole is not False:  # of what the provider broke off the proxy says nothing
+            reports.append(("answer", call.model_call.answer))
+            if self._link.endpoints.family == "anthropic":
+                reports += [("thought", thought) for thought in call.model_call.thoughts]
+        proxy.server.turns.end(
+            turn,
+            call.model_call.last_step,
+            None if whole is None else call.state.last_ms,
+            reports,
+        )
 
     def _forget_turn(self, proxy: Proxy) -> None:
         turn, self._turn = self._turn, None
@@ -272,9 +301,9 @@ class Request:
             watch(response, call, partial(Undo, trace_id=trace_id) if undoes else None, then)
             self._watched = True
 
-    def _stream_ended(self, proxy: Proxy) -> None:
+    def _stream_ended(self, proxy: Proxy, whole: bool | None) -> None:
         proxy.delivery.relax()
-        self._end_turn(proxy)
+        self._end_turn(proxy, whole=whole)
         if self.call is not None:
             self._link.recorder.date_later(self.call.state, STREAM_LATE_MS)
 
@@ -301,7 +330,7 @@ class Request:
         if self.call is not None:
             self.call.fail(error)
             if self.proxy is not None and self._link.is_reported(error):
-                self._end_turn(self.proxy, failed=True)
+                self._end_turn(self.proxy, error=error)
             elif self.proxy is not None:
                 self._forget_turn(self.proxy)
             self._return()

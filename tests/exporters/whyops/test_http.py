@@ -154,6 +154,15 @@ def test_an_answer_that_does_not_end_is_an_error(
     assert caught.value.timed_out
 
 
+def test_a_timeout_is_for_the_whole_answer(collector: Collector, http: Http) -> None:
+    """Many pieces that come in time do not add up to more."""
+    collector.fail(Drip())
+    with pytest.raises(NoAnswerError) as caught:
+        http.post("/events", EVENT, timeout=0.1)
+
+    assert caught.value.timed_out
+
+
 def test_an_answer_too_large_to_be_one_is_an_error(
     collector: Collector, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:

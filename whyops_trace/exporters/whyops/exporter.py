@@ -155,7 +155,9 @@ class WhyOpsExporter(Exporter):
                 self._wait_until_due()
                 self.registration.ensure(backlog=batch.adopted)
                 self._number(ready, batch, map(self._event, batch.lines[len(events) :]), holds)
-                self._send([event for event in ready if event.sent and event.outcome is None])
+                numbered = [event for event in ready if event.sent and event.outcome is None]
+                holds.date(numbered)
+                self._send(numbered)
         except DeliveryError as error:
             late_error = error
         outcomes: list[Outcome] = []
@@ -223,6 +225,7 @@ class WhyOpsExporter(Exporter):
         ahead = (event for event in later if not holds.hold(event)) if holds else later
         while first_events := self._renumbering.number(events, batch.process, ahead):
             first_events = first_events[: self._count_fitting(event.sent for event in first_events)]
+            holds.date(first_events)
             try:
                 self._send(first_events, _others(events, first_events))
             finally:
@@ -262,14 +265,20 @@ class WhyOpsExporter(Exporter):
             True if it is stored, or never will be.
         """
         event = Event(line, with_raw=self._with_raw)
-        trace = event.head.trace
+        trace, step = event.head.trace, event.head.numbers.step
+        if self._fates.of(line, trace) is not None:
+            return True
         while not self._renumbering.number_known(event, process):
+            # The event that begins the numbering waits for turns as well.
+            if not self.turns.wait(process, trace, step, deadline, gives_up):
+                return False
             if time.monotonic() >= deadline or gives_up():
                 return False
             time.sleep(NUMBERED_PAUSE)
         with self.turns.settling(process, trace):
-            if not self.turns.wait(process, trace, event.head.numbers.step, deadline, gives_up):
+            if not self.turns.wait(process, trace, step, deadline, gives_up):
                 return False
+            event.date_from(self.turns.time_before(process, trace, event.step))
             return self._fates.of(line, trace) is not None or self._store_one(event, deadline)
 
     def _store_one(self, event: Event, deadline: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from whyops_trace.exporters.base import Batch
@@ -45,6 +46,15 @@ class Holds:
                 self.pause = min(pause, self.pause or pause)
             event.held = self._waits(event)
         return event.held
+
+    def date(self, events: Iterable[Event]) -> None:
+        """
+        Date events no earlier than the events of the proxy that have lower steps on the server.
+
+        Otherwise a record that was made while a model thought, and stored after its answer, would be out of order.
+        """
+        for event in events if self._is_used else ():
+            event.date_from(self._turns.time_before(self._process, event.head.trace, event.step))
 
     def _waits(self, event: Event) -> bool:
         head, process = event.head, self._process

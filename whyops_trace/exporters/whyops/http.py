@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -111,7 +111,7 @@ class Http:
         Args:
             path: The end of the URL.
             body: The JSON.
-            timeout: Seconds to wait for the connection and for each part of the answer, if less than usual.
+            timeout: Seconds to wait for the whole answer, if less than usual.
 
         Raises:
             NoAnswerError: if there is no complete answer.
@@ -165,7 +165,7 @@ class Http:
         params: Mapping[str, str | int] | None = None,
         timeout: float | None,
     ) -> Answer:
-        most = float("inf") if timeout is None else max(timeout, 0.001)
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
         try:
             request = httpx.Request(
                 method,
@@ -173,11 +173,11 @@ class Http:
                 params=params,
                 headers=self._headers,
                 content=body,
-                extensions={"timeout": {part: min(usual, most) for part, usual in self._timeout.items()}},
+                extensions={"timeout": _Left(self._timeout, deadline)},
             )
             response = self._connections().handle_request(request)
             try:
-                return Answer(response.status_code, response.headers, _body(response))
+                return Answer(response.status_code, response.headers, _body(response, deadline))
             finally:
                 response.close()
         except httpx.TimeoutException as error:
@@ -201,8 +201,26 @@ class Http:
             return self._transport
 
 
-def _body(response: httpx.Response) -> bytes:
-    deadline = time.monotonic() + ANSWER_TIMEOUT
+class _Left(dict[str, float]):
+    """
+    The seconds until a deadline, for each part of a request. The HTTP library asks for them when the part begins.
+
+    Args:
+        usual: The most for each part.
+        deadline: The :func:`time.monotonic` time.
+    """
+
+    def __init__(self, usual: Mapping[str, float], deadline: float) -> None:
+        super().__init__(usual)
+        self._deadline = deadline
+
+    def get(self, part: str, default: Any = None) -> Any:
+        """Return the seconds that are left for a part, at least a millisecond: at 0 nothing would be tried."""
+        return min(super().get(part, self._deadline), max(self._deadline - time.monotonic(), 0.001))
+
+
+def _body(response: httpx.Response, deadline: float) -> bytes:
+    deadline = min(deadline, time.monotonic() + ANSWER_TIMEOUT)
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import Final, cast
 
 import msgspec
@@ -19,6 +20,8 @@ from whyops_trace.exporters.whyops.state import NumberingKey, ServerState
 #: Seconds that a forked child leaves its parent to learn the numbering of the trace they share. They are more than the
 #: parent waits between two tries, and more than it takes to notice that it died and to deliver the records it left.
 PATIENCE: Final = 45.0
+#: Most seconds by which a record is dated later than it was made. That much may it wait for the proxy.
+LONGEST_DELAY: Final = 5.0
 #: Number of remembered answers of models, so that tool calls may name them.
 REMEMBERED_ANSWERS: Final = 10_000
 
@@ -44,6 +47,23 @@ class _Answer(msgspec.Struct):
 
 
 _answers: Final = msgspec.json.Decoder(_Answer)
+
+
+class _Dated(msgspec.Struct, rename="camel"):
+    """The time and the key of a record, which follow each other."""
+
+    timestamp: str
+    idempotency_key: str
+
+    def text(self, timestamp: str) -> bytes:
+        """Return both as they are in a record with that time."""
+        return b'"timestamp":%b,"idempotencyKey":%b' % (
+            msgspec.json.encode(timestamp),
+            msgspec.json.encode(self.idempotency_key),
+        )
+
+
+_dates: Final = msgspec.json.Decoder(_Dated)
 
 
 class Event(msgspec.Struct, eq=False):
@@ -106,6 +126,25 @@ class Event(msgspec.Struct, eq=False):
     def leave_to_server(self) -> None:
         """Have the server number it, after the last step of its trace."""
         self.go_as(without_numbering(self.line, self.head, None, requested=False))
+
+    @property
+    def step(self) -> int | None:
+        """The step that it is sent with, None if the server numbers it."""
+        head = read_head(self.sent)
+        return None if head is None else head.numbers.step
+
+    def date_from(self, earliest: str) -> None:
+        """
+        Date it no earlier than another event, if that is later by no more than :data:`LONGEST_DELAY`.
+
+        Args:
+            earliest: Time of the other event, "" for none.
+        """
+        with suppress(msgspec.DecodeError, ValueError):  # a user's own time may be any
+            dated = _dates.decode(self.sent)
+            delay = datetime.fromisoformat(earliest) - datetime.fromisoformat(dated.timestamp)
+            if 0 < delay.total_seconds() <= LONGEST_DELAY:
+                self.sent = self.sent.replace(dated.text(dated.timestamp), dated.text(earliest), 1)
 
 
 def _without_raw(text: bytes) -> bytes:

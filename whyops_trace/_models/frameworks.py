@@ -84,9 +84,8 @@ def id_of(answer: Any) -> str:
 
 def chunk_of(item: Any) -> dict[str, Any]:
     """Return the message in an item of a stream: alone, or beside what LangGraph says of it; else an empty dict."""
-    if isinstance(item, list) and len(item) == 2:
-        item = item[0]
-    return item if _is_langchain(item) else {}
+    message = item[0] if isinstance(item, list) and len(item) == 2 else item
+    return dict_of(message) if _is_langchain(message) else {}
 
 
 def assemble_chunks(items: Sequence[Any]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Requests:
     def _read_beside(self, others: dict[str, Any], name: str, messages: list[Any]) -> Request:
         """Read a request without its earlier messages, as far as these do not tell the tool of the last one."""
         plain = encoding.plain(others, self._processor.hides, digests=True)
+        request = Request()
         for count in (*_RECENT, len(messages)):
             recent = encoding.plain(messages[-count:], self._processor.hides, digests=True)
             request = read_request({**plain, name: recent})

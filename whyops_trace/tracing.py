@@ -23,7 +23,7 @@ from whyops_trace._recording.line import NO_SPAN, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 from whyops_trace._values.outcomes import NONE, NotErrors, not_errors_of
 from whyops_trace.context import Scope, advance, find_scope
 from whyops_trace.events import Event
@@ -234,7 +234,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str, own_span: byte
         parent, within = (request, enclosing) if request else (parent, within)
     metadata, content, ending = members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
-        content = encoding.plain(content, state.recorder.hides)
+        content = mending.plain(content, state.recorder.hides)
         hide_in_arguments(content, state.recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
@@ -283,7 +283,7 @@ def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> 
 def _requested_by(state: TraceState, tools: AskedTools, tool_calls: Any) -> bytes:
     """Return the metadata member that names the turn which asked for a tool call, led by a comma, or nothing."""
     hides = state.recorder.hides
-    call = next(iter(dicts_of(encoding.plain(tool_calls, hides))), {})
+    call = next(iter(dicts_of(mending.plain(tool_calls, hides))), {})
     step = tools.find(text_of(call.get("name")), dict_of(call.get("arguments")), call.get("id"), hides)
     return b',"requestedBy":%d' % step if step else b""
 

@@ -59,6 +59,23 @@ def test_encode(measure: Any, what: str) -> None:
         measure("encode", encode, value)
 
 
+@pytest.mark.parametrize(
+    "what", ["50 MB of text", "50 MB of text, json.dumps", "a million numbers", "1,000 x 100 KB"]
+)
+def test_encode_large(measure: Any, what: str) -> None:
+    """A value of which a record holds a part, beside what the standard library takes for the whole."""
+    encode = encoder(Redactor().hides, 900_000)
+    value: Any = "a" * 50_000_000
+    if what.startswith("a million"):
+        value = list(range(1_000_000))
+    elif what.startswith("1,000"):
+        value = [{"text": "word " * 20_000} for _ in range(1_000)]
+    if what.endswith("json.dumps"):
+        measure("encode large", lambda: json.dumps(value).encode(), calls=1)
+    else:
+        measure("encode large", encode, value, calls=1)
+
+
 @pytest.mark.parametrize("what", ["small", "10 KB of text", "10 KB of words that might be tokens", "a token"])
 def test_redact(measure: Any, what: str) -> None:
     """The look for secrets in a record, and what is found."""

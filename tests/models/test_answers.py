@@ -22,7 +22,7 @@ from whyops_trace._models.answers import (
     read_response,
 )
 from whyops_trace._models.provider_tools import ProviderCall
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 
 USER = {"role": "user", "content": "Hello"}
 
@@ -652,7 +652,7 @@ def reveals(name: str) -> bool:
         # Older packages take what they do not know for what they know, of which pydantic warns.
         pytest.param(lambda answer: answer.model_dump(warnings=False), id="dumped"),
         pytest.param(lambda answer: answer.model_dump(warnings=False, exclude_unset=True), id="sent"),
-        pytest.param(lambda answer: encoding.plain(answer, reveals), id="plain"),
+        pytest.param(lambda answer: mending.plain(answer, reveals), id="plain"),
     ],
 )
 def test_the_objects_of_the_packages_are_read(
@@ -674,7 +674,7 @@ def test_the_message_of_a_chat_completion_is_read_alone() -> None:
     asked = chats.ChatCompletion.construct(**chat(tool_calls=[FIND])).choices[0].message
     refused = chats.ChatCompletion.construct(**chat(refusal="No.")).choices[0].message
 
-    assert read_response(encoding.plain(asked, reveals)).tool_calls == [item("find", '{"q":1}', id="c1")]
+    assert read_response(mending.plain(asked, reveals)).tool_calls == [item("find", '{"q":1}', id="c1")]
     assert read_response(refused.model_dump()) == Turn("No.", refusal="No.")
 
 

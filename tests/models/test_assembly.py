@@ -16,7 +16,7 @@ from replies import Redacted, Reply, Thinking, ToolCall, Usage
 from whyops_trace._models.answers import Turn, read_response
 from whyops_trace._models.assembly import assemble, first_token, is_complete
 from whyops_trace._models.sse import read_sse
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 
 USER: list[Any] = [{"role": "user", "content": "Hello"}]
 USAGE = Usage(fresh=12, cached=800, written_1h=30, written_5m=4, output=50, reasoning=20)
@@ -35,7 +35,7 @@ REPLIES = [
 
 def plain(item: Any) -> Any:
     """Make an item plain, with nothing hidden."""
-    return encoding.plain(item, lambda name: False)
+    return mending.plain(item, lambda name: False)
 
 
 Connect = Callable[[Provider], Any]

@@ -297,6 +297,31 @@ def test_what_is_remembered_is_bounded() -> None:
     assert kept < 3 << 20
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "word " * 4_000_000},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgoA" * 1_500_000}},
+    ],
+    ids=["text", "image"],
+)
+def test_what_is_recorded_in_part_is_not_kept_whole(part: dict[str, Any]) -> None:
+    """A long text is cut and an image is its hash: neither lives on in the memory for its few bytes of JSON."""
+    requests = Requests(PROCESSORS["usual"](), 1 << 20)
+    question = {"role": "user", "content": "What is this?"}
+    tracemalloc.start()
+    try:
+        message = {"role": "user", "content": [json.loads(json.dumps(part))]}
+        requests.encode({"messages": [question, message]}, b"")
+        requests.encode({"messages": [question, message, question]}, b"")
+        del message
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 3 << 20
+
+
 def test_nothing_is_kept_of_requests_that_are_never_alike() -> None:
     """A program that asks a new question each time, with nothing before it, has no use for a memory."""
     requests = Requests(PROCESSORS["usual"](), MAX_HISTORY_BYTES)

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from programs import outline, stored
+from secret_forms import ALNUM, TOKENS
 from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
 from whyops_trace import WhyOps, traced_tool
 from whyops_trace._recording import recorders
 from whyops_trace._values import processor
-from whyops_trace._values.encoding import encoder, plain
+from whyops_trace._values.encoding import encoder
+from whyops_trace._values.mending import plain
 from whyops_trace._values.processor import REDACTED, Redactor
 from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
@@ -141,38 +143,6 @@ def test_a_secret_never_appears(value: Any) -> None:
     assert SECRET.encode() not in encode({(1,): value})
 
 
-ALNUM = "a1B2c3D4e5F6g7H8i9J0"
-UPPER = "A1B2C3D4E5F6G7H8"
-#: A token of each form. They are put together here, so that no scanner takes this file for a leak.
-TOKENS = {
-    "openai": "sk-" + ALNUM * 2,
-    "openai project": "sk-proj-" + "_x-Y" + ALNUM * 4,
-    "anthropic": "sk-ant-" + "api03-" + ALNUM * 4 + "-AA",
-    "openrouter": "sk-or-" + "v1-" + "0f" * 32,
-    "langfuse": "sk-lf-" + "0b9fcd2e-0c5a-4c4e-9a4e-6e0d1f9a7c11",
-    "groq": "gsk_" + ALNUM * 2,
-    "langsmith": "lsv2_" + "pt_" + "0f" * 16 + "_" + "0f" * 5,
-    "whyops": "whyops_" + ALNUM,
-    "whyops yops": "YOPS-" + ALNUM,
-    "huggingface": "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
-    "aws": "AKIA" + UPPER,
-    "aws session": "ASIA" + UPPER,
-    "github": "ghp_" + ALNUM * 2,
-    "github app": "ghs_" + ALNUM * 2,
-    "github fine-grained": "github_" + "pat_" + ALNUM + "_" + ALNUM * 2,
-    "gitlab": "glpat-" + ALNUM,
-    "gitlab routable": "glpat-" + ALNUM * 2 + ".01." + ALNUM,
-    "slack": "xoxb-" + "123456789012-1234567890123-" + ALNUM,
-    "slack app": "xapp-" + "1-A012345-123-" + ALNUM,
-    "google": "AIza" + "Sy" + ALNUM + "-_bCdEfGhIjKlM",
-    "stripe": "sk_" + "live_" + ALNUM,
-    "stripe restricted": "rk_" + "test_" + ALNUM,
-    "npm": "npm_" + ALNUM * 2,
-    "pypi": "pypi-" + "AgEIcHlwaS5vcmc" + ALNUM * 3,
-    "jwt": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
-    "jwt without signature": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0NTY3ODkwIn0.",
-    "jwe": "eyJhbGciOiJkaXIiLCJlbmMi" + "..0f0f.0f0f.0f0f",
-}
 #: What may stand around a token: nothing, punctuation, the end of a line, JSON in a text, a path.
 AROUND = {
     "alone": "{}",

@@ -23,7 +23,7 @@ from whyops_trace._models.usage import read_usage
 from whyops_trace._recording.line import Content
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
-from whyops_trace._values import encoding
+from whyops_trace._values import encoding, mending
 from whyops_trace._values.failures import describe_passing, describe_whole
 from whyops_trace._values.reflection import name_of
 from whyops_trace._values.truncation import truncated
@@ -187,8 +187,8 @@ class Llm(CallSite):
             return {}
         hides = call.state.recorder.hides
         # An answer from the wire is plain data, of which only an error is made safe here: it is large, and read again.
-        error = read_error(answer if isinstance(answer, dict) else encoding.plain(answer, hides))
-        return encoding.plain(error, hides) if error else error
+        error = read_error(answer if isinstance(answer, dict) else mending.plain(answer, hides))
+        return mending.plain(error, hides) if error else error
 
     @staticmethod
     def _record_provider_calls(call: Call, turn: Turn) -> None:
@@ -221,7 +221,7 @@ class Llm(CallSite):
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
         hides = call.state.recorder.hides
-        answer = encoding.plain(result, hides, digests=True)
+        answer = mending.plain(result, hides, digests=True)
         hide_in_arguments(answer, hides)
         turn = read_response(answer)
         turn.id = id_of(answer)
@@ -307,7 +307,7 @@ class Llm(CallSite):
     def keep(self, call: Call, items: Items, item: Any) -> None:
         """Keep every piece of text, and other items as plain data."""
         piece = (
-            item if type(item) is str else encoding.plain(_without_snapshot(item), call.state.recorder.hides)
+            item if type(item) is str else mending.plain(_without_snapshot(item), call.state.recorder.hides)
         )
         items.values.append(piece)
         if call.model_call and call.model_call.first_token_ms is None and first_token([piece]) is not None:
@@ -334,7 +334,7 @@ class Embedding(Llm):
         result = call.items.values if call.items is not None else result
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
-        answer = encoding.plain(result, call.state.recorder.hides, shapes=True)
+        answer = mending.plain(result, call.state.recorder.hides, shapes=True)
         if error := self._error(call, answer):
             self._fail(call, Turn(), elapsed_ms, self._settle(call, Turn()), error)
             return

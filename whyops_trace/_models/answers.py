@@ -1,7 +1,7 @@
 """
 Requests to models and their answers, read from plain data in the shapes of OpenAI and Anthropic.
 
-Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._values.encoding.plain`), so no object
+Everything here works on plain dicts, lists and texts (see :func:`whyops_trace._values.mending.plain`), so no object
 of the user's is touched. Any subset of a shape is accepted: missing members stay empty.
 """
 
@@ -18,7 +18,7 @@ from whyops_trace._models.frameworks import answer_of, messages_of
 from whyops_trace._models.provider_tools import ProviderCall, read_blocks, read_executed, read_items
 from whyops_trace._models.usage import read_usage
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 from whyops_trace.types import TokenUsage, ToolCallItem
 
 #: Parameters that hold the conversation, in the order of the search.
@@ -449,6 +449,6 @@ def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
             if isinstance(text, str) and text.startswith("{"):
                 with suppress(msgspec.DecodeError, ValueError, RecursionError):
                     arguments = msgspec.json.decode(text)
-                    safe = encoding.plain(arguments, hides)
+                    safe = mending.plain(arguments, hides)
                     value["arguments"] = text if safe == arguments else _compact(safe)
             pending += value.values()

@@ -104,6 +104,9 @@ class _Group:
     """
     Containers of one type at one place in the structure of messages, as they were, with all that is in them.
 
+    Attributes:
+        characters: Number of characters of the texts in them.
+
     Args:
         kind: Their type, dict or list.
         containers: The containers.
@@ -113,7 +116,7 @@ class _Group:
         NoKeyError: if what is in them cannot be compared without running its code.
     """
 
-    __slots__ = ("_are_atoms", "_atoms", "_containers", "_inner", "_keys", "_kind", "_sizes")
+    __slots__ = ("_are_atoms", "_atoms", "_containers", "_inner", "_keys", "_kind", "_sizes", "characters")
 
     def __init__(self, kind: type[Any], containers: list[Any], depth: int = 0) -> None:
         self._kind = kind
@@ -130,11 +133,13 @@ class _Group:
         has_zero = any(type(atom) is float and not atom for atom in self._atoms)  # 0.0 is equal to -0.0
         if has_zero or not {str}.issuperset(map(type, self._keys)):
             raise NoKeyError
+        self.characters = sum([len(atom) for atom in self._atoms if type(atom) is str])
         for inner in (dict, list):
             are_inner = [*map(id(inner).__eq__, types)]
             if True in are_inner:
                 group = _Group(inner, [*compress(values, are_inner)], depth + 1)
                 self._inner[inner] = are_inner, group
+                self.characters += group.characters
 
     def holds(self, containers: list[Any]) -> bool:
         """Return True if containers are the same as these, down to the last value."""
@@ -154,6 +159,7 @@ class _Group:
     def followed_by(self, other: _Group) -> _Group:
         """Return a group of these containers and those of another group."""
         group = _Group.__new__(_Group)
+        group.characters = self.characters + other.characters
         group._kind = self._kind
         group._containers = self._containers + other._containers
         group._sizes = self._sizes + other._sizes
@@ -215,7 +221,8 @@ class _Conversation:
         self._group = group
         self.messages = messages
         self.count = len(messages.sizes)
-        self.weight = 2 * messages.size + self.count * _MESSAGE_BYTES
+        texts = 0 if group is None else group.characters
+        self.weight = messages.size + texts + self.count * _MESSAGE_BYTES
 
     def begins(self, messages: list[Any]) -> bool:
         """Return True if a list begins with these messages."""

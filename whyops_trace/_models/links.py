@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 
 #: The argument that the WhyOps proxy adds to the tool calls of an answer.
 TRACE_ID_ARGUMENT: Final = "_whyops_trace_id"
@@ -74,7 +74,7 @@ class AskedTools:
         candidates = [one for one in tuple(self._tools) if one.name == name or one.id == call_id]
         matches = [one for one in candidates if call_id and one.id == call_id]
         if not matches and candidates:
-            plain = dict_of(encoding.plain(dict(arguments), hides))
+            plain = dict_of(mending.plain(dict(arguments), hides))
             digests = {name: _digest(value) for name, value in plain.items()}
             matches = [one for one in candidates if one.name == name and one.fits(digests, hides)]
         if not matches:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from whyops_trace._models.answers import Request, conversation_in, hide_in_arguments, read_request
 from whyops_trace._models.history import History, Messages
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 from whyops_trace._values.attachments import MAX_INLINE
 from whyops_trace._values.memory import Memory
 from whyops_trace._values.processor import Processor
@@ -56,7 +56,7 @@ class Requests:
             request = self._read_beside(others, str(name), messages)
         else:
             tools = None
-            request = read_request(encoding.plain(arguments, hides, digests=True))
+            request = read_request(mending.plain(arguments, hides, digests=True))
             said = Messages.joined([self._memory.encode(message) for message in request.messages])
         members = dict(request.metadata)
         metadata = about
@@ -71,10 +71,10 @@ class Requests:
 
     def _read_beside(self, others: dict[str, Any], name: str, messages: list[Any]) -> Request:
         """Read a request without its earlier messages, as far as these do not tell the tool of the last one."""
-        plain = encoding.plain(others, self._processor.hides, digests=True)
+        plain = mending.plain(others, self._processor.hides, digests=True)
         request = Request()
         for count in (*_RECENT, len(messages)):
-            recent = encoding.plain(messages[-count:], self._processor.hides, digests=True)
+            recent = mending.plain(messages[-count:], self._processor.hides, digests=True)
             request = read_request({**plain, name: recent})
             if request.tool != "tool" or count >= len(messages):
                 break
@@ -114,7 +114,7 @@ def _encode(processor: Processor, value: Any) -> bytes:
     json = processor.encode(value)
     # Only these hold what has to be looked at more closely: attachments, and arguments that are JSON in a text.
     if len(json) > MAX_INLINE or b'"arguments":"{' in json:
-        value = encoding.plain(value, processor.hides, digests=True)
+        value = mending.plain(value, processor.hides, digests=True)
         hide_in_arguments(value, processor.hides)
         json = processor.encode(value)
     return processor.without_matches(json)

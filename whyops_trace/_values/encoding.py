@@ -12,96 +12,88 @@ Guarantees of both paths:
   mock records nothing, an iterator keeps its items. Classes are told apart by identity alone, because a metaclass
   can override even ``==`` and ``hash`` of a class.
 - A value under the name of a secret, or with the form of one, is replaced, at any depth.
+- What can't be recorded for its size is not encoded: long texts and lists are cut first, which keep head and tail.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._guard import guarded
-from whyops_trace._values.attachments import digest
-from whyops_trace._values.objects import reader_of
-from whyops_trace._values.reflection import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque
+from whyops_trace._values.mending import MAX_BITS, MAX_DEPTH, MAX_FLOAT, MIN_FLOAT, mended_text
 from whyops_trace._values.secrets import redacted
+from whyops_trace._values.shortening import shortened
 
-CIRCULAR: Final = "[circular]"
-TOO_DEEP: Final = "[too deep]"
-CHANGING: Final = "[changed while being read]"
-
-#: Largest number of nested containers. A server fails at thousands of them, a reader long before.
-MAX_DEPTH: Final = 64
-#: Largest number of nodes of a mended copy. A value that needs no mending is not copied, and has no such bound.
-MAX_NODES: Final = 20_000
-#: Smallest and largest integers that a JSON parser reads back unchanged.
-MIN_INT, MAX_INT = -(2**53), 2**53
-#: Number of bits of all integers between those two.
-MAX_BITS: Final = 53
-#: Smallest and largest finite floats. JSON has no numbers for infinities and NaN, which are not between them.
-MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
-_NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+#: Bytes of JSON that an item of a list and a member of an object take at least, with a comma.
+_ITEM, _MEMBER = 2, 5
+#: Levels of containers, and items of each, by which the size of a value is guessed.
+_GLANCE, _FEW = 2, 3
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def encoder(hides: Callable[[str], bool]) -> Callable[[object], bytes]:
+def encoder(hides: Callable[[str], bool], room: int = sys.maxsize) -> Callable[[object], bytes]:
     """
     Return a function that encodes any value as JSON: one line of UTF-8, without NUL and without secrets.
 
     Args:
         hides: Function from the key of a mapping, or the name of an attribute, to True if its value is a secret. It is
             also True for every key with a NUL, which cannot be recorded as it is.
+        room: Number of bytes that a record has for a value. What is surely larger is cut about to that size, or it
+            would cost its whole size. Exactly it is cut by :func:`whyops_trace._values.truncation.truncated`.
     """
+    most = 2 * room  # what is not larger takes less time if it is encoded whole
 
-    def encode(value: object) -> bytes:
+    def encode(value: Any) -> bytes:
         try:
             kind = type(value)
-            if kind is dict or kind is list or kind is tuple:
-                flawless = _is_flawless(value, hides, 1)
-            elif type(value) is str:
-                flawless = "\0" not in value
+            if kind is dict:
+                flawless = _is_flawless_and_small(value, hides, most)
+            elif kind is str:
+                flawless = len(value) <= most and "\0" not in value
             else:
-                flawless = _is_flawless((value,), hides, 0)
+                flawless = _size(value) <= most and _is_flawless((value,), hides, 0)
             if flawless:
-                return redacted(_encode(value))
+                json = _encode(value)
+                if len(json) <= most:
+                    return redacted(json)
         except (RuntimeError, TypeError, ValueError):
             # A lone surrogate, a stack nearly used up, or a container that another thread is changing.
             pass
         try:
-            return redacted(_encode(plain(value, hides)))
+            return redacted(_encode(shortened(value, hides, room)))
         except RecursionError:
             return b'"[too deep]"'
 
     return encode
 
 
-#: Encoder for the user's description of a program, rather than its data: no name in it marks a secret.
-encode: Final = encoder(lambda key: "\0" in key)
-
-
-def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False, digests: bool = False) -> Any:
-    """
-    Return a mended copy of a value, made of dict, list, str, int, float, bool and None only.
-
-    Args:
-        value: Any value.
-        hides: As for :func:`encode`.
-        shapes: True to replace lists of floats by their length, as for large arrays: ``{"shape": [1536]}``.
-        digests: True to replace long attachments by their size and hash, see
-            :func:`whyops_trace._values.attachments.digest`.
-    """
-    try:
-        return _Mender(hides, shapes, digests).mend(value, (), False)
-    except RecursionError:
-        return TOO_DEEP
-
-
 def string(text: str) -> bytes:
     """Return a text as one JSON string, mended where UTF-8 or a server cannot hold it."""
-    return _encode(_text(text))
+    return _encode(mended_text(text))
+
+
+def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], most: int) -> bool:
+    """Return True if the encoder can take this dict as it is, and no part of it is larger than *most* at a glance."""
+    for key, item in value.items():
+        if type(key) is not str:
+            return False
+        if hides(key) and ("\0" in key or (item is not None and type(item) is not bool)):
+            return False
+        kind = type(item)
+        if kind is int:
+            if item.bit_length() > MAX_BITS:
+                return False
+        elif kind is str:
+            if len(item) > most or "\0" in item:
+                return False
+        elif _size(item) > most or not _is_flawless((item,), hides, 1):
+            return False
+    return True
 
 
 def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
@@ -137,110 +129,26 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     return True
 
 
-class _Mender:
-    """The mended copy of one value, while it is built."""
+def _size(value: Any, depth: int = _GLANCE) -> int:
+    """
+    Return the size of a value in bytes, guessed from some of its parts; 0 for what no guess is made of.
 
-    __slots__ = ("digests", "hides", "nodes_left", "shapes")
-
-    def __init__(self, hides: Callable[[str], bool], shapes: bool, digests: bool) -> None:
-        self.hides = hides
-        self.shapes = shapes
-        self.digests = digests
-        self.nodes_left = MAX_NODES
-
-    def mend(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
-        """
-        Return the copy of one node.
-
-        Args:
-            value: The node.
-            path: The ids of the objects around it, outermost first.
-            inside: True if one of those is an object of unknown kind. Further ones inside it are only named.
-        """
-        self.nodes_left -= 1
-        try:
-            kind = type(value)
-            if kind is str:
-                return _text(value)
-            if value is None or kind is bool:
-                return value
-            if kind is int:
-                return value if MIN_INT <= value <= MAX_INT else _digits(value)
-            if kind is float:
-                return value if MIN_FLOAT <= value <= MAX_FLOAT else _NOT_FINITE[str(value)]
-            if id(value) in path:
-                return CIRCULAR
-            return self._mend_object(value, (*path, id(value)), inside)
-        except RecursionError:
-            return TOO_DEEP
-
-    def _mend_object(self, value: Any, path: tuple[int, ...], inside: bool) -> Any:
-        reader, base = reader_of(type(value))
-        if base is object:
-            reader, inside = (opaque if inside else reader), True
-        result = _simpler(reader, value, base, self.nodes_left + 1)
-        if result is None:
-            return _text(f"<unencodable {name_of(type(value))}>")
-        simpler: Any = result[0]
-        if type(simpler) is list:
-            return self._array(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
-        if type(simpler) is Pairs:
-            return self._mapping(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
-        return self.mend(simpler, path, inside)
-
-    def _array(self, items: list[Any], path: tuple[int, ...], inside: bool) -> Any:
-        if self.shapes and items and type(items[0]) is float:
-            return {"shape": [len(items)]}
-        mended = []
-        for item in items:
-            if self.nodes_left <= 0:
-                mended.append(TOO_MANY)
-                break
-            mended.append(self.mend(item, path, inside))
-        return mended
-
-    def _mapping(self, pairs: Pairs, path: tuple[int, ...], inside: bool) -> Any:
-        mended: dict[str, Any] = {}
-        for key, item in pairs:
-            if self.nodes_left <= 0:
-                mended[REST] = TOO_MANY
-                break
-            name = _text(key) if type(key) is str else self._key(key, path)
-            hidden = self.hides(name) and item is not None and type(item) is not bool
-            about = digest(name, item) if self.digests and type(item) is str and not hidden else None
-            mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
-        return mended
-
-    def _key(self, key: object, path: tuple[int, ...]) -> str:
-        mended = self.mend(key, path, True)
-        return mended if type(mended) is str else _encode(mended).decode()
+    Of the items of a list the smallest counts for all, and of a dict the first members count: what seems large is.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes or kind is bytearray:
+        return len(value)
+    if kind is not dict and kind is not list and kind is not tuple:
+        return 0
+    count = len(value)
+    if kind is dict:
+        size = _MEMBER * count
+        return (
+            size + sum([_size(part, depth - 1) for part in islice(value.values(), _FEW)]) if depth else size
+        )
+    parts = value[:: count // _FEW + 1] if depth else ()
+    return count * (_ITEM + min([_size(part, depth - 1) for part in parts], default=0))
 
 
-def _text(text: str) -> str:
-    text = str.__str__(text).replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Through UTF-16, where two surrogates that belong together are one character.
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
-def _digits(number: int) -> str:
-    try:
-        return str(number)
-    except ValueError:  # more digits than sys.get_int_max_str_digits() allows
-        return hex(number)
-
-
-@guarded("reading a value")
-def _simpler(reader: Reader, value: object, base: type, limit: int) -> tuple[object]:
-    """Return the result of a reader, in a tuple that tells ``None`` from a failure."""
-    for _ in range(3):
-        try:
-            return (reader(value, base, limit),)
-        except RecursionError:
-            return (TOO_DEEP,)
-        except RuntimeError:  # a container that another thread or a finaliser has just changed
-            continue
-    return (CHANGING,)
+#: Encoder for the user's description of a program, rather than its data: no name in it marks a secret.
+encode: Final = encoder(lambda key: "\0" in key)

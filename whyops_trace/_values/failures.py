@@ -6,7 +6,7 @@ import os
 from types import CodeType, TracebackType
 from typing import Any, Final, TypeGuard
 
-from whyops_trace._values import encoding
+from whyops_trace._values import mending
 from whyops_trace._values.outcomes import NONE, NotErrors, attributes_of, outcome
 
 #: Largest number of frames of a stack, and of the stack of an exception behind another one. The innermost are kept.
@@ -33,7 +33,7 @@ _DEMO: Final = os.path.join(_PACKAGE, "demo") + os.sep
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return ``{"type", "message"}`` of an exception, without running code of its class."""
-    described: dict[str, Any] = encoding.plain(error, lambda _: False)
+    described: dict[str, Any] = mending.plain(error, lambda _: False)
     return described
 
 

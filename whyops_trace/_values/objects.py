@@ -146,18 +146,23 @@ _fields_readers: Final[dict[int, tuple[type, Callable[[object], dict[str, Any] |
 
 
 def _items(value: Any, base: Any, limit: int) -> list[Any]:
-    return list(islice(base.__iter__(value), limit))
+    return list(base.__iter__(value))
+
+
+def _range(value: range, base: type, limit: int) -> object:
+    return str(value) if value[limit : limit + 1] else list(value)
 
 
 def _tuple(value: Any, base: type, limit: int) -> object:
-    items = tuple.__getitem__(value, slice(limit))
+    items = tuple.__iter__(value)
     names = class_attribute(type(value), "_fields")
     if type(names) is tuple and len(names) == tuple.__len__(value):  # a named tuple
         return Pairs(zip(names, items, strict=False))
     return list(items)
 
 
-def _bytes(value: Any, base: Any, limit: int) -> object:
+def read_bytes(value: Any, base: Any, limit: int) -> object:
+    """Return bytes as text if they are, else in base64; a :data:`Reader`."""
     try:
         raw = value.tobytes() if base is memoryview else bytes(base.__getitem__(value, slice(None)))
     except ValueError:  # a memoryview that was released
@@ -166,9 +171,14 @@ def _bytes(value: Any, base: Any, limit: int) -> object:
         text = raw.decode()
     except UnicodeDecodeError:
         text = "\0"
-    if _BINARY.search(text) is None:
+    if is_text(text):
         return text
     return {"base64": binascii.b2a_base64(raw, newline=False).decode(), "bytes": len(raw)}
+
+
+def is_text(decoded: str) -> bool:
+    """Tell whether decoded bytes are a text, which has no control characters but white space."""
+    return _BINARY.search(decoded) is None
 
 
 def _zoned(moment: datetime.datetime | datetime.time) -> str:
@@ -234,11 +244,12 @@ _READERS: Final[dict[int, Reader]] = {
         ((int,), _by("__int__")),
         ((float,), _by("__float__")),
         ((complex,), _by("__repr__")),
-        ((bytes, bytearray, memoryview), _bytes),
+        ((bytes, bytearray, memoryview), read_bytes),
         ((Pairs,), lambda value, base, limit: value),
         ((dict,), lambda value, base, limit: Pairs(islice(dict.items(value), limit))),
         ((type({}.items()),), lambda value, base, limit: Pairs(_items(value, base, limit))),
-        ((list, set, frozenset, range, collections.deque, type({}.keys()), type({}.values())), _items),
+        ((list, set, frozenset, collections.deque, type({}.keys()), type({}.values())), _items),
+        ((range,), _range),
         ((tuple,), _tuple),
         # No method of a mapping proxy may be called: the mapping behind it may be a user's.
         ((types.MappingProxyType,), lambda value, base, limit: gc.get_referents(value)[0]),

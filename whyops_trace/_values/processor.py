@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -108,11 +109,12 @@ class Processor:
                 "redact has something else than names of keys and what re.compile() returns."
             )
         self.hides = Redactor(names, _listed("redact_keep", keep)).hides
-        self.encode = encoding.encoder(self.hides)
         room = max_event_bytes - _RESERVE
         self._trace_room = room // 10
         self.room = room - self._trace_room
         self.fitting = -1 if self._patterns else self.room
+        # A pattern may match anything, so it's given every text whole.
+        self.encode = encoding.encoder(self.hides, sys.maxsize if self._patterns else self.room)
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
 

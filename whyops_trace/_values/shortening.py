@@ -1,0 +1,174 @@
+"""
+The mended copy of a value that is too large to be recorded whole, at the cost of what is recorded of it.
+
+Texts and lists are cut before they are encoded. Secrets are hidden first: in what is kept, and so far beyond that no
+secret that a cut goes through can begin or end outside of it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._values.mending import TOO_DEEP, Mender, mended_text
+from whyops_trace._values.objects import is_text, read_bytes
+from whyops_trace._values.reflection import Reader
+from whyops_trace._values.secrets import redacted
+from whyops_trace._values.truncation import MAX_NOTE, MIN_TEXT, Unit, level, without_middle
+
+#: Characters beyond a cut in which secrets are looked for: where words end, where none does for long, and where a
+#: private key may be, which has 12,700 in PEM for RSA with 16,384 bits. No longer token is recognised.
+_WORD_MARGIN, _TOKEN_MARGIN, _KEY_MARGIN = 512, 4_200, 16_384
+#: The words in the first and last lines of a private key.
+_KEY: Final = "PRIVATE KEY"
+#: Numbers of a list by whose length in JSON the length of the others is guessed.
+_SAMPLE: Final = 1_000
+_UNBOUNDED: Final = 1 << 62
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(str).decode
+
+
+def shortened(value: object, hides: Callable[[str], bool], room: int) -> Any:
+    """
+    Return a mended copy of a value in which texts and lists are cut until it has about a size.
+
+    Args:
+        value: Any value.
+        hides: As for :func:`whyops_trace._values.mending.plain`.
+        room: The size, in characters.
+    """
+    try:
+        try:
+            return _Shortener(hides, room, room, room).mend(value, (), False)
+        except _TooLargeError:
+            measure = _Measure(hides)
+            measure.mend(value, (), False)
+            longest = max(MIN_TEXT, level(measure.lengths, room))
+            return _Shortener(hides, room, longest, _UNBOUNDED).mend(value, (), False)
+    except RecursionError:
+        return TOO_DEEP
+
+
+class _TooLargeError(Exception):
+    """The texts of a value have more characters than there is room for."""
+
+
+class _Measure(Mender):
+    """
+    The measure of one value.
+
+    Attributes:
+        lengths: Lengths of its texts, in characters.
+    """
+
+    __slots__ = ("lengths",)
+
+    def __init__(self, hides: Callable[[str], bool]) -> None:
+        super().__init__(hides)
+        self.lengths: list[int] = []
+
+    def text(self, text: str) -> str:
+        """Note the length of a text."""
+        self.lengths.append(len(text))
+        return ""
+
+
+class _Shortener(Mender):
+    """
+    The mended copy of one value, with texts and lists cut.
+
+    Args:
+        hides: Function that tells the keys of secrets.
+        room: Characters that there is room for in all.
+        longest: Characters of a text that are kept.
+        left: Characters of texts after which there is no room left: :class:`_TooLargeError` is raised then.
+    """
+
+    __slots__ = ("_left", "_longest", "_room")
+
+    def __init__(self, hides: Callable[[str], bool], room: int, longest: int, left: int) -> None:
+        super().__init__(hides)
+        self._room = room
+        self._longest = longest
+        self._left = left
+
+    def text(self, text: str) -> str:
+        """Return the copy of a text, head and tail of a long one."""
+        self._left -= min(len(text), self._longest)
+        if self._left < 0:
+            raise _TooLargeError
+        return mended_text(text) if len(text) <= self._longest else self._ends(text, text, len(text))
+
+    def reader(self, reader: Reader) -> Reader:
+        """Return the reader to be used for objects of the class that one is for."""
+        return self._read_bytes if reader is read_bytes else reader
+
+    def most_numbers(self, numbers: list[Any]) -> int:
+        """Return the number of items for which there is room, if all are as long as some of them are."""
+        sample = numbers[:: len(numbers) // _SAMPLE]
+        return self._room * len(sample) // len(_encode(sample))
+
+    def _read_bytes(self, value: Any, base: Any, limit: int) -> object:
+        try:
+            size = value.nbytes if base is memoryview else base.__len__(value)
+            data = value.cast("B") if base is memoryview else value
+        except (TypeError, ValueError):  # a memoryview with gaps, or a released one
+            return read_bytes(value, base, limit)
+        if size <= self._longest:
+            return read_bytes(value, base, limit)
+        reach = self._longest // 2 + _KEY_MARGIN
+        first, last = (bytes(base.__getitem__(data, part)) for part in (slice(reach), slice(-reach, None)))
+        try:
+            head = codecs.getincrementaldecoder("utf-8")().decode(first)
+            tail = last.lstrip(bytes(range(0x80, 0xC0))).decode()
+        except UnicodeDecodeError:
+            head = tail = "\0"
+        if is_text(head) and is_text(tail):
+            return self._ends(head, tail, size, "bytes")
+        third = (self._longest - MAX_NOTE) // 8 * 3
+        rest = size // 3 * 3 - third
+        parts = (bytes(base.__getitem__(data, part)) for part in (slice(third), slice(rest, None)))
+        head, tail = (binascii.b2a_base64(part, newline=False).decode() for part in parts)
+        return {"base64": without_middle(head, tail, (size + 2) // 3 * 4, "characters"), "bytes": size}
+
+    def _ends(self, first: str, last: str, length: int, unit: Unit = "characters") -> str:
+        """Return what is kept of a text, of which these are the beginning and the end."""
+        half = max(0, self._longest - MAX_NOTE) // 2
+        cut = len(last) - half
+        margin = max(
+            _margin(first, half, half + _WORD_MARGIN, half + _KEY_MARGIN),
+            _margin(last, max(0, cut - _WORD_MARGIN), cut, max(0, cut - _KEY_MARGIN)),
+        )
+        reach = half + margin
+        margin = margin if length > reach else 0
+        first, last = _hidden(first[:reach]), _hidden(last[-reach:])
+        head, tail = first[: max(0, min(half, len(first) - margin))], last[max(margin, len(last) - half) :]
+        return without_middle(head, tail, length, unit)
+
+
+def _margin(text: str, start: int, end: int, furthest: int) -> int:
+    """
+    Return the number of characters beyond a cut in which a secret may end that it goes through.
+
+    Args:
+        text: The text.
+        start: Beginning of the part next to the cut that is looked at for the end of a word.
+        end: Its end.
+        furthest: Place up to which, or from which on, the lines around a private key are looked for.
+    """
+    if text.find(_KEY, min(start, furthest), max(end, furthest)) >= 0:
+        return _KEY_MARGIN
+    return _WORD_MARGIN if text.find(" ", start, end) >= 0 else _TOKEN_MARGIN
+
+
+def _hidden(text: str) -> str:
+    """Return a mended text without the secrets that are recognised by their form."""
+    text = mended_text(text)
+    json = _encode(text)
+    safe = redacted(json)
+    return text if safe is json else _decode(safe)

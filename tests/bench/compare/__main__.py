@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import CONTENDERS
+from .conversation import HELD
 from .report import environment, report
 
 HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ Row = dict[str, Any]
 PARTS = {
     "calls": ["sync", "single", "single beside a thread", "async", "tree", "generator", "10 KB", "200 KB"],
     "burst": ["no payload", "1 KB"],
+    "conversations": [f"{turns} turns, {held}" for held in HELD for turns in (50, 100, 200)],
     "faults": ["refuse", "hang", "503", "kill -9"],
     "import": ["import", "first event"],
 }
@@ -121,11 +123,11 @@ class Harness:
             )
         return [json.loads(line) for line in rows.read_text().splitlines()]
 
-    def calls(self, name: str, round_: int, sink: Sink, kinds: list[str]) -> None:
-        """Let a contender make calls of every kind."""
+    def calls(self, part: str, name: str, round_: int, sink: Sink, kinds: list[str]) -> None:
+        """Let a contender make calls of every kind, or have conversations."""
         with tempfile.TemporaryDirectory(dir=self.work) as home:
-            for row in self.worker(name, sink, home, "calls", *kinds):
-                self.write(part="calls", contender=name, round=round_, **row)
+            for row in self.worker(name, sink, home, part, *kinds):
+                self.write(part=part, contender=name, round=round_, **row)
 
     def end(self, part: str, name: str, round_: int, sink: Sink, kind: str) -> None:
         """Let a contender make calls, and see what has arrived when its process has ended, and another has run."""
@@ -222,8 +224,8 @@ def compare(harness: Harness, contenders: list[str], options: argparse.Namespace
                 with ThreadPoolExecutor(options.jobs) as pool:
                     list(pool.map(fault, itertools.product(kinds, tools)))
             for round_, name in shuffled(options.rounds, senders if part == "burst" else contenders):
-                if part == "calls":
-                    harness.calls(name, round_, sink, kinds)
+                if part == "calls" or (part == "conversations" and CONTENDERS[name].converses):
+                    harness.calls(part, name, round_, sink, kinds)
                 elif part == "burst":
                     for kind in kinds:
                         harness.end(part, name, round_, sink, kind)

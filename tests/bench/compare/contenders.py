@@ -27,6 +27,7 @@ class Tracer(NamedTuple):
 
     Attributes:
         tool: Returns a traced function of the same kind.
+        model: Returns a traced function that asks a model; None where that is a function like any other.
         trace: Returns a block in which calls belong to one trace.
         flush: Waits until all is sent.
     """
@@ -34,6 +35,7 @@ class Tracer(NamedTuple):
     tool: Callable[[Function], Function]
     trace: Callable[[], AbstractContextManager[Any]] = nullcontext
     flush: Callable[[], Any] = lambda: None
+    model: Callable[[Function], Function] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class Contender:
     share: float = 1.0
     counts: str = "calls"
     generators: bool = True
+
+    @property
+    def converses(self) -> bool:
+        """True if it records what a model was asked."""
+        return self.counts == "calls" and self.share == 1
 
 
 CONTENDERS: dict[str, Contender] = {}
@@ -117,10 +124,11 @@ def floor_exporting(sink: str) -> Tracer:
 )
 def whyops_trace(sink: str) -> Tracer:
     """This project, as a user with a key has it."""
-    from whyops_trace import WhyOps, traced_tool
+    from whyops_trace import WhyOps, traced_llm, traced_tool
 
     sdk = WhyOps(agent_name="compare", agent_metadata={"systemPrompt": "Compare.", "tools": []})
-    return Tracer(traced_tool, sdk.trace, lambda: sdk.flush_sync(60))
+    model = traced_llm(model="gpt-4o", provider="openai")
+    return Tracer(traced_tool, sdk.trace, lambda: sdk.flush_sync(60), model)
 
 
 OTEL = {
@@ -153,7 +161,8 @@ def _opentelemetry(sink: str, payload: bool) -> Tracer:
 
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{sink}/v1/traces")))
-    start, dumps = provider.get_tracer("compare").start_as_current_span, json.dumps
+    start = provider.get_tracer("compare").start_as_current_span
+    dumps = functools.partial(json.dumps, default=lambda value: value.model_dump())
 
     def tool(function: Function) -> Function:
         @functools.wraps(function)
@@ -211,7 +220,8 @@ def langsmith(sink: str) -> Tracer:
     from langsmith import trace, traceable
     from langsmith.run_trees import get_cached_client
 
-    return Tracer(traceable(run_type="tool", name=SPAN), lambda: trace("trace"), get_cached_client().flush)
+    tool, model = (traceable(run_type=kind, name=SPAN) for kind in ("tool", "llm"))
+    return Tracer(tool, lambda: trace("trace"), get_cached_client().flush, model)
 
 
 @contender(
@@ -229,7 +239,8 @@ def langfuse(sink: str) -> Tracer:
     from langfuse import get_client, observe
 
     client = get_client()
-    return Tracer(observe(name=SPAN), lambda: client.start_as_current_span(name="trace"), client.flush)
+    model = observe(name=SPAN, as_type="generation")
+    return Tracer(observe(name=SPAN), lambda: client.start_as_current_span(name="trace"), client.flush, model)
 
 
 @contender("logfire", imports="import logfire")
@@ -264,7 +275,7 @@ def braintrust(sink: str) -> Tracer:
     from braintrust import flush, init_logger, start_span, traced
 
     init_logger(project="compare", app_url=sink)
-    return Tracer(traced(name=SPAN), lambda: start_span("trace"), flush)
+    return Tracer(traced(name=SPAN), lambda: start_span("trace"), flush, traced(name=SPAN, type="llm"))
 
 
 @contender(
@@ -280,7 +291,8 @@ def mlflow(sink: str) -> Tracer:
 
     mlflow.tracing.set_destination(MlflowExperimentLocation("0"))
     tool = functools.partial(mlflow.trace, name=SPAN)
-    return Tracer(tool, lambda: mlflow.start_span("trace"), mlflow.flush_trace_async_logging)
+    model = functools.partial(mlflow.trace, name=SPAN, span_type="CHAT_MODEL")
+    return Tracer(tool, lambda: mlflow.start_span("trace"), mlflow.flush_trace_async_logging, model)
 
 
 @contender(
@@ -299,7 +311,9 @@ def opik(sink: str) -> Tracer:
     """Opik, ``@track``."""
     from opik import flush_tracker, start_as_current_trace, track
 
-    return Tracer(track(name=SPAN), lambda: start_as_current_trace("trace"), flush_tracker)
+    return Tracer(
+        track(name=SPAN), lambda: start_as_current_trace("trace"), flush_tracker, track(name=SPAN, type="llm")
+    )
 
 
 @contender(

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,6 +68,15 @@ class Rows:
             pairs = zip(self.of(name, kind, column), self.of(name, kind, "yardstick"), strict=False)
             both.append([value / yardstick for value, yardstick in pairs])
         return median(both[0]) / median(both[1]) if all(both) else None
+
+    def growth(self, contender: str, held: str, column: str) -> float | None:
+        """Return the exponent with which a column grows in the turns of the conversations that are held in one way."""
+        kinds = sorted((int(kind.split()[0]), kind) for kind in self.kinds if kind.endswith(f", {held}"))
+        (few, first), (many, last) = kinds[0], kinds[-1]
+        values = self.median(contender, first, column), self.median(contender, last, column)
+        if few == many or values[0] is None or values[1] is None:
+            return None
+        return log(values[1] / values[0]) / log(many / few)
 
     def table(self, title: str, columns: Mapping[str, tuple[str, str]], find: Find | None = None) -> str:
         """Return a table with a line for each contender; *columns* tells by its head which kind and column it shows."""
@@ -129,6 +139,26 @@ def _burst(rows: Rows) -> str:
     )
 
 
+def _conversations(rows: Rows) -> str:
+    text = ["## Conversations\n"]
+    for column, title in TIMES.items():
+        columns = {kind: (kind, column) for kind in rows.kinds}
+        text += [rows.table(f"{title}, milliseconds a conversation:", columns)]
+    growth = {}
+    for held in dict.fromkeys(kind.partition(", ")[2] for kind in rows.kinds):
+        growth[held] = (held, "own")
+    text += [
+        rows.table(
+            "Exponent of the caller's CPU in the turns, from the fewest to the most:", growth, rows.growth
+        )
+    ]
+    for name in rows.contenders:
+        missing = {kind: sum(rows.of(name, kind, "missing")) for kind in rows.kinds}
+        if any(missing.values()):
+            text.append(f"Of the turns of {name} these had not arrived after flush: {missing}.\n")
+    return "\n".join(text)
+
+
 def _faults(rows: Rows) -> str:
     faults = [kind for kind in ("refuse", "hang", "503", "kill -9") if kind in rows.kinds]
     columns = {"calls": (faults[0], "calls"), **{kind: (kind, "lost") for kind in faults}}
@@ -144,4 +174,10 @@ def _import(rows: Rows) -> str:
 
 
 TIMES = {"wall": "Caller's time", "own": "Caller's CPU", "cpu": "CPU of the process until all is sent"}
-WRITERS = {"calls": _calls, "burst": _burst, "faults": _faults, "import": _import}
+WRITERS = {
+    "calls": _calls,
+    "burst": _burst,
+    "conversations": _conversations,
+    "faults": _faults,
+    "import": _import,
+}

@@ -18,9 +18,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter, perf_counter_ns, process_time, thread_time
+from time import perf_counter, perf_counter_ns, process_time, sleep, thread_time
 from typing import Any
 
+from . import conversation
 from .contenders import CONTENDERS, SPAN
 
 Row = dict[str, Any]
@@ -44,6 +45,9 @@ TEXT = 'The parcel was "scanned" in Köln,\n then at {depot: 3, shelf: [2, 4]} -
 #: Seconds that an outage lasts, calls that are made in it, and after it.
 OUTAGE, IN_OUTAGE, AFTER_OUTAGE = 10, 1_000, 10
 KILL = "kill -9"
+#: Conversations of each kind in a process, and seconds between two turns, in which a tool's threads work: a model takes
+#: much longer.
+CONVERSATIONS, PAUSE = 2, 0.003
 
 
 def yardstick() -> float:
@@ -95,7 +99,7 @@ class Worker:
 
     def __init__(self, name: str, sink: str) -> None:
         self.contender = CONTENDERS[name]
-        tool, self.trace, self.flush = self.contender.start(sink)
+        tool, self.trace, self.flush, model = self.contender.start(sink)
         port = int(sink.rpartition(":")[2])
         self.control = socket.create_connection(("127.0.0.1", port + 1)).makefile("rw")
         self.numbers = iter(range(1, 10_000_000))
@@ -114,9 +118,20 @@ class Worker:
                 self.nested(query, depth - 1)
             return query[1:]
 
-        for function in (plain, coroutine, generator, nested):  # some tools have no other name for a span
+        def ask(messages: Any, tools: Any) -> Any:
+            return self.answer
+
+        for function in (
+            plain,
+            coroutine,
+            generator,
+            nested,
+            ask,
+        ):  # some tools have no other name for a span
             function.__name__ = function.__qualname__ = SPAN
         self.plain, self.coroutine, self.nested = tool(plain), tool(coroutine), tool(nested)
+        self.answer: Any = None
+        self.asked = (model or tool)(ask)
         self.generator = tool(generator) if self.contender.generators else generator
 
     def ask(self, command: str) -> Any:
@@ -223,6 +238,39 @@ class Worker:
             for query in queries:
                 plain(query, options)
 
+    # Conversations
+
+    def conversation(self, kind: str) -> Iterator[Row]:
+        """Hold one, after one of five turns that does not count, and return what it took in milliseconds."""
+        turns, _, held = kind.partition(" turns, ")
+        self.converse(5, held)
+        for _ in range(CONVERSATIONS):
+            self.ask("clear")
+            gc.collect()
+            before, cpu = yardstick(), process_time()
+            wall, own, between = self.converse(int(turns), held)
+            cpu = process_time() - cpu - between
+            row = {"wall": 1e3 * wall, "own": 1e3 * own, "cpu": 1e3 * cpu}
+            missing = int(turns) - self.arrived()
+            yield {**row, "missing": missing, "yardstick": min(before, yardstick())}
+
+    def converse(self, turns: int, held: str) -> tuple[float, float, float]:
+        """Return the seconds of time and of CPU in the calls of one conversation, and those of CPU between them."""
+        wall = own = between = 0.0
+        with self.trace():
+            left = thread_time()
+            for messages, tools, answer in conversation.turns(turns, held, self.numbers):
+                self.answer = answer
+                began, entered = perf_counter(), thread_time()
+                between += entered - left
+                self.asked(messages, tools)
+                left = thread_time()
+                own += left - entered
+                wall += perf_counter() - began
+                sleep(PAUSE)
+        self.flush()
+        return wall, own, between
+
     # What is counted when the process has ended
 
     def large_burst(self, kind: str) -> Iterator[Row]:
@@ -260,7 +308,12 @@ class Worker:
         if part == "next":
             self.traces(1, 1)
             self.flush()
-        do = {"calls": self.calls, "burst": self.large_burst, "faults": self.fault}
+        do = {
+            "calls": self.calls,
+            "burst": self.large_burst,
+            "conversations": self.conversation,
+            "faults": self.fault,
+        }
         for kind in kinds:
             for row in do[part](kind):
                 yield {"kind": kind, **row}

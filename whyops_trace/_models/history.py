@@ -9,6 +9,7 @@ anew, those are compared by value, after their types were: no code of a value ru
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, compress
@@ -35,6 +36,7 @@ _FIRST, _LAST, _NOTE = 4, 2, 40
 _ATOMS: Final = frozenset(map(id, (str, int, float, bool, type(None))))
 _KNOWN: Final = _ATOMS | {id(dict), id(list)}
 _is_atom: Final = _ATOMS.__contains__
+_TEXT: Final = array("Q", [id(str)])
 
 
 class Messages(NamedTuple):
@@ -116,7 +118,17 @@ class _Group:
         NoKeyError: if what is in them cannot be compared without running its code.
     """
 
-    __slots__ = ("_are_atoms", "_atoms", "_containers", "_inner", "_keys", "_kind", "_sizes", "characters")
+    __slots__ = (
+        "_are_atoms",
+        "_atoms",
+        "_containers",
+        "_inner",
+        "_keys",
+        "_kind",
+        "_sizes",
+        "_types",
+        "characters",
+    )
 
     def __init__(self, kind: type[Any], containers: list[Any], depth: int = 0) -> None:
         self._kind = kind
@@ -126,6 +138,7 @@ class _Group:
         types = _types(values)
         self._are_atoms = [*map(_is_atom, types)]
         self._atoms = [*compress(values, self._are_atoms)]
+        self._types = array("Q", compress(types, self._are_atoms))
         #: The dicts and the lists in them: for each value if it is one, and the group.
         self._inner: dict[type[Any], tuple[list[bool], _Group]] = {}
         if depth > _MAX_DEPTH or len(values) > _MAX_VALUES or not _KNOWN.issuperset(types):
@@ -150,9 +163,9 @@ class _Group:
         if [*map(len, containers)] != self._sizes:
             return False
         keys, values = self._contents(containers)
-        if len(values) != len(self._are_atoms) or not _are_equal(keys, self._keys):
+        if len(values) != len(self._are_atoms) or not _are_equal(keys, self._keys, _TEXT * len(keys)):
             return False
-        return _are_equal([*compress(values, self._are_atoms)], self._atoms) and all(
+        return _are_equal([*compress(values, self._are_atoms)], self._atoms, self._types) and all(
             group.holds([*compress(values, are_inner)]) for are_inner, group in self._inner.values()
         )
 
@@ -166,6 +179,7 @@ class _Group:
         group._keys = self._keys + other._keys
         group._are_atoms = self._are_atoms + other._are_atoms
         group._atoms = self._atoms + other._atoms
+        group._types = self._types + other._types
         group._inner = {}
         for kind in {**self._inner, **other._inner}:
             ours, theirs = self._inner.get(kind), other._inner.get(kind)
@@ -193,15 +207,15 @@ def _outline(message: Any) -> Iterator[Any]:
             yield value
 
 
-def _types(values: Iterable[Any]) -> list[int]:
+def _types(values: Iterable[Any]) -> array[int]:
     # By their ids, since a class may have an equality of its own.
-    return [*map(id, map(type, values))]
+    return array("Q", map(id, map(type, values)))
 
 
-def _are_equal(values: list[Any], known: list[Any]) -> bool:
+def _are_equal(values: list[Any], known: list[Any], types: array[int]) -> bool:
     """Return True if values are the known ones, of exact builtin types, or equal to them in type and value."""
     return len(values) == len(known) and (
-        all(map(is_, values, known)) or (_types(values) == _types(known) and values == known)
+        all(map(is_, values, known)) or (_types(values) == types and values == known)
     )
 
 

@@ -7,13 +7,15 @@ The largest steps take minutes, and are left out unless ``WHYOPS_BENCH_LARGE`` i
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.compare.conversation import HELD, turns
 from lines import Process, encoded, tool_request, tool_response
 
-from whyops_trace import WhyOps, traced_tool
+from whyops_trace import WhyOps, traced_llm, traced_tool
 from whyops_trace.store import Store
 
 SIZES = [1_000, 10_000, 100_000, *([1_000_000] if os.environ.get("WHYOPS_BENCH_LARGE") else [])]
@@ -41,6 +43,29 @@ def test_in_a_trace(measure: Any, sdk: WhyOps, size: int) -> None:
                 sdk.flush_sync(60)
         sdk.flush_sync(60)
         measure("call in a trace that has grown", search, "parcel", 5)
+
+
+@pytest.mark.parametrize("earlier", [50, 100, 200])
+@pytest.mark.parametrize("held", HELD)
+def test_in_a_conversation(measure: Any, sdk: WhyOps, held: str, earlier: int) -> None:
+    """A turn of a conversation that has so many turns already."""
+    given: Any = None
+
+    @traced_llm(model="gpt-4o", provider="openai")
+    def ask(messages: Any, tools: Any) -> Any:
+        return given
+
+    def turn() -> None:
+        nonlocal given
+        messages, tools, given = next(conversation)
+        ask(messages, tools)
+
+    conversation = turns(earlier + 100, held, count(1))
+    with sdk.trace():
+        for _ in range(earlier):
+            turn()
+        sdk.flush_sync(60)
+        measure(f"turn of a conversation, {held}", turn, calls=1)
 
 
 @growing

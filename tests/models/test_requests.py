@@ -212,6 +212,11 @@ def test_the_json_is_the_same_as_without_a_memory(make: Callable[[], Processor],
         ({"a": 1}, {1: 1}),
         ([], {}),
         ("", []),
+        ("x" * 80_000, "x" * 79_999 + "y"),
+        ("x" * 80_000, None),
+        ("x" * 80_000, Word("x" * 80_000)),
+        ([1, "x" * 80_000], [None, "x" * 80_000]),
+        (["x" * 80_000, "y" * 80_000], ["y" * 80_000, "x" * 80_000]),
     ],
 )
 @pytest.mark.parametrize("made_anew", [False, True])

@@ -28,6 +28,8 @@ _BEGINNING: Final = 2
 #: Nested containers in messages, and values at one place of them, of conversations that are remembered.
 _MAX_DEPTH: Final = 20
 _MAX_VALUES: Final = 200_000
+#: Characters from which on a text is known by its hash.
+_LONG: Final = 65_536
 #: Bytes that a message takes beside its JSON.
 _MESSAGE_BYTES: Final = 1_000
 #: Shares of the room that the first message and the last one may take where not all fit, and bytes of the note on that.
@@ -36,7 +38,6 @@ _FIRST, _LAST, _NOTE = 4, 2, 40
 _ATOMS: Final = frozenset(map(id, (str, int, float, bool, type(None))))
 _KNOWN: Final = _ATOMS | {id(dict), id(list)}
 _is_atom: Final = _ATOMS.__contains__
-_TEXT: Final = array("Q", [id(str)])
 
 
 class Messages(NamedTuple):
@@ -106,8 +107,10 @@ class _Group:
     """
     Containers of one type at one place in the structure of messages, as they were, with all that is in them.
 
+    A long text, such as an image, is known by its length and its hash, so that it does not live on here.
+
     Attributes:
-        characters: Number of characters of the texts in them.
+        characters: Number of characters of the texts that are kept.
 
     Args:
         kind: Their type, dict or list.
@@ -121,10 +124,10 @@ class _Group:
     __slots__ = (
         "_are_atoms",
         "_atoms",
-        "_containers",
         "_inner",
         "_keys",
         "_kind",
+        "_long",
         "_sizes",
         "_types",
         "characters",
@@ -132,13 +135,20 @@ class _Group:
 
     def __init__(self, kind: type[Any], containers: list[Any], depth: int = 0) -> None:
         self._kind = kind
-        self._containers = containers
         self._sizes = [*map(len, containers)]
         self._keys, values = self._contents(containers)
         types = _types(values)
         self._are_atoms = [*map(_is_atom, types)]
         self._atoms = [*compress(values, self._are_atoms)]
-        self._types = array("Q", compress(types, self._are_atoms))
+        #: The lengths and hashes of the long texts, by their places among the atoms, which have None there.
+        self._long = {
+            place: (len(atom), hash(atom))
+            for place, atom in enumerate(self._atoms)
+            if type(atom) is str and len(atom) > _LONG
+        }
+        for place in self._long:
+            self._atoms[place] = None
+        self._types = _types(self._atoms)
         #: The dicts and the lists in them: for each value if it is one, and the group.
         self._inner: dict[type[Any], tuple[list[bool], _Group]] = {}
         if depth > _MAX_DEPTH or len(values) > _MAX_VALUES or not _KNOWN.issuperset(types):
@@ -156,16 +166,18 @@ class _Group:
 
     def holds(self, containers: list[Any]) -> bool:
         """Return True if containers are the same as these, down to the last value."""
-        if len(containers) != len(self._containers):
-            return False
-        if not all(map(is_, containers, self._containers)) and {*_types(containers)} != {id(self._kind)}:
-            return False
-        if [*map(len, containers)] != self._sizes:
+        if {*map(id, map(type, containers))} != {id(self._kind)} or [*map(len, containers)] != self._sizes:
             return False
         keys, values = self._contents(containers)
-        if len(values) != len(self._are_atoms) or not _are_equal(keys, self._keys, _TEXT * len(keys)):
+        if len(values) != len(self._are_atoms) or not _are_equal(keys, self._keys):
             return False
-        return _are_equal([*compress(values, self._are_atoms)], self._atoms, self._types) and all(
+        atoms = [*compress(values, self._are_atoms)]
+        for place, known in self._long.items():
+            text = atoms[place]
+            if type(text) is not str or len(text) != known[0] or hash(text) != known[1]:
+                return False
+            atoms[place] = None
+        return _are_equal(atoms, self._atoms, self._types) and all(
             group.holds([*compress(values, are_inner)]) for are_inner, group in self._inner.values()
         )
 
@@ -174,11 +186,12 @@ class _Group:
         group = _Group.__new__(_Group)
         group.characters = self.characters + other.characters
         group._kind = self._kind
-        group._containers = self._containers + other._containers
         group._sizes = self._sizes + other._sizes
         group._keys = self._keys + other._keys
         group._are_atoms = self._are_atoms + other._are_atoms
         group._atoms = self._atoms + other._atoms
+        count = len(self._atoms)
+        group._long = self._long | {count + place: known for place, known in other._long.items()}
         group._types = self._types + other._types
         group._inner = {}
         for kind in {**self._inner, **other._inner}:
@@ -212,11 +225,22 @@ def _types(values: Iterable[Any]) -> array[int]:
     return array("Q", map(id, map(type, values)))
 
 
-def _are_equal(values: list[Any], known: list[Any], types: array[int]) -> bool:
-    """Return True if values are the known ones, of exact builtin types, or equal to them in type and value."""
-    return len(values) == len(known) and (
-        all(map(is_, values, known)) or (_types(values) == types and values == known)
-    )
+def _are_equal(values: list[Any], known: list[Any], types: array[int] | None = None) -> bool:
+    """
+    Return True if values are the known ones, or equal to them in type and value.
+
+    Args:
+        values: The values.
+        known: Others, of exact builtin types.
+        types: The types of the known ones; None if all are texts.
+    """
+    if len(values) != len(known):
+        return False
+    if all(map(is_, values, known)):
+        return True
+    if types is None:
+        return {*map(id, map(type, values))} == {id(str)} and values == known
+    return _types(values) == types and values == known
 
 
 class _Conversation:

@@ -12,6 +12,8 @@ MAX_INLINE: Final = 4096
 #: Fewest characters of a line in base64 that is broken into lines.
 _LINE: Final = 60
 
+#: Number of attachments that are remembered, as a conversation repeats them in every request.
+_MAX_LATEST: Final = 256
 #: Names of members that hold an attachment without a data URL, in requests and answers of OpenAI, Anthropic and Google.
 _NAMES: Final = frozenset({"b64_json", "bytes", "data", "file_data", "image", "partial_image_b64", "result"})
 #: The start of a data URL in base64 (RFC 2397), with its media type.
@@ -39,10 +41,24 @@ def digest(name: str, text: str) -> dict[str, Any] | None:
     url = _DATA_URL.match(text, 0, MAX_INLINE)
     if url is None and (name not in _NAMES or _BASE64.match(text, 0, MAX_INLINE) is None):
         return None
-    content = content_of(text[url.end() :] if url else text)
-    if content is None:
+    start, kind = (url.end(), url[1]) if url else (0, None)
+    # A text keeps its hash once it was asked for, so the attachment of an earlier request costs next to nothing.
+    key = start, kind, len(text), hash(text)
+    try:
+        about = _latest[key]
+    except KeyError:
+        content = content_of(text[start:])
+        about = None if content is None else described(content)
+        if len(_latest) >= _MAX_LATEST:
+            _latest.clear()
+        _latest[key] = about
+    if about is None:
         return None
-    return {"mediaType": url[1], **described(content)} if url and url[1] else described(content)
+    return {"mediaType": kind, **about} if kind else {**about}
+
+
+#: The latest attachments, by what comes before their base64, their length and their hash.
+_latest: Final[dict[tuple[Any, ...], dict[str, Any] | None]] = {}
 
 
 def described(content: bytes) -> dict[str, Any]:

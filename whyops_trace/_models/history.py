@@ -217,7 +217,7 @@ def _outline(message: Any) -> Iterator[Any]:
     for name, value in message.items():
         if type(name) is type(value) is str:
             yield name
-            yield value
+            yield value if len(value) <= _LONG else hash(value)
 
 
 def _types(values: Iterable[Any]) -> array[int]:

@@ -22,7 +22,8 @@ from typing import Final
 import msgspec
 
 from whyops_trace._reading.excerpt import Tokens, elapsed
-from whyops_trace._reading.pairing import TYPES, Half, half_of_head, pair
+from whyops_trace._reading.halves import TYPES, Half, half_of_head
+from whyops_trace._reading.pairing import pair
 from whyops_trace._reading.prices import cost
 from whyops_trace._reading.record import Head, decoded, failed, latency
 from whyops_trace._reading.summary import TraceSummary

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from lines import Process, encoded, tool_request, tool_response
 
 from whyops_trace import stats
+from whyops_trace._reading.halves import half_of
 from whyops_trace._reading.nodes import Node, TraceTree
-from whyops_trace._reading.pairing import half_of, pair
+from whyops_trace._reading.pairing import pair
 from whyops_trace._reading.record import StoredRecord
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn, exchanges
 from whyops_trace._rules.views import views

@@ -24,7 +24,8 @@ from whyops_trace._reading.excerpt import (
     question,
     value,
 )
-from whyops_trace._reading.pairing import Call, half_of, pair
+from whyops_trace._reading.halves import half_of
+from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._reading.record import StoredRecord, latency, tool_name
 from whyops_trace._shapes import list_of, text_of

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._reading.pairing import Call, Half, pair
+from whyops_trace._reading.halves import Half
+from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.summary import Tally, TraceSummary
 
 #: Calls that are kept besides open ones. A record of another SDK that arrives more than so many calls late is counted

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from whyops_trace._reading.excerpt import Tokens, failure, get, message_text, problem
-from whyops_trace._reading.pairing import Means, half_of, pair
+from whyops_trace._reading.halves import half_of
+from whyops_trace._reading.pairing import Means, pair
 from whyops_trace._reading.record import StoredRecord, latency
 from whyops_trace._rules.finding import named
 from whyops_trace._shapes import dicts_of, list_of, text_of

@@ -13,7 +13,8 @@ import msgspec
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.survey import SERVER, records_in
-from whyops_trace._reading.pairing import Half, half_of, half_of_head, pair
+from whyops_trace._reading.halves import Half, half_of, half_of_head
+from whyops_trace._reading.pairing import pair
 from whyops_trace._reading.record import Head, StoredRecord, moment, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters

@@ -13,8 +13,7 @@ from whyops_trace._shapes import text_of
 
 #: Kinds of calls.
 Kind = Literal["tool", "llm", "embedding", "step"]
-#: Roles of a record in its call: an ``error`` is a tool's own, after which a response follows; ``thought`` is a
-#: model's.
+#: Roles of a record in its call: an ``error`` names its tool; ``thought`` is a model's.
 Part = Literal["request", "response", "error", "thought"]
 
 _PARTS: Final[Mapping[str, tuple[Kind, Part]]] = {
@@ -48,7 +47,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
         span: Its span, "" for none.
         name: The tool, or the traced function; "" for what was recorded by hand.
         timestamp: Time of recording.
-        fails: True for an error in the place of an answer.
+        fails: True for an error that names no tool; it may stand in the place of an answer.
         counts: False if its call only repeats that of a client.
         place: Its place among the records, for the caller.
     """

@@ -18,8 +18,25 @@ name. ``span_0`` is no span: it is what everything carries that pairs with nothi
 Calls of models that traced functions record are told by their parents alone, and so is a failed one, whose error
 stands in the place of an answer. One that was recorded by hand is a message and the next answer in the same place,
 whatever was recorded between the two; a message that another one follows waits no more, unless a span or a parent
-names it. What the model thought before the answer belongs to it. An error that names such a message as its parent is
-the failure of that call.
+names it. What the model thought before the answer belongs to it.
+
+An error that names its tool belongs to the first of these calls of that tool:
+
+1. the one whose request it names as its parent, if both have the same span, or both none;
+2. one with its span, of its run, that is open when the error is recorded;
+3. the one whose request it names as its parent;
+4. one of its run that is open when the error is recorded.
+
+An error that names neither a tool nor a function was recorded by hand. It belongs to the call whose request it names
+as its parent, if that is a call of a tool, or one of a model that was recorded by hand, in the same place. No call has
+two errors, and none has one that was recorded after its response.
+
+A tool may answer after its error, and has failed all the same. A call of a model that is answered after an error by
+hand has been answered, and the error belongs to no call.
+
+A call ends with its response, and one without a response with its error. It failed if one of them tells of an error,
+and was cancelled if it did not fail and the record that ended it says so. An error that belongs to no call is no call;
+but that of a traced function is one, whose request is missing.
 """
 
 from __future__ import annotations
@@ -32,8 +49,8 @@ import msgspec
 
 from whyops_trace._reading.halves import Half
 
-#: Means by which a response was found; "" while there is none.
-Means = Literal["", "span", "parent", "name"]
+#: Means by which a response was found: "exact" if span, parent and name agree; "" while there is none.
+Means = Literal["", "exact", "span", "parent", "name"]
 
 
 class Call(msgspec.Struct, gc=False, eq=False):
@@ -45,7 +62,7 @@ class Call(msgspec.Struct, gc=False, eq=False):
         request: Its request.
         response: Its response.
         means: Means by which the response was found.
-        error: The error that a tool's call recorded of itself.
+        error: The error that a tool's call recorded of itself, or that was recorded of it by hand.
         thoughts: Thoughts of a model before an answer that was recorded by hand.
     """
 
@@ -58,15 +75,24 @@ class Call(msgspec.Struct, gc=False, eq=False):
 
     @property
     def is_open(self) -> bool:
-        """True if it has no response, and needs one: a message that was recorded by hand may stay unanswered."""
-        return self.response is None and not self.first.by_hand
+        """True if it has not ended, and has to: a message that was recorded by hand may stay unanswered."""
+        return self.response is None and self.error is None and not self.first.by_hand
+
+    @property
+    def end(self) -> Half | None:
+        """The record that ended it: its response, else its error."""
+        return self.response or self.error
 
     @property
     def is_turn(self) -> bool:
         """True for a call of a model that was answered or failed, and does not only repeat one of a client."""
-        if self.response is None:
-            return self.error is not None and self.first.by_hand
-        return self.first.kind == "llm" and self.response.counts
+        end = self.response or self.error
+        return end is not None and self.first.kind == "llm" and end.counts
+
+    @property
+    def counts(self) -> bool:
+        """True if it has ended, and does not only repeat a call of a client."""
+        return self.end is not None and self.end.counts
 
 
 def pair(halves: Iterable[Half]) -> list[Call]:
@@ -105,7 +131,7 @@ class _Pairing:
         for half in responses:
             named = self._asked.get((half.run, half.parent), ()) if half.parent else ()
             if len(named) == 1 and named[0].response is None and _is_exact(named[0].first, half):
-                named[0].response, named[0].means = half, "span"
+                named[0].response, named[0].means = half, "exact"
             else:
                 self._alone.append(Call(half, None, half))
 
@@ -126,23 +152,59 @@ class _Pairing:
         for key, means, only_after in _WAYS:
             _meet(line, key, means, only_after)
             line = [call for call in line if (call.request is None) is not (call.response is None)]
+        self._answer_messages([call for call in line if call.request is None and call.first.by_hand])
+
+    def _answer_messages(self, answers: list[Call]) -> None:
+        """Give answers that were recorded by hand to the messages that wait for one."""
+        if not answers:
+            return
+        latest: dict[tuple[str, int], deque[Call]] = {}
+        messages = [call for call in self._calls if call.first.by_hand]
+        for call in sorted([*messages, *answers], key=lambda call: _order(call.first)):
+            place = (call.first.run, call.first.within)
+            if call.request is not None:
+                latest[place] = deque([call] if call.response is None else [])
+            else:
+                _join(latest.get(place, deque()), call, "name", -1)
 
     def add_errors(self) -> None:
-        """Find the calls that errors tell of: tools and functions record them of themselves, others by the parent."""
-        for half in sorted((half for half in self._others if half.part != "thought"), key=_order):
-            named = self._asked.get((half.run, half.parent), ())
-            call = min(
-                (call for call in named if _fails(call, half)),
-                key=lambda call: _order(call.first),
-                default=None,
-            )
-            if half.by_hand or half.part == "error":
-                if call is not None:
-                    call.error = half
-            elif call is not None:
-                call.response, call.means = half, "parent"
-            else:
-                self._alone.append(Call(half, None, half))
+        """Find the calls that errors tell of."""
+        errors = sorted((half for half in self._others if half.part != "thought"), key=_order)
+        errors = [half for half in errors if not self._fail_named(half, same_span=True)]
+        errors = self._fail_open(errors, _place_by_span)
+        errors = [half for half in errors if not self._fail_named(half, same_span=False)]
+        errors = self._fail_open(errors, _place_by_name)
+        self._alone += [Call(half, None, half) for half in errors if half.name and half.part != "error"]
+
+    def _fail_named(self, error: Half, *, same_span: bool) -> bool:
+        """Give an error to the call whose request it names as its parent; return False if there is none."""
+        named = self._asked.get((error.run, error.parent), ()) if error.parent else ()
+        calls = [call for call in named if _fits(call, error)]
+        if same_span:
+            calls = [call for call in calls if call.first.span == error.span]
+        if calls:
+            _fail(min(calls, key=lambda call: _order(call.first)), error)
+        return bool(calls)
+
+    def _fail_open(self, errors: list[Half], key: Callable[[Half], Hashable | None]) -> list[Half]:
+        """Give errors of tools to the calls of the same key that are open when they are recorded; return the others."""
+        if all(key(half) is None for half in errors):
+            return errors
+        found: set[int] = set()
+        waiting: dict[Hashable, list[Call]] = defaultdict(list)
+        line = [*self._calls, *(Call(half) for half in errors)]
+        for call in sorted(line, key=lambda call: _order(call.first)):
+            error, common = call.first, key(call.first)
+            if common is None:
+                continue
+            if call.request is not None:
+                waiting[common].append(call)
+                continue
+            waiting[common] = [one for one in waiting[common] if _is_open_at(one, error)]
+            if waiting[common]:
+                waiting[common][0].error = error
+                found.add(id(error))
+        return [half for half in errors if id(half) not in found]
 
     def add_thoughts(self) -> None:
         """Give each answer that was recorded by hand the thoughts before it in the same place."""
@@ -173,16 +235,32 @@ def _order(half: Half) -> tuple[Hashable, ...]:
     return (*half.order, half.part != "request", half.run, half.span, half.name)
 
 
-def _fails(call: Call, error: Half) -> bool:
-    """Tell whether an error may be that of a call which it names as its parent."""
+def _fits(call: Call, error: Half) -> bool:
+    """Tell whether an error may be that of a call."""
     request = call.first
+    if call.error is not None:
+        return False
     if error.part == "error":
         fits = request.kind == "tool" and request.name == error.name
     elif error.name:
-        return request.kind in ("llm", "embedding") and request.name == error.name and call.response is None
+        fits = request.kind in ("llm", "embedding") and request.name == error.name
     else:
-        fits = request.by_hand and request.within == error.within
-    return fits and call.error is None and (call.response is None or _order(error) < _order(call.response))
+        by_hand = request.kind in ("llm", "embedding") and not request.name
+        fits = request.within == error.within and (request.kind == "tool" or by_hand)
+    return fits and (call.response is None or (request.kind == "tool" and _is_open_at(call, error)))
+
+
+def _is_open_at(call: Call, error: Half) -> bool:
+    """Tell whether a call had neither a response nor an error when another error was recorded."""
+    return call.error is None and (call.response is None or _order(error) < _order(call.response))
+
+
+def _fail(call: Call, error: Half) -> None:
+    """Give an error to a call: in the place of an answer, if a traced function recorded it."""
+    if error.name and error.part != "error":
+        call.response, call.means = error, "exact"
+    else:
+        call.error = error
 
 
 def _meet(line: list[Call], key: Callable[[Half], Hashable | None], means: Means, only_after: bool) -> None:
@@ -216,8 +294,6 @@ def _join(queue: deque[Call], alone: Call, means: Means, place: int) -> bool:
     call = queue[place]
     del queue[place]
     call.response, call.means, alone.response = alone.response, means, None
-    if means == "name" and place:
-        queue.clear()  # a message that another one followed waits no more
     return True
 
 
@@ -258,13 +334,19 @@ def _by_parent(half: Half) -> Hashable | None:
     return (half.kind, half.run, number, half.name) if (number := _number(half)) else None
 
 
+def _place_by_span(half: Half) -> Hashable | None:
+    return (half.run, half.span, half.name) if half.kind == "tool" and half.span else None
+
+
+def _place_by_name(half: Half) -> Hashable | None:
+    return (half.run, half.name) if half.kind == "tool" else None
+
+
 def _by_span_in_other_runs(half: Half) -> Hashable | None:
     return (half.kind, half.span, half.name) if half.span and _is_called(half) else None
 
 
 def _by_name(half: Half) -> Hashable | None:
-    if half.by_hand:
-        return half.kind, half.run, half.within
     return (half.kind, half.run, half.name) if _is_called(half) else None
 
 

@@ -22,9 +22,10 @@ from typing import Final
 import msgspec
 
 from whyops_trace._reading.excerpt import Tokens, elapsed
-from whyops_trace._reading.pairing import TYPES, Half, half_of_head, pair
+from whyops_trace._reading.halves import TYPES, Half, half_of_head
+from whyops_trace._reading.pairing import pair
 from whyops_trace._reading.prices import cost
-from whyops_trace._reading.record import Head, decoded, failed, latency
+from whyops_trace._reading.record import Head, head_of, latency
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace._shapes import text_of
 from whyops_trace.store import Store
@@ -146,25 +147,19 @@ class _Seen(msgspec.Struct, gc=False):
     failed: bool
 
 
-_decoder: Final = msgspec.json.Decoder(Head)
 _NOTHING: Final = msgspec.Raw(b"null")
 
 
 def _read(line: str) -> _Seen | None:
     """Return what matters of a record, None if it is not of the usual form or part of no call."""
     try:
-        record = _decoder.decode(line)
+        record = head_of(line)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
     half = half_of_head(record)
-    seen = None if half is None else _Seen(record, half, half.fails or _failed(record))
+    seen = None if half is None else _Seen(record, half, half.part != "request" and bool(record.error))
     record.content = _NOTHING  # which would keep the whole line in memory
     return seen
-
-
-def _failed(record: Head) -> bool:
-    told = b'"error"' in bytes(record.content)  # most answers need not be decoded
-    return failed(record.metadata.outcome, lambda: decoded(record.content) if told else None)
 
 
 class _Group:
@@ -238,25 +233,24 @@ class _Groups:
             request = None if call.request is None else records[call.request.place]
             response = None if call.response is None else records[call.response.place]
             error = None if call.error is None else records[call.error.place]
+            end = response or error
             if call.first.kind == "tool":
                 tool = self._tools[call.first.name or _UNKNOWN]
                 tool.calls += 1
-                if response is not None:
-                    tool.took(_latency(request, response))
-                    tool.errors += response.failed or error is not None
-            elif call.is_turn or (call.first.kind == "embedding" and response is not None):
-                self._add_turn(agent, request, response or error)
+                if end is not None:
+                    tool.took(_latency(request, end))
+                    tool.errors += end.failed or error is not None
+            elif call.first.kind in ("llm", "embedding") and call.counts and end is not None:
+                self._add_turn(agent, request, end)
 
-    def _add_turn(self, agent: _Group, request: _Seen | None, end: _Seen | None) -> None:
+    def _add_turn(self, agent: _Group, request: _Seen | None, end: _Seen) -> None:
         """Take a turn of a model that answered, or failed: then it told its model when it noted the error."""
-        if end is None:
-            return
         about = end.record.metadata
         model = self._models[text_of(about.model) or _UNKNOWN]
         model.calls += 1
         model.errors += end.failed
         model.took(_latency(request, end))
-        if not end.half.fails:
+        if end.record.event_type != "error":
             tokens = Tokens.of(about.usage)
             amount = cost(about.model, about.provider, about.usage, end.record.timestamp)
             model.spent(tokens, amount)
@@ -269,8 +263,8 @@ class _Groups:
             yield sorted(found, key=lambda each: (-each.calls, each.name))
 
 
-def _latency(request: _Seen | None, response: _Seen) -> float | None:
+def _latency(request: _Seen | None, end: _Seen) -> float | None:
     # A tool that ran at the provider is recorded when its turn ends.
-    is_measured_here = response.record.metadata.ran_at is None
+    is_measured_here = end.record.metadata.ran_at is None
     began = request.record.timestamp if request is not None and is_measured_here else ""
-    return latency(response.record.metadata.latency_ms, began, response.record.timestamp)
+    return latency(end.record.metadata.latency_ms, began, end.record.timestamp)

@@ -324,7 +324,7 @@ def test_stats_shows_three_tables(cli: Callable[..., Result], store: Store) -> N
     rows = [line.split() for line in result.stdout.splitlines()]
 
     assert rows[0] == ["agent", "traces", "failed", "p50", "p95", "p99", "in", "out", "cached", "cost"]
-    assert rows[1][:3] == ["shop", "3", "0"]
+    assert rows[1][:3] == ["shop", "3", "1"]
     assert rows[3:6] == [
         ["tool", "calls", "errors", "p50", "p95", "p99"],
         ["card", "1", "0", "1.2", "s", "1.2", "s", "1.2", "s"],

@@ -3,137 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lines import Process, encoded, tool_request, tool_response
+from readers import Call, Event, Told, agree, collect, drawn, sent, unanswered
 
-from whyops_trace import stats
-from whyops_trace._reading.nodes import Node, TraceTree
-from whyops_trace._reading.pairing import half_of, pair
+from whyops_trace._reading.halves import half_of
+from whyops_trace._reading.pairing import pair
 from whyops_trace._reading.record import StoredRecord
-from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn, exchanges
-from whyops_trace._rules.views import views
-from whyops_trace.commands.verification import Row, There
 from whyops_trace.server.readings import read
-from whyops_trace.server.skeleton import walk
-from whyops_trace.store import Store, TraceSummary
-from whyops_trace.store.collection import SentEvent
-from whyops_trace.tree import build
+from whyops_trace.store import Store
 
-Event = dict[str, Any]
 #: Tokens of processes of this library.
 TOKENS = ("9f2c41aa01be", "77aa00bb11cc")
-
-
-class Call(NamedTuple):
-    """What every reader has to say of a call; a step of 0 is that of nothing."""
-
-    request: int
-    response: int
-    latency: float | None
-    status: str
-
-
-class Told:
-    """What each reader says of one trace in a store."""
-
-    def __init__(self, store: Store, trace: str = "t") -> None:
-        self.records: list[Event] = store.events(trace)
-        self.tree: TraceTree = build(self.records, priced=True)
-        self.found: Exchanges = exchanges(views(self.records))
-        self.figures: stats.Stats = stats.gather(store, store.each())
-        self.summary: TraceSummary = store.trace(trace)
-        self.page: TraceTree = read(store, trace).story.tree
-        self.there = There()
-        for number, event in enumerate(self.records):
-            if event["eventType"] not in ("step_end", "trace_end"):
-                metadata = {**event["metadata"], "idempotencyKey": event["idempotencyKey"]}
-                row = {**event, "id": str(number), "metadata": metadata}
-                self.there.add(msgspec.convert(row, Row))
-
-
-def nodes(tree: TraceTree, *kinds: str) -> list[Node]:
-    """Return the nodes of some kinds, whatever they ran in."""
-    return [row.node for row in walk(tree.nodes) if row.node.kind in kinds]
-
-
-def drawn(tree: TraceTree, kind: str) -> Counter[Call]:
-    """Return the calls that a tree shows."""
-    return Counter(_drawn(node) for node in nodes(tree, kind))
-
-
-def _drawn(node: Node) -> Call:
-    status = "open" if node.awaits else node.status
-    request = 0 if node.step == node.response else node.step
-    return Call(request, node.response, node.latency_ms, status)
-
-
-def checked(calls: Sequence[ToolCall | Turn]) -> Counter[Call]:
-    """Return the calls that rules look at."""
-    return Counter(_checked(call) for call in calls)
-
-
-def _checked(call: ToolCall | Turn) -> Call:
-    end = call.response or (call.error if isinstance(call, Turn) else None)
-    failed = call.error is not None or (isinstance(call, ToolCall) and bool(call.failure))
-    cancelled = end is not None and end.metadata.get("outcome") == "cancelled"
-    status = "error" if failed else "cancelled" if cancelled else "open" if end is None else "ok"
-    request = call.request.step if call.request is not None else 0
-    latency = call.latency_ms
-    if isinstance(call, Turn) and call.response is None and end is not None:
-        latency = Turn(call.request, end).latency_ms
-    return Call(request, end.step if end is not None else 0, latency, status)
-
-
-def unanswered(there: There) -> list[str]:
-    """Return the findings of verification about calls."""
-    return [said for kind, said in there.findings(gaps=False) if kind == "missing_response"]
-
-
-def agree(store: Store) -> None:
-    """Hold together what all readers say of trace ``t``."""
-    told = Told(store)
-    tools = drawn(told.tree, "tool")
-    by_rules = checked(told.found.tools) + Counter(
-        _checked(ToolCall(orphan, orphan))._replace(request=0, latency=orphan.metadata.get("latencyMs"))
-        for orphan in told.found.orphans
-    )
-    turns = [turn for turn in told.found.turns if turn.function or turn.response or turn.error]
-    closed = [turn for turn in turns if (turn.response or turn.error) and not turn.wraps]
-
-    assert tools == by_rules == drawn(told.page, "tool")
-    assert drawn(told.tree, "llm") == drawn(told.page, "llm")
-    assert {(call.request, call.response) for call in drawn(told.tree, "llm") if call.request} == {
-        (call.request, call.response) for call in checked(turns) if call.request
-    }
-    # Counts.
-    assert told.tree.tool_calls == told.summary.tool_calls == tools.total() == told.page.tool_calls
-    assert sum(each.calls for each in told.figures.tools) == tools.total()
-    assert told.tree.llm_responses == told.summary.llm_responses == len(closed) == told.page.llm_responses
-    embeddings = sum(bool(node.response) for node in nodes(told.tree, "embedding"))
-    assert sum(each.calls for each in told.figures.models) == len(closed) + embeddings
-    # What is open.
-    assert told.tree.running == told.summary.open_calls == told.page.running
-    open_tools = [call for call in tools.elements() if call.status == "open"]
-    open_embeddings = [node for node in nodes(told.tree, "embedding") if node.awaits]
-    assert len(unanswered(told.there)) == len(open_tools) + len(open_embeddings)
-    # Latencies and failures.
-    known = [call.latency for call in tools.elements() if call.latency is not None]
-    assert max(known, default=None) == max(
-        (each.p99_ms for each in told.figures.tools if each.p99_ms is not None), default=None
-    )
-    assert sum(call.status == "error" for call in tools.elements()) == sum(
-        each.errors for each in told.figures.tools
-    )
-    assert told.tree.errors == told.page.errors
-    assert bool(told.tree.errors) == bool(told.summary.errors)
 
 
 @pytest.fixture(scope="module")
@@ -152,54 +39,94 @@ def store(shared: Store) -> Store:
 
 # Other SDKs
 
-_tools = st.sampled_from(["a", "b"])
 _spans = st.sampled_from(["", "", "span_0", "s1", "s2", "s3"])
 _kinds = st.sampled_from(
-    ["tool_call_request", "tool_call_response"] * 3
-    + ["embedding_request", "embedding_response", "user_message", "llm_thinking", "llm_response", "error"]
+    ["tool_call_request", "tool_call_response", "error"] * 3
+    + ["user_message", "llm_response"] * 2
+    + ["embedding_request", "embedding_response", "tool_result", "llm_thinking"]
+)
+_failures = st.sampled_from(
+    [{"type": "E", "message": "no"}, {"message": "no", "n": "huge"}, "no", None, False, {}, 3]
+)
+_results: st.SearchStrategy[Any] = st.one_of(
+    st.just({"result": 1}),
+    st.fixed_dictionaries({"error": _failures}),
+    st.sampled_from([None, "error", [], {"cancelled": True}, {"error": {"message": "no"}, "more": 1}]),
+)
+_strange = st.sampled_from(
+    [None, "error", 3, [], [{"error": "no"}], {"error": {"message": "no"}}, {"error": "no"}]
 )
 
 
 @st.composite
-def sent_events(draw: st.DrawFn) -> list[Event]:
+def sent_events(draw: st.DrawFn, *, steps: bool = True) -> list[Event]:
     """Events of a client in another language, as it may send them: in any order, and some of them twice."""
     events: list[Event] = []
     for _ in range(draw(st.integers(1, 12))):
-        kind, tool = draw(_kinds), draw(_tools)
-        failed = draw(st.booleans())
-        results = {"error": {"type": "E", "message": "no"}} if failed else {"result": 1}
-        metadata: Event = {}
-        if kind.startswith("tool"):
-            metadata["tool"] = tool
-        elif kind.endswith("response"):
-            metadata |= {"model": "m", "provider": "p"}
-        if kind.endswith("response") and draw(st.booleans()):
-            metadata["latencyMs"] = draw(st.integers(0, 9))
-        events.append(
-            {
-                "eventType": kind,
-                "traceId": "t",
-                "agentName": "x",
-                "spanId": draw(_spans),
-                "timestamp": f"2026-01-01T00:00:{draw(st.integers(0, 20)):02d}.000Z",
-                "metadata": metadata,
-                "content": {"toolCalls": [{"name": tool}], "toolResults": results}
-                if "tool" in metadata
-                else {},
-            }
-        )
+        kind = draw(_kinds)
+        event: Event = {
+            "eventType": kind,
+            "traceId": "t",
+            "agentName": "x",
+            "spanId": draw(_spans),
+            "timestamp": f"2026-01-01T00:00:{draw(st.integers(0, 20)):02d}.000Z",
+            "metadata": draw(_metadata(kind)),
+            "content": draw(_strange) if draw(st.integers(0, 9)) == 9 else draw(_content(kind)),
+        }
         if draw(st.booleans()):
-            events[-1]["parentStepId"] = draw(st.integers(1, 12))
-            events[-1]["stepId"] = len(events)
+            event["idempotencyKey"] = draw(st.sampled_from(["k1", "k2", "k3", f"e{len(events)}"]))
+        events.append(event)
+        if steps and draw(st.booleans()):
+            event["parentStepId"] = draw(st.integers(1, 12))
+            event["stepId"] = len(events)
     doubled = draw(st.lists(st.sampled_from(events), max_size=2))
     return [*events, *doubled]
 
 
-def collect(store: Store, events: Sequence[Event], size: int = 50) -> None:
-    """Send events to the store, so many at a time."""
-    for start in range(0, len(events), size):
-        batch = events[start : start + size]
-        store.collect([msgspec.json.decode(json.dumps(event), type=SentEvent) for event in batch])
+@st.composite
+def _metadata(draw: st.DrawFn, kind: str) -> Event:
+    metadata: Event = {}
+    if kind.startswith("tool_call") or (kind == "error" and draw(st.booleans())):
+        metadata["tool"] = draw(st.sampled_from(["a", "b"]))
+    elif kind != "tool_result" and draw(st.integers(0, 3)) == 3:
+        metadata["function"] = draw(st.sampled_from(["ask", "embed"]))
+    if kind in ("llm_response", "embedding_response", "error"):
+        metadata |= {"model": draw(st.sampled_from(["gpt-4o", "m"])), "provider": "openai"}
+        metadata["usage"] = {"promptTokens": draw(st.integers(0, 9)), "completionTokens": 1}
+    if kind.endswith("response") or kind == "error":
+        metadata |= draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "latencyMs": st.one_of(st.integers(0, 9), st.sampled_from([-1, "3", None, 0.5, True])),
+                    "outcome": st.sampled_from(["error", "cancelled", "Retry", None, 3]),
+                    "ranAt": st.sampled_from(["provider", None]),
+                    "wraps": st.sampled_from([True, False, None, "yes"]),
+                },
+            )
+        )
+    elif draw(st.integers(0, 9)) == 9:
+        metadata["outcome"] = "error"
+    if draw(st.integers(0, 3)) == 3:
+        metadata["within"] = draw(
+            st.one_of(st.integers(-1, 6), st.sampled_from([None, "1", True, 2**70, 1.0]))
+        )
+    return metadata
+
+
+@st.composite
+def _content(draw: st.DrawFn, kind: str) -> Any:
+    if kind.startswith("tool_call"):
+        results = {"toolResults": draw(_results)} if kind.endswith("response") else {}
+        return {"toolCalls": [{"name": "a"}], **results}
+    if kind == "llm_response":
+        reasons = st.sampled_from(["stop", "error", "length", None])
+        return {"content": draw(st.sampled_from(["", "Yes", "error"])), "finishReason": draw(reasons)}
+    if kind == "error":
+        return draw(
+            st.sampled_from([{"type": "E", "message": "no"}, {"message": "down"}, {"error": "x"}, {}])
+        )
+    return {"messages": [{"role": "user", "content": "Why?"}]} if kind == "user_message" else {}
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -214,7 +141,22 @@ def test_readers_agree_on_what_other_clients_sent(shared: Store, events: list[Ev
 
 # Our own
 
-_acts = st.sampled_from(["tool", "turn", "embedding", "step", "hand", "fails", "leaves", "cancels", "ends"])
+_acts = st.sampled_from(
+    ["tool", "turn", "embedding", "step", "hand", "fails", "leaves", "cancels", "ends"]
+    + 2 * ["asks", "answers", "errs"]
+    + ["calls", "returns", "embeds", "spoils", "spoiled"]
+)
+#: What the acts of a program that records by hand record, and of whom.
+_BY_HAND: dict[str, tuple[str, Event, Event]] = {
+    "asks": ("user_message", {}, {}),
+    "answers": ("llm_response", {"model": "m", "provider": "p"}, {"content": "Yes"}),
+    "spoils": ("llm_response", {"model": "m", "provider": "p"}, {"finishReason": "error"}),
+    "errs": ("error", {}, {"message": "down"}),
+    "calls": ("tool_call_request", {"tool": "a"}, {"toolCalls": [{"name": "a"}]}),
+    "returns": ("tool_call_response", {"tool": "a"}, {"toolResults": {"result": 1}}),
+    "spoiled": ("tool_call_response", {"tool": "a", "outcome": "error"}, {"toolResults": {"result": 1}}),
+    "embeds": ("embedding_request", {}, {"input": ["a"]}),
+}
 
 
 class Program:
@@ -225,6 +167,7 @@ class Program:
         self.events: list[Event] = []
         self._step = first - 1
         self._open: list[tuple[str, int, str]] = []
+        self._called = 0
 
     def record(self, kind: str, parent: int = 0, *, step: int = 0, **members: Any) -> int:
         """Record an event; return its step."""
@@ -255,8 +198,17 @@ class Program:
             self.record("user_message", spanId="span_0")
             self.record("llm_thinking", spanId="span_0", content={"thinking": "Hm"})
             self.record("llm_response", metadata={"model": "m", "provider": "p"}, spanId="span_0")
+        elif what in _BY_HAND:
+            kind, metadata, content = _BY_HAND[what]
+            parent = self._called if kind == "tool_call_response" else 0
+            step = self.record(kind, parent, metadata=metadata, content=content, spanId=self._span(kind))
+            self._called = step if kind == "tool_call_request" else self._called
         elif self._open:
             self._end(what)
+
+    def _span(self, kind: str) -> str:
+        """Return the span of an event that is recorded by hand."""
+        return f"span_{7 + len(self.events) % 2}" if kind.startswith("tool_call") else "span_0"
 
     def _end(self, how: str) -> None:
         kind, step, span = self._open.pop()
@@ -341,19 +293,6 @@ def _pairs(records: Sequence[Event]) -> Counter[tuple[int, int, int]]:
 
 
 # Examples
-
-
-def sent(kind: str, second: int, span: str = "", **metadata: Any) -> Event:
-    """Return an event of another SDK."""
-    return {
-        "eventType": kind,
-        "traceId": "t",
-        "agentName": "x",
-        "spanId": span,
-        "timestamp": f"2026-01-01T00:00:{second:02d}.000Z",
-        "metadata": metadata,
-        "content": {"toolResults": {"r": 1}},
-    }
 
 
 def test_two_tools_at_once_take_their_own_time(store: Store) -> None:

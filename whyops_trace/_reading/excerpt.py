@@ -134,8 +134,8 @@ def raised_at(error: object) -> str:
 
 def failure(results: object) -> dict[str, Any] | None:
     """Return the error that the results of a tool consist of, None if it did not fail."""
-    error = get(results, "error") if isinstance(results, dict) and len(results) == 1 else None
-    return error if isinstance(get(error, "message"), str) else None
+    error = results.get("error") if isinstance(results, dict) and len(results) == 1 else None
+    return error if isinstance(error, dict) and isinstance(error.get("message"), str) else None
 
 
 def value(thing: object) -> str:

@@ -16,7 +16,6 @@ from whyops_trace._reading.excerpt import (
     answer,
     clean,
     excerpt,
-    failure,
     get,
     milliseconds,
     number,
@@ -24,7 +23,8 @@ from whyops_trace._reading.excerpt import (
     question,
     value,
 )
-from whyops_trace._reading.pairing import Call, half_of, pair
+from whyops_trace._reading.halves import half_of
+from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._reading.record import StoredRecord, latency, tool_name
 from whyops_trace._shapes import list_of, text_of
@@ -256,22 +256,20 @@ class TreeBuilder:
         if event.step:
             self._by_run[event.run, event.step] = self._by_step[event.step] = node
 
-    def _close(self, node: Node, event: StoredRecord, error: object = None) -> None:
-        """Note how a call ended. One that reported an error before stays failed."""
+    def _close(self, node: Node, event: StoredRecord, error: str) -> None:
+        """Note how a call ended, and the error that its end tells of. One with an error before stays failed."""
         # A tool that ran at the provider is recorded when its turn ends.
-        is_measured_here = node.awaits and "ranAt" not in event.metadata
+        is_measured_here = node.awaits and event.metadata.get("ranAt") is None
         began = node.started if is_measured_here else ""
         node.latency_ms = latency(event.metadata.get("latencyMs"), began, event.timestamp)
         node.awaits = ""
         node.response = event.step
         model = _line(text_of(event.metadata.get("model")))
         node.model = model if model != node.name else ""
-        if error is not None or event.metadata.get("outcome") == "error":
-            node.status, node.error = "error", node.error or _line(problem(error))
-        elif event.metadata.get("outcome") == "cancelled":
-            node.status = "cancelled"
-        elif node.status == "running":
-            node.status = "ok"
+        if error:
+            node.status, node.error = "error", node.error or _line(error)
+        elif node.status != "error":
+            node.status = "cancelled" if event.metadata.get("outcome") == "cancelled" else "ok"
 
     def _tool_request(self, event: StoredRecord, call: Call | None) -> Node:
         calls = list_of(get(event.content, "toolCalls"))
@@ -290,8 +288,8 @@ class TreeBuilder:
                 event, call, "tool", tool_name(event.metadata.get("tool"), lambda: event.content)
             )
         results = get(event.content, "toolResults")
-        error = failure(results)
-        if error is None and event.metadata.get("outcome") is None:
+        error = event.error
+        if not error and event.metadata.get("outcome") is None:
             alone = isinstance(results, dict) and list(results) == ["result"]
             node.result = _line(value(results["result"] if alone else results))
         node.result = _raised(results) or node.result
@@ -322,7 +320,7 @@ class TreeBuilder:
         node.answer = event.step
         self._number(node, event)
         self._add_tokens(node, event)
-        self._close(node, event)
+        self._close(node, event, event.error)
         return node
 
     def _embedding_request(self, event: StoredRecord, call: Call | None) -> Node:
@@ -335,7 +333,7 @@ class TreeBuilder:
         count, size = (get(event.content, key) for key in ("embeddingCount", "firstEmbeddingDimensions"))
         node.result = _line(f"{value(count)} x {value(size)}")
         self._add_tokens(node, event)
-        self._close(node, event)
+        self._close(node, event, event.error)
         return node
 
     def _thinking(self, event: StoredRecord, call: Call | None) -> Node:
@@ -359,32 +357,33 @@ class TreeBuilder:
             node = self._place(event, call, "step", text_of(event.metadata.get("step")))
             node.started = text_of(event.metadata.get("startedAt")) or node.started
         node.result = _raised(event.content) or _line(_shown(get(event.content, "output")))
-        self._close(node, event, get(event.content, "error"))
+        self._close(node, event, event.error)
         return node
 
     def _error(self, event: StoredRecord, call: Call | None) -> Node:
         self._tree.errors += 1
-        failed = self._by_call.get(id(call))
-        node = failed or self._place(event, call, "event", "error")
-        node.status, node.error = "error", _line(problem(event.content))
-        if failed is not None and failed.kind != "tool":  # for a tool a response follows
-            if failed.kind == "event":  # recorded by hand
-                failed.kind, failed.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
-            if call is not None and (call.response is None or call.response.fails):
-                self._close(failed, event)
+        node = self._by_call.get(id(call))
+        if node is None:  # that of a traced function is a call of a model whose request is lost
+            function = text_of(event.metadata.get("function"))
+            node = self._place(event, call, "llm" if call else "event", function if call else "error")
+        elif node.kind == "event":  # recorded by hand
+            node.kind, node.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
+        node.status, node.error = "error", _line(event.error)
+        if call is not None and (call.response is None or call.response.fails):
+            self._close(node, event, node.error)
         return node
 
     def _trace_end(self, event: StoredRecord, _call: Call | None) -> Node | None:
         end, latency = milliseconds(event.timestamp), number(event.metadata.get("latencyMs"))
         if end is not None and latency is not None and latency <= end:
             self._began.append(end - latency)
-        outcome = event.metadata.get("outcome")
-        if outcome not in ("error", "cancelled"):
+        error = event.error
+        if not error and event.metadata.get("outcome") != "cancelled":
             return None
-        node = Node("event", "trace", 0, event.timestamp, status=outcome)
-        node.error = _line(problem(get(event.content, "error")))
+        node = Node("event", "trace", 0, event.timestamp, status="error" if error else "cancelled")
+        node.error = _line(error)
         self._tree.nodes.append(node)
-        self._failed = self._failed or outcome == "error"
+        self._failed = self._failed or bool(error)
         return node
 
     def _other(self, event: StoredRecord, _call: Call | None) -> Node:
@@ -392,8 +391,10 @@ class TreeBuilder:
 
     def _add_tokens(self, node: Node, event: StoredRecord) -> None:
         node.tokens = Tokens.of(event.metadata.get("usage"))
+        if not is_billed(event.kind, event.metadata.get("wraps")):
+            return
         self._tree.tokens = self._tree.tokens.plus(node.tokens)
-        if self._priced and is_billed(event.kind, event.metadata.get("wraps")):
+        if self._priced:
             amount = cost_of(event.metadata, event.timestamp)
             node.cost = _amount(amount)
             self._costs.append(amount)

@@ -7,11 +7,12 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._reading.pairing import Call, Half, pair
+from whyops_trace._reading.halves import Half
+from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.summary import Tally, TraceSummary
 
-#: Calls that are kept besides open ones. A record of another SDK that arrives more than so many calls late is counted
-#: as a call of its own.
+#: Calls that are kept besides open ones, and errors of no call. A record of another SDK that arrives more than so many
+#: calls late is counted as a call of its own.
 _OTHERS: Final = 64
 #: Calls that are open and kept; of more the oldest stay open for good.
 _OPEN: Final = 1_000
@@ -49,14 +50,23 @@ class Ongoing:
 
 
 def _unsettled(halves: Iterable[Half], calls: Sequence[Call]) -> list[Half]:
-    """Return the halves whose calls may still change: unpaired ones of ours, and all of other SDKs."""
+    """Return the halves whose calls may still change."""
     settled: set[int] = set()
     open_, others = _OPEN, _OTHERS
     for call in reversed(calls):
+        first = call.first
+        # A later record may still change which message an answer by hand belongs to.
+        is_settled = call.means == "exact" and first.run and (first.name or first.kind == "step")
         if call.is_open and open_:
             open_ -= 1
-        elif others and not (call.first.run and call.request and call.response):
+        elif others and not is_settled:
             others -= 1
         else:
             settled.update(id(half) for half in (call.request, call.response, call.error) if half)
-    return [half for half in halves if half.part != "thought" and id(half) not in settled]
+    kept = [half for half in halves if half.part != "thought" and id(half) not in settled]
+    alone = {id(half) for half in kept if half.part == "error" or half.fails}
+    if len(alone) > _OTHERS:
+        alone -= {id(half) for call in calls for half in (call.response, call.error)}
+        oldest = set([id(half) for half in kept if id(half) in alone][:-_OTHERS])
+        kept = [half for half in kept if id(half) not in oldest]
+    return kept

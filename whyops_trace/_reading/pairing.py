@@ -18,88 +18,39 @@ name. ``span_0`` is no span: it is what everything carries that pairs with nothi
 Calls of models that traced functions record are told by their parents alone, and so is a failed one, whose error
 stands in the place of an answer. One that was recorded by hand is a message and the next answer in the same place,
 whatever was recorded between the two; a message that another one follows waits no more, unless a span or a parent
-names it. What the model thought before the answer belongs to it. An error that names such a message as its parent is
-the failure of that call.
+names it. What the model thought before the answer belongs to it.
+
+An error that names its tool belongs to the first of these calls of that tool:
+
+1. the one whose request it names as its parent, if both have the same span, or both none;
+2. one with its span, of its run, that is open when the error is recorded;
+3. the one whose request it names as its parent;
+4. one of its run that is open when the error is recorded.
+
+An error that names neither a tool nor a function was recorded by hand. It belongs to the call whose request it names
+as its parent, if that is a call of a tool, or one of a model that was recorded by hand, in the same place. No call has
+two errors, and none has one that was recorded after its response.
+
+A tool may answer after its error, and has failed all the same. A call of a model that is answered after an error by
+hand has been answered, and the error belongs to no call.
+
+A call ends with its response, and one without a response with its error. It failed if one of them tells of an error,
+and was cancelled if it did not fail and the record that ended it says so. An error that belongs to no call is no call;
+but that of a traced function is one, whose request is missing.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Literal
 
 import msgspec
 
-from whyops_trace._reading.record import Head, StoredRecord, order, tool_name
-from whyops_trace._recording.line import NO_SPAN
-from whyops_trace._shapes import text_of
+from whyops_trace._reading.halves import Half
 
-#: Kinds of calls.
-Kind = Literal["tool", "llm", "embedding", "step"]
-#: Means by which a response was found; "" while there is none.
-Means = Literal["", "span", "parent", "name"]
-#: Roles of a record in its call: an ``error`` is a tool's own, after which a response follows; ``thought`` is a
-#: model's.
-Part = Literal["request", "response", "error", "thought"]
-
-_PARTS: Final[Mapping[str, tuple[Kind, Part]]] = {
-    "tool_call_request": ("tool", "request"),
-    "tool_call_response": ("tool", "response"),
-    "user_message": ("llm", "request"),
-    "tool_result": ("llm", "request"),
-    "llm_response": ("llm", "response"),
-    "embedding_request": ("embedding", "request"),
-    "embedding_response": ("embedding", "response"),
-    "llm_thinking": ("llm", "thought"),
-    "step_end": ("step", "response"),
-    "error": ("llm", "response"),
-}
-#: The types of the records that make calls.
-TYPES: Final = frozenset(_PARTS)
-_NO_SPAN: Final = NO_SPAN.decode()
-
-
-class Half(msgspec.Struct, array_like=True, gc=False):
-    """
-    The members of a record by which its partners are found.
-
-    Attributes:
-        kind: Kind of its call.
-        part: Its role in that call.
-        step: Its step.
-        parent: The step of its request, if it is told by its parent; 0 if it names none.
-        within: The step of the enclosing call.
-        run: The numbering that the steps belong to.
-        span: Its span, "" for none.
-        name: The tool, or the traced function; "" for what was recorded by hand.
-        timestamp: Time of recording.
-        fails: True for an error in the place of an answer.
-        counts: False if its call only repeats that of a client.
-        place: Its place among the records, for the caller.
-    """
-
-    kind: Kind
-    part: Part
-    step: int
-    parent: int
-    within: int
-    run: str
-    span: str
-    name: str
-    timestamp: str
-    fails: bool = False
-    counts: bool = True
-    place: int = -1
-
-    @property
-    def order(self) -> tuple[float, int, bool]:
-        """Sort key: by time, then by step, the end of a step after its beginning."""
-        return order(self.timestamp, self.step, self.kind == "step")
-
-    @property
-    def by_hand(self) -> bool:
-        """True for a call of a model that no traced function recorded."""
-        return self.kind == "llm" and not self.name
+#: Means by which a response was found: "exact" if span, parent and name agree; "" while there is none.
+Means = Literal["", "exact", "span", "parent", "name"]
 
 
 class Call(msgspec.Struct, gc=False, eq=False):
@@ -111,7 +62,7 @@ class Call(msgspec.Struct, gc=False, eq=False):
         request: Its request.
         response: Its response.
         means: Means by which the response was found.
-        error: The error that a tool's call recorded of itself.
+        error: The error that a tool's call recorded of itself, or that was recorded of it by hand.
         thoughts: Thoughts of a model before an answer that was recorded by hand.
     """
 
@@ -124,61 +75,24 @@ class Call(msgspec.Struct, gc=False, eq=False):
 
     @property
     def is_open(self) -> bool:
-        """True if it has no response, and needs one: a message that was recorded by hand may stay unanswered."""
-        return self.response is None and not self.first.by_hand
+        """True if it has not ended, and has to: a message that was recorded by hand may stay unanswered."""
+        return self.response is None and self.error is None and not self.first.by_hand
+
+    @property
+    def end(self) -> Half | None:
+        """The record that ended it: its response, else its error."""
+        return self.response or self.error
 
     @property
     def is_turn(self) -> bool:
         """True for a call of a model that was answered or failed, and does not only repeat one of a client."""
-        if self.response is None:
-            return self.error is not None and self.first.by_hand
-        return self.first.kind == "llm" and self.response.counts
+        end = self.response or self.error
+        return end is not None and self.first.kind == "llm" and end.counts
 
-
-def half_of(record: StoredRecord, place: int = -1) -> Half | None:
-    """Return what of a decoded record tells which others it belongs to, None if it is part of no call."""
-    found = _PARTS.get(record.kind)
-    if found is None:
-        return None
-    about = record.metadata.get
-    half = Half(
-        *found, record.step, record.parent, record.within, record.run, record.span, text_of(about("function")),
-        record.timestamp, False, about("wraps") is not True, place,
-    )  # fmt: skip
-    return _named(half, record.kind, about("tool"), about("step"), record)
-
-
-def half_of_head(head: Head, place: int = -1) -> Half | None:
-    """Return what :func:`half_of` does, of a record that was not decoded beyond its head."""
-    found = _PARTS.get(head.event_type)
-    if found is None:
-        return None
-    about = head.metadata
-    half = Half(
-        *found, head.step_id, head.parent_step_id or 0, about.within, head.run or "", head.span_id or "",
-        text_of(about.function), head.timestamp, False, about.wraps is not True, place,
-    )  # fmt: skip
-    return _named(half, head.event_type, about.tool, about.step, head)
-
-
-def _named(half: Half, type: str, tool: object, step: object, record: StoredRecord | Head) -> Half | None:
-    """Return a half under the name of its call and without a span that is none, None if it is part of no call."""
-    if half.span == _NO_SPAN:
-        half.span = ""
-    if half.kind == "tool":
-        half.name = tool if isinstance(tool, str) and tool else tool_name(tool, record.plain)
-    elif type == "step_end":
-        half.parent, half.span, half.name = half.step, "", ""  # it repeats the step of its beginning
-    elif type == "llm_thinking":
-        if isinstance(step, str):
-            half.kind, half.part, half.span, half.name = "step", "request", "", ""
-        elif half.name:
-            return None  # it stands in the call that recorded it
-    elif type == "error":
-        half.fails = True
-        if not half.name and isinstance(tool, str) and tool:
-            half.kind, half.part, half.name = "tool", "error", tool
-    return half
+    @property
+    def counts(self) -> bool:
+        """True if it has ended, and does not only repeat a call of a client."""
+        return self.end is not None and self.end.counts
 
 
 def pair(halves: Iterable[Half]) -> list[Call]:
@@ -217,7 +131,7 @@ class _Pairing:
         for half in responses:
             named = self._asked.get((half.run, half.parent), ()) if half.parent else ()
             if len(named) == 1 and named[0].response is None and _is_exact(named[0].first, half):
-                named[0].response, named[0].means = half, "span"
+                named[0].response, named[0].means = half, "exact"
             else:
                 self._alone.append(Call(half, None, half))
 
@@ -238,23 +152,59 @@ class _Pairing:
         for key, means, only_after in _WAYS:
             _meet(line, key, means, only_after)
             line = [call for call in line if (call.request is None) is not (call.response is None)]
+        self._answer_messages([call for call in line if call.request is None and call.first.by_hand])
+
+    def _answer_messages(self, answers: list[Call]) -> None:
+        """Give answers that were recorded by hand to the messages that wait for one."""
+        if not answers:
+            return
+        latest: dict[tuple[str, int], deque[Call]] = {}
+        messages = [call for call in self._calls if call.first.by_hand]
+        for call in sorted([*messages, *answers], key=lambda call: _order(call.first)):
+            place = (call.first.run, call.first.within)
+            if call.request is not None:
+                latest[place] = deque([call] if call.response is None else [])
+            else:
+                _join(latest.get(place, deque()), call, "name", -1)
 
     def add_errors(self) -> None:
-        """Find the calls that errors tell of: tools and functions record them of themselves, others by the parent."""
-        for half in sorted((half for half in self._others if half.part != "thought"), key=_order):
-            named = self._asked.get((half.run, half.parent), ())
-            call = min(
-                (call for call in named if _fails(call, half)),
-                key=lambda call: _order(call.first),
-                default=None,
-            )
-            if half.by_hand or half.part == "error":
-                if call is not None:
-                    call.error = half
-            elif call is not None:
-                call.response, call.means = half, "parent"
-            else:
-                self._alone.append(Call(half, None, half))
+        """Find the calls that errors tell of."""
+        errors = sorted((half for half in self._others if half.part != "thought"), key=_order)
+        errors = [half for half in errors if not self._fail_named(half, same_span=True)]
+        errors = self._fail_open(errors, _place_by_span)
+        errors = [half for half in errors if not self._fail_named(half, same_span=False)]
+        errors = self._fail_open(errors, _place_by_name)
+        self._alone += [Call(half, None, half) for half in errors if half.name and half.part != "error"]
+
+    def _fail_named(self, error: Half, *, same_span: bool) -> bool:
+        """Give an error to the call whose request it names as its parent; return False if there is none."""
+        named = self._asked.get((error.run, error.parent), ()) if error.parent else ()
+        calls = [call for call in named if _fits(call, error)]
+        if same_span:
+            calls = [call for call in calls if call.first.span == error.span]
+        if calls:
+            _fail(min(calls, key=lambda call: _order(call.first)), error)
+        return bool(calls)
+
+    def _fail_open(self, errors: list[Half], key: Callable[[Half], Hashable | None]) -> list[Half]:
+        """Give errors of tools to the calls of the same key that are open when they are recorded; return the others."""
+        if all(key(half) is None for half in errors):
+            return errors
+        found: set[int] = set()
+        waiting: dict[Hashable, list[Call]] = defaultdict(list)
+        line = [*self._calls, *(Call(half) for half in errors)]
+        for call in sorted(line, key=lambda call: _order(call.first)):
+            error, common = call.first, key(call.first)
+            if common is None:
+                continue
+            if call.request is not None:
+                waiting[common].append(call)
+                continue
+            waiting[common] = [one for one in waiting[common] if _is_open_at(one, error)]
+            if waiting[common]:
+                waiting[common][0].error = error
+                found.add(id(error))
+        return [half for half in errors if id(half) not in found]
 
     def add_thoughts(self) -> None:
         """Give each answer that was recorded by hand the thoughts before it in the same place."""
@@ -285,16 +235,32 @@ def _order(half: Half) -> tuple[Hashable, ...]:
     return (*half.order, half.part != "request", half.run, half.span, half.name)
 
 
-def _fails(call: Call, error: Half) -> bool:
-    """Tell whether an error may be that of a call which it names as its parent."""
+def _fits(call: Call, error: Half) -> bool:
+    """Tell whether an error may be that of a call."""
     request = call.first
+    if call.error is not None:
+        return False
     if error.part == "error":
         fits = request.kind == "tool" and request.name == error.name
     elif error.name:
-        return request.kind in ("llm", "embedding") and request.name == error.name and call.response is None
+        fits = request.kind in ("llm", "embedding") and request.name == error.name
     else:
-        fits = request.by_hand and request.within == error.within
-    return fits and call.error is None and (call.response is None or _order(error) < _order(call.response))
+        by_hand = request.kind in ("llm", "embedding") and not request.name
+        fits = request.within == error.within and (request.kind == "tool" or by_hand)
+    return fits and (call.response is None or (request.kind == "tool" and _is_open_at(call, error)))
+
+
+def _is_open_at(call: Call, error: Half) -> bool:
+    """Tell whether a call had neither a response nor an error when another error was recorded."""
+    return call.error is None and (call.response is None or _order(error) < _order(call.response))
+
+
+def _fail(call: Call, error: Half) -> None:
+    """Give an error to a call: in the place of an answer, if a traced function recorded it."""
+    if error.name and error.part != "error":
+        call.response, call.means = error, "exact"
+    else:
+        call.error = error
 
 
 def _meet(line: list[Call], key: Callable[[Half], Hashable | None], means: Means, only_after: bool) -> None:
@@ -328,8 +294,6 @@ def _join(queue: deque[Call], alone: Call, means: Means, place: int) -> bool:
     call = queue[place]
     del queue[place]
     call.response, call.means, alone.response = alone.response, means, None
-    if means == "name" and place:
-        queue.clear()  # a message that another one followed waits no more
     return True
 
 
@@ -370,13 +334,19 @@ def _by_parent(half: Half) -> Hashable | None:
     return (half.kind, half.run, number, half.name) if (number := _number(half)) else None
 
 
+def _place_by_span(half: Half) -> Hashable | None:
+    return (half.run, half.span, half.name) if half.kind == "tool" and half.span else None
+
+
+def _place_by_name(half: Half) -> Hashable | None:
+    return (half.run, half.name) if half.kind == "tool" else None
+
+
 def _by_span_in_other_runs(half: Half) -> Hashable | None:
     return (half.kind, half.span, half.name) if half.span and _is_called(half) else None
 
 
 def _by_name(half: Half) -> Hashable | None:
-    if half.by_hand:
-        return half.kind, half.run, half.within
     return (half.kind, half.run, half.name) if _is_called(half) else None
 
 

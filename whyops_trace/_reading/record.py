@@ -8,6 +8,8 @@ of a small one a quarter.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -17,12 +19,13 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from whyops_trace._reading.excerpt import failure, get, number
+from whyops_trace._reading.excerpt import failure, get, number, problem
 from whyops_trace._recording.line import LOCAL
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 
-#: A step number; the sum of as many as one trace can have runs still fits into 64 bits.
-Step = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+#: The highest step number; the sum of as many as one trace can have runs still fits into 64 bits.
+_MAX_STEP: Final = 2**40
+Step = Annotated[int, msgspec.Meta(ge=0, le=_MAX_STEP)]
 #: A key made by the recorder, or the name of a run: the token of its process, and a number.
 _OWN_KEY: Final = re.compile(r"([0-9a-f]{12})-\d+")
 
@@ -95,6 +98,11 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
         return moment(self.timestamp)
 
     @property
+    def error(self) -> str:
+        """The error that it tells of as the end of a call, in words; "" if it tells of none."""
+        return error_of(self.kind, self.metadata.get("outcome"), self.content)
+
+    @property
     def is_local(self) -> bool:
         """True if no WhyOps server sees it."""
         return self.kind in LOCAL
@@ -126,7 +134,7 @@ class Head(msgspec.Struct, rename="camel", gc=False):
     """
     A record as far as one has to understand it who reads very many; the rest is skipped, not decoded.
 
-    Decoding one that is not of this form raises ``msgspec.ValidationError``.
+    Decoding one that is not of this form raises ``msgspec.ValidationError``; :func:`head_of` takes what is stored.
 
     Attributes:
         content: Its content as it stands in the line.
@@ -153,6 +161,46 @@ class Head(msgspec.Struct, rename="camel", gc=False):
         """Return its content as plain values, None where it holds numbers that no float can hold."""
         return decoded(self.content)
 
+    @property
+    def error(self) -> str:
+        """The error that it tells of as the end of a call, in words; "" if it tells of none."""
+        if self.event_type == "error" or b'"error"' in bytes(self.content):  # most need not be decoded
+            content = self.plain()
+            if content is None:  # an error may stand beside a number that no float can hold
+                with contextlib.suppress(RecursionError):
+                    content = json.loads(bytes(self.content))
+            return error_of(self.event_type, self.metadata.outcome, content)
+        return "failed" if self.metadata.outcome == "error" else ""
+
+
+class _AboutStored(About, rename="camel", gc=False):
+    within: Any = 0
+
+
+class _Stored(Head, rename="camel", gc=False):
+    metadata: _AboutStored = msgspec.field(default_factory=_AboutStored)
+
+
+_as_recorded: Final = msgspec.json.Decoder(Head)
+_as_stored: Final = msgspec.json.Decoder(_Stored)
+
+
+def head_of(line: str) -> Head:
+    """
+    Return a stored line that is not decoded beyond its head, of whatever client.
+
+    Raises:
+        msgspec.DecodeError: if it is no record.
+        UnicodeEncodeError: if it holds half a surrogate pair.
+        RecursionError: if it is nested too deeply.
+    """
+    try:
+        return _as_recorded.decode(line)
+    except msgspec.ValidationError:
+        head = _as_stored.decode(line)
+        head.metadata.within = _step(head.metadata.within)
+        return head
+
 
 def process_of(key: str) -> str:
     """Return the token of the process of this library that made an idempotency key or a run, "" if none did."""
@@ -176,9 +224,24 @@ def tool_name(tool: object, content: Callable[[], Any]) -> str:
     return text_of(tool) or ", ".join(text_of(call.get("name")) for call in calls)
 
 
-def failed(outcome: object, content: Callable[[], Any]) -> bool:
-    """Return whether a response tells of a failure: by its outcome, or by the tool's results."""
-    return outcome == "error" or failure(get(content(), "toolResults")) is not None
+def error_of(kind: str, outcome: object, content: object) -> str:
+    """
+    Return the error that the end of a call, a step or a trace tells of, in words; "" if it tells of none.
+
+    It is what an ``error`` event holds, what a tool's results consist of, or a member ``error`` of the content. An end
+    whose outcome or finish reason is ``error`` failed as well, whatever else it holds. Words that are missing are
+    "failed".
+    """
+    if kind == "error":
+        return problem(content) or "failed"
+    if isinstance(content, dict):
+        results = content.get("toolResults")
+        error = (results and failure(results)) or content.get("error")
+        if error and isinstance(error, (dict, str)):
+            return problem(error) or "failed"
+        if content.get("finishReason") == "error":
+            return "failed"
+    return "failed" if outcome == "error" else ""
 
 
 def moment(timestamp: str) -> int | None:
@@ -218,4 +281,4 @@ def decoded(raw: msgspec.Raw) -> Any:
 
 
 def _step(thing: object) -> int:
-    return thing if type(thing) is int and thing > 0 else 0
+    return thing if type(thing) is int and 0 < thing <= _MAX_STEP else 0

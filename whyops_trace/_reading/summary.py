@@ -13,14 +13,13 @@ from whyops_trace._reading.excerpt import (
     Tokens,
     answer,
     excerpt,
-    failure,
     get,
     milliseconds,
     number,
-    problem,
     question,
 )
 from whyops_trace._reading.pairing import Call
+from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head, decoded
 from whyops_trace._recording.line import LOCAL
 
@@ -29,6 +28,10 @@ EXCERPT: Final = 120
 #: Tags of a trace that are kept in its summary, and bytes of its metadata, as JSON: every list of traces reads them.
 TAGS: Final = 100
 METADATA_BYTES: Final = 64 << 10
+#: Types of the records that may tell of a failure.
+_ENDS: Final = frozenset(
+    {"tool_call_response", "llm_response", "embedding_response", "error", "step_end", "trace_end"}
+)
 #: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
 LOOP: Final = 3
 
@@ -140,19 +143,10 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             self._add_about(metadata.trace)
         if kind not in LOCAL:
             self.event_count += 1
-        if metadata.outcome == "error":
-            self.errors = max(self.errors, 1)
-        if kind in ("llm_response", "embedding_response"):
-            self._add_answer(kind, record)
+        if kind in _ENDS:
+            self._add_end(kind, record)
         elif kind == "user_message" and not self.asked:
             self.asked = excerpt(question(decoded(record.content)), EXCERPT)
-        elif kind == "error":
-            self.errors += 1
-            self._add_failure(decoded(record.content))
-        elif kind == "tool_call_response":
-            self._add_result(record)
-        elif kind in LOCAL:
-            self._add_ending(kind, record)
         self.ended = self.ended or record.end
 
     def count(self, before: Tally, after: Tally) -> None:
@@ -180,32 +174,27 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             if len(msgspec.json.encode(together)) <= METADATA_BYTES:
                 self.metadata = together
 
-    def _add_answer(self, kind: str, record: Head) -> None:
-        counts = Tokens.of(record.metadata.usage)
+    def _add_tokens(self, usage: object) -> None:
+        counts = Tokens.of(usage)
         self.prompt_tokens += counts.prompt
         self.completion_tokens += counts.completion
         self.cache_read_tokens += counts.cache_read
         self.cache_creation_tokens += counts.cache_creation
-        if kind == "llm_response":
+
+    def _add_end(self, kind: str, record: Head) -> None:
+        if record.metadata.usage is not None and is_billed(kind, record.metadata.wraps):
+            self._add_tokens(record.metadata.usage)
+        error = record.error
+        if error:  # there may be no event that tells of it, if it was recorded by hand
+            self.errors = self.errors + 1 if kind == "error" else max(self.errors, 1)
+            if kind != "step_end":
+                self.ended_with, self.failed = excerpt(error, EXCERPT), True
+        elif kind == "trace_end":
+            self.failed = False
+        elif kind == "llm_response":
             said = excerpt(answer(decoded(record.content)), EXCERPT)
             if said:
                 self.ended_with, self.failed = said, False
-
-    def _add_result(self, record: Head) -> None:
-        if b'"error"' in bytes(record.content):
-            error = failure(get(decoded(record.content), "toolResults"))
-            if error is not None:  # there may be no event that tells of it, if it was recorded by hand
-                self.errors = max(self.errors, 1)
-                self._add_failure(error)
-
-    def _add_ending(self, kind: str, record: Head) -> None:
-        if kind == "trace_end" and record.metadata.outcome == "error":
-            self._add_failure(get(decoded(record.content), "error"))
-        elif kind == "trace_end":
-            self.failed = False
-
-    def _add_failure(self, error: object) -> None:
-        self.ended_with, self.failed = excerpt(problem(error), EXCERPT), True
 
 
 class _Call(msgspec.Struct, gc=False):

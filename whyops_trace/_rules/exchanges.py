@@ -6,28 +6,68 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from whyops_trace._reading.excerpt import Tokens, failure, get, message_text, problem
-from whyops_trace._reading.pairing import Means, half_of, pair
+from whyops_trace._reading.excerpt import Tokens, get, message_text
+from whyops_trace._reading.halves import half_of
+from whyops_trace._reading.pairing import Means, pair
 from whyops_trace._reading.record import StoredRecord, latency
 from whyops_trace._rules.finding import named
 from whyops_trace._shapes import dicts_of, list_of, text_of
 
 
 @dataclass(slots=True, eq=False)
-class ToolCall:
+class Exchange:
+    """
+    A call of a tool or a model.
+
+    Attributes:
+        request: Its request, None if that was not recorded.
+        response: Its response, None if it has none.
+        error: The error event that was recorded of it, if there is one.
+    """
+
+    request: StoredRecord | None
+    response: StoredRecord | None = None
+    error: StoredRecord | None = None
+
+    @property
+    def end(self) -> StoredRecord | None:
+        """The record that ended it, None while it is open."""
+        return self.response or self.error
+
+    @property
+    def failure(self) -> str:
+        """Its failure as ``Type: message``, "" if it did not fail."""
+        return next((end.error for end in (self.error, self.response) if end and end.error), "")
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if it was cancelled."""
+        end = self.end
+        return end is not None and end.metadata.get("outcome") == "cancelled" and not self.failure
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Its duration in milliseconds, None if unknown."""
+        end = self.end
+        if end is None:
+            return None
+        # A tool that ran at the provider is recorded when its turn ends.
+        is_measured_here = self.request is not None and end.metadata.get("ranAt") is None
+        began = self.request.timestamp if self.request is not None and is_measured_here else ""
+        return latency(end.metadata.get("latencyMs"), began, end.timestamp)
+
+
+@dataclass(slots=True, eq=False)
+class ToolCall(Exchange):
     """
     A call of a tool.
 
     Attributes:
         request: Its request.
-        response: Its response, if it has one.
-        error: The error event that the call recorded of itself, if there is one.
         means: Means by which the response was found.
     """
 
     request: StoredRecord
-    response: StoredRecord | None = None
-    error: StoredRecord | None = None
     means: Means = ""
 
     @property
@@ -57,37 +97,9 @@ class ToolCall:
         """Its results, None while it has none."""
         return None if self.response is None else get(self.response.content, "toolResults")
 
-    @property
-    def failure(self) -> str:
-        """Its failure as ``Type: message``, "" if it did not fail, or the message is empty."""
-        error = self.error.content if self.error is not None else failure(self.results)
-        return problem(error) if error is not None else ""
 
-    @property
-    def is_cancelled(self) -> bool:
-        """True if it was cancelled."""
-        return self.response is not None and self.response.metadata.get("outcome") == "cancelled"
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Its duration in milliseconds, None if unknown."""
-        return _latency(self.request, self.response)
-
-
-@dataclass(slots=True, eq=False)
-class Turn:
-    """
-    A call of a model.
-
-    Attributes:
-        request: Its request, None if that was not recorded.
-        response: Its answer, None if it has none.
-        error: Its failure, if it failed.
-    """
-
-    request: StoredRecord | None
-    response: StoredRecord | None = None
-    error: StoredRecord | None = None
+class Turn(Exchange):
+    """A call of a model."""
 
     @property
     def first(self) -> StoredRecord:
@@ -98,8 +110,8 @@ class Turn:
 
     @property
     def step(self) -> int:
-        """The step to show it at: of its answer, else of its failure or request."""
-        return (self.response or self.error or self.first).step
+        """The step to show it at: of its answer, else of its error or request."""
+        return (self.end or self.first).step
 
     @property
     def function(self) -> str:
@@ -109,8 +121,7 @@ class Turn:
     @property
     def model(self) -> str:
         """The model that answered, "" if that is not known."""
-        answer = self.response or self.error
-        return text_of(answer.metadata.get("model")) if answer is not None else ""
+        return text_of(self.end.metadata.get("model")) if self.end is not None else ""
 
     @property
     def name(self) -> str:
@@ -125,7 +136,7 @@ class Turn:
     @property
     def wraps(self) -> bool:
         """True if it is known to only repeat another turn."""
-        return self.response is not None and self.response.metadata.get("wraps") is True
+        return self.end is not None and self.end.metadata.get("wraps") is True
 
     @property
     def tokens(self) -> Tokens:
@@ -146,19 +157,6 @@ class Turn:
     def calls(self) -> list[dict[str, Any]]:
         """The tool calls it asked for."""
         return dicts_of(get(self.response.content, "toolCalls")) if self.response is not None else []
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Its duration in milliseconds, None if unknown."""
-        return None if self.response is None else _latency(self.request, self.response)
-
-
-def _latency(request: StoredRecord | None, response: StoredRecord | None) -> float | None:
-    if response is None:
-        return None
-    # A tool that ran at the provider is recorded when its turn ends.
-    began = request.timestamp if request is not None and "ranAt" not in response.metadata else ""
-    return latency(response.metadata.get("latencyMs"), began, response.timestamp)
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from whyops_trace._models.answers import TOOL_ROLES
-from whyops_trace._reading.excerpt import problem, value
+from whyops_trace._reading.excerpt import value
 from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
@@ -96,9 +96,9 @@ def failures(exchanges: Exchanges) -> Iterator[Finding]:
         elif call.response is not None and not call.is_cancelled:
             last_success[call.name] = call.step
     for turn in exchanges.turns:
-        if turn.error is not None:
-            failed[turn.name, named(problem(turn.error.content))].append(turn.step)
-        elif turn.response is not None:
+        if turn.failure:
+            failed[turn.name, named(turn.failure)].append(turn.step)
+        elif turn.response is not None and not turn.is_cancelled:
             last_success[turn.name] = turn.step
     for (name, error), steps in failed.items():
         if len(steps) >= REPEATED:

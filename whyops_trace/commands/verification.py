@@ -13,8 +13,9 @@ import msgspec
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.header import Header
 from whyops_trace._journal.survey import SERVER, records_in
-from whyops_trace._reading.pairing import Half, half_of, half_of_head, pair
-from whyops_trace._reading.record import Head, StoredRecord, moment, process_of
+from whyops_trace._reading.halves import Half, half_of, half_of_head
+from whyops_trace._reading.pairing import pair
+from whyops_trace._reading.record import Head, StoredRecord, head_of, moment, process_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.exporters.whyops.listing import CONTENT_KEY
@@ -121,7 +122,7 @@ def recorded_events(home: Path, trace_id: str) -> Recorded:
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         for line in store.lines(trace_id):
             with contextlib.suppress(msgspec.ValidationError):
-                _add(known, proxied, trace_id, decoder.decode(line))
+                _add(known, proxied, trace_id, head_of(line))
     for segment, waits, record in records_in(home, SERVER):
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             event = _add(known, proxied, trace_id, decoder.decode(record))
@@ -157,8 +158,8 @@ def _turns(proxied: Mapping[str, tuple[Half, Known]]) -> Iterator[Turn]:
     """
     events = [event for _, event in proxied.values()]
     for call in pair(half for half, _ in proxied.values()):
-        if call.request and call.response and call.response.counts:
-            yield Turn(events[call.request.place], events[call.response.place])
+        if call.request and call.end and call.counts:
+            yield Turn(events[call.request.place], events[call.end.place])
 
 
 class Row(msgspec.Struct, rename="camel"):
@@ -240,9 +241,12 @@ class There:
         for parent, child in sorted(self._parents.items()):
             if parent not in self._steps:
                 yield "missing_parent", f"Step {child} follows from step {parent}, which is not there."
+        kinds = {"tool": "tool_call_request", "embedding": "embedding_request"}
         calls = (call for call in pair(self._halves) if call.response is None)
-        for request in sorted((call.first for call in calls), key=lambda request: request.step):
-            kind = {"tool": "tool_call_request", "embedding": "embedding_request"}.get(request.kind)
+        # The server wants a response also of a tool that failed.
+        requests = (call.first for call in calls if call.error is None or call.first.kind == "tool")
+        for request in sorted(requests, key=lambda request: request.step):
+            kind = kinds.get(request.kind)
             if kind:
                 yield (
                     "missing_response",

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._reading.halves import TYPES, half_of_head
 from whyops_trace._reading.ongoing import Ongoing
-from whyops_trace._reading.pairing import TYPES, half_of_head
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head
 from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of, columns, from_columns

@@ -50,6 +50,7 @@ class Failures:
         self.troubles: list[Trouble] = list(_troubles(telling, arrangement))
         self._uses = {one.use.node.step: one.use for one in arrangement.tool_calls if one.use.retry_of}
         self._turns = arrangement.turns
+        self._retried = telling.retried
         #: The last try of each call and turn. Without these a long row of failures is walked for each of them.
         self._last_uses: dict[int, ToolUse] = {}
         self._last_turns: dict[int, Turn] = {}
@@ -72,14 +73,15 @@ class Failures:
             yield turn
 
     def recovered(self, trouble: Trouble) -> bool:
-        """Return True if the last retry of a failed call succeeded."""
+        """Return True if the last retry of a failed call succeeded, or a turn by hand was answered after its error."""
         if trouble.use is not None:
             last = self._last_uses[trouble.use.node.step]
             return last.node.status == "ok" and not failed(last)
         if trouble.turn is not None:
             final = self._last_turns[trouble.turn.number]
             return final.node.status == "ok" and not final.error
-        return False
+        retried = self._retried.get(id(trouble.node))
+        return retried is not None and retried.status == "ok" and retried.answer > 0
 
 
 def _troubles(telling: Telling, arrangement: Arrangement) -> Iterator[Trouble]:
@@ -112,7 +114,7 @@ def _passed_on(nodes: Iterable[Node]) -> set[int]:
 
 def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
     """Add the user's question, the end and the failures to a story."""
-    story.turns = len(arrangement.turns)
+    story.turns = story.tree.llm_responses
     story.failed = len(failures.troubles)
     story.recovered = sum(map(failures.recovered, failures.troubles))
     story.asked = _question(telling, arrangement)

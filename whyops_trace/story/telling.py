@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from whyops_trace._reading.excerpt import failure, get, message_text, problem, raised_at
+from whyops_trace._reading.excerpt import get, message_text, raised_at
 from whyops_trace._reading.nodes import Node, Part, TraceTree, TreeBuilder
 from whyops_trace._reading.pairing import Call
 from whyops_trace._reading.record import StoredRecord
@@ -61,6 +61,7 @@ class Telling:
         turns: The turns, by the :func:`id` of their nodes.
         uses: The tool calls, by the :func:`id` of their nodes.
         parts: The node that another one is told with, by the :func:`id` of the latter.
+        retried: The turn by hand that was answered after an error, by the :func:`id` of the node of that error.
         steps: The node that a step number belongs to.
         answered: Ids of the calls whose results a model was given; names of tools where a result has no id.
         ended_with: Error that the trace ended with, whole.
@@ -74,6 +75,7 @@ class Telling:
         self.turns: dict[int, TurnEntry] = {}
         self.uses: dict[int, ToolUse] = {}
         self.parts: dict[int, Node] = {}
+        self.retried: dict[int, Node] = {}
         self.steps: dict[int, Node] = {}
         self.answered: set[str] = set()
         self.ended_with: str = ""
@@ -91,7 +93,7 @@ class Telling:
         record, node = part.record, self._builder.add(part)
         self.ended = self.ended or record.ends or record.kind == "trace_end"
         if record.kind == "trace_end":  # a trace that goes on after it failed may still end well
-            self.ended_with = problem(get(record.content, "error"))
+            self.ended_with = record.error
         if node is None:
             return
         if id(node) not in self._seen:
@@ -135,6 +137,7 @@ class Telling:
         turn.answer = said or text_of(get(content, "refusal"))
         turn.calls = [read_call(call) for call in dicts_of(get(content, "toolCalls"))]
         turn.finish_reason = text_of(get(content, "finishReason"))
+        turn.error = turn.error or record.error
         self._close(entry, record)
 
     def _close(self, entry: TurnEntry, record: StoredRecord) -> None:
@@ -163,29 +166,24 @@ class Telling:
             use = self.uses[id(node)] = ToolUse(node)
         use.response = record.step
         results = get(record.content, "toolResults")
-        error = failure(results)
-        if error is not None or record.metadata.get("outcome") == "error":
-            use.error = use.error or problem(error) or "failed"
+        error = record.error
+        if error:
+            use.error = use.error or error
         elif record.metadata.get("outcome") != "cancelled":
             alone = isinstance(results, dict) and list(results) == ["result"]
             use.result = results["result"] if alone else results
 
     def _error(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
-        told = problem(record.content) or "failed"
-        if node.kind == "event":  # recorded by hand, maybe right after the tool that failed
-            tool = self.steps.get(record.parent)
-            if tool is None or tool.kind != "tool" or tool.parent is not node.parent or not tool.awaits:
-                return
-            self.parts[id(node)] = tool
-            node = tool
         if id(node) in self.uses:
             use = self.uses[id(node)]
-            use.error, use.stack = told, raised_at(record.content)
-        elif id(node) in self.turns:
-            entry = self.turns[id(node)]
-            entry.turn.error = told
+            use.error, use.stack = record.error, raised_at(record.content)
+        elif node.kind == "llm":
+            entry = self.turns.get(id(node)) or self._open(node)
+            entry.turn.error = record.error
             entry.turn.answer = entry.turn.answer or text_of(get(record.content, "partial"))
             self._close(entry, record)
+        elif (message := self.steps.get(record.parent)) and id(message) in self.turns and not message.answer:
+            self.retried[id(node)] = message
 
     def _step_end(self, record: StoredRecord, node: Node, _call: Call | None) -> None:
         output = get(record.content, "output")

@@ -237,7 +237,7 @@ class Story:
         status: The outcome in words, never a bare "ok": ``answered: 3 calls failed, 3 recovered``.
         sections: The transcript.
         whys: Lines that explain it, the most important first.
-        turns: Number of turns.
+        turns: Number of turns that were answered or failed, without those that only repeat turns of clients.
         steps: Index of the section that shows a step, by the step's number.
     """
 

@@ -128,13 +128,19 @@ class Mender:
             most = min(len(items), self.most_numbers(items))
             if _are_numbers(items[: most - most // 2]) and _are_numbers(items[len(items) - most // 2 :]):
                 return without_items(items, most)
+        spare = self.nodes_left // 2
         head: list[Any] = []
+        for item in items:
+            if self.nodes_left <= spare:
+                break
+            head.append(self.mend(item, path, inside))
+        else:
+            return head
         tail: list[Any] = []
-        for copy, rest, nodes in ((head, iter(items), self.nodes_left // 2), (tail, reversed(items), 0)):
-            for item in rest:
-                if self.nodes_left <= nodes or len(head) + len(tail) >= len(items):
-                    break
-                copy.append(self.mend(item, path, inside))
+        for item in reversed(items[len(head) :]):
+            if self.nodes_left <= 0:
+                break
+            tail.append(self.mend(item, path, inside))
         missing = len(items) - len(head) - len(tail)
         return [*head, *([note_of_items(missing)] if missing else ()), *reversed(tail)]
 

@@ -95,10 +95,26 @@ def test_a_conversation_of_three_processes_is_in_order(
 
 
 @pytest.mark.parametrize("lag", [0.05, 0.5])
-@pytest.mark.parametrize("kind", ["openai async", "openai stream", "anthropic", "anthropic async"])
+@pytest.mark.parametrize("kind", ["openai async", "anthropic", "anthropic async"])
 def test_every_client_keeps_the_order(lagging: Collector, tmp_path: Path, kind: str, lag: float) -> None:
-    """Tools that run at once, streams, and thoughts that the proxy reports after an answer."""
+    """Tools that run at once, and thoughts that the proxy reports after an answer."""
     lagging.lag = lag
+    ended(begin(lagging, tmp_path, kind, 1, 3, 3, 0))
+    events = 3 + kind.startswith("anthropic")
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * (events - 1 + 2 * 3))
+    sound(lagging)
+
+
+@pytest.mark.parametrize("late", [0.005, 0.2])
+@pytest.mark.parametrize("lag", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "kind", ["openai stream", "openai stream async", "anthropic stream", "anthropic stream async"]
+)
+def test_a_stream_keeps_the_order(
+    lagging: Collector, tmp_path: Path, kind: str, lag: float, late: float
+) -> None:
+    """The proxy dates its answer when its reader has the end already, and goes on."""
+    lagging.lag, lagging.stream_late = lag, late
     ended(begin(lagging, tmp_path, kind, 1, 3, 3, 0))
     events = 3 + kind.startswith("anthropic")
     lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * (events - 1 + 2 * 3))

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from whyops_trace.exporters.whyops import WhyOpsExporter
 
 #: Most seconds that the first request of a process waits until the agent is registered. For an unregistered agent the
-#: proxy makes up a version, and the server then refuses the records made here for another version.
-FIRST_WAIT: Final = 3.0
+#: proxy makes up a version, and the server then refuses the records made here for another version, or to register it.
+#: A server with its defaults takes three to seven seconds.
+FIRST_WAIT: Final = 10.0
 #: Seconds for which a client with a fallback avoids a proxy that failed.
 COOL_DOWN: Final = 30.0
 

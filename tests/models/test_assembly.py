@@ -561,6 +561,9 @@ def test_what_came_before_an_error_is_kept() -> None:
 OTHERS: list[tuple[list[Any], Any]] = [
     ([], []),
     (["Hel", "", "lo"], "Hello"),
+    ([{"value": "Hel"}, {"value": ""}, {"value": "lo"}], "Hello"),
+    ([{"value": "Hello"}, {"value": 1}], [{"value": "Hello"}, {"value": 1}]),
+    ([{"value": "Hello", "score": 1}], [{"value": "Hello", "score": 1}]),
     (["a", 1], ["a", 1]),
     ([{"x": 1}, None], [{"x": 1}, None]),
     ([{"error": {"message": "m"}}, {"x": 1}], [{"error": {"message": "m"}}, {"x": 1}]),
@@ -586,6 +589,7 @@ def test_a_long_stream_is_assembled() -> None:
 FIRST: dict[str, tuple[list[Any], int | None]] = {
     "nothing": ([], None),
     "texts": (["", "a", "b"], 1),
+    "texts_in_objects": ([{"value": ""}, {"value": "a"}], 1),
     "chat": ([chunk({"role": "assistant", "content": ""}), chunk({"content": "a"})], 1),
     "chat_second_choice": ([chunk({"content": ""}, {"content": "a"})], 0),
     "chat_thinking": ([chunk({"content": ""}), chunk({"reasoning_content": "a"})], 1),

@@ -71,6 +71,14 @@ ITEMS: list[tuple[list[dict[str, Any]], list[ProviderCall]]] = [
          {"type": "tool_search_output", "execution": "server", "call_id": None, "tools": [{"name": "find"}]}],
         [ProviderCall("tool_search", {"paths": ["crm"]}, [{"name": "find"}])],
     ),
+    (
+        [{"type": "tool_search_call", "execution": "server", "call_id": None, "arguments": {"paths": ["crm"]}},
+         {"type": "tool_search_output", "execution": "server", "call_id": None, "tools": [{"name": "find"}]},
+         {"type": "tool_search_call", "execution": "server", "call_id": None, "arguments": {"paths": ["shop"]}},
+         {"type": "tool_search_output", "execution": "server", "call_id": None, "tools": [{"name": "buy"}]}],
+        [ProviderCall("tool_search", {"paths": ["crm"]}, [{"name": "find"}]),
+         ProviderCall("tool_search", {"paths": ["shop"]}, [{"name": "buy"}])],
+    ),
     ([{"type": "tool_search_call", "execution": "client", "call_id": "t", "arguments": {}}], []),
     (
         [{"type": "program", "call_id": "p", "code": "x", "fingerprint": "f"},

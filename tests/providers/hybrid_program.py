@@ -1,7 +1,7 @@
 """
 A program that takes turns of a conversation through the WhyOps proxy, for tests of their order on the server.
 
-Arguments: the client ("openai", "openai async", "openai stream", "anthropic", "anthropic async"), the trace, the first
+Arguments: the client ("openai" or "anthropic", with "async", "stream" or "stream async" after it), the trace, the first
 and the last number of its turns, the tools that each turn calls, and the milliseconds that a tool takes. The turns of
 "openai tasks" and "openai threads" are taken all at once, the tools of "openai tools" run beside their turn. It prints
 the milliseconds that each request waited for the server. With ``DIE`` in the environment it kills itself after the last
@@ -25,6 +25,7 @@ from whyops_trace.providers import _link
 
 KIND, TRACE = sys.argv[1:3]
 FIRST, LAST, TOOLS, TOOL_MS = map(int, sys.argv[3:])
+STREAMS = "stream" in KIND
 CHAT = {"model": os.environ.get("MODEL", "gpt-4o")}
 CLAUDE = {"model": "claude-test", "max_tokens": 9}
 
@@ -58,7 +59,7 @@ async def look_up_later(number: int) -> int:
 def asked(turn: int) -> dict[str, Any]:
     """A request of a turn, which no other turn makes."""
     model = CHAT if KIND.startswith("openai") else CLAUDE
-    return {**model, "messages": [{"role": "user", "content": f"Question {turn}?"}]}
+    return {**model, "stream": STREAMS, "messages": [{"role": "user", "content": f"Question {turn}?"}]}
 
 
 def converse(sdk: WhyOps) -> None:
@@ -66,8 +67,8 @@ def converse(sdk: WhyOps) -> None:
     with sdk.trace(TRACE), _client(sdk, "") as made:
         create = _create(made)
         for turn in range(FIRST, LAST + 1):
-            answer = create(**asked(turn), **({"stream": True} if KIND == "openai stream" else {}))
-            if KIND == "openai stream":
+            answer = create(**asked(turn))
+            if STREAMS:
                 list(answer)
             for tool in range(TOOLS):
                 look_up(100 * turn + tool)
@@ -116,7 +117,10 @@ async def converse_async(sdk: WhyOps) -> None:
     async with sdk.trace(TRACE), _client(sdk, "Async") as made:
         create = _create(made)
         for turn in range(FIRST, LAST + 1):
-            await create(**asked(turn))
+            answer = await create(**asked(turn))
+            if STREAMS:
+                async for _ in answer:
+                    pass
             await asyncio.gather(*(look_up_later(100 * turn + tool) for tool in range(TOOLS)))
 
 

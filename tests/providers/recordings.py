@@ -1,9 +1,9 @@
 """
 Recorded HTTP exchanges, replayed through traced clients.
 
-Each model call in a folder of recordings is made twice with the recorded answer: by a client of OpenAI's or Anthropic's
-package, and by the same client traced. The caller must get the same from both, and the record of the call must agree
-with the recorded answer as ``readings.py`` reads it. No request leaves the process.
+Each model call in a folder of recordings is made with the recorded answer by a client of OpenAI's or Anthropic's
+package, and by the same client traced; then by their asynchronous clients. The caller must get the same from all, and
+the records of the call must agree with the recorded answer as ``readings.py`` reads it. No request leaves the process.
 
 The folder holds cassettes of VCR (https://vcrpy.readthedocs.io), YAML or JSON files with a list of ``interactions``, at
 any depth. A program of your own records one under ``vcr.use_cassette("one.yaml", filter_headers=["authorization",
@@ -16,6 +16,7 @@ The exit code is 0 if nothing differs, 1 if something does, and 2 if the folder 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import gzip
 import importlib
@@ -151,18 +152,21 @@ def _body(message: dict[str, Any]) -> bytes:
     return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
 
 
-def call(exchange: Exchange, connect: Callable[[Any], Any]) -> list[tuple[type, Any]]:
+def call(
+    exchange: Exchange, connect: Callable[[Any], Any], *, asynchronous: bool = False
+) -> list[tuple[type, Any]]:
     """
     Make the call of an exchange, whose answer is the recorded one.
 
     Args:
         connect: Function from a client of the package to the one that makes the call.
+        asynchronous: True to make it with the asynchronous client.
 
     Returns:
         Type and content of what the caller gets: one answer, or the items of a stream, and the exception at the end.
     """
     package: Any = anthropic if exchange.family == "anthropic" else openai
-    kind = package.Anthropic if exchange.family == "anthropic" else package.OpenAI
+    kind = ("Async" if asynchronous else "") + ("Anthropic" if exchange.family == "anthropic" else "OpenAI")
     # Each package stands on one of two HTTP libraries, as its version will have it.
     http = importlib.import_module(package.DefaultHttpxClient.__base__.__module__.partition(".")[0])
 
@@ -172,19 +176,39 @@ def call(exchange: Exchange, connect: Callable[[Any], Any]) -> list[tuple[type, 
     path, needed = ENDPOINTS[exchange.end]
     arguments = {name: exchange.body.get(name, value) for name, value in needed.items()}
     others = {name: value for name, value in exchange.body.items() if name not in needed}
+    # Without a timeout Anthropic's client refuses calls that may take long.
+    arguments |= {"extra_body": others, "timeout": 60}
     given: list[tuple[type, Any]] = []
-    with http.Client(transport=http.MockTransport(answer)) as wire:
-        method = connect(kind(api_key="k", base_url=exchange.base_url, max_retries=0, http_client=wire))
+
+    def create(wire: Any) -> Any:
+        method = connect(
+            getattr(package, kind)(api_key="k", base_url=exchange.base_url, max_retries=0, http_client=wire)
+        )
         for name in path.split("."):
             method = getattr(method, name)
-        try:
-            # Without a timeout Anthropic's client refuses calls that may take long.
-            answered = method.create(**arguments, extra_body=others, timeout=60)
+        return method.create(**arguments)
+
+    def give(item: Any) -> None:
+        given.append((type(item), item.model_dump(warnings=False) if isinstance(item, BaseModel) else item))
+
+    def take() -> None:
+        with http.Client(transport=http.MockTransport(answer)) as wire:
+            answered = create(wire)
             for item in answered if exchange.streamed else [answered]:
-                content = item.model_dump(warnings=False) if isinstance(item, BaseModel) else item
-                given.append((type(item), content))
-        except Exception as error:
-            given.append((type(error), str(error)))
+                give(item)
+
+    async def atake() -> None:
+        async with http.AsyncClient(transport=http.MockTransport(answer)) as wire:
+            answered = await create(wire)
+            if not exchange.streamed:
+                return give(answered)
+            async for item in answered:
+                give(item)
+
+    try:
+        asyncio.run(atake()) if asynchronous else take()
+    except Exception as error:
+        given.append((type(error), str(error)))
     return given
 
 
@@ -229,19 +253,25 @@ def replay(found: Iterable[Exchange], keep: Iterable[str]) -> dict[str, Tally]:
     logging.getLogger("whyops_trace").addHandler(handler)
     with WhyOps(agent_name="recordings", redact_keep=keep) as sdk:
         for exchange in found:
-            untraced = call(exchange, lambda client: client)
-            with capture_events() as records, sdk.trace("t"):
-                traced = call(exchange, getattr(sdk, exchange.family))
-            failed = bool(untraced) and issubclass(untraced[-1][0], Exception)
-            wrong = [*disagreements(exchange, failed, records), *internal_errors]
-            internal_errors.clear()
             tally = tallies[urlsplit(exchange.base_url).hostname or "unknown"]
+            differing: list[str] = []
+            wrong: list[str] = []
+            for asynchronous in (False, True):
+                untraced = call(exchange, lambda client: client, asynchronous=asynchronous)
+                with capture_events() as records, sdk.trace("t"):
+                    traced = call(exchange, getattr(sdk, exchange.family), asynchronous=asynchronous)
+                failed = bool(untraced) and issubclass(untraced[-1][0], Exception)
+                by = " by the asynchronous client" if asynchronous else ""
+                texts = [*disagreements(exchange, failed, records), *internal_errors]
+                internal_errors.clear()
+                wrong += [f"{exchange.place}{by}: {text}" for text in texts]
+                if traced != untraced:
+                    text = f"the caller gets {_short(traced)} instead of {_short(untraced)}"
+                    differing.append(f"{exchange.place}{by}: {text}")
             tally.exchanges += 1
-            tally.same += traced == untraced
+            tally.same += not differing
             tally.agree += not wrong
-            if traced != untraced:
-                wrong.append(f"the caller gets {_short(traced)} instead of {_short(untraced)}")
-            tally.differences += [f"{exchange.place}: {text}" for text in wrong]
+            tally.differences += wrong + differing
     return tallies
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Collector, Fault, Hang
+from collector import Collector, Hang
 from findings import findings
 from hybrid import agent
 from packages import openai
@@ -95,10 +95,26 @@ def test_a_conversation_of_three_processes_is_in_order(
 
 
 @pytest.mark.parametrize("lag", [0.05, 0.5])
-@pytest.mark.parametrize("kind", ["openai async", "openai stream", "anthropic", "anthropic async"])
+@pytest.mark.parametrize("kind", ["openai async", "anthropic", "anthropic async"])
 def test_every_client_keeps_the_order(lagging: Collector, tmp_path: Path, kind: str, lag: float) -> None:
-    """Tools that run at once, streams, and thoughts that the proxy reports after an answer."""
+    """Tools that run at once, and thoughts that the proxy reports after an answer."""
     lagging.lag = lag
+    ended(begin(lagging, tmp_path, kind, 1, 3, 3, 0))
+    events = 3 + kind.startswith("anthropic")
+    lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * (events - 1 + 2 * 3))
+    sound(lagging)
+
+
+@pytest.mark.parametrize("late", [0.005, 0.2])
+@pytest.mark.parametrize("lag", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "kind", ["openai stream", "openai stream async", "anthropic stream", "anthropic stream async"]
+)
+def test_a_stream_keeps_the_order(
+    lagging: Collector, tmp_path: Path, kind: str, lag: float, late: float
+) -> None:
+    """The proxy dates its answer when its reader has the end already, and goes on."""
+    lagging.lag, lagging.stream_late = lag, late
     ended(begin(lagging, tmp_path, kind, 1, 3, 3, 0))
     events = 3 + kind.startswith("anthropic")
     lagging.wait_for(lambda: len(lagging.trace("t")) == 3 * (events - 1 + 2 * 3))
@@ -450,13 +466,12 @@ def test_nothing_waits_for_a_server_that_does_not_show_its_events(
     assert most is None or looks(lagging) == most
 
 
-@pytest.mark.parametrize("fault", [Hang(), Answer(200, {"events": []})], ids=["hangs", "shows none"])
 def test_a_few_requests_wait_in_vain_and_no_more(
-    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    lagging: Collector, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that never answers, or knows nothing of the trace, is left alone for a while."""
+    """A server that never answers is left alone for a while."""
     monkeypatch.setattr(base, "FIRST_BACKOFF", 3_600.0)
-    lagging.script = lambda request: fault if is_look(request) else None
+    lagging.script = lambda request: Hang() if is_look(request) else None
     sdk = agent(lagging, provider, proxy_wait=0.05)
     with asking(sdk) as ask, sdk.trace("t"):
         for number in range(8):
@@ -470,6 +485,48 @@ def test_a_few_requests_wait_in_vain_and_no_more(
     sdk.close_sync(30)
 
     assert before == after
+
+
+def test_a_server_that_shows_nothing_of_a_trace_holds_nothing_up(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a request has waited in vain the records of the trace leave, though the server knows none of its events."""
+    monkeypatch.setattr(turns, "HOLD", 3_600.0)
+    monkeypatch.setattr(turns, "HOLD_FLUSHED", 3_600.0)
+    lagging.script = lambda request: Answer(200, {"events": []}) if is_look(request) else None
+    sdk = agent(lagging, provider, proxy_wait=0.1)
+    with asking(sdk) as ask, sdk.trace("t"):
+        for number in range(4):
+            ask()
+            charge_card(number)
+        ask()
+        lagging.wait_for(lambda: len(lagging.trace("t")) == 4 * 4 + 2)
+    sdk.close_sync(30)
+
+    assert ["WHYOPS_PROXY_WAIT" in message for message in caplog.messages] == [True]
+
+
+def test_traces_that_the_server_does_not_keep_cost_the_others_nothing(
+    lagging: Collector, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server shows nothing of them, which is no reason not to wait for the events of those that it keeps."""
+    lagging.lag = 0.05
+    lagging.sampling_rate = 0.5
+    out, kept = [f"t{number}" for number in range(3, 10)], ["t2", "t10"]
+    sdk = agent(lagging, provider, proxy_wait=0.5)
+    with asking(sdk) as ask:
+        for trace in (kept[0], *out, kept[1]):
+            with sdk.trace(trace):
+                for number in range(3):
+                    ask()
+                    charge_card(number)
+    sdk.close_sync(30)
+    lagging.wait_for(lambda: len(lagging.stored) == 2 * 3 * 4)
+
+    assert sdk.stats()["whyops"].sampled_out == len(out) * 3 * 2
+    assert not any("does not show" in message for message in caplog.messages)
+    for trace in kept:
+        sound(lagging, trace)
 
 
 def test_a_server_that_shows_its_events_again_is_waited_for(

@@ -100,6 +100,57 @@ def test_a_record_that_disagrees_is_told(tmp_path: Path) -> None:
     assert f"- one.yaml[0]: completion recorded as None, told as {10**30}\n" in printed
 
 
+def test_thoughts_and_tools_of_the_provider_are_compared(tmp_path: Path) -> None:
+    """In every form: by OpenAI's responses and Anthropic's messages, and beside the text of a chat."""
+    folder = tmp_path / "recordings"
+    search = {"query": "fees", "sources": [{"url": "https://a.example"}]}
+    output: list[dict[str, Any]] = [
+        {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "First look."}]},
+        {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", **search}},
+        {
+            "type": "tool_search_call",
+            "id": "s",
+            "call_id": None,
+            "execution": "server",
+            "arguments": {"paths": ["a"]},
+        },
+        {
+            "type": "tool_search_output",
+            "id": "o",
+            "call_id": None,
+            "execution": "server",
+            "tools": [{"name": "a"}],
+        },
+    ]
+    blocks: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "First look.", "signature": "s"},
+        {"type": "server_tool_use", "id": "t", "name": "web_search", "input": {"query": "fees"}},
+        {"type": "web_search_tool_result", "tool_use_id": "t", "content": [{"url": "https://a.example"}]},
+    ]
+    ran = {"index": 0, "type": "search", "arguments": '{"query": "fees"}', "output": "3 %"}
+    message = {"role": "assistant", "content": "3 %", "reasoning": "First look.", "executed_tools": [ran]}
+    counts: dict[str, Any] = {"input_tokens": 1, "output_tokens": 2}
+    response: dict[str, Any] = {
+        "id": "a",
+        "object": "response",
+        "model": "m",
+        "status": "completed",
+        "output": output,
+    }
+    chat = {**ANSWER, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    for path, answer in {
+        "responses": {**response, "usage": {**counts, "total_tokens": 3}},
+        "messages": {**STARTED, "content": blocks, "usage": counts},
+        "chat/completions": chat,
+    }.items():
+        url = f"https://llm.example.com/v1/{path}"
+        keep(folder / path / "one.yaml", url, ASKED, "application/json", parsed_body=answer)
+
+    code, printed = replay(folder, tmp_path / "home")
+
+    assert (code, printed.splitlines()[-1]) == (0, "| llm.example.com | 3 | 3 | 3 |")
+
+
 def test_a_folder_without_model_calls_is_no_success(tmp_path: Path) -> None:
     """A path that is wrong must not look like a replay without differences."""
     folder = tmp_path / "recordings"

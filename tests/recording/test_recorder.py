@@ -323,23 +323,6 @@ def test_a_trace_that_comes_back_keeps_its_user(tmp_path: Path) -> None:
     assert memory.events[0]["run"] != memory.events[1]["run"]
 
 
-def test_the_next_records_of_a_trace_may_be_dated_later() -> None:
-    """Those that come sooner, and of that trace alone."""
-    clock = ManualClock()
-    sdk = WhyOps(clock=clock)
-    with capture_events() as events:
-        handle, other = sdk.trace("t"), sdk.trace("u")
-        handle.error_sync("a")
-        sdk.recorder.date_later(handle._state, 20)
-        handle.error_sync("b")
-        other.error_sync("c")
-        clock.advance(0.03)
-        handle.error_sync("d")
-    times = [datetime.fromisoformat(event["timestamp"]) for event in events]
-
-    assert [(time - times[0]).total_seconds() for time in times] == [0, 0.02, 0, 0.03]
-
-
 # Room for a proxy's events
 
 

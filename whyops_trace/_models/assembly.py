@@ -55,8 +55,8 @@ def assemble(items: Sequence[Any]) -> Any:
     If the stream reported an error, the answer has a non-empty dict under ``error``, whose ``message``, ``type`` and
     ``code`` are the provider's. It has nothing else if only the error came.
     """
-    if items and all(isinstance(item, str) for item in items):
-        return "".join(items)
+    if items and all(_piece(item) is not None for item in items):
+        return "".join(_piece(item) or "" for item in items)
     for item in items:
         build = _builder(item)
         if build is not None:
@@ -85,6 +85,16 @@ def is_complete(items: Sequence[Any]) -> bool:
     return bool(choices) and all(choices.values())
 
 
+def _piece(item: Any) -> str | None:
+    """
+    Return the text of an item that is nothing else, None for any other item.
+
+    Writer streams objects with the text alone: https://dev.writer.com/home/streaming
+    """
+    text = item["value"] if isinstance(item, dict) and item.keys() == {"value"} else item
+    return text if isinstance(text, str) else None
+
+
 def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
     """Return the function that builds the answer of a stream with such an item, None if the item does not decide it."""
     kind = _kind(item)
@@ -98,8 +108,8 @@ def _builder(item: Any) -> Callable[[Sequence[Any]], dict[str, Any]] | None:
 
 
 def _brings_output(item: Any) -> bool:
-    if isinstance(item, str):
-        return bool(item)
+    if (piece := _piece(item)) is not None:
+        return bool(piece)
     if message := chunk_of(item):
         return _holds_output(message) or bool(dicts_of(message.get("tool_call_chunks")))
     kind = _kind(item)

@@ -65,16 +65,20 @@ def read_items(items: Iterable[dict[str, Any]], agents: Iterable[str]) -> list[P
         agents: Types of the calls that the agent has to run, unless the response has their output too.
     """
     items = list(items)
-    outputs = {_key(item): item for item in items if _kind(item).endswith("_output")}
+    outputs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for item in items:
+        if _kind(item).endswith("_output"):
+            outputs.setdefault(_key(item), []).append(item)
     calls = []
     for item in items:
         kind = _kind(item)
         if not kind.endswith("_call") and kind not in _OTHER_CALLS:
             continue
-        output = outputs.get((_base(kind), text_of(item.get("call_id"))))
+        # Calls of some tools have no id: each has the output whose turn it is.
+        own = outputs.get(_key(item))
         is_agents = kind in agents or item.get("execution") == "client"
-        if output is not None or not is_agents:
-            calls.append(_read_item(item, output or {}))
+        if own or not is_agents:
+            calls.append(_read_item(item, own.pop(0) if own else {}))
     return calls
 
 

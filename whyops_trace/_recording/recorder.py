@@ -219,12 +219,6 @@ class Recorder:
         if state.numbering and state.stride == ROOM:
             state.steps = count(next(state.steps) + self._random.randrange(ROOM), ROOM)
 
-    def date_later(self, state: TraceState, milliseconds: int) -> None:
-        """Date the next records of a trace so much later than now, if they come sooner."""
-        with self.lock:
-            state.last_ms = max(state.last_ms, self._time_ns() // 1_000_000 + milliseconds)
-            state.when = b""  # so that the next record takes the time anew
-
     def keeps(self, trace_id: str) -> bool:
         """Return True if a trace is recorded. During a capture, sampling is ignored."""
         return self.on and (self._is_captured or not self.processor.samples or self.processor.keeps(trace_id))

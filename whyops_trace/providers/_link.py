@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from whyops_trace.exporters.whyops import WhyOpsExporter
 
 #: Most seconds that the first request of a process waits until the agent is registered. For an unregistered agent the
-#: proxy makes up a version, and the server then refuses the records made here for another version.
-FIRST_WAIT: Final = 3.0
+#: proxy makes up a version, and the server then refuses the records made here for another version, or to register it.
+#: A server with its defaults takes three to seven seconds.
+FIRST_WAIT: Final = 10.0
 #: Seconds for which a client with a fallback avoids a proxy that failed.
 COOL_DOWN: Final = 30.0
 
@@ -68,8 +69,8 @@ class Proxy(NamedTuple):
             warn_once(
                 "proxy_wait",
                 "A request to a model left for the WhyOps proxy before the server had stored what was recorded before "
-                "it, which took longer than %g seconds: their order on the server may be wrong, and that of later ones "
-                "too, without a word. A larger proxy_wait (WHYOPS_PROXY_WAIT) waits longer; 0 does not wait.",
+                "it, which took longer than %g seconds: if the server keeps the trace, their order there may be wrong, "
+                "and that of later ones too, without a word. A larger proxy_wait (WHYOPS_PROXY_WAIT) waits longer; 0 does not wait.",
                 self.wait,
             )
 

@@ -34,9 +34,6 @@ AGENT_NAME: Final = "X-Agent-Name"
 REQUEST_IDS: Final = ("x-request-id", "request-id")
 #: The members of a request that the proxy reports as its prompt.
 _PROMPTS: Final = ("messages", "input", "conversation")
-#: Milliseconds after the end of a stream within which the proxy dates its answer: it has passed it on by then. What is
-#: recorded sooner would stand before the answer that it follows from.
-STREAM_LATE_MS: Final = 20
 
 
 class Request:
@@ -304,8 +301,6 @@ class Request:
     def _stream_ended(self, proxy: Proxy, whole: bool | None) -> None:
         proxy.delivery.relax()
         self._end_turn(proxy, whole=whole)
-        if self.call is not None:
-            self._link.recorder.date_later(self.call.state, STREAM_LATE_MS)
 
     def answered(self, result: Any) -> Any:
         """Record the answer and return it. The answer of a stream is recorded at its end."""

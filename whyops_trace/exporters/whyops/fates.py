@@ -119,9 +119,9 @@ class Fates:
             _remember(self._not_kept, event.head.trace, None, MAX_SAMPLED_OUT)
         warn_once(
             f"whyops: sampled out: {is_span}",
-            "The server did not keep an event (%s): %s. Further ones are counted as sampled_out.",
+            "The server did not keep an event (%s): %s Further ones are counted as sampled_out.",
             why,
-            "it takes no further span ids of this agent: raise the agent's max_spans"
+            "it takes no further span ids of this agent: raise the agent's max_spans."
             if is_span
             else f"it keeps a part of the traces. {self._remedy()}",
         )

@@ -17,6 +17,8 @@ from whyops_trace.exporters.whyops.retry import retry_after
 CONTENT_KEY: Final = "hash_"
 #: Failures in a row after which the server is left alone for a while.
 FEW: Final = 3
+#: Seconds after an answer within which the next one may miss its time: that of a look may be short.
+ANSWERED: Final = 5.0
 
 
 class _About(msgspec.Struct, rename="camel", gc=False):
@@ -62,6 +64,8 @@ class Listing:
         self._failures = 0
         #: Time of :func:`time.monotonic` of the last failure, or of the last events that were shown.
         self._known = 0.0
+        #: Time of the last answer, whatever it showed.
+        self._answered = -ANSWERED
         self._off_until = 0.0
 
     @property
@@ -82,13 +86,15 @@ class Listing:
         try:
             answer = self._http.get("/events", query, timeout=timeout)
         except NoAnswerError as error:
-            self._failed(str(error))
+            if time.monotonic() - self._answered > ANSWERED:
+                self._failed(str(error))
             return []
         try:
             rows = _rows.decode(answer.body).events
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._failed(f"it answers {answer.status}", retry_after(answer, datetime.now(UTC)))
             return []
+        self._answered = time.monotonic()
         if rows:
             self._failures, self._known = 0, time.monotonic()
         return rows

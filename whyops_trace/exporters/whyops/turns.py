@@ -121,9 +121,12 @@ class ProxiedTurn:
 class _Conversation:
     """The turns of one trace in this process that are not known to be stored."""
 
-    __slots__ = ("after", "lock", "next_look", "pause", "reports", "times", "turns")
+    __slots__ = ("after", "is_seen", "lock", "next_look", "pause", "reports", "since", "times", "turns")
 
     def __init__(self) -> None:
+        #: Time of :func:`time.monotonic` of the first turn, and True once the server has shown any event of the trace.
+        self.since = time.monotonic()
+        self.is_seen = False
         #: Changed in place only, as several threads do it.
         self.turns: list[ProxiedTurn] = []
         #: The reports of all turns of which the content is known.
@@ -158,6 +161,7 @@ class _Conversation:
 
     def take(self, rows: list[Row]) -> None:
         """Find the events of the turns among the rows of the trace."""
+        self.is_seen = self.is_seen or bool(rows)
         turns = tuple(self.turns)
         if not turns:
             return
@@ -184,6 +188,11 @@ class _Conversation:
         for turn in turns:
             if turn.ended and turn.ended < latest:
                 turn.until = 0.0
+
+    def give_up(self) -> None:
+        """Wait no longer for any turn so far."""
+        for turn in tuple(self.turns):
+            turn.until = 0.0
 
     def drop(self, turn: ProxiedTurn) -> None:
         """Forget a turn."""
@@ -338,6 +347,9 @@ class ProxiedTurns:
         """
         Wait until a record of a trace has to wait for no turn.
 
+        A trace of which the server shows nothing at all is one that it samples out, as a rule. It is waited for no
+        longer than if the wait had begun with its first turn; then its records leave, and the server says if it is so.
+
         Args:
             process: The token of this process.
             trace: The trace id as JSON.
@@ -349,13 +361,19 @@ class ProxiedTurns:
             False if it still has to wait then.
         """
         began = time.monotonic()
-        while self.awaits(process, trace, step):
+        longest = deadline - began
+        conversation = self._conversations.get((process, trace))
+        while conversation is not None and self.awaits(process, trace, step):
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 and conversation.is_seen:
                 self._listing.note_vain(began)
+            elif left <= 0:
+                conversation.give_up()
             if left <= 0 or gives_up():
                 return False
             pause = self.look(process, trace, left)
+            if not conversation.is_seen:
+                deadline = min(deadline, conversation.since + longest)
             if self.awaits(process, trace, step):
                 time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         return True

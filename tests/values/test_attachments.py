@@ -138,6 +138,36 @@ def test_images_that_a_model_made_are_recorded_by_size_and_hash(events: Recorded
     assert [each["metadata"]["rawResponse"]["output"][0]["result"] for each in events.records[3:4]] == [ABOUT]
 
 
+def test_encrypted_thoughts_are_recorded_as_they_are(events: Recorded) -> None:
+    """However long: who asks the model again has to send them back."""
+    thought = {"type": "redacted_thinking", "data": TEXT}
+    detail = {"type": "reasoning.encrypted", "data": TEXT, "id": "r1"}
+    message = {"role": "assistant", "content": "Yes.", "reasoning_details": [detail]}
+    answers: list[Any] = [
+        {
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [thought, {"type": "text", "text": "Yes."}],
+        },
+        {"object": "chat.completion", "model": "m", "choices": [{"index": 0, "message": message}]},
+    ]
+
+    @traced_llm
+    def ask(messages: Any) -> Any:
+        return answers.pop(0)
+
+    ask([{"role": "user", "content": "?"}])
+    ask([{"role": "assistant", "content": [thought]}, {"role": "user", "content": "And?"}])
+    turns = [each for each in events.records if each["eventType"] == "llm_response"]
+    raw = [each["metadata"]["rawResponse"] for each in turns]
+
+    assert raw[0]["content"][0] == thought
+    assert raw[1]["choices"][0]["message"]["reasoning_details"] == [detail]
+    asked = [each for each in events.records if each["eventType"] == "user_message"]
+    assert asked[1]["content"]["messages"][0]["content"] == [thought]
+
+
 def test_what_a_tool_returns_is_recorded_as_it_is(events: Recorded) -> None:
     """Only requests repeat their attachments in each turn."""
 

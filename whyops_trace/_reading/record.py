@@ -167,7 +167,9 @@ class Head(msgspec.Struct, rename="camel", gc=False):
         if self.event_type == "error" or b'"error"' in bytes(self.content):  # most need not be decoded
             content = self.plain()
             if content is None:  # an error may stand beside a number that no float can hold
-                with contextlib.suppress(RecursionError):
+                with contextlib.suppress(
+                    RecursionError, ValueError
+                ):  # or beside one with thousands of digits
                     content = json.loads(bytes(self.content))
             return error_of(self.event_type, self.metadata.outcome, content)
         return "failed" if self.metadata.outcome == "error" else ""

@@ -7,6 +7,7 @@ It is made level by level, below the classes of what it finds: see :mod:`whyops_
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import guarded
-from whyops_trace._values.attachments import digest
+from whyops_trace._values.attachments import MAX_INLINE, digest
 from whyops_trace._values.objects import reader_of
 from whyops_trace._values.reflection import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque
 from whyops_trace._values.truncation import note_of_items, without_items
@@ -35,6 +36,9 @@ MIN_INT, MAX_INT = -(2**53), 2**53
 MAX_BITS: Final = 53
 #: Smallest and largest finite floats. JSON has no numbers for infinities and NaN, which are not between them.
 MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
+#: Types of parts in base64 that are no attachments: ``redacted_thinking`` of Anthropic, ``reasoning.encrypted`` of
+#: OpenRouter, and the like.
+_THOUGHT: Final = re.compile("thinking|reasoning")
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -152,7 +156,8 @@ class Mender:
                 break
             name = mended_text(key) if type(key) is str else self._key(key, path)
             hidden = self.hides(name) and item is not None and type(item) is not bool
-            about = digest(name, item) if self.digests and type(item) is str and not hidden else None
+            is_long = self.digests and type(item) is str and len(item) > MAX_INLINE and not hidden
+            about = digest(name, item) if is_long and not _is_thought(pairs) else None
             mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
         return mended
 
@@ -182,6 +187,14 @@ def _are_numbers(items: list[Any]) -> bool:
     if kinds == {id(int)}:
         return bool(min(items) >= MIN_INT and max(items) <= MAX_INT)
     return kinds == {id(float)} and all(map(math.isfinite, items))
+
+
+def _is_thought(pairs: Pairs) -> bool:
+    """Tell whether a mapping is what a model thought, encrypted: the provider wants it back as it was."""
+    return any(
+        type(name) is str and name == "type" and type(item) is str and _THOUGHT.search(item)
+        for name, item in pairs
+    )
 
 
 def _digits(number: int) -> str:

@@ -70,7 +70,8 @@ class Proxy(NamedTuple):
                 "proxy_wait",
                 "A request to a model left for the WhyOps proxy before the server had stored what was recorded before "
                 "it, which took longer than %g seconds: if the server keeps the trace, their order there may be wrong, "
-                "and that of later ones too, without a word. A larger proxy_wait (WHYOPS_PROXY_WAIT) waits longer; 0 does not wait.",
+                "and that of later ones too, without a word. "
+                "A larger proxy_wait (WHYOPS_PROXY_WAIT) waits longer; 0 does not wait.",
                 self.wait,
             )
 

@@ -180,7 +180,9 @@ class _AboutStored(About, rename="camel", gc=False):
 
 
 class _Stored(Head, rename="camel", gc=False):
-    metadata: _AboutStored = msgspec.field(default_factory=_AboutStored)
+    metadata: _AboutStored = msgspec.field(  # pyright: ignore[reportIncompatibleVariableOverride] - what it decodes
+        default_factory=_AboutStored
+    )
 
 
 _as_recorded: Final = msgspec.json.Decoder(Head)

@@ -67,7 +67,7 @@ class ToolCall(Exchange):
         means: Means by which the response was found.
     """
 
-    request: StoredRecord
+    request: StoredRecord  # pyright: ignore[reportIncompatibleVariableOverride] - it always has one
     means: Means = ""
 
     @property

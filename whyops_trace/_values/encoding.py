@@ -82,7 +82,7 @@ def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], 
     for key, item in value.items():
         if type(key) is not str:
             return False
-        if hides(key) and ("\0" in key or (item is not None and type(item) is not bool)):
+        if hides(key) and not _is_harmless(key, item):
             return False
         kind = type(item)
         if kind is int:
@@ -104,10 +104,8 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
         for key in container:
             if type(key) is not str:
                 return False
-            if hides(key):
-                hidden = container.get(key)
-                if "\0" in key or (hidden is not None and type(hidden) is not bool):
-                    return False
+            if hides(key) and not _is_harmless(key, container.get(key)):
+                return False
         container = container.values()
     for item in container:
         kind = type(item)
@@ -127,6 +125,11 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
         elif item is not None and kind is not bool:
             return False
     return True
+
+
+def _is_harmless(key: str, value: Any) -> bool:
+    """Tell whether a value may be recorded under the name of a secret: nothing, or a yes or no."""
+    return "\0" not in key and (value is None or type(value) is bool)
 
 
 def _size(value: Any, depth: int = _GLANCE) -> int:

@@ -156,8 +156,9 @@ class Mender:
                 break
             name = mended_text(key) if type(key) is str else self._key(key, path)
             hidden = self.hides(name) and item is not None and type(item) is not bool
-            is_long = self.digests and type(item) is str and len(item) > MAX_INLINE and not hidden
-            about = digest(name, item) if is_long and not _is_thought(pairs) else None
+            about = None
+            if self.digests and type(item) is str and len(item) > MAX_INLINE and not hidden:
+                about = None if _is_thought(pairs) else digest(name, item)
             mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
         return mended
 

@@ -198,6 +198,13 @@ def ingest(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def scale(session: nox.Session) -> None:
+    """Measure commands and pages in homes of up to a million events, and a large backlog; takes ten minutes."""
+    session.install(".[ui]")
+    session.run("python", "-m", "scale", *session.posargs, env={"PYTHONPATH": "tests/bench"})
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def viewer(session: nox.Session) -> None:
     """Measure the viewer with a real server and browser, beside its goals; needs /usr/bin/chromium."""
     session.install(".[test]")

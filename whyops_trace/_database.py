@@ -12,9 +12,9 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from whyops_trace._home import make_private
 from whyops_trace.exceptions import StoreError
@@ -25,8 +25,14 @@ BUSY_TIMEOUT: Final = 5.0
 LOCK_TIMEOUT: Final = 30.0
 #: Seconds that a fork waits for a transaction to end.
 FORK_TIMEOUT: Final = 1.0
+#: Seconds between two parts of an upgrade, in which another process that waits gets its turn.
+UPGRADE_PAUSE: Final = 0.05
 #: Bytes of the write-ahead log that are kept for the next writes.
 LOG_BYTES: Final = 16 << 20
+
+
+#: What brings a file from one format to the next.
+Upgrade: TypeAlias = str | Callable[[sqlite3.Connection], bool]
 
 
 class Database:
@@ -36,11 +42,12 @@ class Database:
     Args:
         path: The file. The first transaction makes it, with its directory.
         schema: The statements that make its tables, separated by semicolons.
-        upgrades: The statements that bring a file of format 1 to format 2, those from there to format 3, and so on.
-            The format of *schema* is the last of them; a file of a higher one is left alone.
+        upgrades: What brings a file of format 1 to format 2, from there to format 3, and so on: statements, or a
+            function that does some of it each time, in an open transaction, and returns True until all is done. The
+            format of *schema* is the last of them; a file of a higher one is left alone.
     """
 
-    def __init__(self, path: str | os.PathLike[str], schema: str, upgrades: Sequence[str] = ()) -> None:
+    def __init__(self, path: str | os.PathLike[str], schema: str, upgrades: Sequence[Upgrade] = ()) -> None:
         self._connection: sqlite3.Connection | None = None
         self.path = Path(path)
         self._schema = schema
@@ -103,6 +110,19 @@ class Database:
             # Not a plain BEGIN: if another process wrote between this transaction's first read and first write, SQLite
             # would refuse it without waiting.
             connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """
+        Lend the connection for statements that all see one state of the file.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        with self.session() as connection:
+            connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
 
@@ -198,7 +218,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: Sequence[str]) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: Sequence[Upgrade]) -> None:
     """
     Make the tables of a new file, upgrade those of an earlier format, and refuse any other file.
 
@@ -212,15 +232,24 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
     # In WAL mode this never damages the file; a power cut may take the last batches back out of it.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-    if _format(connection, path, newest) == newest:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    current = _format(connection, path, newest)  # another process may have been faster
-    for script in upgrades[current - 1 :] if current else [schema]:
-        for statement in script.split(";"):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {newest}")
-    connection.execute("COMMIT")
+    while _format(connection, path, newest) != newest:
+        connection.execute("BEGIN IMMEDIATE")
+        current = _format(connection, path, newest)  # another process may have been faster
+        is_done = current == newest or _upgrade(connection, upgrades[current - 1] if current else schema)
+        if is_done and current != newest:
+            connection.execute(f"PRAGMA user_version = {current + 1 if current else newest}")
+        connection.execute("COMMIT")
+        if not is_done:
+            time.sleep(UPGRADE_PAUSE)
+
+
+def _upgrade(connection: sqlite3.Connection, step: Upgrade) -> bool:
+    """Do an upgrade, or a part of it; return True if it is done."""
+    if not isinstance(step, str):
+        return not step(connection)
+    for statement in step.split(";"):
+        connection.execute(statement)
+    return True
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:

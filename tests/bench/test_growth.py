@@ -99,3 +99,33 @@ def test_page(measure: Any, tmp_path: Path, size: int, page: str) -> None:
 
     measure(f"{page} page of the traces", store.traces, 50, after, calls=5)
     store.close()
+
+
+@pytest.mark.parametrize("turns", [50, 100, 200], ids=lambda turns: f"{turns:9,}")
+@pytest.mark.parametrize("does", ["store", "open"])
+def test_conversation(measure: Any, tmp_path: Path, turns: int, does: str) -> None:
+    """The last ten turns of a conversation, stored; and the conversation, opened, which takes a time for each turn."""
+    process = Process()
+    messages: list[dict[str, str]] = [
+        {"role": "system", "content": "You are the agent of a web shop. " * 1_000}
+    ]
+    lines = []
+    for turn in range(turns):
+        messages.append({"role": "user", "content": f"Where is parcel {turn}? " * 80})
+        lines.append(process.line("user_message", 2 * turn + 1, content={"messages": messages}))
+        answer = {"role": "assistant", "content": f"Parcel {turn} is on its way. " * 20}
+        lines.append(process.line("llm_response", 2 * turn + 2, 2 * turn + 1, content=answer))
+        messages.append(answer)
+    store = Store(tmp_path / "store.db")
+    store.ingest((process.token, lines[:-20]))
+    if does == "store":
+
+        def last() -> None:
+            for start in range(len(lines) - 20, len(lines), 2):
+                store.ingest((process.token, lines[start : start + 2]))
+
+        measure("last turns of a conversation", last, calls=1, rounds=1)
+    else:
+        store.ingest((process.token, lines[-20:]))
+        measure("conversation opened", store.events, "checkout-8841", calls=1)
+    store.close()

@@ -580,6 +580,23 @@ def test_follow_ends_where_nothing_more_comes(home: Path, monkeypatch: pytest.Mo
     assert (first["stepId"], rest) == (1, [])
 
 
+@pytest.mark.parametrize(("records", "shown"), [(40, True), (2, False)])
+def test_a_terminal_shows_how_much_of_a_large_backlog_is_stored(
+    home: Path, records: int, shown: bool
+) -> None:
+    """Whatever the command is: it stores first what ended processes left; a small backlog takes no time."""
+    journal = Journal(home / "journal" / "shop", stream="shop", agent="shop", destinations=["local"])
+    for number in range(1, records + 1):
+        line = Process(journal.token, trace="large").line("note", number, content={"text": "x" * 500_000})
+        journal.append(line + b"\n")
+    journal.renew()
+    said = in_terminal(home, "ls", columns=100)
+
+    assert ("storing what was recorded" in said) is shown
+    assert "large" in said
+    assert list((home / "journal").glob("*/*.seg")) == []
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_whoever_follows_may_stop(home: Path, options: list[str]) -> None:
     """With Ctrl-C, which is no mistake; what there was so far stays on the screen."""

@@ -308,7 +308,7 @@ def test_what_somebody_wrote_into_the_file_is_passed_over(store: Store) -> None:
     store.ingest((TOKEN, [line.replace(b'"?"', b'{"error": 1e999}')]))
     store.close()
     with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
-        connection.execute("UPDATE events SET payload = '{\"eventType\": 7}' WHERE payload LIKE '%\"b\"%'")
+        connection.execute("UPDATE records SET line = '{\"eventType\": 7}' WHERE line LIKE '%\"b\"%'")
 
     assert figures(everything(store).tools) == {"a": (1, 0), "c": (1, 0)}
 

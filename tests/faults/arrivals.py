@@ -126,6 +126,6 @@ def check(rows: list[Row], may_be_open: Callable[[Row], bool]) -> None:
 def keys_in_store(home: Path) -> list[str]:
     """Return the keys of what is in the local store and would go to a server too."""
     marks = ",".join("?" * len(LOCAL))
-    query = f"SELECT key FROM events WHERE type NOT IN ({marks}) ORDER BY key"
+    query = f"SELECT key FROM records WHERE type NOT IN ({marks}) ORDER BY key"
     with contextlib.closing(sqlite3.connect(home / STORE_FILE)) as connection:
         return [key for (key,) in connection.execute(query, sorted(LOCAL))]

@@ -20,7 +20,7 @@ from whyops_trace.analysis import findings
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.server import readings
 from whyops_trace.server.assets import Assets, Renderer
-from whyops_trace.server.readings import Decoder, Reading, Readings, owners, read
+from whyops_trace.server.readings import Reading, Readings, owners, read
 from whyops_trace.server.rendering import in_script, parts, pretty, tokens, visible
 from whyops_trace.server.skeleton import children, outer, previews, skeleton, walk
 from whyops_trace.server.texts import texts
@@ -129,23 +129,6 @@ def test_the_findings_of_a_long_trace_are_worked_out_when_they_are_asked_for(
     assert tag == f"{complete[0].version}-early"
     assert all(reading.findings is not None and reading.tag == reading.version for reading in complete)
     assert complete[0].findings == read(stored(home), "shop-run-a").findings
-
-
-def test_records_are_decoded_to_what_they_are(home: Path) -> None:
-    """Messages that are repeated are the same object; half a pair of surrogates is kept."""
-    agent = long(turns=3)
-    agent.add("user_message", content={"messages": [{"role": "user", "content": "\ud800"}]})
-    agent.add("tool_result", content={"messages": "none", "output": '"messages":'})
-    agent.add("note", content='"messages": []')
-    decoder = Decoder()
-    lines = [json.dumps(event, separators=(",", ":")) for event in agent.events]
-
-    records = [decoder.record(line) for line in [*lines, "[]"]]
-    assert records == [*agent.events, {}]
-    contents = (record.get("content") for record in records)
-    sent = [one["messages"] for one in contents if isinstance(one, dict) and "messages" in one]
-    first, second = sent[:2]
-    assert first[0] is second[0]
 
 
 def test_each_step_belongs_to_a_node(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,32 @@ def talk(trace: str, *said: str, **members: Any) -> list[dict[str, Any]]:
         process.event("user_message", step, content={"messages": messages[:step]}, **members)
         for step in range(1, len(said) + 1)
     ]
+
+
+#: The tables of an index of format 1.
+FORMAT_1 = """
+CREATE VIRTUAL TABLE words USING fts5(
+    text, tool, model, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
+);
+CREATE TABLE traces (id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE);
+CREATE TABLE docs (number INTEGER PRIMARY KEY, trace INTEGER NOT NULL);
+CREATE TABLE state (last INTEGER NOT NULL, key TEXT NOT NULL, file TEXT NOT NULL);
+INSERT INTO state VALUES (2, 'k', 'f');
+INSERT INTO words (rowid, text) VALUES (1, 'parcel');
+INSERT INTO docs VALUES (1, 1);
+INSERT INTO traces VALUES (1, 'gone');
+PRAGMA user_version = 1;
+"""
+
+
+def test_an_index_of_an_earlier_format_is_built_anew(home: Path, store: Store, index: Index) -> None:
+    """Nothing of it stays."""
+    record(home, talk("a", "Where is my parcel?"))
+    with contextlib.closing(sqlite3.connect(home / "search.db")) as connection:
+        connection.executescript(FORMAT_1)
+
+    assert found(index, "parcel") == ["a"]
+    assert index._database.rows("SELECT records FROM state") == [(1,)]
 
 
 def test_words_are_found(home: Path, index: Index) -> None:

@@ -274,9 +274,7 @@ def test_nothing_of_a_batch_is_stored_if_it_cannot_all_be(
 ) -> None:
     """All events of a batch are in one transaction."""
     collect(store, event())
-    monkeypatch.setattr(
-        "whyops_trace.store.collection.turn_of", lambda _: object()
-    )  # no type that SQLite takes
+    monkeypatch.setattr("whyops_trace.store.intake.turn_of", lambda _: object())  # no type that SQLite takes
 
     with pytest.raises(Exception, match="type 'object' is not supported"):
         collect(store, event(), event(trace="other"))

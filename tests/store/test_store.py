@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import sqlite3
 import stat
 import sys
@@ -22,9 +24,9 @@ from whyops_trace import _database
 from whyops_trace._reading.prices import cost
 from whyops_trace._reading.summary import SUMMARY_COLUMNS
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
-from whyops_trace.store import Store, TraceSummary
-from whyops_trace.store.intake import SLICE
+from whyops_trace.store import Store, TraceSummary, lines, upgrade
 from whyops_trace.store.reading import _TURNS_OF_TRACE
+from whyops_trace.store.statements import SLICE
 from whyops_trace.testing import ManualClock
 
 TOKEN = "9f2c41aa01be"
@@ -65,18 +67,21 @@ def numbers(store: Store, trace: str = "checkout-8841") -> list[tuple[int, int |
     ]
 
 
+#: The columns of a record beside its line.
+COLUMNS = "id, trace, step, parent, within, type, span, timestamp, key"
+
+
 def content_of(path: Path) -> list[Any]:
-    """Return every row of a store's tables, with the times of storing left out."""
-    with sqlite3.connect(path) as connection:
-        traces = connection.execute(
-            f"SELECT id, last_step, process, {SUMMARY_COLUMNS} FROM traces"
-        ).fetchall()
-        rest = [
-            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
-            for table in ("events", "runs", "processes")
+    """Return what a store holds, with the times of storing left out: its rows, and the lines of its records."""
+    with contextlib.closing(Store(path)) as store:
+        lines = [(event.number, event.line) for event in store.all_after(0, -1)]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        statements = [
+            f"SELECT id, last_step, process, {SUMMARY_COLUMNS} FROM traces",
+            f"SELECT {COLUMNS} FROM records ORDER BY 1",
+            *(f"SELECT * FROM {table} ORDER BY 1, 2" for table in ("turns", "runs", "processes")),
         ]
-    connection.close()
-    return [traces, *rest]
+        return [lines, *(connection.execute(statement).fetchall() for statement in statements)]
 
 
 # Events
@@ -630,7 +635,7 @@ def test_the_turns_of_a_trace_are_found_without_its_records(store: Store) -> Non
         plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT ({_TURNS_OF_TRACE}) FROM traces").fetchall()
     connection.close()
 
-    assert "SEARCH events USING COVERING INDEX turns (trace=? AND turn>?)" in [row[3] for row in plan]
+    assert "SEARCH turns USING PRIMARY KEY (trace=?)" in [row[3] for row in plan]
 
 
 # Finding traces
@@ -741,7 +746,8 @@ def test_a_store_that_is_too_large_forgets_the_oldest_traces(store: Store, clock
     """What goes makes room for a tenth, and the file gets smaller."""
     for n in range(120):
         clock.advance(1)
-        store.ingest((TOKEN, [Process(trace=f"t{n:03}").line("error", 1, content={"message": "x" * 20_000})]))
+        message = random.Random(n).randbytes(10_000).hex()  # of which compression saves half
+        store.ingest((TOKEN, [Process(trace=f"t{n:03}").line("error", 1, content={"message": message})]))
     store.close()
     size = store.path.stat().st_size
     deleted = store.prune(max_bytes=size // 2)
@@ -814,7 +820,7 @@ def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 5", r"traces\.db is a store of format 5 .*: upgrade it with pip install -U"),
+        ("PRAGMA user_version = 7", r"traces\.db is a store of format 7 .*: upgrade it with pip install -U"),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -859,14 +865,14 @@ INSERT INTO traces SELECT
     last_at, event_count, tool_calls, llm_responses, errors, prompt_tokens, completion_tokens, cache_read_tokens,
     cache_creation_tokens, asked, ended_with, failed, ended
 FROM new.traces;
-INSERT INTO events SELECT id, trace, step, parent, within, type, span, timestamp, key, payload FROM new.events;
+INSERT INTO events SELECT id, trace, step, parent, within, type, span, timestamp, key, payload FROM latest;
 INSERT INTO runs SELECT * FROM new.runs;
 INSERT INTO processes SELECT * FROM new.processes;
 PRAGMA user_version = 1;
 """
 FORMAT_2 = """
 ALTER TABLE events ADD COLUMN turn TEXT;
-UPDATE events SET turn = (SELECT turn FROM new.events WHERE new.events.id = main.events.id);
+UPDATE events SET turn = (SELECT turn FROM new.turns WHERE record = main.events.id);
 CREATE INDEX turns ON events (trace, turn) WHERE turn IS NOT NULL;
 PRAGMA user_version = 2;
 """
@@ -878,10 +884,17 @@ ALTER TABLE traces ADD COLUMN alike INTEGER NOT NULL DEFAULT 0;
 UPDATE traces SET (repeated, open_calls, last_call, alike) = (
     SELECT repeated, open_calls, last_call, alike FROM new.traces WHERE new.traces.id = main.traces.id
 );
-CREATE TABLE deleted AS SELECT * FROM new.deleted;
+CREATE TABLE deleted AS SELECT trace, event FROM new.deleted;
 CREATE TABLE agents AS SELECT * FROM new.agents;
 PRAGMA user_version = 3;
 """
+FORMAT_4 = """
+ALTER TABLE traces ADD COLUMN ongoing TEXT;
+UPDATE traces SET ongoing = (SELECT ongoing FROM new.traces WHERE new.traces.id = main.traces.id);
+PRAGMA user_version = 4;
+"""
+#: Formats before today's that a store may have, but for that of one whose upgrade was interrupted.
+EARLIER = [1, 2, 3, 4]
 
 
 def to_earlier_format(store: Store, number: int) -> list[Any]:
@@ -889,10 +902,13 @@ def to_earlier_format(store: Store, number: int) -> list[Any]:
     store.close()
     before = content_of(store.path)
     new = store.path.rename(store.path.with_name("new.db"))
-    with sqlite3.connect(store.path) as connection:
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("ATTACH ? AS new", (str(new),))
-        connection.executescript("".join((FORMAT_1, FORMAT_2, FORMAT_3)[:number]))
-    connection.close()
+        connection.execute(f"CREATE TEMP TABLE latest AS SELECT {COLUMNS}, '' AS payload FROM new.records")
+        lines = [(line, number) for number, line in before[0]]
+        connection.executemany("UPDATE latest SET payload = ? WHERE id = ?", lines)
+        connection.executescript("".join((FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4)[:number]))
     return before
 
 
@@ -911,7 +927,7 @@ def old_store(store: Store, turns: int = 5, number: int = 1) -> list[Any]:
     return to_earlier_format(store, number)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", EARLIER)
 def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number: int) -> None:
     """Nothing of it changes, and what its turns cost is known of those that were there and of new ones."""
     before = old_store(store, number=number)
@@ -927,7 +943,7 @@ def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number
     assert store.trace("odd").event_count == 3
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", EARLIER)
 def test_what_an_earlier_format_held_is_all_there(store: Store, number: int) -> None:
     """Row by row, in the tables of a store made today."""
     before = old_store(store, number=number)
@@ -942,12 +958,13 @@ def test_a_payload_that_is_no_json_is_brought_along(store: Store) -> None:
     old_store(store)
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE events SET payload = '{' WHERE id IN (2, 6)")
-        before = connection.execute("SELECT * FROM events ORDER BY 1").fetchall()
+        connection.execute("UPDATE events SET payload = '{\x01' WHERE id = 3")
+        before = connection.execute("SELECT id, payload FROM events ORDER BY 1").fetchall()
     connection.close()
 
     assert store.trace("checkout-8841").cost is None
     assert store.trace("checkout-8841").repeated == 1
-    assert [row[:10] for row in content_of(store.path)[1]] == before
+    assert content_of(store.path)[0] == before
 
 
 def test_a_summary_stays_small_whatever_a_trace_says_of_itself(store: Store) -> None:
@@ -962,7 +979,7 @@ def test_a_summary_stays_small_whatever_a_trace_says_of_itself(store: Store) -> 
     store.ingest((TOKEN, [*lines, answer(process, 3, usage=usage)]))
     summary = store.trace("checkout-8841")
     with sqlite3.connect(store.path) as connection:
-        ((turn,),) = connection.execute("SELECT turn FROM events WHERE turn IS NOT NULL")
+        ((turn,),) = connection.execute("SELECT turn FROM turns")
     connection.close()
 
     assert summary.tags == [f"t{number}" for number in range(100)]
@@ -984,7 +1001,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("number", [*EARLIER[1:], 6])
 def test_a_trace_whose_process_went_in_the_middle_has_stopped(
     store: Store, pair: list[tuple[str, dict[str, Any]]], number: int
 ) -> None:
@@ -998,7 +1015,7 @@ def test_a_trace_whose_process_went_in_the_middle_has_stopped(
         store.ingest((TOKEN, [*lines, process.line("llm_thinking", 4), process.line("llm_response", 5)]))
     running = [summary.stopped for summary in store.traces()]
     store.process_ended(TOKEN)
-    if number < 4:
+    if number in EARLIER:
         to_earlier_format(store, number)
 
     assert running == [False, False]
@@ -1006,6 +1023,77 @@ def test_a_trace_whose_process_went_in_the_middle_has_stopped(
         "open": True,
         "closed": False,
     }
+
+
+INTERRUPTED = """
+    import sys
+    from whyops_trace.store import Store, lines, upgrade
+
+    def move(connection):
+        print("moving", flush=True)
+        sys.stdin.readline()
+        return upgrade.move(connection)
+
+    upgrade._SECONDS = 0.0
+    lines.UPGRADES = (*upgrade.UPGRADES[:-1], move)
+    Store({path!r}).traces()
+"""
+
+
+def conversing_store(store: Store, number: int) -> list[Any]:
+    """Make a store of an earlier format, with two conversations that repeat themselves; return what is in it."""
+    for trace in ("a", "b"):
+        process = Process(trace=trace, run=f"{TOKEN}-1")
+        said: list[dict[str, str]] = []
+        for step in range(1, 101):
+            said.append({"role": "user", "content": f"Where is parcel {step} of {trace}? " * 20})
+            line = process.line("user_message", step, content={"messages": said})
+            store.ingest((TOKEN, [line, process.line("note", 101 + step, content=f"x{step}")]))
+    return to_earlier_format(store, number)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_an_upgrade_that_was_killed_goes_on(store: Store, tmp_path: Path, number: int, parts: int) -> None:
+    """What it has done is not done again, and nothing is lost."""
+    before = conversing_store(store, number)
+    program = start_code(INTERRUPTED.format(path=str(store.path)), tmp_path / "home")
+    assert program.stdin is not None
+    assert program.stdout is not None
+    for part in range(parts):
+        assert program.stdout.readline() == "moving\n"
+        if part < parts - 1:
+            program.stdin.write("\n")
+            program.stdin.flush()
+    program.kill()
+    program.communicate()
+
+    assert content_of(store.path) == before
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'earlier'").fetchall() == []
+        assert connection.execute("PRAGMA user_version").fetchone() == (6,)
+        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+
+
+def test_a_conversation_of_an_earlier_format_takes_less_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room of what it repeats is given back to the file system, many pages in each part of the upgrade."""
+    parts = []
+
+    def move(connection: sqlite3.Connection) -> bool:
+        parts.append(connection)
+        return upgrade.move(connection)
+
+    conversing_store(store, 4)
+    large = store.path.stat().st_size
+    monkeypatch.setattr(lines, "UPGRADES", (*upgrade.UPGRADES[:-1], move))
+    with contextlib.closing(Store(store.path)) as new:
+        new.traces()
+
+    assert len(parts) < 10
+    assert large > 4_000_000
+    assert store.path.stat().st_size < 300_000
 
 
 UPGRADER = """
@@ -1039,9 +1127,18 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
 @pytest.mark.parametrize(
     ("number", "statement", "message"),
     [
-        (1, "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')", "11 columns but 10"),
+        (
+            1,
+            "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')",
+            "no such table: events",
+        ),
         (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "29 columns but 24"),
         (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "29 columns but 28"),
+        (
+            4,
+            "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}', '')",
+            "no such table: events",
+        ),
     ],
 )
 def test_a_process_of_an_earlier_format_writes_nothing_more_once_the_store_is_newer(

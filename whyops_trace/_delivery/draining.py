@@ -178,12 +178,16 @@ def why_not(settings: Settings, header: Header) -> str:
     return ""
 
 
-def take_in(home: Path) -> int:
+def take_in(home: Path, advance: Callable[[int], object] = lambda _: None) -> int:
     """
     Store the records that dead processes left in the journals below a home, and note the ends of these processes.
 
     Nothing is deleted: the days for which traces are kept are a setting of the programs that record them, and unknown
     to a command that shows them.
+
+    Args:
+        home: The home.
+        advance: Called with the number of bytes of the journals that have passed.
 
     Returns:
         The number of records that were stored.
@@ -197,13 +201,16 @@ def take_in(home: Path) -> int:
     with contextlib.closing(exporter):
         for segment in segments_in(home):
             if exporter.name in segment.header.destinations:
-                count += _take_in_segment(exporter, segment)
+                count += _take_in_segment(exporter, segment, advance)
     return count
 
 
-def _take_in_segment(exporter: LocalExporter, segment: Segment) -> int:
-    count = 0
+def _take_in_segment(exporter: LocalExporter, segment: Segment, advance: Callable[[int], object]) -> int:
+    count = passed = 0
     while (counts := export_batch(exporter, segment, adopted=True)) is not None:
         count += counts.delivered
+        place = segment.cursor(exporter.name)
+        advance(place - passed)
+        passed = place
     exporter.process_ended(segment.header.token)
     return count

@@ -38,25 +38,26 @@ class Ongoing:
 
     def count(self, summary: TraceSummary) -> None:
         """Bring the counts of a summary up to date."""
-        if self._new:
+        if self._new or (self._kept and summary.ended):
             halves = [*self._kept, *self._new]
             calls = pair(halves)
             summary.count(Tally.of(pair(self._kept)), Tally.of(calls))
-            self._kept, self._new = _unsettled(halves, calls), []
+            self._kept, self._new = _unsettled(halves, calls, ended=summary.ended), []
 
     def keep(self) -> str | None:
         """Return what has to be kept until more records come, None if that is nothing."""
         return msgspec.json.encode(self._kept).decode() if self._kept else None
 
 
-def _unsettled(halves: Iterable[Half], calls: Sequence[Call]) -> list[Half]:
-    """Return the halves whose calls may still change."""
+def _unsettled(halves: Iterable[Half], calls: Sequence[Call], *, ended: bool) -> list[Half]:
+    """Return the halves whose calls may still change. In a trace that has *ended* no other SDK records any more."""
     settled: set[int] = set()
     open_, others = _OPEN, _OTHERS
     for call in reversed(calls):
         first = call.first
         # A later record may still change which message an answer by hand belongs to.
-        is_settled = call.means == "exact" and first.run and (first.name or first.kind == "step")
+        is_named = first.name or first.kind == "step"
+        is_settled = call.means == "exact" and (first.run or ended) and is_named
         if call.is_open and open_:
             open_ -= 1
         elif others and not is_settled:

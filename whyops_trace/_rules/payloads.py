@@ -6,13 +6,13 @@ import contextlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from whyops_trace._reading.excerpt import counted
+from whyops_trace._reading.excerpt import counted, get
 from whyops_trace._reading.record import StoredRecord
 from whyops_trace._rules.finding import Finding, Severity, named
 from whyops_trace._values.processor import Redactor
@@ -21,6 +21,8 @@ from whyops_trace._values.secrets import redacted
 #: Path of a value: keys of objects and indexes of lists.
 _Path: TypeAlias = tuple[str | int, ...]
 #: Kind, path and severity of a credential. A name proves less than a form.
+_Found: TypeAlias = tuple[str, _Path, Severity]
+#: The same with the path in words.
 _Place: TypeAlias = tuple[str, str, Severity]
 
 #: Fewest characters of a value that its name alone makes a secret. Shorter values are flags and types.
@@ -60,17 +62,10 @@ def secrets(events: Sequence[StoredRecord]) -> Iterator[Finding]:
     A credential is a text whose form :mod:`whyops_trace._values.secrets` knows. In records of other programs it is also
     any text under the name of a secret. This library records none of those unless told to. The value is never shown.
     """
-    steps_by_place: dict[tuple[str, str, Severity], list[int]] = defaultdict(list)
-    hides = Redactor().hides
+    steps_by_place: dict[_Place, list[int]] = defaultdict(list)
+    search = _Search()
     for event in events:
-        payload = {"metadata": event.metadata, "content": event.content}
-        text = _encoded(payload)
-        places = set(_by_form(text))
-        if not event.process and any(
-            hides(key.decode(errors="replace")) for key in set(_NAMED.findall(text))
-        ):
-            places |= set(_by_name(payload, hides))
-        for place in sorted(places):
+        for place in sorted(search.places(event)):
             steps_by_place[place].append(event.step)
     for (kind, where, severity), steps in steps_by_place.items():
         yield Finding(
@@ -85,6 +80,47 @@ def secrets(events: Sequence[StoredRecord]) -> Iterator[Finding]:
         )
 
 
+class _Search:
+    """The search for credentials in records, which share many of their messages: each of those is searched once."""
+
+    def __init__(self) -> None:
+        self._hides = Redactor().hides
+        #: The shared parts of records, and what was found in each, by their :func:`id` and whether names count.
+        self._seen: dict[tuple[int, bool], tuple[object, list[_Found]]] = {}
+
+    def places(self, event: StoredRecord) -> set[_Place]:
+        """Return the places of credentials in a record."""
+        by_name = not event.process
+        metadata, content = event.metadata, event.content
+        found: list[tuple[_Path, list[_Found]]] = []
+        if isinstance(tools := metadata.get("tools"), list):
+            metadata = {**metadata, "tools": None}
+            found.append((("metadata", "tools"), self._shared(tools, by_name)))
+        if isinstance(messages := get(content, "messages"), list):
+            content = {**content, "messages": None}
+            for number, message in enumerate(messages):
+                found.append((("content", "messages", number), self._shared(message, by_name)))
+        found.append(((), self._search({"metadata": metadata, "content": content}, by_name)))
+        return {
+            (kind, _where((*start, *path)), severity)
+            for start, some in found
+            for kind, path, severity in some
+        }
+
+    def _shared(self, part: object, by_name: bool) -> list[_Found]:
+        key = id(part), by_name
+        if key not in self._seen:
+            self._seen[key] = part, self._search(part, by_name)
+        return self._seen[key][1]
+
+    def _search(self, value: object, by_name: bool) -> list[_Found]:
+        text = _encoded(value)
+        found = [*_by_form(text)]
+        if by_name and any(self._hides(key.decode(errors="replace")) for key in set(_NAMED.findall(text))):
+            found += _by_name(value, self._hides)
+        return found
+
+
 def _encoded(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
@@ -95,7 +131,7 @@ def _encoded(value: object) -> bytes:
         return b"null"
 
 
-def _by_form(text: bytes) -> Iterator[_Place]:
+def _by_form(text: bytes) -> Iterator[_Found]:
     """Yield the places of texts with the form of a credential: those that redaction changes."""
     after_redaction = redacted(text)
     if after_redaction == text:
@@ -105,7 +141,7 @@ def _by_form(text: bytes) -> Iterator[_Place]:
             start = sum(
                 1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
             )
-            yield _kind(before[:start], before[start:]), _where(path), "critical"
+            yield _kind(before[:start], before[start:]), path, "critical"
 
 
 def _kind(before: str, secret: str) -> str:
@@ -116,17 +152,17 @@ def _kind(before: str, secret: str) -> str:
     return next(matches, "a credential")
 
 
-def _by_name(payload: Mapping[str, Any], hides: Callable[[str], bool]) -> Iterator[_Place]:
+def _by_name(payload: object, hides: Callable[[str], bool]) -> Iterator[_Found]:
     """Yield the places of texts under the name of a secret."""
     for path, text, _ in _texts(payload, payload):
-        name = path[-1]
+        name = path[-1] if path else None
         if (
             isinstance(name, str)
             and hides(name)
             and len(text) >= SHORTEST
             and not _PLACEHOLDER.fullmatch(text)
         ):
-            yield f"a secret (by its name {named(name)})", _where(path), "medium"
+            yield f"a secret (by its name {named(name)})", path, "medium"
 
 
 def _texts(one: Any, other: Any) -> Iterator[tuple[_Path, str, str]]:

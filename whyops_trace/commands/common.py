@@ -18,7 +18,7 @@ from rich.console import Console
 
 from whyops_trace._clock import wire_time
 from whyops_trace._delivery.draining import take_in
-from whyops_trace._home import STORE_FILE, home_directory
+from whyops_trace._home import JOURNAL, STORE_FILE, home_directory
 from whyops_trace.exceptions import WhyOpsError
 from whyops_trace.store import Store
 
@@ -36,6 +36,8 @@ _SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d":
 _BYTES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([a-z]*)", re.ASCII)
 
+#: Bytes in the journals from which on their records take seconds to store.
+_LARGE_BACKLOG: Final = 16 << 20
 #: Columns of a line that is not for a terminal, so that nothing is cut off.
 _UNBOUNDED: Final = 1_000
 
@@ -136,10 +138,32 @@ class Commands(click.Group):
 
 @contextlib.contextmanager
 def stored_traces(home: Path) -> Iterator[Store]:
-    """Lend the store of a home, after taking in the records that ended processes left."""
-    take_in(home)
+    """
+    Lend the store of a home, after taking in the records that ended processes left.
+
+    If they are many, a terminal on standard error shows the progress.
+    """
+    waiting = _journal_bytes(home)
+    if waiting < _LARGE_BACKLOG:
+        take_in(home)
+    else:
+        from rich.progress import Progress  # takes longer to load than most commands to run
+
+        terminal = Console(stderr=True)
+        with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+            task = progress.add_task("storing what was recorded", total=waiting)
+            take_in(home, lambda count: progress.advance(task, count))
     with contextlib.closing(Store(home / STORE_FILE)) as store:
         yield store
+
+
+def _journal_bytes(home: Path) -> int:
+    """Return the size of the journals of a home."""
+    size = 0
+    for path in (home / JOURNAL).glob("*/*.seg"):
+        with contextlib.suppress(FileNotFoundError):  # another process has delivered it
+            size += path.stat().st_size
+    return size
 
 
 def json_lines(items: Iterable[Mapping[str, Any]]) -> str:

@@ -27,7 +27,7 @@ from whyops_trace.exceptions import ConfigurationError, StoreError
 from whyops_trace.exporters.whyops.dead_letters import letter_counts
 from whyops_trace.settings import VARIABLES, Settings, at_hand
 from whyops_trace.store import Store
-from whyops_trace.store.schema import UPGRADES
+from whyops_trace.store.upgrade import UPGRADES
 
 State = Literal["ok", "warning", "problem"]
 

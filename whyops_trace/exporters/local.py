@@ -17,6 +17,9 @@ from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
 
+#: Bytes of a batch. Each is a transaction, whose statements wait for a busy thread, so that a few large records come
+#: together.
+BATCH_BYTES: Final = 1 << 20
 #: Batches after which the store is pruned, if :data:`PRUNE_BYTES` do not come first.
 PRUNE_BATCHES: Final = 1_000
 #: Bytes of records after which the store is pruned, if :data:`PRUNE_BATCHES` do not come first.
@@ -42,6 +45,7 @@ class LocalExporter(Exporter):
     """
 
     name = "local"
+    batch_bytes = BATCH_BYTES
 
     #: The process that printed the hint last; a forked child prints it again.
     _hinted_in: ClassVar[int] = 0

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-import msgspec
 from anyio import to_thread
 
 from whyops_trace._reading.record import StoredRecord
@@ -28,12 +26,10 @@ from whyops_trace.story import Story, tell
 
 T = TypeVar("T")
 
-#: Largest total number of characters of the records behind the cached readings. A reading keeps each turn's new part.
-KEPT: Final = 64 << 20
+#: Largest total number of bytes of the records behind the cached readings, as they are stored.
+KEPT: Final = 16 << 20
 #: Largest number of events for which the findings are computed before the first answer: a few milliseconds.
 AT_ONCE: Final = 500
-#: Largest number of conversations of one trace that may alternate, each with messages of its own.
-_CONVERSATIONS: Final = 16
 
 
 @dataclass(slots=True)
@@ -46,7 +42,7 @@ class Reading:
         version: Name of this state. Another state has another name.
         story: Its story.
         owners: The step of the node that shows a record, by the step of the record, for records without a node.
-        size: Number of characters of its records.
+        size: Number of bytes that the store keeps of it.
         events: Its records, until the findings are computed.
         ended: Function from the token of a process to True if that process has ended.
         findings: Its findings, the most severe first; None until they are computed.
@@ -96,7 +92,7 @@ class Readings:
 
     Args:
         store: The store of the traces.
-        room: Largest total number of characters of the records behind the cached readings.
+        room: Largest total number of bytes of the records behind the cached readings, as they are stored.
     """
 
     def __init__(self, store: Store, *, room: int = KEPT) -> None:
@@ -181,76 +177,13 @@ def _read(store: Store, trace_id: str) -> Reading:
     # The summary is read first. Records that come between the two reads show in the next reading.
     summary = store.trace(trace_id)
     ended = store.ended_in(trace_id)
-    lines = store.lines(trace_id)
-    size = sum(map(len, lines))
-    decoder, events = Decoder(), []
-    # Each line is dropped after decoding: together the lines may take as much memory as all the rest.
-    lines.reverse()
-    while lines:
-        events.append(decoder.record(lines.pop()))
+    events = store.events(trace_id)
+    size = store.size(trace_id)
     story = tell(events, ended, priced=True)
     reading = Reading(summary, version(summary), story, owners(events, story), size, events, ended)
     if summary.event_count <= AT_ONCE:
         reading.search()
     return reading
-
-
-class Decoder:
-    """
-    The decoding of the records of one trace, in the order of their steps.
-
-    Each turn of a conversation repeats the messages before it. A beginning that equals an earlier turn's messages is
-    not decoded again but shared, so that a trace takes time and memory only for its new messages.
-    """
-
-    def __init__(self) -> None:
-        #: The latest lists of messages: their JSON without the last bracket, and their values.
-        self._latest: deque[tuple[bytes, list[Any]]] = deque(maxlen=_CONVERSATIONS)
-
-    def record(self, line: str) -> dict[str, Any]:
-        """Return a record."""
-        if '"messages":' not in line:
-            return _object(line)
-        try:
-            record: dict[str, Any] = _members(line)
-            content: dict[str, Any] = _members(record["content"])
-            content["messages"] = self._messages(bytes(content["messages"]))
-        except (msgspec.DecodeError, UnicodeEncodeError, KeyError):
-            return _object(line)  # another member has that name
-        return _decoded(record) | {"content": _decoded(content)}
-
-    def _messages(self, encoded: bytes) -> Any:
-        for index, (earlier, messages_before) in enumerate(self._latest):
-            rest = encoded[len(earlier) :] if encoded.startswith(earlier) else b""
-            if rest[:1] in (b",", b"]"):
-                messages = messages_before + (msgspec.json.decode(b"[" + rest[1:]) if rest != b"]" else [])
-                del self._latest[index]
-                break
-        else:
-            messages = msgspec.json.decode(encoded)
-            if not isinstance(messages, list) or not messages:
-                return messages
-        self._latest.appendleft((encoded[:-1], messages))
-        return messages
-
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def _decoded(members: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: msgspec.json.decode(one) if isinstance(one, msgspec.Raw) else one
-        for name, one in members.items()
-    }
-
-
-def _object(line: str) -> dict[str, Any]:
-    """Return a record. The fast decoder does not accept half a surrogate pair."""
-    try:
-        record = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        record = json.loads(line)
-    return record if isinstance(record, dict) else {}
 
 
 def version(summary: TraceSummary) -> str:

@@ -7,7 +7,6 @@ Its index is a SQLite file of its own beside the store, built from the store. It
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import threading
@@ -21,7 +20,7 @@ from whyops_trace._clock import give_way
 from whyops_trace._database import Database
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server.query import Term
-from whyops_trace.server.words import Reader, spaced
+from whyops_trace.server.words import spaced, words_of_message, words_of_record
 from whyops_trace.store import Store
 
 T = TypeVar("T")
@@ -35,16 +34,24 @@ _PATIENCE: Final = 0.08
 #: Fewest records of deleted traces in the index that make it stale, if they also outnumber the others.
 _STALE: Final = 1_000
 
-# The texts themselves are only in the store. The index takes about a third of their size.
+# The texts themselves are only in the store. The index takes about a third of their size. A row of `words` is of a
+# record, of a message that records share, or of the id of a trace: its number is three times theirs, and 0, 1 or 2.
 _SCHEMA: Final = """
 CREATE VIRTUAL TABLE words USING fts5(
     text, tool, model, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
 );
-CREATE TABLE traces (id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE);
-CREATE TABLE docs (number INTEGER PRIMARY KEY, trace INTEGER NOT NULL);
-CREATE TABLE state (last INTEGER NOT NULL, key TEXT NOT NULL, file TEXT NOT NULL);
-INSERT INTO state VALUES (0, '', '')
+CREATE TABLE state (
+    record INTEGER NOT NULL,
+    message INTEGER NOT NULL,
+    trace INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    file TEXT NOT NULL
+);
+INSERT INTO state VALUES (0, 0, 0, 0, '', '')
 """
+# An index of format 1 had the messages of each trace by themselves. It is built anew.
+_UPGRADE: Final = "DROP TABLE words; DROP TABLE traces; DROP TABLE docs; DROP TABLE state;" + _SCHEMA
 
 
 class SearchResult(NamedTuple):
@@ -75,8 +82,7 @@ class Index:
 
     def __init__(self, home: Path, store: Store) -> None:
         self._store = store
-        self._database = Database(home / SEARCH_FILE, _SCHEMA)
-        self._reader = Reader()
+        self._database = Database(home / SEARCH_FILE, _SCHEMA, (_UPGRADE,))
         self._filling = threading.Lock()
         self._wakeup = threading.Event()
         self._closed = False
@@ -118,7 +124,7 @@ class Index:
             trace_ids = holding if trace_ids is None else trace_ids & holding
             if not trace_ids:
                 break
-        ((indexed,),) = self._database.rows("SELECT count(*) FROM docs") or [(0,)]
+        ((indexed,),) = self._database.rows("SELECT records FROM state") or [(0,)]
         return SearchResult(sorted(trace_ids or ()), behind, indexed)
 
     def catch_up(self, seconds: float) -> bool:
@@ -140,9 +146,6 @@ class Index:
                     return False
                 give_way()
             return True
-        except BaseException:
-            self._reader = Reader()  # its memory of indexed records may be wrong now
-            raise
         finally:
             self._filling.release()
 
@@ -157,66 +160,66 @@ class Index:
                 self.catch_up(float("inf"))
 
     def _take_slice(self) -> bool:
-        """Index some records; return True if there may be more."""
+        """Index some records, messages and ids; return True if there may be more."""
         if not self._store.path.exists():
             return False
         with self._database.transaction() as connection:
-            last = self._begin(connection)
-            events = self._store.all_after(last, _SLICE)
-            if not events:
-                return False
-            numbers = _trace_numbers(connection, dict.fromkeys(event.trace_id for event in events))
-            self._reader.forget(numbers, self._store.known)
-            words, docs = [], []
-            for event in events:
-                columns = self._reader.read(event.number, event.trace_id, event.line)
-                if any(columns):
-                    words.append((event.number, *columns))
-                    docs.append((event.number, numbers[event.trace_id]))
-            connection.executemany("INSERT INTO words (rowid, text, tool, model) VALUES (?, ?, ?, ?)", words)
-            connection.executemany("INSERT INTO docs VALUES (?, ?)", docs)
-            connection.execute("UPDATE state SET last = ?, key = ?", (events[-1].number, events[-1].key))
-        return len(events) == _SLICE
+            last_record, last_message, last_trace = self._begin(connection)
+            records = self._store.light_after(last_record, _SLICE)
+            messages = self._store.messages_after(last_message, _SLICE)
+            traces = self._store.traces_after(last_trace, _SLICE)
+            rows = [
+                *((3 * number, *words_of_record(line)) for number, _, line in records),
+                *((3 * number + 1, *words_of_message(json)) for number, json in messages),
+                *((3 * number + 2, spaced(trace_id), "", "") for number, trace_id in traces),
+            ]
+            connection.executemany(
+                "INSERT INTO words (rowid, text, tool, model) VALUES (?, ?, ?, ?)",
+                sorted(row for row in rows if any(row[1:])),  # in another order FTS5 writes each by itself
+            )
+            if records:
+                last_record, key, _ = records[-1]
+                connection.execute("UPDATE state SET records = records + ?, key = ?", (len(records), key))
+            last_message = messages[-1][0] if messages else last_message
+            last_trace = traces[-1][0] if traces else last_trace
+            connection.execute(
+                "UPDATE state SET (record, message, trace) = (?, ?, ?)",
+                (last_record, last_message, last_trace),
+            )
+        return _SLICE in (len(records), len(messages), len(traces))
 
-    def _begin(self, connection: sqlite3.Connection) -> int:
-        """Return the number of the last indexed record. Start over if the index belongs to another store."""
-        ((last, key, file),) = connection.execute("SELECT last, key, file FROM state")
+    def _begin(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
+        """
+        Return the numbers of the last record, message and trace that are indexed.
+
+        If the index belongs to another store, it is emptied first.
+        """
+        ((record, message, trace, key, file),) = connection.execute(
+            "SELECT record, message, trace, key, file FROM state"
+        )
         status = os.stat(self._store.path)
         now = f"{status.st_dev}:{status.st_ino}"
-        if file == now:
-            ends = self._store.all_after(last - 1, 1)
-            if not ends or ends[0].number != last or ends[0].key == key:
-                return int(last)
-        _clear(connection)
-        self._reader = Reader()
-        connection.execute("UPDATE state SET last = 0, key = '', file = ?", (now,))
-        return 0
+        there = [(number, known) for number, known, _ in self._store.light_after(record - 1, 1)]
+        if file == now and all(known == key for number, known in there if number == record):
+            return record, message, trace
+        _clear(connection, now)
+        return 0, 0, 0
 
     def _rebuild_if_stale(self) -> None:
         """Start over if most indexed records belong to deleted traces."""
-        numbers = [number for (number,) in self._database.rows("SELECT number FROM docs")]
-        alive = 0
-        for start in range(0, len(numbers), 5_000):
-            alive += len(self._store.known(numbers[start : start + 5_000]))
-            give_way()
-        if len(numbers) - alive > max(_STALE, alive):
+        ((indexed, file),) = self._database.rows("SELECT records, file FROM state") or [(0, "")]
+        alive = self._store.record_count()
+        if indexed - alive > max(_STALE, alive):
             with self._database.transaction() as connection:
-                _clear(connection)
-                connection.execute("UPDATE state SET last = 0, key = ''")
+                _clear(connection, file)
 
     def _holding(self, term: Term) -> set[str]:
         """Return the ids of the traces that hold a term in one of their records."""
-        hits = self._database.rows(
-            "SELECT trace, max(number) FROM words JOIN docs ON number = words.rowid WHERE words MATCH ? GROUP BY trace",
-            _expression(term),
+        columns = ", ".join(
+            f"json_group_array(rowid / 3) FILTER (WHERE rowid % 3 = {kind})" for kind in range(3)
         )
-        # Traces are deleted as a whole: without the latest record that holds the term, all earlier ones are gone too.
-        numbers = self._store.known([number for _, number in hits])
-        ids = [trace for trace, number in hits if number in numbers]
-        rows = self._database.rows(
-            "SELECT trace_id FROM traces WHERE id IN (SELECT value FROM json_each(?))", json.dumps(ids)
-        )
-        return {trace_id for (trace_id,) in rows}
+        rows = self._database.rows(f"SELECT {columns} FROM words WHERE words MATCH ?", _expression(term))  # noqa: S608
+        return self._store.traces_of(*rows[0]) if rows else set()
 
     def _mended(self, action: Callable[[], T]) -> T:
         """Return the result of an action on the file. If the file is damaged, repeat the action on a new one."""
@@ -236,19 +239,12 @@ def delete_index(home: Path) -> None:
         (home / (SEARCH_FILE + ending)).unlink(missing_ok=True)
 
 
-def _trace_numbers(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> dict[str, int]:
-    """Return the number of each trace in the index."""
-    numbers = {}
-    for trace_id in trace_ids:
-        connection.execute("INSERT OR IGNORE INTO traces (trace_id) VALUES (?)", (trace_id,))
-        ((numbers[trace_id],),) = connection.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,))
-    return numbers
-
-
-def _clear(connection: sqlite3.Connection) -> None:
+def _clear(connection: sqlite3.Connection, file: str) -> None:
+    """Empty the index, and note the store that it is to be built from."""
     connection.execute("INSERT INTO words (words) VALUES ('delete-all')")
-    connection.execute("DELETE FROM docs")
-    connection.execute("DELETE FROM traces")
+    connection.execute(
+        "UPDATE state SET (record, message, trace, records, key, file) = (0, 0, 0, 0, '', ?)", (file,)
+    )
 
 
 def _expression(term: Term) -> str:

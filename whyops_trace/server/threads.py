@@ -73,7 +73,7 @@ def told_event(event: StoredEvent, included: Collection[str]) -> Json:
         event: The event.
         included: Those of ``content`` and ``metadata`` that it has.
     """
-    record = _records.decode(event.line)
+    record = _records.decode(event.light_line)
     told = {
         "id": event_id(event.number),
         "traceId": event.trace_id,
@@ -87,7 +87,7 @@ def told_event(event: StoredEvent, included: Collection[str]) -> Json:
         "externalUserId": record.external_user_id,
         "createdAt": record.timestamp,
     }
-    return told | _payload(event, record, included)
+    return told | _payload(event, included)
 
 
 def told_thread(store: Store, trace_id: str, included: Collection[str], limit: int, offset: int) -> Json:
@@ -106,12 +106,13 @@ def told_thread(store: Store, trace_id: str, included: Collection[str], limit: i
         StoreError: if the file cannot be read.
     """
     summary = store.trace(trace_id)
-    events, _ = store.latest(trace_id, -1, 0)
-    details = list(_details(events[::-1], included))
+    events = store.latest(trace_id, -1, 0)[0][::-1]
+    details = list(_details(events))
+    page = slice(offset, offset + limit)
     start = text_of(details[0]["timestamp"]) if details else summary.started_at
     end = text_of(details[-1]["timestamp"]) if details else summary.last_at
     latencies = [detail["latencyMs"] for detail in details if detail["latencyMs"] is not None]
-    models = _models(events[::-1])
+    models = _models(events)
     return {
         "sampledOut": False,
         "sampledIn": True,
@@ -124,7 +125,10 @@ def told_thread(store: Store, trace_id: str, included: Collection[str], limit: i
         "totalLatency": sum(latencies),
         "avgLatency": sum(latencies) / len(details) if details else 0,
         "errorCount": sum(detail["eventType"] == "error" for detail in details),
-        "events": details[offset : offset + limit],
+        "events": [
+            detail | _payload(event, included)
+            for detail, event in zip(details[page], events[page], strict=True)
+        ],
         "hasLateEvents": any(detail["isLateEvent"] for detail in details),
         "eventsPagination": pagination(len(details), limit, offset),
         "cost": [],
@@ -161,7 +165,7 @@ def told_graph(store: Store, trace_id: str) -> Json:
         StoreError: if the file cannot be read.
     """
     events, _ = store.latest(trace_id, -1, 0)
-    details = list(_details(events[::-1], ()))
+    details = list(_details(events[::-1]))
     by_step = {detail["stepId"]: detail["id"] for detail in details}
     names = ("id", "stepId", "parentStepId", "model", "timestamp", "latencyMs", "duration", "timeSinceStart")
     nodes = [
@@ -185,9 +189,9 @@ def pagination(total: int, limit: int, offset: int) -> Json:
     return {"total": total, "limit": limit, "offset": offset, "hasMore": offset + limit < total}
 
 
-def _details(events: Sequence[StoredEvent], included: Collection[str]) -> Iterator[Json]:
+def _details(events: Sequence[StoredEvent]) -> Iterator[Json]:
     """Yield the events of a trace as a thread has them; a call takes until its response, if it does not say."""
-    records = [_records.decode(event.line) for event in events]
+    records = [_records.decode(event.light_line) for event in events]
     start = records[0].timestamp if records else ""
     asked: dict[Any, Any] = {}
     highest = 0
@@ -216,11 +220,14 @@ def _details(events: Sequence[StoredEvent], included: Collection[str]) -> Iterat
             "isLateEvent": event.step < highest,
         }
         highest = max(highest, event.step)
-        yield detail | _payload(event, record, included)
+        yield detail
 
 
-def _payload(event: StoredEvent, record: _Record, included: Collection[str]) -> Json:
+def _payload(event: StoredEvent, included: Collection[str]) -> Json:
     told: Json = {}
+    if not included:
+        return told
+    record = _records.decode(event.line)
     if "content" in included:
         told["content"] = record.content
     if "metadata" in included:
@@ -241,7 +248,7 @@ def _models(events: Sequence[StoredEvent]) -> list[Json]:
     turns = []
     for event in events:
         if event.type in ("llm_response", "embedding_response"):
-            record = _records.decode(event.line)
+            record = _records.decode(event.light_line)
             turns.append((dict_of(decoded(record.metadata)), record.timestamp))
     last = {text_of(metadata.get("model")): place for place, (metadata, _) in enumerate(turns)}
     by_model = sorted(turns, key=lambda turn: last[text_of(turn[0].get("model"))])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from whyops_trace._shapes import text_of
-
-#: Messages that are remembered as indexed, in all traces together.
-_REMEMBERED: Final = 200_000
 
 # Letters that are written without spaces between words; each is a word here, and a text of them a phrase.
 _UNSPACED: Final = re.compile(
@@ -39,65 +36,30 @@ class Words(NamedTuple):
     """The texts of a record, by the columns of the index."""
 
     text: str
-    tool: str
-    model: str
+    tool: str = ""
+    model: str = ""
 
 
-class Reader:
-    """
-    Finds the words of records that come in the order they were stored.
+def words_of_record(line: str) -> Words:
+    """Return the words of a record; what cannot be read has none."""
+    try:
+        record = _decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return Words("")
+    about = record.metadata
+    return Words(_words(record.content), spaced(text_of(about.tool)), spaced(text_of(about.model)))
 
-    Each turn of a conversation repeats all messages before it, so a message is left out that its trace had already.
-    """
 
-    def __init__(self) -> None:
-        #: The number of the first record read of each trace, and the hashes of its messages.
-        self._traces: dict[str, tuple[int, set[int]]] = {}
-        self._count = 0
+def words_of_message(message: str) -> Words:
+    """Return the words of a message that records share, as JSON."""
+    try:
+        return Words(_words(msgspec.json.decode(message)))
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return Words("")
 
-    def forget(self, trace_ids: Collection[str], known: Callable[[list[int]], set[int]]) -> None:
-        """Forget those of some traces that were deleted, as others may have their ids now."""
-        firsts = {trace: self._traces[trace][0] for trace in trace_ids if trace in self._traces}
-        left = known(list(firsts.values())) if firsts else set()
-        for trace, first in firsts.items():
-            if first not in left:
-                self._count -= len(self._traces.pop(trace)[1])
 
-    def read(self, number: int, trace_id: str, line: str) -> Words:
-        """Return the words of a record, with the first one of a trace also its id; what cannot be read has none."""
-        parts = []
-        if trace_id not in self._traces:
-            if self._count > _REMEMBERED:
-                self._traces.clear()
-                self._count = 0
-            self._traces[trace_id] = (number, set())
-            parts.append(trace_id)
-        try:
-            record = _decoder.decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-            record = _Record()
-        parts += self._new(self._traces[trace_id][1], record.content)
-        about = record.metadata
-        return Words(
-            spaced(_BLOB.sub(" ", "\n".join(parts))),
-            spaced(text_of(about.tool)),
-            spaced(text_of(about.model)),
-        )
-
-    def _new(self, seen: set[int], content: Any) -> Iterator[str]:
-        """Yield the texts of a content, but not of messages that were *seen* before."""
-        messages = content.get("messages") if isinstance(content, dict) else None
-        if not isinstance(messages, list):
-            yield from texts(content)
-            return
-        for message in messages:
-            said = "\n".join(texts(message))
-            mark = hash(said)
-            if mark not in seen:
-                seen.add(mark)
-                self._count += 1
-                yield said
-        yield from texts({name: value for name, value in content.items() if name != "messages"})
+def _words(content: Any) -> str:
+    return spaced(_BLOB.sub(" ", "\n".join(texts(content))))
 
 
 def texts(thing: Any) -> Iterator[str]:

@@ -8,14 +8,16 @@ batch that comes twice changes nothing.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Sequence
 
+from whyops_trace._clock import Clock
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register
 from whyops_trace.store.collection import Collection, SentEvent, Stored
-from whyops_trace.store.intake import SLICE, Intake
+from whyops_trace.store.intake import Intake
 from whyops_trace.store.pruning import (
     delete,
     give_back,
@@ -25,8 +27,11 @@ from whyops_trace.store.pruning import (
     too_old,
     used_bytes,
 )
-from whyops_trace.store.reading import Reader, StoredEvent
+from whyops_trace.store.reading import Reader
+from whyops_trace.store.records import Records
+from whyops_trace.store.rows import StoredEvent
 from whyops_trace.store.selection import Counts, Filter
+from whyops_trace.store.statements import SLICE
 
 __all__ = [
     "MAX_AGE",
@@ -56,6 +61,10 @@ class Store(Reader):
         clock: Clock for the time of each write.
     """
 
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+        super().__init__(path, clock=clock)
+        self._records: Records | None = None
+
     def ingest(self, batch: tuple[str, Sequence[bytes]]) -> list[bool]:
         """
         Store a batch in one transaction.
@@ -75,7 +84,7 @@ class Store(Reader):
         token, lines = batch
         is_record: list[bool] = []
         with self._database.transaction() as connection:
-            intake = Intake(connection, token, self._now())
+            intake = Intake(self._records_in(connection), token, self._now())
             for start in range(0, len(lines), SLICE):
                 is_record += intake.take(lines[start : start + SLICE])
             intake.finish()
@@ -98,7 +107,7 @@ class Store(Reader):
             StoreError: if the file cannot be written. None of them is stored then.
         """
         with self._database.transaction() as connection:
-            collection = Collection(connection, self._clock.time_ns())
+            collection = Collection(self._records_in(connection), self._clock.time_ns())
             results = collection.take(events)
             collection.finish()
         return results
@@ -210,3 +219,10 @@ class Store(Reader):
             if deleted:
                 give_back(connection, self._now())
         return deleted
+
+    def _records_in(self, connection: sqlite3.Connection) -> Records:
+        """Return the records, with a transaction open. What is remembered of them belongs to the connection."""
+        if self._records is None or self._records.connection is not connection:
+            self._records = Records(connection)
+        self._records.begin()
+        return self._records

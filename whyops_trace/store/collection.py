@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import secrets
-import sqlite3
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -20,7 +19,9 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP
 from whyops_trace._clock import iso
 from whyops_trace._reading.record import About, Head
-from whyops_trace.store.intake import SLICE, StoredTrace, StoredTraces, insert, turn_of
+from whyops_trace.store.intake import StoredTrace, StoredTraces
+from whyops_trace.store.records import Records, Row
+from whyops_trace.store.statements import SLICE
 from whyops_trace.types import EventType
 
 _Id = Annotated[str, Meta(max_length=MAX_ID)]
@@ -124,14 +125,14 @@ class Collection:
     Events of any traces, inside one transaction.
 
     Args:
-        connection: A connection with an open transaction.
+        records: The records, with an open transaction.
         now_ns: Nanoseconds since the epoch.
     """
 
-    def __init__(self, connection: sqlite3.Connection, now_ns: int) -> None:
-        self._connection = connection
+    def __init__(self, records: Records, now_ns: int) -> None:
+        self._records = records
         self._now = iso(now_ns)
-        self._traces = StoredTraces(connection, now_ns // 1_000_000_000)
+        self._traces = StoredTraces(records.connection, now_ns // 1_000_000_000)
         #: Events stored already, by the number of the trace and the key.
         self._stored: dict[tuple[int, str], Stored] = {}
 
@@ -150,7 +151,7 @@ class Collection:
         halves = [_halves(event) for event in events]
         self._traces.load(event.trace_id for event in events)
         self._look_up([event for several in halves for event in several if event.idempotency_key])
-        rows: list[tuple[Any, ...]] = []
+        rows: list[Row] = []
         results: list[Stored] = []
         for event, *more in halves:
             result = self._add(event, rows)
@@ -159,7 +160,7 @@ class Collection:
                 half.step_id, half.parent_step_id, half.span_id = result.step + 1, result.step, result.span
                 if result.status == "saved":
                     self._add(half, rows)
-        insert(self._connection, "INSERT INTO events", rows)
+        self._records.insert(rows)
         return results
 
     def _look_up(self, events: Sequence[SentEvent]) -> None:
@@ -168,22 +169,21 @@ class Collection:
         if not keys:
             return
         places = ",".join(["(?,?)"] * len(keys))
-        rows = self._connection.execute(
+        rows = self._records.connection.execute(
             f"WITH wanted (t, k) AS (VALUES {places}) SELECT trace, key, id, step, parent, span"  # noqa: S608
-            " FROM wanted CROSS JOIN events ON trace = t AND key = k",
+            " FROM wanted CROSS JOIN records ON trace = t AND key = k",
             [value for pair in keys for value in pair],
         )
         for trace, key, number, step, parent, span in rows:
             self._stored[trace, key] = Stored("skipped", number, step, parent, span or "")
 
-    def _add(self, event: SentEvent, rows: list[tuple[Any, ...]]) -> Stored:
+    def _add(self, event: SentEvent, rows: list[Row]) -> Stored:
         """Number an event and add its row, unless it is stored already."""
         trace = self._traces[event.trace_id]
         earlier = self._stored.get((trace.number, event.idempotency_key)) if event.idempotency_key else None
         if earlier is not None:
             return earlier._replace(status="skipped")
-        number = self._traces.next_event
-        self._traces.next_event += 1
+        number = self._records.number()
         step, parent = _numbers(event, trace.last_step)
         trace.last_step = max(trace.last_step, step)
         result = Stored("saved", number, step, parent, event.span_id or f"span_{secrets.token_urlsafe(16)}")
@@ -192,7 +192,7 @@ class Collection:
         rows.append(self._row(event, trace, result))
         return result
 
-    def _row(self, event: SentEvent, trace: StoredTrace, result: Stored) -> tuple[Any, ...]:
+    def _row(self, event: SentEvent, trace: StoredTrace, result: Stored) -> Row:
         """Return the row of an event, and count it in its trace."""
         time = self._now if event.timestamp is UNSET else _milliseconds(event.timestamp)
         key = event.idempotency_key or f"{_MADE}{result.number}"
@@ -232,10 +232,7 @@ class Collection:
             environment_id=event.environment_id,
             provider_id=event.provider_id,
         )
-        return (
-            *(result.number, trace.number, result.step, result.parent, metadata.within),
-            *(event.event_type, result.span, time, key, _encode(line).decode(), turn_of(record)),
-        )
+        return trace.row(result.number, result.step, record, self._records.lift(_encode(line)))
 
 
 def _halves(event: SentEvent) -> tuple[SentEvent, ...]:

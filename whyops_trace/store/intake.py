@@ -8,65 +8,34 @@ another day. Each time its steps are counted from 1 again, in a *numbering* of i
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._reading.halves import TYPES, half_of_head
+from whyops_trace._reading.halves import half_of_head
 from whyops_trace._reading.ongoing import Ongoing
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head
 from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of, columns, from_columns
 from whyops_trace._recording.numbers import read_head, renumbered
+from whyops_trace.store.lifting import Lifted
+from whyops_trace.store.packing import Facts
+from whyops_trace.store.records import Records, Row
+from whyops_trace.store.rows import light_lines
+from whyops_trace.store.statements import insert, marks
 
-#: Records that one statement inserts. Each step of a statement gives up the GIL, and a busy thread then
-#: keeps it for 5 ms: a step for each record would store 500 a second beside such a thread. Many more than
-#: this would hold the GIL for a millisecond while they are decoded, or have more values than a statement takes.
-SLICE: Final = 90
-#: Parameters of a statement that every build of SQLite takes.
-_MAX_PARAMETERS: Final = 999
-
-#: Numbers of traces and events that were deleted are not used again: somebody may still hold one.
-_NEXT_NUMBERS: Final = (
-    "SELECT max((SELECT coalesce(max(id), 0) FROM traces), trace) + 1,"
-    " max((SELECT coalesce(max(id), 0) FROM events), event) + 1 FROM deleted"
-)
+#: Numbers of traces that were deleted are not used again: somebody may still hold one.
+_NEXT_TRACE: Final = "SELECT max((SELECT coalesce(max(id), 0) FROM traces), trace) + 1 FROM deleted"
 
 #: Characters of what a turn is priced by; a longer one is none that any price is known of.
 _TURN: Final = 4_096
 _NO_PRICE: Final = "[null,null,null,null]"
 
-_decoder = msgspec.json.Decoder(Head)
-
-
-def read(line: bytes) -> Head | None:
-    """Return what the store needs of a record, None if the line is no record."""
-    try:
-        line.decode()  # what is skipped is not checked to be UTF-8
-        return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
-        return None
-
-
-def marks(n: int) -> str:
-    """Return *n* places for parameters: ``(?,?,?)``."""
-    return "(" + ",".join("?" * n) + ")"
-
-
-def insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Insert rows with as few statements as possible; return how many were taken."""
-    taken = 0
-    size = _MAX_PARAMETERS // len(rows[0]) if rows else 1
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        places = ",".join([marks(len(part[0]))] * len(part))
-        taken += connection.execute(f"{statement} VALUES {places}", list(chain.from_iterable(part))).rowcount
-    return taken
+_decoder: Final = msgspec.json.Decoder(Head)
 
 
 def turn_of(record: Head) -> str | None:
@@ -114,6 +83,22 @@ class StoredTrace:
         self.ongoing: Ongoing = ongoing or Ongoing()
         self.changed: bool = False
 
+    def row(self, number: int, step: int, record: Head, lifted: Lifted) -> Row:
+        """Return the row of a record."""
+        # Its line is restored with the name of the agent that the trace has from now on.
+        self.summary.agent_name = self.summary.agent_name or record.agent_name
+        facts = Facts(
+            step, record.parent_step_id, record.metadata.within, record.event_type, record.span_id, record.timestamp,
+            record.idempotency_key, record.trace_id, self.summary.agent_name,
+        )  # fmt: skip
+        return Row(number, self.number, facts, lifted, turn_of(record))
+
+    def readable(self, record: Head, lifted: Lifted, line: bytes) -> Head:
+        """Return a record for :meth:`add`: with its messages, if the question of the trace may be in them."""
+        if lifted.places and record.event_type == "user_message" and not self.summary.asked:
+            record.content = _decoder.decode(line).content
+        return record
+
     def add(self, record: Head) -> None:
         """Take one more record into account."""
         self.summary.add(record)
@@ -135,16 +120,13 @@ class StoredTraces:
         connection: Connection with an open transaction.
         now: Seconds since the epoch.
 
-    Attributes:
-        next_event: The number that the next event gets; none was ever used before.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: int) -> None:
         self._connection = connection
         self._now = now
         self._traces: dict[str, StoredTrace] = {}
-        self.next_event: int
-        ((self._next_trace, self.next_event),) = connection.execute(_NEXT_NUMBERS)
+        ((self._next_trace,),) = connection.execute(_NEXT_TRACE)
 
     def __getitem__(self, trace_id: str) -> StoredTrace:
         return self._traces[trace_id]
@@ -174,14 +156,10 @@ class StoredTraces:
 
     def _read_anew(self, number: int, summary: TraceSummary, ongoing: Ongoing) -> None:
         """Count the calls of a trace of an earlier format, which did not keep which of them are open."""
-        lines = self._connection.execute(
-            f"SELECT payload FROM events WHERE trace = ? AND type IN {marks(len(TYPES))} ORDER BY id",  # noqa: S608
-            (number, *TYPES),
-        )
-        for (line,) in lines:
-            record = read(line.encode())
-            if record is not None and (half := half_of_head(record)) is not None:
-                ongoing.add(half)
+        for line in light_lines(self._connection, number):
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                if (half := half_of_head(_decoder.decode(line))) is not None:
+                    ongoing.add(half)
         summary.tool_calls = summary.llm_responses = summary.open_calls = 0
         ongoing.count(summary)
 
@@ -206,37 +184,53 @@ class Intake:
     One batch, inside one transaction.
 
     Args:
-        connection: Connection with an open transaction.
+        records: The records, with an open transaction.
         token: The process that recorded the batch.
         now: Seconds since the epoch.
     """
 
-    def __init__(self, connection: sqlite3.Connection, token: str, now: int) -> None:
-        self._connection = connection
+    def __init__(self, records: Records, token: str, now: int) -> None:
+        self._records = records
+        self._connection = records.connection
         self._token = token
-        self._traces = StoredTraces(connection, now)
+        self._traces = StoredTraces(self._connection, now)
         self._offsets: dict[tuple[int, str], int] = {}
         self._new_numberings: list[tuple[str, int, int]] = []
 
     def take(self, lines: Sequence[bytes]) -> list[bool]:
         """Store up to :data:`SLICE` records; return which of the lines were records."""
-        records = [read(line) for line in lines]
-        known = [record for record in records if record is not None]
+        read = [self._read(line) for line in lines]
+        known = [each[1] for each in read if each is not None]
         self._traces.load(record.trace_id for record in known)
         self._load_offsets({record.run for record in known if record.run is not None})
-        rows: list[tuple[Any, ...]] = []
+        rows: list[Row] = []
+        refused: list[Lifted] = []
         taken: list[tuple[StoredTrace, Head]] = []
-        for position, (line, record) in enumerate(zip(lines, records, strict=True)):
-            if record is not None:
+        for position, (line, each) in enumerate(zip(lines, read, strict=True)):
+            if each is not None:
+                lifted, record = each
                 trace = self._traces[record.trace_id]
                 try:
-                    rows.append(self._row(self._traces.next_event + len(rows), trace, record, line))
-                    taken.append((trace, record))
+                    rows.append(self._row(trace, record, lifted))
+                    taken.append((trace, trace.readable(record, lifted, line)))
                 except ValueError as error:
                     warn_once("store: not numbered", "Left out a record of unknown form: %s", error)
-                    records[position] = None
-        self._store(rows, taken)
-        return [record is not None for record in records]
+                    read[position] = None
+                    refused.append(lifted)
+        stored = self._records.insert(rows, refused)
+        for row, (trace, record) in zip(rows, taken, strict=True):
+            if row.number in stored:
+                trace.add(record)
+        return [each is not None for each in read]
+
+    def _read(self, line: bytes) -> tuple[Lifted, Head] | None:
+        """Return a line without its large members, and the record; None if it is none."""
+        try:
+            lifted = self._records.lift(line)
+            return lifted, _decoder.decode(lifted.light)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
+            return None
 
     def finish(self) -> None:
         """Write the new numberings, and the summaries of all traces that got new records."""
@@ -252,28 +246,21 @@ class Intake:
             )
             self._offsets.update(((trace, numbering), offset) for trace, numbering, offset in found)
 
-    def _row(self, number: int, trace: StoredTrace, record: Head, line: bytes) -> tuple[Any, ...]:
-        """Return the row of a record, numbered as the trace wants it."""
+    def _row(self, trace: StoredTrace, record: Head, lifted: Lifted) -> Row:
+        """
+        Return the row of a record, numbered as the trace wants it.
+
+        Raises:
+            ValueError: if the line does not start as the recorder writes it.
+        """
         if record.run is not None:
-            line = self._renumber(trace, record, record.run, line)
+            lifted = lifted._replace(text=self._renumbered(trace, record, record.run, lifted.text))
         trace.last_step = max(trace.last_step, record.step_id)
         # The end of a trace repeats the step of its beginning, and stands behind everything before it.
         step = trace.last_step if record.event_type == "trace_end" else record.step_id
-        return (
-            number,
-            trace.number,
-            step,
-            record.parent_step_id,
-            record.metadata.within,
-            record.event_type,
-            record.span_id,
-            record.timestamp,
-            record.idempotency_key,
-            line.decode(),
-            turn_of(record),
-        )
+        return trace.row(self._records.number(), step, record, lifted)
 
-    def _renumber(self, trace: StoredTrace, record: Head, numbering: str, line: bytes) -> bytes:
+    def _renumbered(self, trace: StoredTrace, record: Head, numbering: str, text: str) -> str:
         """
         Add the offset of its numbering to the numbers of *record*, and return its line with them.
 
@@ -285,13 +272,14 @@ class Intake:
         if offset is None:
             offset = self._begin_numbering(trace, record, numbering)
         if not offset:
-            return line
+            return text
+        line = text.encode()
         head = read_head(line)
         if head is None:
-            raise ValueError(line[:200])
+            raise ValueError(text[:200])
         numbers = head.numbers.moved(offset, head.given, begins=begins)
         record.step_id, record.parent_step_id, record.metadata.within, _ = numbers
-        return renumbered(line, numbers)
+        return renumbered(line, numbers).decode()
 
     def _begin_numbering(self, trace: StoredTrace, record: Head, numbering: str) -> int:
         offset = 0 if "stepId" in record.given else self._offset(trace, record)
@@ -304,20 +292,8 @@ class Intake:
         """Return the offset of the numbering *record* begins, which may be here already: a collector took it first."""
         if trace.last_step and record.step_id:
             found = self._connection.execute(
-                "SELECT step FROM events WHERE trace = ? AND key = ?", (trace.number, record.idempotency_key)
+                "SELECT step FROM records WHERE trace = ? AND key = ?", (trace.number, record.idempotency_key)
             ).fetchall()
             if found:
                 return int(found[0][0]) - record.step_id
         return trace.last_step
-
-    def _store(self, rows: list[tuple[Any, ...]], taken: Iterable[tuple[StoredTrace, Head]]) -> None:
-        """Insert the rows that are new, and let only those count."""
-        first = self._traces.next_event
-        self._traces.next_event += len(rows)
-        stored: range | set[int] = range(first, first + len(rows))
-        if insert(self._connection, "INSERT OR IGNORE INTO events", rows) < len(rows):
-            found = self._connection.execute("SELECT id FROM events WHERE id >= ?", (first,))
-            stored = {number for (number,) in found}
-        for number, (trace, record) in enumerate(taken, first):
-            if number in stored:
-                trace.add(record)

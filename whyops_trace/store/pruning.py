@@ -6,13 +6,22 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace.store.intake import marks
+from whyops_trace.store.statements import SIZE, marks
 
 #: Largest numbers of traces and of events, about, deleted in one transaction: other writers do not wait long.
 DELETED_AT_ONCE: Final = 100
 EVENTS_AT_ONCE: Final = 10_000
 #: Pages given back in one transaction, for the same reason: 8 MiB.
 _FREED_AT_ONCE: Final = 2_000
+
+#: The tables that have rows of traces, each with the column of their numbers. The traces themselves are the last.
+_TABLES: Final = (
+    ("records", "trace"),
+    ("turns", "trace"),
+    ("uses", "trace"),
+    ("runs", "trace"),
+    ("traces", "id"),
+)
 
 
 def too_old(connection: sqlite3.Connection, horizon: float) -> list[int]:
@@ -38,10 +47,9 @@ def oldest_over(connection: sqlite3.Connection, max_bytes: int) -> Iterator[str]
     if used <= max_bytes:
         return
     traces = connection.execute(
-        "SELECT trace_id, coalesce((SELECT sum(length(CAST(payload AS BLOB))) FROM events WHERE trace = traces.id), 0)"
-        " FROM traces ORDER BY stored_at, id"
+        f"SELECT trace_id, {SIZE} FROM traces ORDER BY stored_at, id"  # noqa: S608 - no values in it
     ).fetchall()
-    # Keys, indexes and half-empty pages take room beside the payloads: each trace has its share of them.
+    # Keys, indexes and half-empty pages take room beside the records, and traces share blobs: each has its share.
     total = sum(size for _, size in traces)
     excess = used - max_bytes
     for trace_id, size in traces:
@@ -83,12 +91,19 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(
         "UPDATE deleted SET trace = max(trace, (SELECT coalesce(max(id), 0) FROM traces)),"
-        " event = max(event, (SELECT coalesce(max(id), 0) FROM events))"
+        " event = max(event, (SELECT coalesce(max(id), 0) FROM records)),"
+        " blob = max(blob, (SELECT coalesce(max(id), 0) FROM blobs)), times = times + 1"
+    )
+    those = marks(len(numbers))
+    connection.execute(
+        f"DELETE FROM blobs WHERE id IN (SELECT blob FROM uses WHERE trace IN {those})"  # noqa: S608 - no values in it
+        f" AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = blobs.id AND trace NOT IN {those})",
+        [*numbers, *numbers],
     )
     deleted = 0
-    for table, column in (("events", "trace"), ("runs", "trace"), ("traces", "id")):
+    for table, column in _TABLES:
         deleted = connection.execute(
-            f"DELETE FROM {table} WHERE {column} IN {marks(len(numbers))}",  # noqa: S608 - no values in it
+            f"DELETE FROM {table} WHERE {column} IN {those}",  # noqa: S608 - no values in it
             numbers,
         ).rowcount
     connection.execute("COMMIT")

@@ -1,27 +1,21 @@
-"""Reading of the local store: the traces that are listed, and their records. Nothing here writes."""
+"""Reading of the traces in the local store. Nothing here writes."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._database import Database
 from whyops_trace._reading.excerpt import Tokens
 from whyops_trace._reading.prices import cost, total
 from whyops_trace._reading.summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
-from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
-from whyops_trace.store.intake import SLICE, marks
-from whyops_trace.store.schema import SCHEMA, UPGRADES
+from whyops_trace.store.lines import RecordReader
 from whyops_trace.store.selection import (
     Counts,
     Filter,
@@ -31,44 +25,13 @@ from whyops_trace.store.selection import (
     stopped,
     unanswered,
 )
-
-T = TypeVar("T")
+from whyops_trace.store.statements import SLICE, marks
 
 # As a JSON array, so that they are decoded at once.
-_TURNS_OF_TRACE: Final = (
-    "SELECT '[' || group_concat(turn) || ']' FROM events WHERE trace = traces.id AND turn IS NOT NULL"
-)
-
-#: The records of a trace, and the order they are read in.
-_RECORDS: Final = "FROM events WHERE trace = (SELECT id FROM traces WHERE trace_id = ?)"
-_LOCAL: Final = f"({', '.join(map(repr, sorted(LOCAL)))})"
-_ORDER: Final = f"ORDER BY step, type IN {_LOCAL}, id"
-#: The columns of a :class:`StoredEvent`.
-_STORED_EVENT: Final = "events.id, trace_id, step, type, key, payload"
+_TURNS_OF_TRACE: Final = "SELECT '[' || group_concat(turn) || ']' FROM turns WHERE trace = traces.id"
 
 
-class StoredEvent(NamedTuple):
-    """
-    A record with what the store knows it by.
-
-    Attributes:
-        number: Its number: higher than that of any record stored before it.
-        trace_id: The trace it belongs to.
-        step: Its step there.
-        type: The event type.
-        key: Its idempotency key, unique in its trace.
-        line: The record as JSON.
-    """
-
-    number: int
-    trace_id: str
-    step: int
-    type: str
-    key: str
-    line: str
-
-
-class Reader:
+class Reader(RecordReader):
     """
     A SQLite file of traces, as far as it is read; see :class:`~whyops_trace.store.Store`.
 
@@ -76,22 +39,6 @@ class Reader:
         path: The file.
         clock: Tells how long ago something was stored.
     """
-
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
-        self._database = Database(path, SCHEMA, UPGRADES)
-        self._clock: Clock = clock or SystemClock()
-
-    def __repr__(self) -> str:
-        return f"<Store {str(self.path)!r}>"
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._database.path
-
-    def close(self) -> None:
-        """Close the file; whatever is called next opens it again."""
-        self._database.close()
 
     def ended_processes(self) -> set[str]:
         """
@@ -209,111 +156,6 @@ class Reader:
             return begins[0]
         raise TraceNotFoundError(_not_found(name, ids, begins))
 
-    def events(self, trace_id: str) -> list[dict[str, Any]]:
-        """
-        Return the records of a trace, decoded, by step; the end of a step directly after its beginning.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        return [json.loads(line) for line in self.lines(trace_id)]
-
-    def lines(self, trace_id: str) -> list[str]:
-        """
-        Return the records of a trace in the order of :meth:`events`, each as one line of JSON.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        rows = self._database.rows(f"SELECT payload {_RECORDS} {_ORDER}", trace_id)
-        return [line for (line,) in rows]
-
-    def event(self, trace_id: str, step: int) -> list[dict[str, Any]]:
-        """
-        Return the records of one step, in the order of :meth:`events`; none if there are none.
-
-        A step that ended has two, and so has a number that two processes used at the same time.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        rows = self._database.rows(f"SELECT payload {_RECORDS} AND step = ? {_ORDER}", trace_id, step)
-        return [json.loads(line) for (line,) in rows]
-
-    def events_after(self, trace_id: str, number: int) -> list[tuple[int, dict[str, Any]]]:
-        """
-        Return what a trace has grown by: its records with their numbers in the store, in the order they were stored.
-
-        Args:
-            trace_id: The trace.
-            number: The number of the last record that is known already, 0 for none.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        return [(number, json.loads(line)) for number, line in self.lines_after(trace_id, number)]
-
-    def lines_after(self, trace_id: str, number: int, limit: int = -1) -> list[tuple[int, str]]:
-        """
-        Return what :meth:`events_after` does, each record as one line of JSON.
-
-        Args:
-            trace_id: The trace.
-            number: The number of the last record that is known already, 0 for none.
-            limit: Largest number of them; all of them if it is negative.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        found = f"SELECT id, payload {_RECORDS} AND id > ? ORDER BY id LIMIT ?"
-        return self._database.rows(found, trace_id, number, limit)
-
-    def all_after(self, number: int, limit: int = 1000) -> list[StoredEvent]:
-        """
-        Return records of all traces in the order they were stored, for an index of them.
-
-        Args:
-            number: The number of the last record that is known already, 0 for none.
-            limit: Largest number of them.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        rows = self._database.rows(
-            f"SELECT {_STORED_EVENT} FROM events JOIN traces ON traces.id = trace"  # noqa: S608 - no values in it
-            " WHERE events.id > ? ORDER BY events.id LIMIT ?",
-            number,
-            limit,
-        )
-        return [StoredEvent(*row) for row in rows]
-
-    def latest(self, trace_id: str | None, limit: int, offset: int) -> tuple[list[StoredEvent], int]:
-        """
-        Return a page of the events of a trace, the latest first, and how many there are; none of the local types.
-
-        Args:
-            trace_id: The trace; None for all of them, in the order they were stored.
-            limit: Largest number of them.
-            offset: Number of them to leave out first.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        which = "TRUE" if trace_id is None else "trace = (SELECT id FROM traces WHERE trace_id = ?)"
-        values = () if trace_id is None else (trace_id,)
-        order = "id DESC" if trace_id is None else "timestamp DESC, step DESC, id DESC"
-        events = f"FROM events WHERE {which} AND type NOT IN {_LOCAL}"
-        rows = self._database.rows(
-            f"SELECT {_STORED_EVENT}"  # noqa: S608 - no values in it
-            f" FROM (SELECT id AS number {events} ORDER BY {order} LIMIT ? OFFSET ?)"
-            " CROSS JOIN events ON events.id = number CROSS JOIN traces ON traces.id = trace",
-            *values,
-            limit,
-            offset,
-        )
-        count = self._database.rows(f"SELECT count(*) {events}", *values)
-        return [StoredEvent(*row) for row in rows], count[0][0] if count else 0
-
     def agents(self) -> list[AgentVersion]:
         """
         Return the versions of agents that were registered with the collector, the latest first.
@@ -323,18 +165,6 @@ class Reader:
         """
         rows = self._database.rows(f"{AGENTS} ORDER BY made_at DESC")
         return [AgentVersion(*row) for row in rows]
-
-    def known(self, numbers: Sequence[int]) -> set[int]:
-        """
-        Return which of these numbers of records are in the store; those of deleted traces are not, nor will be.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        rows = self._database.rows(
-            "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(?))", json.dumps(list(numbers))
-        )
-        return {number for (number,) in rows}
 
     def turn_tokens(self, trace_ids: Sequence[str]) -> dict[str, list[int]]:
         """
@@ -365,36 +195,6 @@ class Reader:
         for start in range(0, len(numbers), SLICE):
             some = numbers[start : start + SLICE]
             yield from self._summaries(f"WHERE id IN {marks(len(some))} ORDER BY id", *some)
-
-    def select(self, trace_id: str, types: Collection[str], read: Callable[[str], T]) -> list[T]:
-        """
-        Return what *read* makes of each record of some types, in no order; one line is in memory at a time.
-
-        Args:
-            trace_id: The trace.
-            types: The event types.
-            read: Makes something of a line; it must not use the store.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        if not os.path.exists(self.path):
-            return []
-        with self._database.session() as connection:
-            statement = f"SELECT payload {_RECORDS} AND type IN {marks(len(types))}"
-            return [read(line) for (line,) in connection.execute(statement, (trace_id, *types))]
-
-    def version(self) -> int:
-        """
-        Return a number that is another one whenever anything was written, by any process; it costs microseconds.
-
-        Raises:
-            StoreError: if the file cannot be read.
-        """
-        return self._database.version()
-
-    def _now(self) -> int:
-        return self._clock.time_ns() // 1_000_000_000
 
     def _summaries(self, rest: str, *parameters: object) -> list[TraceSummary]:
         rows = self._database.rows(

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from whyops_trace._reading.excerpt import value
-from whyops_trace.story.messages import Prompt, fingerprint, fingerprints, likeness, read_message, tool_names
+from whyops_trace.story.messages import Prompt, fingerprint, likeness, read_message, tool_names
 from whyops_trace.story.turns import Call, Message, PromptChange, Turn
 
 #: Largest number of messages, between the common beginning and end of two requests, that are compared one by one.
@@ -77,6 +77,8 @@ class Conversations:
         self._before: dict[int, Sent] = {}
         self._names: dict[str, str] = {}
         self._likeness: dict[int, int] = {}
+        #: The messages that records share, each with its likeness, by their :func:`id`.
+        self._seen: dict[int, tuple[object, int]] = {}
         self._messages: dict[int, list[Message]] = {}
         self._tools: dict[int, list[Any]] = {}
         self._last_system: str | None = None
@@ -151,12 +153,19 @@ class Conversations:
 
     def _likes(self, messages: list[Any]) -> list[int]:
         """Return the likeness of each message. A message seen before is not read again."""
-        likeness_of = self._likeness
-        prints = fingerprints(messages)
+        seen = self._seen
         return [
-            likeness_of[print_] if print_ in likeness_of else self._read_new(print_, message)
-            for print_, message in zip(prints, messages, strict=True)
+            seen[id(message)][1] if id(message) in seen else self._likeness_of(message)
+            for message in messages
         ]
+
+    def _likeness_of(self, message: object) -> int:
+        print_ = fingerprint(message)
+        like = self._likeness.get(print_)
+        if like is None:
+            like = self._read_new(print_, message)
+        self._seen[id(message)] = message, like
+        return like
 
     def _read_new(self, print_: int, message: object) -> int:
         messages = read_message(message, self._names)

@@ -188,15 +188,6 @@ def fingerprint(thing: Any) -> int:
         return hash(value(thing))
 
 
-def fingerprints(things: list[Any]) -> list[int]:
-    """Return the fingerprint of each value."""
-    encode = _ENCODER.encode
-    try:
-        return [hash(encode(thing)) for thing in things]
-    except _STRANGE:
-        return list(map(fingerprint, things))
-
-
 def likeness(original: Any, messages: list[Message]) -> int:
     """
     Return a number that is the same for messages of the same content, in any form.

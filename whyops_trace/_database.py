@@ -31,7 +31,7 @@ UPGRADE_PAUSE: Final = 0.05
 LOG_BYTES: Final = 16 << 20
 
 
-#: What brings a file from one format to the next.
+#: The step from one format of a file to the next.
 Upgrade: TypeAlias = str | Callable[[sqlite3.Connection], bool]
 
 

@@ -27,8 +27,8 @@ MAX_CONVERSATIONS: Final = 64
 MAX_BYTES: Final = 8 << 20
 _HASH_BYTES: Final = 64
 
-#: What a value is. Only messages are searched, so another value of the same text is another blob. A result is no blob,
-#: but a part of the message that gives it to the model.
+#: The kinds of values. Only messages are searched, so another value of the same text is another blob. A result is no
+#: blob, but a part of the message that gives it to the model.
 Kind = Literal["message", "tools", "system", "result"]
 
 _MESSAGES: Final = b'"messages":'

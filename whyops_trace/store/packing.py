@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 #: Characters above which a text is compressed. Each compression gives up the GIL, so short texts are left alone.
 LONG: Final = 200
-#: What texts often contain; the compression refers to it. It belongs to the format of the store.
+#: Words that texts often contain, which the compression refers to. They belong to the format of the store.
 _USUAL_TEXTS: Final = (
     b'{"type":"function","function":{"name":"","description":"","parameters":{"type":"object","properties":{"":{"type":'
     b'"string","description":"The "}},"required":["{"role":"system","content":"You are {"role":"user","content":[{'
@@ -48,7 +48,7 @@ _FOREIGN: Final = "\x1f"
 
 class Facts(NamedTuple):
     """
-    What the row of a record says of it.
+    The facts of a record that its row has.
 
     Attributes:
         step: Its step.

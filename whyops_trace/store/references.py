@@ -31,7 +31,7 @@ _SEPARATORS: Final = {sign: separator for separator, sign in _SIGNS.items()}
 
 class Part(NamedTuple):
     """
-    What is in one hole.
+    The content of one hole.
 
     Attributes:
         hole: Its number in :data:`PATHS`.

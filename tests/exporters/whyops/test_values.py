@@ -337,7 +337,7 @@ def test_any_text_is_stored(sdk: WhyOps, collector: Collector) -> None:
 def test_any_metadata_is_stored(sdk: WhyOps, collector: Collector) -> None:
     """Of a trace, a step, a message and a decorated function."""
     names = st.sampled_from(["params", "team", "cost", "version"]) | texts
-    reserved = ("within", "trace", "idempotencyKey")
+    reserved = ("within", "trace", "idempotencyKey", "latencyMs", "model", "systemPrompt", "usage")
     metadata = st.dictionaries(names.filter(lambda name: name not in reserved), json_values, max_size=3)
 
     @STEADY

@@ -416,6 +416,16 @@ def test_a_record_that_is_refused_may_repeat_what_another_process_stored(store: 
     assert len(store.events("checkout-8841")) == 3
 
 
+def test_what_is_not_a_record_leaves_its_messages_to_the_next(store: Store) -> None:
+    """The next record of the conversation is stored with all of them, in the same batch."""
+    first, _, second, _ = conversation("order-4711", 2)
+    nameless = json.loads(first)
+    del nameless["eventType"]
+
+    assert store.ingest((TOKEN, [encoded(nameless), second])) == [False, True]
+    assert store.lines("order-4711") == [second.decode()]
+
+
 def test_a_record_that_is_refused_leaves_its_messages_to_the_next(store: Store) -> None:
     """A trace goes on with a numbering of its own, in which one record has an unknown form."""
     process = Process(run=f"{TOKEN}-1")

@@ -229,6 +229,7 @@ class Intake:
             lifted = self._records.lift(line)
             return lifted, _decoder.decode(lifted.light)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._records.forget()  # its messages are not stored
             warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
             return None
 

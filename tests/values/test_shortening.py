@@ -108,6 +108,16 @@ def test_texts_of_other_scripts_are_counted_right() -> None:
         assert unit == ("characters" if value is text else "bytes")
 
 
+@pytest.mark.parametrize("size", [15_000, 40_000, 90_000])
+def test_no_part_of_bytes_of_other_scripts_is_kept_twice(size: int) -> None:
+    """Head and tail share the room by bytes, of which a character has several."""
+    text = "".join(f"{n} 日本語の文章、" for n in range(size // 7)).encode()
+    head, missing, total, _, tail = NOTE.split(encoder(hides, len(text) * 7 // 8)(text).decode()[1:-1])
+
+    assert int(total.replace(",", "")) == len(text)
+    assert int(missing.replace(",", "")) == len(text) - len(head.encode()) - len(tail.encode()) > 0
+
+
 def test_large_bytes_keep_head_and_tail() -> None:
     """In base64, of which both are true parts."""
     data = bytes(range(256)) * 20_001 + b"\xff"
@@ -155,6 +165,19 @@ def test_a_long_list_that_has_to_be_mended_keeps_head_and_tail() -> None:
 
     assert left[0]["n"] == 0
     assert left[-1]["n"] == 99_999
+
+
+@pytest.mark.parametrize("other", [object(), "\ud800", 2**70], ids=["object", "half a character", "large"])
+def test_a_long_list_that_begins_with_numbers_may_go_on_with_anything(other: object) -> None:
+    """What is guessed from its beginning need not be true of all."""
+    left = recorded([*range(1_000), *[other] * 200_000])
+
+    assert left[:1_000] == list(range(1_000))
+
+
+def test_a_large_integer_is_cut() -> None:
+    """Its digits are a text."""
+    assert len(encode([1 << 8_000_000])) < 2 * ROOM
 
 
 @pytest.mark.parametrize("kind", [str, str.encode], ids=["text", "bytes"])
@@ -209,16 +232,27 @@ def test_no_part_of_a_private_key_is_left_at_a_cut(offset: int) -> None:
         assert "Ab3/Ab3/" not in encoder(hides, room)(text).decode()
 
 
+@pytest.mark.parametrize("offset", range(-12_000, 1_000, 1_999))
+def test_no_part_of_a_private_key_is_left_in_bytes_of_other_scripts(offset: int) -> None:
+    """Wherever the bytes begin that are looked at for the tail."""
+    for reach in (ROOM // 2 + 16_384, ROOM // 2):
+        last = ("語" * ROOM).encode()[: (reach + offset) // 3 * 3]
+        text = ("語" * ROOM + KEY).encode() + last
+
+        assert "Ab3/Ab3/" not in encode(text).decode()
+
+
 @pytest.mark.parametrize(
     "value",
     [
         "a" * 30_000_000,
         {"body": b"\xff\x00" * 15_000_000},
+        {"body": b"\xff\x00" * 15_000_000, "text": b"a" * 15_000_000},
         [{"text": "word " * 10_000} for _ in range(300)],
         [Document("word " * 10_000, 1) for _ in range(300)],
         list(range(1_000_000)),
     ],
-    ids=["text", "bytes", "dicts", "objects", "numbers"],
+    ids=["text", "bytes", "several bytes", "dicts", "objects", "numbers"],
 )
 def test_a_large_value_costs_what_is_kept_of_it(value: Any) -> None:
     """Memory, and with it time: of a value of many megabytes nothing of its size is made."""

@@ -89,7 +89,7 @@ class Mender:
             if value is None or kind is bool:
                 return value
             if kind is int:
-                return value if MIN_INT <= value <= MAX_INT else _digits(value)
+                return value if MIN_INT <= value <= MAX_INT else self.text(_digits(value))
             if kind is float:
                 return value if MIN_FLOAT <= value <= MAX_FLOAT else _NOT_FINITE[str(value)]
             if id(value) in path:
@@ -128,9 +128,9 @@ class Mender:
         """Return the copy of a list. If there are nodes left for a part of it only, that is its head and its tail."""
         if self.shapes and items and type(items[0]) is float:
             return {"shape": [len(items)]}
-        if len(items) > _MANY and _are_numbers(items[:_MANY]):
+        if len(items) > _MANY and are_numbers(items[:_MANY]):
             most = min(len(items), self.most_numbers(items))
-            if _are_numbers(items[: most - most // 2]) and _are_numbers(items[len(items) - most // 2 :]):
+            if are_numbers(items[: most - most // 2]) and are_numbers(items[len(items) - most // 2 :]):
                 return without_items(items, most)
         spare = self.nodes_left // 2
         head: list[Any] = []
@@ -182,7 +182,7 @@ def mended_text(text: str) -> str:
     return text
 
 
-def _are_numbers(items: list[Any]) -> bool:
+def are_numbers(items: list[Any]) -> bool:
     """Tell whether a list has nothing but numbers that need no mending, without a look at each by Python's own code."""
     kinds = {*map(id, map(type, items))}
     if kinds == {id(int)}:

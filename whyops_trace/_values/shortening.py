@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._values.mending import TOO_DEEP, Mender, mended_text
+from whyops_trace._values.mending import TOO_DEEP, Mender, are_numbers, mended_text
 from whyops_trace._values.objects import is_text, read_bytes
 from whyops_trace._values.reflection import Reader
 from whyops_trace._values.secrets import redacted
@@ -25,6 +25,8 @@ from whyops_trace._values.truncation import MAX_NOTE, MIN_TEXT, Unit, level, wit
 _WORD_MARGIN, _TOKEN_MARGIN, _KEY_MARGIN = 512, 4_200, 16_384
 #: The words in the first and last lines of a private key.
 _KEY: Final = "PRIVATE KEY"
+#: Bytes that no character begins with in UTF-8.
+_INNER: Final = bytes(range(0x80, 0xC0))
 #: Numbers of a list by whose length in JSON the length of the others is guessed.
 _SAMPLE: Final = 1_000
 _UNBOUNDED: Final = 1 << 62
@@ -77,6 +79,14 @@ class _Measure(Mender):
         self.lengths.append(len(text))
         return ""
 
+    def reader(self, reader: Reader) -> Reader:
+        """Return the reader to be used for objects of the class that one is for."""
+        return self._measure_bytes if reader is read_bytes else reader
+
+    def _measure_bytes(self, value: Any, base: Any, limit: int) -> object:
+        self.lengths.append(_size(value, base))
+        return None
+
 
 class _Shortener(Mender):
     """
@@ -102,7 +112,9 @@ class _Shortener(Mender):
         self._left -= min(len(text), self._longest)
         if self._left < 0:
             raise _TooLargeError
-        return mended_text(text) if len(text) <= self._longest else self._ends(text, text, len(text))
+        if len(text) <= self._longest:
+            return mended_text(text)
+        return _ends(text, text, self._half, self._half, len(text), "characters")
 
     def reader(self, reader: Reader) -> Reader:
         """Return the reader to be used for objects of the class that one is for."""
@@ -111,44 +123,81 @@ class _Shortener(Mender):
     def most_numbers(self, numbers: list[Any]) -> int:
         """Return the number of items for which there is room, if all are as long as some of them are."""
         sample = numbers[:: len(numbers) // _SAMPLE]
+        if not are_numbers(sample):
+            return 0
         return self._room * len(sample) // len(_encode(sample))
+
+    @property
+    def _half(self) -> int:
+        """Characters of a head or a tail."""
+        return max(0, self._longest - MAX_NOTE) // 2
 
     def _read_bytes(self, value: Any, base: Any, limit: int) -> object:
         try:
-            size = value.nbytes if base is memoryview else base.__len__(value)
+            size = _size(value, base)
             data = value.cast("B") if base is memoryview else value
         except (TypeError, ValueError):  # a memoryview with gaps, or a released one
             return read_bytes(value, base, limit)
         if size <= self._longest:
             return read_bytes(value, base, limit)
-        reach = self._longest // 2 + _KEY_MARGIN
+        half = self._half
+        reach = half + _KEY_MARGIN
         first, last = (bytes(base.__getitem__(data, part)) for part in (slice(reach), slice(-reach, None)))
         try:
-            head = codecs.getincrementaldecoder("utf-8")().decode(first)
-            tail = last.lstrip(bytes(range(0x80, 0xC0))).decode()
+            head, tail = _head_in(first), _tail_in(last)
         except UnicodeDecodeError:
             head = tail = "\0"
         if is_text(head) and is_text(tail):
-            return self._ends(head, tail, size, "bytes")
+            kept = len(_head_in(first[:half])), len(_tail_in(last[len(last) - half :]))
+            return _ends(head, tail, *kept, size, "bytes")
         third = (self._longest - MAX_NOTE) // 8 * 3
         rest = size // 3 * 3 - third
         parts = (bytes(base.__getitem__(data, part)) for part in (slice(third), slice(rest, None)))
         head, tail = (binascii.b2a_base64(part, newline=False).decode() for part in parts)
         return {"base64": without_middle(head, tail, (size + 2) // 3 * 4, "characters"), "bytes": size}
 
-    def _ends(self, first: str, last: str, length: int, unit: Unit = "characters") -> str:
-        """Return what is kept of a text, of which these are the beginning and the end."""
-        half = max(0, self._longest - MAX_NOTE) // 2
-        cut = len(last) - half
-        margin = max(
-            _margin(first, half, half + _WORD_MARGIN, half + _KEY_MARGIN),
-            _margin(last, max(0, cut - _WORD_MARGIN), cut, max(0, cut - _KEY_MARGIN)),
-        )
-        reach = half + margin
-        margin = margin if length > reach else 0
-        first, last = _hidden(first[:reach]), _hidden(last[-reach:])
-        head, tail = first[: max(0, min(half, len(first) - margin))], last[max(margin, len(last) - half) :]
-        return without_middle(head, tail, length, unit)
+
+def _size(value: Any, base: Any) -> int:
+    """
+    Return the number of bytes of bytes, or of the like.
+
+    Raises:
+        ValueError: if it is a memoryview that was released.
+    """
+    return int(value.nbytes if base is memoryview else base.__len__(value))
+
+
+def _head_in(data: bytes) -> str:
+    """Return the text that bytes begin with; the last character may be incomplete."""
+    return codecs.getincrementaldecoder("utf-8")().decode(data)
+
+
+def _tail_in(data: bytes) -> str:
+    """Return the text that bytes end with; the first character may be incomplete."""
+    return data.lstrip(_INNER).decode()
+
+
+def _ends(first: str, last: str, head: int, tail: int, length: int, unit: Unit) -> str:
+    """
+    Return what is kept of a text.
+
+    Args:
+        first: Its beginning, with what may be looked at beyond the cut.
+        last: Its end, likewise.
+        head: Characters of the beginning that are kept at most.
+        tail: Characters of the end that are kept at most.
+        length: The length of all of it.
+        unit: The unit of that.
+    """
+    cut = len(last) - tail
+    margin = max(
+        _margin(first, head, head + _WORD_MARGIN, head + _KEY_MARGIN),
+        _margin(last, max(0, cut - _WORD_MARGIN), cut, max(0, cut - _KEY_MARGIN)),
+    )
+    first, last = _hidden(first[: head + margin]), _hidden(last[max(0, cut - margin) :])
+    margin = margin if length > min(head, tail) + margin else 0
+    start, end = max(0, min(head, len(first) - margin)), max(margin, len(last) - tail)
+    return without_middle(first[:start], last[end:], length, unit)
 
 
 def _margin(text: str, start: int, end: int, furthest: int) -> int:

@@ -198,17 +198,28 @@ def test_no_part_of_a_token_is_left_at_a_cut(form: str, filler: str, kind: Calla
             assert not [part for part in secret if part in left]
 
 
-@pytest.mark.parametrize("offset", range(-3_600, 600, 299))
+@pytest.mark.parametrize("offset", range(-8_400, 600, 299))
 def test_no_part_of_a_long_token_is_left_at_a_cut(offset: int) -> None:
     """A JSON Web Token may hold thousands of characters."""
     header, _, signature = TOKENS["jwt"].split(".")
-    token = f"{header}.eyJ{'Ab3x' * 800}.{signature}"
+    token = f"{header}.eyJ{'Ab3x' * 2_000}.{signature}"
     room = 4_000
     for middle in (room // 2, 200_000 - room // 2):
         text = ("word " * 40_000)[: middle + offset] + " " + token
         text += " word" * ((200_000 - len(text)) // 5)
 
         assert "Ab3xAb3x" not in encoder(hides, room)(text).decode()
+
+
+@pytest.mark.parametrize("offset", range(-560, -480, 2))
+def test_no_part_of_a_token_is_left_without_the_word_before_it(offset: int) -> None:
+    """Only the word tells that it is one."""
+    room = 4_000
+    cut = 200_000 - (room - 64) // 2
+    text = ("word " * 40_000)[: cut + offset] + " Bearer " + "Ab3x" * 150 + " "
+    text += ("word " * 40_000)[: 200_000 - len(text)]
+
+    assert "Ab3xAb3x" not in encoder(hides, room)(text).decode()
 
 
 def test_no_part_of_many_tokens_is_left_at_a_cut() -> None:

@@ -21,8 +21,11 @@ from whyops_trace._values.secrets import redacted
 from whyops_trace._values.truncation import MAX_NOTE, MIN_TEXT, Unit, level, without_middle
 
 #: Characters beyond a cut in which secrets are looked for: where words end, where none does for long, and where a
-#: private key may be, which has 12,700 in PEM for RSA with 16,384 bits. No longer token is recognised.
-_WORD_MARGIN, _TOKEN_MARGIN, _KEY_MARGIN = 512, 4_200, 16_384
+#: private key may be, which has 12,700 in PEM for RSA with 16,384 bits. A token travels in a header of HTTP, for which
+#: servers have 8 KiB.
+_WORD_MARGIN, _TOKEN_MARGIN, _KEY_MARGIN = 512, 8_320, 16_384
+#: Characters of the word that tells a token of any form, with the space between them: "Bearer ".
+_LEAD: Final = 7
 #: The words in the first and last lines of a private key.
 _KEY: Final = "PRIVATE KEY"
 #: Bytes that no character begins with in UTF-8.
@@ -192,7 +195,7 @@ def _ends(first: str, last: str, head: int, tail: int, length: int, unit: Unit) 
     cut = len(last) - tail
     margin = max(
         _margin(first, head, head + _WORD_MARGIN, head + _KEY_MARGIN),
-        _margin(last, max(0, cut - _WORD_MARGIN), cut, max(0, cut - _KEY_MARGIN)),
+        _margin(last, max(0, cut - _WORD_MARGIN + _LEAD), cut, max(0, cut - _KEY_MARGIN)),
     )
     first, last = _hidden(first[: head + margin]), _hidden(last[max(0, cut - margin) :])
     margin = margin if length > min(head, tail) + margin else 0

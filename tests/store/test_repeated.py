@@ -416,6 +416,17 @@ def test_a_record_that_is_refused_may_repeat_what_another_process_stored(store: 
     assert len(store.events("checkout-8841")) == 3
 
 
+def test_what_a_refused_record_brought_is_deleted_with_its_trace(store: Store) -> None:
+    """Nothing is left that no trace has."""
+    store.ingest((TOKEN, [Process(run=f"{TOKEN}-1").line("note", 1)]))
+    refused = {"stepId": 1, **json.loads(conversation("checkout-8841", 1)[0])}
+    refused |= {"run": f"{OTHER}-1", "idempotencyKey": "unknown-form"}
+    assert store.ingest((OTHER, [encoded(refused)])) == [False]
+    store.delete("checkout-8841")
+
+    assert count(store, "blobs") == count(store, "uses") == 0
+
+
 def test_what_is_not_a_record_leaves_its_messages_to_the_next(store: Store) -> None:
     """The next record of the conversation is stored with all of them, in the same batch."""
     first, _, second, _ = conversation("order-4711", 2)

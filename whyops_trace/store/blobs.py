@@ -36,7 +36,6 @@ class Blobs:
         self,
         connection: sqlite3.Connection,
         lifted: Sequence[tuple[int, Lifted]],
-        refused: Sequence[Lifted] = (),
     ) -> list[str | None]:
         """
         Store the blobs of records that are not stored yet, in an open transaction.
@@ -44,14 +43,13 @@ class Blobs:
         Args:
             connection: The connection.
             lifted: The records, each with the number of its trace.
-            refused: Records that are not stored, but with whose messages these may go on.
 
         Returns:
             The references of each record.
         """
         if len(self._numbers) > MAX_NUMBERS or len(self._used) > MAX_TRACES:
             self.forget()
-        lines = [*refused, *(line for _, line in lifted)]
+        lines = [line for _, line in lifted]
         self._look_up(connection, {each for line in lines for place in line.places for each in place.hashes})
         self._add(connection, (blob for line in lines for blob in line.new))
         number_of = self._numbers.__getitem__

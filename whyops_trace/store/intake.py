@@ -204,7 +204,7 @@ class Intake:
         self._traces.load(record.trace_id for record in known)
         self._load_offsets({record.run for record in known if record.run is not None})
         rows: list[Row] = []
-        refused: list[Lifted] = []
+        refused: list[tuple[int, Lifted]] = []
         taken: list[tuple[StoredTrace, Head]] = []
         for position, (line, each) in enumerate(zip(lines, read, strict=True)):
             if each is not None:
@@ -216,7 +216,7 @@ class Intake:
                 except ValueError as error:
                     warn_once("store: not numbered", "Left out a record of unknown form: %s", error)
                     read[position] = None
-                    refused.append(lifted)
+                    refused.append((trace.number, lifted))
         stored = self._records.insert(rows, refused)
         for row, (trace, record) in zip(rows, taken, strict=True):
             if row.number in stored:

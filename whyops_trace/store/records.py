@@ -78,19 +78,20 @@ class Records:
         self._next += 1
         return self._next - 1
 
-    def insert(self, rows: Sequence[Row], refused: Sequence[Lifted] = ()) -> set[int]:
+    def insert(self, rows: Sequence[Row], refused: Sequence[tuple[int, Lifted]] = ()) -> set[int]:
         """
         Insert those of some records that are new by their trace and key.
 
         Args:
             rows: The records.
-            refused: Records that were lifted among them, and are not stored: others may go on with their messages.
+            refused: Records that were lifted among them, and are not stored, each with the number of its trace: others
+                may go on with their messages.
 
         Returns:
             The numbers of those that were new.
         """
-        lifted = [(row.trace, row.lifted) for row in rows]
-        references = self._blobs.store(self.connection, lifted, refused)
+        lifted = [*refused, *((row.trace, row.lifted) for row in rows)]
+        references = self._blobs.store(self.connection, lifted)[len(refused) :]
         values = [
             (row.number, row.trace, *row.facts[:7], packed(row.lifted.text, row.facts), refs)
             for row, refs in zip(rows, references, strict=True)

@@ -159,6 +159,16 @@ def test_a_long_list_of_numbers_keeps_head_and_tail(number: Callable[[int], Any]
     assert len(json.dumps(left)) > ROOM * 0.6
 
 
+def test_many_lists_of_numbers_share_what_a_record_can_hold() -> None:
+    """Those for which there is no room keep the ends of theirs."""
+    rows = json.loads(encode([[0.5 + n] * 1_536 for n in range(1_000)]))
+
+    assert len(json.dumps(rows)) < 5 * ROOM
+    assert len(rows) == 1_000
+    assert rows[0] == [0.5] * 1_536
+    assert rows[-1] == [*[999.5] * 8, "[cut 1,520 items]", *[999.5] * 8]
+
+
 def test_a_long_list_that_has_to_be_mended_keeps_head_and_tail() -> None:
     """A copy is bounded, and the end is as telling as the beginning."""
     left = recorded([{"day": date(2026, 1, 2), "n": n} for n in range(100_000)])

@@ -30,6 +30,8 @@ MAX_DEPTH: Final = 64
 MAX_NODES: Final = 20_000
 #: Number of items from which on a list of numbers is looked at as a whole, and not item by item.
 _MANY: Final = 1_000
+#: Number of its first items that tell whether it is likely to be one.
+_FEW: Final = 16
 #: Smallest and largest integers that a JSON parser reads back unchanged.
 MIN_INT, MAX_INT = -(2**53), 2**53
 #: Number of bits of all integers between those two.
@@ -121,14 +123,14 @@ class Mender:
         return reader
 
     def most_numbers(self, numbers: list[Any]) -> int:
-        """Return the largest number of items that are kept of a list that begins with many numbers."""
+        """Return the largest number of items that are kept of a list that begins with numbers."""
         return len(numbers)
 
     def array(self, items: list[Any], path: tuple[int, ...], inside: bool) -> Any:
         """Return the copy of a list. If there are nodes left for a part of it only, that is its head and its tail."""
         if self.shapes and items and type(items[0]) is float:
             return {"shape": [len(items)]}
-        if len(items) > _MANY and are_numbers(items[:_MANY]):
+        if len(items) > _MANY and are_numbers(items[:_FEW]):
             most = min(len(items), self.most_numbers(items))
             if are_numbers(items[: most - most // 2]) and are_numbers(items[len(items) - most // 2 :]):
                 return without_items(items, most)

@@ -32,6 +32,8 @@ _KEY: Final = "PRIVATE KEY"
 _INNER: Final = bytes(range(0x80, 0xC0))
 #: Numbers of a list by whose length in JSON the length of the others is guessed.
 _SAMPLE: Final = 1_000
+#: Items that are kept of a list of numbers that there is no room for.
+_LEAST: Final = 16
 _UNBOUNDED: Final = 1 << 62
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -106,7 +108,7 @@ class _Shortener(Mender):
 
     def __init__(self, hides: Callable[[str], bool], room: int, longest: int, left: int) -> None:
         super().__init__(hides)
-        self._room = room
+        self._room: float = room  # what the numbers so far leave of it
         self._longest = longest
         self._left = left
 
@@ -124,11 +126,16 @@ class _Shortener(Mender):
         return self._read_bytes if reader is read_bytes else reader
 
     def most_numbers(self, numbers: list[Any]) -> int:
-        """Return the number of items for which there is room, if all are as long as some of them are."""
+        """Return the number of items for which there is room if all are as long as some, and a few at least."""
+        if self._room <= 0:
+            return _LEAST
         sample = numbers[:: len(numbers) // _SAMPLE]
         if not are_numbers(sample):
             return 0
-        return self._room * len(sample) // len(_encode(sample))
+        size = len(_encode(sample)) / len(sample)
+        most = max(_LEAST, int(self._room / size))
+        self._room -= size * min(most, len(numbers))
+        return most
 
     @property
     def _half(self) -> int:

@@ -264,7 +264,5 @@ class _Groups:
 
 
 def _latency(request: _Seen | None, end: _Seen) -> float | None:
-    # A tool that ran at the provider is recorded when its turn ends.
-    is_measured_here = end.record.metadata.ran_at is None
-    began = request.record.timestamp if request is not None and is_measured_here else ""
-    return latency(end.record.metadata.latency_ms, began, end.record.timestamp)
+    about, began = end.record.metadata, "" if request is None else request.record.timestamp
+    return latency(about.latency_ms, began, end.record.timestamp, about.ran_at)

@@ -258,10 +258,8 @@ class TreeBuilder:
 
     def _close(self, node: Node, event: StoredRecord, error: str) -> None:
         """Note how a call ended, and the error that its end tells of. One with an error before stays failed."""
-        # A tool that ran at the provider is recorded when its turn ends.
-        is_measured_here = node.awaits and event.metadata.get("ranAt") is None
-        began = node.started if is_measured_here else ""
-        node.latency_ms = latency(event.metadata.get("latencyMs"), began, event.timestamp)
+        about, began = event.metadata.get, node.started if node.awaits else ""
+        node.latency_ms = latency(about("latencyMs"), began, event.timestamp, about("ranAt"))
         node.awaits = ""
         node.response = event.step
         model = _line(text_of(event.metadata.get("model")))

@@ -167,9 +167,8 @@ class Head(msgspec.Struct, rename="camel", gc=False):
         if self.event_type == "error" or b'"error"' in bytes(self.content):  # most need not be decoded
             content = self.plain()
             if content is None:  # an error may stand beside a number that no float can hold
-                with contextlib.suppress(
-                    RecursionError, ValueError
-                ):  # or beside one with thousands of digits
+                # or beside one with thousands of digits, which Python refuses to read
+                with contextlib.suppress(RecursionError, ValueError):
                     content = json.loads(bytes(self.content))
             return error_of(self.event_type, self.metadata.outcome, content)
         return "failed" if self.metadata.outcome == "error" else ""
@@ -267,13 +266,22 @@ def order(timestamp: str, step: int, is_local: bool) -> tuple[float, int, bool]:
     return (-math.inf if when is None else when, step, is_local)
 
 
-def latency(measured: object, began: str, ended: str) -> float | None:
-    """Return the milliseconds of a call: as they were measured, else between two timestamps; None without either."""
+def latency(measured: object, began: str, ended: str, ran_at: object) -> float | None:
+    """
+    Return the milliseconds of a call: as they were measured, else between two timestamps; None without either.
+
+    Args:
+        measured: Member ``latencyMs`` of the metadata of its end.
+        began: The timestamp of its request, "" without one.
+        ended: The timestamp of its end.
+        ran_at: Member ``ranAt`` of the same metadata. A tool that ran at the provider is recorded when its turn ends,
+            so its timestamps tell nothing.
+    """
     took = number(measured)
     if took is not None:
         return took
     first, last = moment(began), moment(ended)
-    return None if first is None or last is None else float(max(0, last - first))
+    return None if ran_at is not None or first is None or last is None else float(max(0, last - first))
 
 
 def decoded(raw: msgspec.Raw) -> Any:

@@ -51,10 +51,8 @@ class Exchange:
         end = self.end
         if end is None:
             return None
-        # A tool that ran at the provider is recorded when its turn ends.
-        is_measured_here = self.request is not None and end.metadata.get("ranAt") is None
-        began = self.request.timestamp if self.request is not None and is_measured_here else ""
-        return latency(end.metadata.get("latencyMs"), began, end.timestamp)
+        about, began = end.metadata.get, "" if self.request is None else self.request.timestamp
+        return latency(about("latencyMs"), began, end.timestamp, about("ranAt"))
 
 
 @dataclass(slots=True, eq=False)

@@ -73,7 +73,7 @@ def told_event(event: StoredEvent, included: Collection[str]) -> Json:
         event: The event.
         included: Those of ``content`` and ``metadata`` that it has.
     """
-    record = _records.decode(event.light_line)
+    record = _records.decode(event.line if included else event.light_line)
     told = {
         "id": event_id(event.number),
         "traceId": event.trace_id,
@@ -87,7 +87,7 @@ def told_event(event: StoredEvent, included: Collection[str]) -> Json:
         "externalUserId": record.external_user_id,
         "createdAt": record.timestamp,
     }
-    return told | _payload(event, included)
+    return told | _payload(event, record, included)
 
 
 def told_thread(store: Store, trace_id: str, included: Collection[str], limit: int, offset: int) -> Json:
@@ -126,7 +126,7 @@ def told_thread(store: Store, trace_id: str, included: Collection[str], limit: i
         "avgLatency": sum(latencies) / len(details) if details else 0,
         "errorCount": sum(detail["eventType"] == "error" for detail in details),
         "events": [
-            detail | _payload(event, included)
+            detail | _payload(event, _records.decode(event.line), included) if included else detail
             for detail, event in zip(details[page], events[page], strict=True)
         ],
         "hasLateEvents": any(detail["isLateEvent"] for detail in details),
@@ -223,11 +223,8 @@ def _details(events: Sequence[StoredEvent]) -> Iterator[Json]:
         yield detail
 
 
-def _payload(event: StoredEvent, included: Collection[str]) -> Json:
+def _payload(event: StoredEvent, record: _Record, included: Collection[str]) -> Json:
     told: Json = {}
-    if not included:
-        return told
-    record = _records.decode(event.line)
     if "content" in included:
         told["content"] = record.content
     if "metadata" in included:

@@ -31,7 +31,7 @@ from whyops_trace.store.reading import Reader
 from whyops_trace.store.records import Records
 from whyops_trace.store.rows import StoredEvent
 from whyops_trace.store.selection import Counts, Filter
-from whyops_trace.store.statements import SLICE
+from whyops_trace.store.statements import SLICE, slices
 
 __all__ = [
     "MAX_AGE",
@@ -85,8 +85,8 @@ class Store(Reader):
         is_record: list[bool] = []
         with self._database.transaction() as connection:
             intake = Intake(self._records_in(connection), token, self._now())
-            for start in range(0, len(lines), SLICE):
-                is_record += intake.take(lines[start : start + SLICE])
+            for some in slices(lines, SLICE):
+                is_record += intake.take(some)
             intake.finish()
         return is_record
 

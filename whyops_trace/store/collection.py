@@ -21,7 +21,7 @@ from whyops_trace._clock import iso
 from whyops_trace._reading.record import About, Head
 from whyops_trace.store.intake import StoredTrace, StoredTraces
 from whyops_trace.store.records import Records, Row
-from whyops_trace.store.statements import SLICE
+from whyops_trace.store.statements import SLICE, slices
 from whyops_trace.types import EventType
 
 _Id = Annotated[str, Meta(max_length=MAX_ID)]
@@ -139,8 +139,8 @@ class Collection:
     def take(self, events: Sequence[SentEvent]) -> list[Stored]:
         """Store events, and return the result for each."""
         results: list[Stored] = []
-        for start in range(0, len(events), SLICE // 2):  # each may become two records
-            results += self._take(events[start : start + SLICE // 2])
+        for some in slices(events, SLICE // 2):  # each may become two records
+            results += self._take(some)
         return results
 
     def finish(self) -> None:

@@ -100,7 +100,7 @@ def packed(text: str, facts: Facts) -> str | bytes:
     """
     Return the line of a record, with or without holes, as it is stored.
 
-    What does not say the same as the facts, or says it in another form, stays where it is.
+    A piece that does not say the same as the facts, or says it in another form, stays where it is.
     """
     if text[:1] != _FOREIGN:
         head, middle = facts.usual

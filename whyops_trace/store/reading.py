@@ -25,7 +25,7 @@ from whyops_trace.store.selection import (
     stopped,
     unanswered,
 )
-from whyops_trace.store.statements import SLICE, marks
+from whyops_trace.store.statements import SLICE, marks, slices
 
 # As a JSON array, so that they are decoded at once.
 _TURNS_OF_TRACE: Final = "SELECT '[' || group_concat(turn) || ']' FROM turns WHERE trace = traces.id"
@@ -192,8 +192,7 @@ class Reader(RecordReader):
         condition, values = conditions(where, self._now())
         found = self._database.rows(f"SELECT id FROM traces WHERE {condition} ORDER BY id", *values)  # noqa: S608
         numbers = [number for (number,) in found]
-        for start in range(0, len(numbers), SLICE):
-            some = numbers[start : start + SLICE]
+        for some in slices(numbers, SLICE):
             yield from self._summaries(f"WHERE id IN {marks(len(some))} ORDER BY id", *some)
 
     def _summaries(self, rest: str, *parameters: object) -> list[TraceSummary]:

@@ -87,6 +87,5 @@ class StoredEvent:
 def light_lines(connection: sqlite3.Connection, trace: int, types: Collection[str] = TYPES) -> Iterator[str]:
     """Yield the records of a trace of some types, by number, with null in the place of what they share."""
     statement = f"SELECT {COLUMNS} WHERE trace = ? AND type IN {marks(len(types))} ORDER BY records.id"
-    for _, *facts, line, references in connection.execute(statement, (trace, *types)):
-        text = unpacked(line, Facts(*facts))
-        yield without_holes(text) if references else text
+    for row in connection.execute(statement, (trace, *types)):
+        yield StoredRow.of(row).light

@@ -104,7 +104,7 @@ def move(connection: sqlite3.Connection) -> bool:
     """
     Move records to their new table for half a second, in an open transaction, then give the room of the old one back.
 
-    What is moved stays so if the process is killed.
+    The records that were moved stay so if the process is killed.
 
     Returns:
         True if there is more to do.

@@ -89,7 +89,7 @@ class _Measure(Mender):
         return self._measure_bytes if reader is read_bytes else reader
 
     def _measure_bytes(self, value: Any, base: Any, limit: int) -> object:
-        self.lengths.append(_size(value, base))
+        self.lengths.append(_byte_count(value, base))
         return None
 
 
@@ -144,7 +144,7 @@ class _Shortener(Mender):
 
     def _read_bytes(self, value: Any, base: Any, limit: int) -> object:
         try:
-            size = _size(value, base)
+            size = _byte_count(value, base)
             data = value.cast("B") if base is memoryview else value
         except (TypeError, ValueError):  # a memoryview with gaps, or a released one
             return read_bytes(value, base, limit)
@@ -167,7 +167,7 @@ class _Shortener(Mender):
         return {"base64": without_middle(head, tail, (size + 2) // 3 * 4, "characters"), "bytes": size}
 
 
-def _size(value: Any, base: Any) -> int:
+def _byte_count(value: Any, base: Any) -> int:
     """
     Return the number of bytes of bytes, or of the like.
 

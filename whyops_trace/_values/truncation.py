@@ -104,9 +104,8 @@ def _bounds(value: Any, size: int, limit: int) -> Iterator[tuple[int, int, int]]
     rooms = {sum(texts) - (size - limit), *(round(proportional * share) for share in _SHARES)}
     for room in sorted(rooms, reverse=True):
         length_kept = level(long, room - short)
-        if room > proportional or length_kept <= MIN_TEXT:
-            continue
-        yield length_kept, _ALL, _ALL
+        if length_kept > MIN_TEXT:
+            yield length_kept, _ALL, _ALL
     if long:
         yield MIN_TEXT, _ALL, _ALL
     share = limit / size

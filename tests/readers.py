@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from whyops_trace import stats
-from whyops_trace._reading.excerpt import number
+from whyops_trace._reading.excerpt import excerpt, number
 from whyops_trace._reading.nodes import Node, TraceTree
+from whyops_trace._reading.summary import EXCERPT
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn, exchanges
 from whyops_trace._rules.views import views
 from whyops_trace.analysis import Finding, findings
@@ -152,8 +153,7 @@ def _agree_on_calls(told: Told) -> None:
     assert drawn(told.tree, "embedding") == drawn(told.page, "embedding")
     assert told.tree.tool_calls == told.summary.tool_calls == tools.total() == told.page.tool_calls
     assert told.tree.llm_responses == told.summary.llm_responses == len(closed) == told.page.llm_responses
-    assert told.tree.errors == told.page.errors
-    assert bool(told.tree.errors) == bool(told.summary.errors)
+    assert told.tree.errors == told.page.errors == told.summary.errors
 
 
 def _agree_on_what_is_open(told: Told) -> None:
@@ -206,6 +206,10 @@ def _agree_with_story(told: Told) -> None:
     assert {id(node) for node in nodes(told.page, "tool")} <= {id(node) for node, _ in shown}
     assert all(bool(error) == (node.status == "error") for node, error in shown)
     assert told.story.turns == told.tree.llm_responses
+    ended = excerpt(told.story.ended, EXCERPT)
+    running = told.story.ended_reason == "running"
+    assert running or told.summary.failed == (told.story.ended_reason == "error")
+    assert told.summary.ended_with == ended or not (told.summary.ended_with or told.summary.failed)
     assert f"- tool calls: {told.tree.tool_calls:,}\n" in told.markdown
     assert f"- turns of models: {told.tree.llm_responses:,}\n" in told.markdown
     assert len(re.findall("FAILED: ", told.markdown)) == failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ import pytest
 from lines import Process, encoded
 from readers import Event, Told, agree, collect, sent
 
-from whyops_trace import WhyOps
-from whyops_trace._reading.halves import half_of
+from whyops_trace import WhyOps, traced_llm, traced_tool
 from whyops_trace._reading.ongoing import Ongoing
-from whyops_trace._reading.record import StoredRecord
+from whyops_trace._reading.record import head_of
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.store import Store
 from whyops_trace.tree import Node
@@ -319,13 +319,122 @@ def test_strange_metadata_of_another_client_changes_no_figure(store: Store, abou
 
 def test_errors_that_belong_to_no_call_are_not_kept_for_good() -> None:
     """Whatever is kept to pair later records is bounded."""
-    ongoing, sizes = Ongoing(), []
+    ongoing, sizes = Ongoing(TraceSummary("t")), []
     process = Process("9f2c41aa01be", "t", run="9f2c41aa01be-1")
     for step in range(1, 301):
-        half = half_of(StoredRecord.of(process.event("error", step, spanId="span_0")))
-        assert half
-        ongoing.add(half)
-        ongoing.count(TraceSummary("t"))
+        ongoing.add(head_of(json.dumps(process.event("error", step, spanId="span_0"))))
+        ongoing.count()
         sizes.append(len(ongoing.keep() or ""))
 
     assert sizes[-1] < 1.1 * sizes[99]
+
+
+TOOL = {"tool": "a"}
+BROKEN = {"content": {"message": "down"}}
+REFUSED = {"content": {"toolResults": {"error": {"message": "down"}}}}
+ANSWER = {"content": {"content": "Because."}}
+
+
+@pytest.mark.parametrize(
+    ("events", "ended", "failed", "errors"),
+    [
+        ([("user_message", {}), ("llm_response", ANSWER), ("error", BROKEN | TOOL)], "down", True, 1),
+        (
+            [("user_message", {}), ("llm_response", ANSWER), ("tool_call_response", REFUSED | TOOL)],
+            "down",
+            True,
+            1,
+        ),
+        (
+            [("tool_call_response", REFUSED | TOOL), ("user_message", {}), ("llm_response", ANSWER)],
+            "Because.",
+            False,
+            1,
+        ),
+        ([("tool_call_response", REFUSED | TOOL), ("tool_call_response", TOOL)], "", False, 1),
+        ([("llm_response", ANSWER), ("user_message", {}), ("error", BROKEN)], "down", True, 1),
+        ([("error", BROKEN), ("llm_response", ANSWER)], "Because.", False, 1),
+        ([("llm_response", {"content": {"refusal": "No."}})], "No.", False, 0),
+        ([("llm_response", ANSWER), ("user_message", {}), ("llm_response", {"content": {}})], "", False, 0),
+        ([("embedding_response", {"function": "e", "outcome": "error"})], "failed", True, 1),
+        ([("llm_response", ANSWER), ("llm_thinking", {"outcome": "error"})], "Because.", False, 0),
+    ],
+)
+@pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
+def test_a_trace_ended_alike_in_the_list_and_on_the_page(
+    store: Store, events: list[tuple[str, Event]], ended: str, failed: bool, errors: int, backwards: bool
+) -> None:
+    """Whatever its last record was, and whatever the order in which the records came."""
+    batch = [
+        sent(
+            kind,
+            number,
+            content=members.get("content", {}),
+            **{k: v for k, v in members.items() if k != "content"},
+        )
+        | {"stepId": number}
+        for number, (kind, members) in enumerate(events, 1)
+    ]
+    collect(store, batch[::-1] if backwards else batch, size=1)
+    told = Told(store)
+
+    assert (told.summary.ended_with, told.summary.failed, told.summary.errors) == (ended, failed, errors)
+    assert (told.story.ended, told.story.ended_reason == "error") == (ended, failed)
+    agree(store)
+
+
+def test_a_block_that_ends_well_takes_back_the_error_of_a_tool_and_not_of_a_model(tmp_path: Path) -> None:
+    """What follows from the error of a tool is for the program to decide; without its model it can only give up."""
+    with WhyOps(agent_name="x", home=tmp_path) as sdk:
+        for name, model in (("tool", False), ("model", True)):
+            with sdk.trace(name) as trace, contextlib.suppress(OSError):
+                trace.user_message_sync(USER)
+                trace.llm_response_sync("m", "p", "Because.")
+                work = (traced_llm if model else traced_tool)(_fail)
+                work()
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        ends = {trace: (store.trace(trace), Told(store, trace).story) for trace in ("tool", "model")}
+
+    assert {trace: (summary.ended_with, summary.failed) for trace, (summary, _) in ends.items()} == {
+        "tool": ("Because.", False),
+        "model": ("OSError: down", True),
+    }
+    assert [story.status for _, story in ends.values()] == [
+        "answered: 1 call failed, not recovered",
+        "failed: OSError: down",
+    ]
+
+
+def test_a_trace_that_goes_on_after_its_block_failed_may_end_well(tmp_path: Path) -> None:
+    """In a later block, or by an answer."""
+    with WhyOps(agent_name="x", home=tmp_path) as sdk:
+        for name in ("block", "answer", "nothing"):
+            with contextlib.suppress(OSError), sdk.trace(name):
+                traced_tool(_fail)()
+        with sdk.trace("block"):
+            traced_tool(str)("a")
+        sdk.trace("answer").llm_response_sync("m", "p", "Because.")
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        told = [Told(store, name) for name in ("block", "answer", "nothing")]
+
+    expected = [("", False), ("Because.", False), ("OSError: down", True)]
+    assert [(one.summary.ended_with, one.summary.failed) for one in told] == expected
+    assert [(one.story.ended, one.story.ended_reason == "error") for one in told] == expected
+
+
+def test_a_tool_that_answers_before_its_error_arrives_failed_once(store: Store) -> None:
+    """Its error event and its failed response tell of the same failure."""
+    events = [
+        sent("tool_call_request", 1, "A", **TOOL),
+        sent("error", 2, "A", content={"message": "down"}, **TOOL),
+        sent("tool_call_response", 3, "A", content={"toolResults": {"error": {"message": "down"}}}, **TOOL),
+    ]
+    numbered = [event | {"stepId": step} for step, event in enumerate(events, 1)]
+    collect(store, [numbered[0], numbered[2], numbered[1]], size=1)
+
+    assert store.trace("t").errors == 1
+    agree(store)
+
+
+def _fail() -> str:
+    raise OSError("down")

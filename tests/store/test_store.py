@@ -490,7 +490,8 @@ def test_a_summary_of_everything(store: Store) -> None:
     [
         ([("error", {"message": "boom"}, {})], 1, "boom", True),
         ([("error", {"message": "boom"}, {}), ("llm_response", {"content": "ok"}, {})], 1, "ok", False),
-        ([("error", {"message": "boom"}, {}), ("trace_end", {}, {})], 1, "boom", False),
+        ([("error", {"message": "boom"}, {}), ("trace_end", {}, {})], 1, "boom", True),
+        ([("error", {"message": "boom"}, {"tool": "look"}), ("trace_end", {}, {})], 1, "", False),
         ([("step_end", {"error": {}}, {"outcome": "error"})], 1, "", False),
         ([("step_end", {}, {})], 0, "", False),
         ([("trace_end", {"error": {"type": "E", "message": "m"}}, {"outcome": "error"})], 1, "E: m", True),

@@ -86,8 +86,9 @@ def question(content: object) -> str:
 
 
 def answer(content: object) -> str:
-    """Return the text of an ``llm_response``, whose content may be that text alone."""
-    return message_text(content if isinstance(content, str) else get(content, "content"))
+    """Return what a model said in an ``llm_response``, whose content may be that text alone; it may be a refusal."""
+    said = message_text(content if isinstance(content, str) else get(content, "content"))
+    return said or text_of(get(content, "refusal"))
 
 
 def problem(error: object) -> str:

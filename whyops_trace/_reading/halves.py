@@ -50,6 +50,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
         fails: True for an error that names no tool; it may stand in the place of an answer.
         counts: False if its call only repeats that of a client.
         place: Its place among the records, for the caller.
+        failed: True if it tells of an error, for the caller.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
     fails: bool = False
     counts: bool = True
     place: int = -1
+    failed: bool = False
 
     @property
     def order(self) -> tuple[float, int, bool]:

@@ -98,7 +98,7 @@ class TraceTree:
         duration_ms: From its beginning to its latest record, if known.
         tool_calls: Number of tool calls.
         llm_responses: Number of calls of models, answered or failed, without those that only repeat calls of clients.
-        errors: Number of errors; at least 1 if anything failed.
+        errors: Calls that failed, and errors that belong to none; at least 1 if anything failed.
         running: Calls that go on.
         unfinished: Calls that will never end, as their process has.
         tokens: Token counts of all calls of models.
@@ -214,7 +214,8 @@ class TreeBuilder:
                 node.status = "unfinished" if ended(node.process) else "running"
                 tree.unfinished += node.status == "unfinished"
                 tree.running += node.status == "running"
-        tree.errors = tree.errors or int(self._failed or any(node.status == "error" for node in self._nodes))
+        failed = [node.kind for node in self._nodes if node.status == "error"]
+        tree.errors = sum(kind != "step" for kind in failed) or int(self._failed or bool(failed))
         tree.cost = _amount(total(self._costs))
         first, last = milliseconds(self._first), milliseconds(self._last)
         tree.began_ms = min([*self._began, *([] if first is None else [first])], default=None)
@@ -359,7 +360,6 @@ class TreeBuilder:
         return node
 
     def _error(self, event: StoredRecord, call: Call | None) -> Node:
-        self._tree.errors += 1
         node = self._by_call.get(id(call))
         if node is None:  # that of a traced function is a call of a model whose request is lost
             function = text_of(event.metadata.get("function"))

@@ -1,4 +1,4 @@
-"""Calls of a trace whose records come a few at a time: only those that may still change are kept."""
+"""The calls and the ending of a trace whose records come a few at a time: only what may still change is kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._reading.halves import Half
+from whyops_trace._reading.ending import Ending
+from whyops_trace._reading.excerpt import answer, excerpt
+from whyops_trace._reading.halves import Half, half_of_head
 from whyops_trace._reading.pairing import Call, pair
-from whyops_trace._reading.summary import Tally, TraceSummary
+from whyops_trace._reading.record import Head, decoded
+from whyops_trace._reading.summary import EXCERPT, Tally, TraceSummary
 
 #: Calls that are kept besides open ones, and errors of no call. A record of another SDK that arrives more than so many
 #: calls late is counted as a call of its own.
@@ -17,36 +20,80 @@ _OTHERS: Final = 64
 #: Calls that are open and kept; of more the oldest stay open for good.
 _OPEN: Final = 1_000
 
-_decode: Final = msgspec.json.Decoder(list[Half]).decode
+
+class _Kept(msgspec.Struct, gc=False):
+    """
+    What is kept of a trace.
+
+    Attributes:
+        ending: What it ended with so far.
+        errors: Errors of its calls.
+        beside: True if a step failed, or the trace itself: such an error may only pass on one of a call.
+        halves: Records whose calls may still change.
+    """
+
+    ending: Ending
+    errors: int = 0
+    beside: bool = False
+    halves: list[Half] = []
+
+
+_decode: Final = msgspec.json.Decoder(_Kept | list[Half]).decode  # a list is all that formats up to 6 kept
 
 
 class Ongoing:
     """
-    The calls of one trace that may still change.
+    The calls of one trace that may still change, and its ending.
 
     Args:
+        summary: Its summary, which :meth:`count` brings up to date.
+        last_step: Its largest step.
         kept: Result of the last :meth:`keep`, None if nothing was kept.
     """
 
-    def __init__(self, kept: str | None = None) -> None:
-        self._kept = _decode(kept) if kept else []
+    def __init__(self, summary: TraceSummary, last_step: int = 0, kept: str | None = None) -> None:
+        self._summary = summary
+        before = _decode(kept) if kept else []
+        if isinstance(before, list):
+            last = (last_step, summary.ended_with)
+            ending = Ending(failure=last) if summary.failed else Ending(answer=last)
+            before = _Kept(ending, summary.errors, False, before)
+        self._kept = before
         self._new: list[Half] = []
 
-    def add(self, half: Half) -> None:
-        """Take what of a record tells which others it belongs to."""
-        self._new.append(half)
+    def add(self, record: Head) -> None:
+        """Take what the record tells of its call and of the end of its trace."""
+        kind, half = record.event_type, half_of_head(record)
+        ends = kind == "trace_end" or (half is not None and half.part in ("response", "error"))
+        error = record.error if ends else ""
+        said = excerpt(answer(decoded(record.content)), EXCERPT) if kind == "llm_response" else ""
+        self._kept.ending.add(
+            kind, record.step_id, excerpt(error, EXCERPT), said=said, tool=record.metadata.tool
+        )
+        self._kept.beside = self._kept.beside or (bool(error) and kind in ("step_end", "trace_end"))
+        if half is not None:
+            half.failed = bool(error)
+            self._new.append(half)
 
-    def count(self, summary: TraceSummary) -> None:
-        """Bring the counts of a summary up to date."""
-        if self._new or (self._kept and summary.ended):
-            halves = [*self._kept, *self._new]
+    def count(self) -> None:
+        """Bring the summary up to date."""
+        kept, summary = self._kept, self._summary
+        if self._new or (kept.halves and summary.ended):
+            halves = [*kept.halves, *self._new]
             calls = pair(halves)
-            summary.count(Tally.of(pair(self._kept)), Tally.of(calls))
-            self._kept, self._new = _unsettled(halves, calls, ended=summary.ended), []
+            before, after = Tally.of(kept.halves, pair(kept.halves)), Tally.of(halves, calls)
+            summary.count(before, after)
+            kept.errors += after.errors - before.errors
+            kept.halves, self._new = _unsettled(halves, calls, ended=summary.ended), []
+        summary.errors = max(kept.errors, int(kept.beside))
+        summary.ended_with, summary.failed = kept.ending.told()
 
     def keep(self) -> str | None:
-        """Return what has to be kept until more records come, None if that is nothing."""
-        return msgspec.json.encode(self._kept).decode() if self._kept else None
+        """Return what has to be kept until more records come, None if the summary tells it all."""
+        kept, summary = self._kept, self._summary
+        if summary.ended and not (kept.halves or kept.beside or summary.failed):
+            return None
+        return msgspec.json.encode(kept).decode()
 
 
 def _unsettled(halves: Iterable[Half], calls: Sequence[Call], *, ended: bool) -> list[Half]:

@@ -11,13 +11,13 @@ import msgspec
 from whyops_trace._clock import iso
 from whyops_trace._reading.excerpt import (
     Tokens,
-    answer,
     excerpt,
     get,
     milliseconds,
     number,
     question,
 )
+from whyops_trace._reading.halves import Half
 from whyops_trace._reading.pairing import Call
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head, decoded
@@ -28,10 +28,6 @@ EXCERPT: Final = 120
 #: Tags of a trace that are kept in its summary, and bytes of its metadata, as JSON: every list of traces reads them.
 TAGS: Final = 100
 METADATA_BYTES: Final = 64 << 10
-#: Types of the records that may tell of a failure.
-_ENDS: Final = frozenset(
-    {"tool_call_response", "llm_response", "embedding_response", "error", "step_end", "trace_end"}
-)
 #: So many equal calls of a tool one after the other are a loop; a WhyOps server draws the line here as well.
 LOOP: Final = 3
 
@@ -44,25 +40,30 @@ class Tally(NamedTuple):
         tools: Of tools.
         turns: Of models, as far as they were answered or failed.
         open: Those, and steps, that have not ended.
+        errors: Those that failed, and errors that belong to none.
     """
 
     tools: int = 0
     turns: int = 0
     open: int = 0
+    errors: int = 0
 
     @classmethod
-    def of(cls, calls: Iterable[Call]) -> Tally:
-        """Count calls."""
+    def of(cls, halves: Iterable[Half], calls: Iterable[Call]) -> Tally:
+        """Count the calls that halves make."""
         tools = turns = open_ = 0
+        errors = sum(half.failed and half.kind != "step" for half in halves)
         for call in calls:
             kind = call.first.kind
+            if call.error is not None and call.response is not None and call.response.failed:
+                errors -= 1  # both tell of the same
             if kind == "tool":
                 tools += 1
             elif kind == "llm":
                 turns += call.is_turn
             if call.response is None:
                 open_ += call.is_open
-        return cls(tools, turns, open_)
+        return cls(tools, turns, open_, errors)
 
 
 class TraceSummary(msgspec.Struct, rename="camel"):
@@ -81,14 +82,14 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         event_count: Its events, as a WhyOps server counts them.
         tool_calls: Calls of tools, each a request with its response, or one of the two that is there alone.
         llm_responses: Calls of models that were answered or failed, without what only repeats those of clients.
-        errors: Errors among them; at least 1 if anything failed.
+        errors: Calls that failed, and errors that belong to none; at least 1 if anything failed.
         prompt_tokens: Tokens of prompts that were not cached.
         completion_tokens: Tokens of answers.
         cache_read_tokens: Tokens of prompts that came from a cache.
         cache_creation_tokens: Tokens of prompts that were written to one.
         asked: The beginning of what the user asked first.
-        ended_with: The beginning of the last answer or error.
-        failed: True if that is an error, and the trace did not end well after it.
+        ended_with: The beginning of what it ended with so far, an answer or an error.
+        failed: True if that is an error.
         ended: True once its block was left; a trace recorded on by hand never ends.
         repeated: Largest number of calls in a row of one tool with the same arguments.
         open_calls: Calls and steps in it that have not ended.
@@ -143,9 +144,9 @@ class TraceSummary(msgspec.Struct, rename="camel"):
             self._add_about(metadata.trace)
         if kind not in LOCAL:
             self.event_count += 1
-        if kind in _ENDS:
-            self._add_end(kind, record)
-        elif kind == "user_message" and not self.asked:
+        if record.metadata.usage is not None and is_billed(kind, record.metadata.wraps):
+            self._add_tokens(record.metadata.usage)
+        if kind == "user_message" and not self.asked:
             self.asked = excerpt(question(decoded(record.content)), EXCERPT)
         self.ended = self.ended or record.end
 
@@ -180,21 +181,6 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         self.completion_tokens += counts.completion
         self.cache_read_tokens += counts.cache_read
         self.cache_creation_tokens += counts.cache_creation
-
-    def _add_end(self, kind: str, record: Head) -> None:
-        if record.metadata.usage is not None and is_billed(kind, record.metadata.wraps):
-            self._add_tokens(record.metadata.usage)
-        error = record.error
-        if error:  # there may be no event that tells of it, if it was recorded by hand
-            self.errors = self.errors + 1 if kind == "error" else max(self.errors, 1)
-            if kind != "step_end":
-                self.ended_with, self.failed = excerpt(error, EXCERPT), True
-        elif kind == "trace_end":
-            self.failed = False
-        elif kind == "llm_response":
-            said = excerpt(answer(decoded(record.content)), EXCERPT)
-            if said:
-                self.ended_with, self.failed = said, False
 
 
 class _Call(msgspec.Struct, gc=False):

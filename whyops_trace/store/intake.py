@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from whyops_trace._guard import warn_once
-from whyops_trace._reading.halves import half_of_head
 from whyops_trace._reading.ongoing import Ongoing
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head
@@ -80,7 +79,7 @@ class StoredTrace:
         self.summary: TraceSummary = summary
         self.last_call: int | None = last_call
         self.alike: int = alike
-        self.ongoing: Ongoing = ongoing or Ongoing()
+        self.ongoing: Ongoing = ongoing or Ongoing(summary, last_step)
         self.changed: bool = False
 
     def row(self, number: int, step: int, record: Head, lifted: Lifted) -> Row:
@@ -103,8 +102,7 @@ class StoredTrace:
         """Take one more record into account."""
         self.summary.add(record)
         self.changed = True
-        if (half := half_of_head(record)) is not None:
-            self.ongoing.add(half)
+        self.ongoing.add(record)
         if record.event_type == "tool_call_request":
             call = call_of(record)
             self.alike = self.alike + 1 if call is not None and call == self.last_call else 1
@@ -143,7 +141,7 @@ class StoredTraces:
         )
         for number, last_step, made_at, last_call, alike, kept, *values in found.fetchall():
             summary = from_columns(values)
-            ongoing = Ongoing(kept)
+            ongoing = Ongoing(summary, last_step, kept)
             if summary.open_calls and not kept:
                 self._read_anew(number, summary, ongoing)
             self._traces[summary.trace_id] = StoredTrace(
@@ -158,16 +156,15 @@ class StoredTraces:
         """Count the calls of a trace of an earlier format, which did not keep which of them are open."""
         for line in light_lines(self._connection, number):
             with contextlib.suppress(msgspec.DecodeError, RecursionError):
-                if (half := half_of_head(_decoder.decode(line))) is not None:
-                    ongoing.add(half)
-        summary.tool_calls = summary.llm_responses = summary.open_calls = 0
-        ongoing.count(summary)
+                ongoing.add(_decoder.decode(line))
+        summary.tool_calls = summary.llm_responses = summary.open_calls = summary.errors = 0
+        ongoing.count()
 
     def write(self, token: str) -> None:
         """Write those that got new records, recorded by the process of that token."""
         changed = [trace for trace in self._traces.values() if trace.changed]
         for trace in changed:
-            trace.ongoing.count(trace.summary)
+            trace.ongoing.count()
         rows = [
             (
                 *(trace.number, trace.last_step, token, trace.made_at, self._now),

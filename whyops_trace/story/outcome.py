@@ -134,12 +134,11 @@ def _question(telling: Telling, arrangement: Arrangement) -> str:
 def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> None:
     """Add to a story its last answer or error, and the reason of the end."""
     last = max(arrangement.turns, key=lambda turn: turn.node.response or turn.node.step, default=None)
-    if telling.ended_with:
-        story.ended, story.ended_reason = telling.ended_with, "error"
-    elif last is not None and last.error:
-        story.ended, story.ended_reason = last.error, "error"
-    elif last is not None and last.answer:
-        story.ended, story.ended_reason = last.answer, last.finish_reason
+    ended, failed = telling.ending.told()
+    if failed:
+        story.ended, story.ended_reason = ended, "error"
+    elif ended and last is not None:
+        story.ended, story.ended_reason = ended, last.finish_reason
     else:
         story.ended = telling.output
     if story.tree.running and not telling.ended:

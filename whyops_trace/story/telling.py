@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from whyops_trace._reading.excerpt import get, message_text, raised_at
+from whyops_trace._reading.ending import Ending
+from whyops_trace._reading.excerpt import answer, get, raised_at
 from whyops_trace._reading.nodes import Node, Part, TraceTree, TreeBuilder
 from whyops_trace._reading.pairing import Call
 from whyops_trace._reading.record import StoredRecord
@@ -64,7 +65,7 @@ class Telling:
         retried: The turn by hand that was answered after an error, by the :func:`id` of the node of that error.
         steps: The node that a step number belongs to.
         answered: Ids of the calls whose results a model was given; names of tools where a result has no id.
-        ended_with: Error that the trace ended with, whole.
+        ending: What the trace ended with, whole.
         ended: True once its block was left.
         output: Output of the last step at the top, if that is a text.
         began_with: Input of the first step, if that is a text.
@@ -78,7 +79,7 @@ class Telling:
         self.retried: dict[int, Node] = {}
         self.steps: dict[int, Node] = {}
         self.answered: set[str] = set()
-        self.ended_with: str = ""
+        self.ending: Ending = Ending()
         self.ended: bool = False
         self.output: str = ""
         self.began_with: str = ""
@@ -92,8 +93,8 @@ class Telling:
         """Take the next record."""
         record, node = part.record, self._builder.add(part)
         self.ended = self.ended or record.ends or record.kind == "trace_end"
-        if record.kind == "trace_end":  # a trace that goes on after it failed may still end well
-            self.ended_with = record.error
+        said = answer(record.content) if record.kind == "llm_response" else ""
+        self.ending.add(record.kind, record.step, record.error, said=said, tool=record.metadata.get("tool"))
         if node is None:
             return
         if id(node) not in self._seen:
@@ -133,8 +134,7 @@ class Telling:
             turn.thinking.append(thought)
             self.parts[id(thinking)] = node
         content = record.content
-        said = content if isinstance(content, str) else message_text(get(content, "content"))
-        turn.answer = said or text_of(get(content, "refusal"))
+        turn.answer = answer(content)
         turn.calls = [read_call(call) for call in dicts_of(get(content, "toolCalls"))]
         turn.finish_reason = text_of(get(content, "finishReason"))
         turn.error = turn.error or record.error

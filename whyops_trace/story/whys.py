@@ -109,7 +109,7 @@ def _failures(reader: _Reader) -> Iterator[Why]:
             then, step = reader.went_on(turn or reader.arrangement.turn_of(node.step))
         recovered = reader.failures.recovered(trouble)
         yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
-    error = reader.telling.ended_with
+    error = reader.telling.ending.block[1]
     if error and not any(
         _short(trouble.error, _ERROR) == _short(error, _ERROR) for trouble in reader.failures.troubles
     ):

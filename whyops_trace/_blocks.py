@@ -12,11 +12,11 @@ from typing import Any
 
 from whyops_trace._clock import iso
 from whyops_trace._guard import guarded
-from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft
+from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import BEGINS, ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.failures import ending
-from whyops_trace._values.outcomes import NotErrors
+from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace.context import (
     UNSETTLED,
     HeldBlock,
@@ -29,47 +29,44 @@ from whyops_trace.context import (
 )
 
 
-class StepBlock:
+class StepRun:
     """
-    One run of the block of a step: it records the begin, sets the scope of the code inside, and records the end.
+    One run of a step, from its begin to its end.
 
     Attributes:
         scope: The scope around the step.
         output: The output of the step as JSON; empty if none is set.
+        step: The step that it took, 0 before its begin.
+
+    Args:
+        name: The name of the step.
+        scope: The scope around it.
     """
 
-    def __init__(self, scope: Scope, outer: Scope | None) -> None:
+    def __init__(self, name: str, scope: Scope) -> None:
         self.scope = scope
         self.output = b""
-        self._outer = outer
-        self._step = 0
+        self.step = 0
+        self._name = name
 
-    def begin(self, name: str, about: Mapping[str, Any], frame: FrameType) -> int:
-        """Record that the step was entered, and enter its scope. Return the step that it took."""
+    def begin(self, about: Mapping[str, Any]) -> Scope:
+        """Record the begin, and return the scope of what runs in the step."""
         scope = self.scope
         state = scope.trace
-        if not state.on:
-            self._held = enter_scope(scope, self._outer, frame)
-            return 0
         clock = state.recorder.clock
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
-        content = encode(state, {"type": "thinking", "thinking": name})
-        self._step = step = state.recorder.record(
+        content = encode(state, {"type": "thinking", "thinking": self._name})
+        self.step = step = state.recorder.record(
             state, b"llm_thinking", scope.parent, scope.within, members(state, about), content, opens=BEGINS
         )
-        self._held = enter_scope(Scope(state, step, step, scope.enclosing), self._outer, frame)
-        return step
+        return Scope(state, step, step, scope.enclosing)
 
-    def end(self, name: str, error: BaseException | None, not_errors: NotErrors) -> None:
-        """Leave the step's scope, and record its end."""
+    def end(self, error: BaseException | None, not_errors: NotErrors = NONE, end: Ending = USUAL) -> None:
+        """Record the end."""
         state = self.scope.trace
-        leave_scope(self._held, state, self._step, self._outer)
-        if not state.on:
-            return
-        advance(state, self._step)
         metadata, content = ending(error, state.recorder.not_errors, not_errors)
         elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
-        metadata = {"step": name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
+        metadata = {"step": self._name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
         body = encode(state, content)
         if self.output:
             body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
@@ -81,11 +78,39 @@ class StepBlock:
                 within=self.scope.within,
                 metadata=members(state, metadata),
                 content=body,
-                ending=USUAL if self._outer else LAST,
+                ending=end,
                 opens=ENDS,
-                step=self._step,
+                step=self.step,
             )
         )
+
+
+class StepBlock:
+    """
+    The block of a step: it sets the scope of the code inside, and sets the one before again.
+
+    Attributes:
+        run: The records of the step.
+    """
+
+    def __init__(self, run: StepRun, outer: Scope | None) -> None:
+        self.run = run
+        self._outer = outer
+
+    def enter(self, about: Mapping[str, Any], frame: FrameType) -> int:
+        """Record that the step was entered, and enter its scope. Return the step that it took."""
+        scope = self.run.scope
+        inside = self.run.begin(about) if scope.trace.on else scope
+        self._held = enter_scope(inside, self._outer, frame)
+        return self.run.step
+
+    def leave(self, error: BaseException | None, not_errors: NotErrors) -> None:
+        """Leave the step's scope, and record its end."""
+        state, step = self.run.scope.trace, self.run.step
+        leave_scope(self._held, state, step, self._outer)
+        if state.on:
+            advance(state, step)
+            self.run.end(error, not_errors, USUAL if self._outer else LAST)
 
 
 class TraceBlock:

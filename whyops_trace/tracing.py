@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 from whyops_trace import events
-from whyops_trace._blocks import StepBlock, TraceBlock, encode, members
+from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
@@ -175,9 +175,9 @@ class Step:
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
         """Set the output of the step: any value, which is encoded now."""
-        if self._blocks and self._blocks[-1].scope.trace.on:
-            block = self._blocks[-1]
-            block.output = encode(block.scope.trace, value)
+        if self._blocks and self._blocks[-1].run.scope.trace.on:
+            run = self._blocks[-1].run
+            run.output = encode(run.scope.trace, value)
 
     def __enter__(self) -> Self:
         self._enter(sys._getframe(1))
@@ -201,14 +201,14 @@ class Step:
         # Code inside a trace of its own that is sampled out must not begin another one.
         if scope is None or not (scope.trace.on or (recorder is not None and recorder.on)):
             return
-        block = StepBlock(scope, outer)
-        self.step_id = block.begin(self.name, self._about, frame)
+        block = StepBlock(StepRun(self.name, scope), outer)
+        self.step_id = block.enter(self._about, frame)
         self._blocks.append(block)
 
     @guarded("leaving a step", positional=2)
     def _leave(self, error: BaseException | None) -> None:
         if self._blocks:
-            self._blocks.pop().end(self.name, error, self._not_errors)
+            self._blocks.pop().leave(error, self._not_errors)
 
 
 @guarded("recording an event")

@@ -65,12 +65,11 @@ class Tool(CallSite):
         content = b"".join((self._request, encode(named), b"}]}"))  # + would copy a large one twice
         return b"tool_call_request", self._metadata, content
 
-    def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
+    def requested_by(self, state: TraceState, named: Mapping[str, Any], call_id: str = "") -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
         tools = state.asked_tools
-        step = (
-            tools.find(self.name, named, named.get(self._id_parameter), state.recorder.hides) if tools else 0
-        )
+        known = call_id or named.get(self._id_parameter)
+        step = tools.find(self.name, named, known, state.recorder.hides) if tools else 0
         return b',"requestedBy":%d' % step if step else b""
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
@@ -93,7 +92,9 @@ class Tool(CallSite):
         if ended == "error":
             told = describe_whole(error, stacks=True)
             call.record(b"error", self._metadata, encode(told))
-            results = b'{"error":%b}' % encode({name: told[name] for name in ("type", "message")})
+            results = b'{"error":%b}' % encode(
+                {name: told[name] for name in ("type", "message") if name in told}
+            )
         else:
             items = b""
             if call.items is not None and self.capture_output:
@@ -153,11 +154,23 @@ class Llm(CallSite):
     def _open(self, named: dict[str, Any], run: type[C], made_in: Scope | None = None) -> C | None:
         call = super()._open(named, run, made_in)
         if call is not None:
-            model_call = call.model_call = call.model_call or ModelCall()
-            model_call.model = _text(named.get("model"))
-            model_call.provider = _text(named.get("provider"))
-            model_call.streams = named.get("stream") is True
+            self._note_request(call, named)
         return call
+
+    def start(
+        self, named: dict[str, Any], scope: Scope, call_id: str = "", about: bytes = b""
+    ) -> tuple[Call, Scope]:
+        """Record the request of a call that code elsewhere makes; see :meth:`CallSite.start`."""
+        call, inside = super().start(named, scope, call_id, about)
+        self._note_request(call, named)
+        return call, inside
+
+    @staticmethod
+    def _note_request(call: Call, named: Mapping[str, Any]) -> None:
+        model_call = call.model_call = call.model_call or ModelCall()
+        model_call.model = _text(named.get("model"))
+        model_call.provider = _text(named.get("provider"))
+        model_call.streams = named.get("stream") is True
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""

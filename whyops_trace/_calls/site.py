@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from whyops_trace._calls.arguments import Arguments
-from whyops_trace._calls.call import Call, HeldRequest, Items, ModelCall
+from whyops_trace._calls.call import DETACHED, Call, Detached, HeldRequest, Items, ModelCall
 from whyops_trace._calls.drivers import driver_of
 from whyops_trace._calls.following import follow
 from whyops_trace._calls.lost import warn_if_lost
@@ -202,7 +202,9 @@ class CallSite:
         span = recorder.open_span()
         own = outer is None and (made_in is None or not made_in.trace.blocks)
         if recorder.traces_clients and self.holds:
-            return self._hold((kind, metadata, content), run, scope, outer, span, own=own)
+            call, inside = self._hold((kind, metadata, content), run, scope, outer, span, own=own)
+            set_scope(inside)
+            return call
         step = recorder.record(
             state, kind, scope.parent, scope.within, metadata, content, span, USUAL, BEGINS
         )
@@ -210,20 +212,52 @@ class CallSite:
         perf_counter_ns = recorder.perf_counter_ns
         return run(self, state, step, span, outer, own, perf_counter_ns())
 
+    def start(
+        self, named: dict[str, Any], scope: Scope, call_id: str = "", about: bytes = b""
+    ) -> tuple[Call, Scope]:
+        """
+        Record the request of a call that code elsewhere makes, at a place in a trace. The current scope stays.
+
+        Args:
+            named: The arguments by name.
+            scope: The place.
+            call_id: The id that the model gave the call, "" if unknown.
+            about: More metadata members, each led by a comma.
+
+        Returns:
+            The call, and the scope of what runs in it.
+        """
+        state = scope.trace
+        recorder = state.recorder
+        kind, metadata, content = self.request(named, recorder)
+        if state.asked_tools is not None:
+            metadata = self.requested_by(state, named, call_id) + metadata
+        metadata, span = metadata + about, recorder.open_span()
+        if recorder.traces_clients and self.holds:
+            return self._hold((kind, metadata, content), Call, scope, DETACHED, span, own=False)
+        step = recorder.record(
+            state, kind, scope.parent, scope.within, metadata, content, span, USUAL, BEGINS
+        )
+        call = Call(self, state, step, span, DETACHED, False, recorder.perf_counter_ns())
+        return call, Scope(state, step, step, scope.enclosing)
+
     def _hold(
         self,
         request: tuple[bytes, bytes, Content],
         run: type[C],
         scope: Scope,
-        outer: Scope | None,
+        outer: Scope | Detached | None,
         span: bytes,
         *,
         own: bool,
-    ) -> C:
+    ) -> tuple[C, Scope]:
         """
         Record a request that the server gets when the call ends, unless its turn is reported elsewhere.
 
         Until then it is the parent of no event that the server gets: later events have the parent that it has itself.
+
+        Returns:
+            The call, and the scope inside it.
         """
         state, parent, within = scope.trace, scope.parent, scope.within
         recorder = state.recorder
@@ -231,7 +265,6 @@ class CallSite:
         kind, metadata, content = request
         ending = Ending.LOCAL if recorder.serves else USUAL
         step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
-        set_scope(Scope(state, step, parent if recorder.serves else step, turn))
         call = run(self, state, step, span, outer, own, recorder.perf_counter_ns())
         model_call = call.model_call = ModelCall()
         model_call.turn = turn
@@ -241,7 +274,7 @@ class CallSite:
             )
             if not state.root:
                 state.held_requests.append(call.tell_server)
-        return call
+        return call, Scope(state, step, parent if recorder.serves else step, turn)
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
@@ -259,7 +292,7 @@ class CallSite:
         """Keep one item of a generator or stream in the form that is recorded."""
         raise NotImplementedError
 
-    def requested_by(self, state: TraceState, named: Mapping[str, Any]) -> bytes:
+    def requested_by(self, state: TraceState, named: Mapping[str, Any], call_id: str = "") -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""
         return b""
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         WhyOpsError,
     )
+    from whyops_trace.open_calls import OpenCall
     from whyops_trace.propagation import detach, propagate, propagate_threads
     from whyops_trace.tracing import Step, Trace
     from whyops_trace.tracing import Trace as WhyOpsTrace
@@ -70,6 +71,7 @@ _HOMES = {
         "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
         "UnknownOptionError", "WhyOpsError",
     ),
+    "open_calls": ("OpenCall",),
     "propagation": ("detach", "propagate", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
     "types": (
@@ -82,11 +84,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AgentInfo", "AgentMetadata", "AgentTool", "ConfigurationError", "ErrorContent", "EventOptions", "EventType",
-    "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem", "SpanId",
-    "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem", "ToolCallPair", "Trace",
-    "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps", "WhyOpsError", "WhyOpsTrace",
-    "__version__", "current_trace", "detach", "flush", "flush_sync", "propagate", "propagate_threads", "step", "trace",
-    "traced_embedding", "traced_llm", "traced_tool",
+    "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem",
+    "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem",
+    "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps",
+    "WhyOpsError", "WhyOpsTrace", "__version__", "current_trace", "detach", "flush", "flush_sync", "propagate",
+    "propagate_threads", "step", "trace", "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class StepRun:
         self.scope = scope
         self.output = b""
         self.step = 0
-        self._name = name
+        self._name = encode(scope.trace, name)
 
     def begin(self, about: Mapping[str, Any]) -> Scope:
         """Record the begin, and return the scope of what runs in the step."""
@@ -55,7 +55,7 @@ class StepRun:
         state = scope.trace
         clock = state.recorder.clock
         self._started_at, self._started = iso(clock.time_ns()), clock.perf_counter_ns()
-        content = encode(state, {"type": "thinking", "thinking": self._name})
+        content = b'{"type":"thinking","thinking":%b}' % self._name
         self.step = step = state.recorder.record(
             state, b"llm_thinking", scope.parent, scope.within, members(state, about), content, opens=BEGINS
         )
@@ -64,10 +64,13 @@ class StepRun:
     def end(self, error: BaseException | None, not_errors: NotErrors = NONE, end: Ending = USUAL) -> None:
         """Record the end."""
         state = self.scope.trace
-        metadata, content = ending(error, state.recorder.not_errors, not_errors)
+        advance(state, self.step)
+        outcome, content = ending(error, state.recorder.not_errors, not_errors)
         elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
-        metadata = {"step": self._name, "startedAt": self._started_at, "latencyMs": elapsed, **metadata}
-        body = encode(state, content)
+        metadata = b',"step":%b,"startedAt":"%b","latencyMs":%d%b' % (
+            self._name, self._started_at.encode(), elapsed, members(state, outcome),
+        )  # fmt: skip
+        body = encode(state, content) if content else b"{}"
         if self.output:
             body = b'{"output":%b%b%b' % (self.output, b"," if content else b"", body[1:])
         state.recorder.record_draft(
@@ -76,7 +79,7 @@ class StepRun:
                 kind=b"step_end",
                 parent=self.scope.parent,
                 within=self.scope.within,
-                metadata=members(state, metadata),
+                metadata=metadata,
                 content=body,
                 ending=end,
                 opens=ENDS,
@@ -91,6 +94,7 @@ class StepBlock:
 
     Attributes:
         run: The records of the step.
+        inside: The scope of what runs in the step.
     """
 
     def __init__(self, run: StepRun, outer: Scope | None) -> None:
@@ -100,8 +104,8 @@ class StepBlock:
     def enter(self, about: Mapping[str, Any], frame: FrameType) -> int:
         """Record that the step was entered, and enter its scope. Return the step that it took."""
         scope = self.run.scope
-        inside = self.run.begin(about) if scope.trace.on else scope
-        self._held = enter_scope(inside, self._outer, frame)
+        self.inside = self.run.begin(about) if scope.trace.on else scope
+        self._held = enter_scope(self.inside, self._outer, frame)
         return self.run.step
 
     def leave(self, error: BaseException | None, not_errors: NotErrors) -> None:
@@ -109,7 +113,6 @@ class StepBlock:
         state, step = self.run.scope.trace, self.run.step
         leave_scope(self._held, state, step, self._outer)
         if state.on:
-            advance(state, step)
             self.run.end(error, not_errors, USUAL if self._outer else LAST)
 
 

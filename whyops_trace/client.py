@@ -29,6 +29,7 @@ from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
+from whyops_trace.open_calls import StepKind
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import AgentInfo, AgentMetadata, ExceptionLike, Ledger
@@ -240,6 +241,7 @@ class WhyOps:
         self,
         name: str,
         *,
+        kind: StepKind = "step",
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
         not_errors: Iterable[ExceptionLike] = (),
@@ -250,7 +252,12 @@ class WhyOps:
         It belongs to the trace that is open where it is entered; outside any, it makes a trace of this client's.
         """
         return Step(
-            name, input=input, metadata=metadata, not_errors=not_errors, recorder=lambda: self.recorder
+            name,
+            kind=kind,
+            input=input,
+            metadata=metadata,
+            not_errors=not_errors,
+            recorder=lambda: self.recorder,
         )
 
     def openai(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:

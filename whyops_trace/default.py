@@ -9,6 +9,7 @@ from whyops_trace._guard import attempt, warn_once
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import find_scope
+from whyops_trace.open_calls import StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import ExceptionLike, Ledger
 
@@ -46,6 +47,7 @@ def trace(
 def step(
     name: str,
     *,
+    kind: StepKind = "step",
     input: Any = None,
     metadata: Mapping[str, Any] | None = None,
     not_errors: Iterable[ExceptionLike] = (),
@@ -54,7 +56,8 @@ def step(
     Return a named part of a workflow, for ``with`` and ``async with``: what runs inside is nested in it.
 
     Args:
-        name: Name of the part; 1 to 255 characters.
+        name: Name of the part, or of the agent; 1 to 255 characters.
+        kind: ``"agent"`` for the run of an agent, ``"handoff"`` for the passing of the work to another one.
         input: Its input; any value, encoded when the block is entered.
         metadata: More about it.
         not_errors: Exceptions with which the block may end without a failure; see :func:`traced_tool`.
@@ -68,7 +71,9 @@ def step(
         InvalidEventError: if the name or the metadata are of the wrong type or size.
         ConfigurationError: if *not_errors* has something else than exceptions and names.
     """
-    return Step(name, input=input, metadata=metadata, not_errors=not_errors, recorder=default_recorder)
+    return Step(
+        name, kind=kind, input=input, metadata=metadata, not_errors=not_errors, recorder=default_recorder
+    )
 
 
 def current_trace() -> Trace | None:

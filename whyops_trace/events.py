@@ -63,7 +63,7 @@ class Event(Generic[T_co]):
         self.type: EventType = type
         self.content: Any = content
         self.metadata: dict[str, Any] = dict(metadata or {})
-        self.options: EventOptions = check_options(options)
+        self.options: EventOptions = check_options(options) if options else {}
 
 
 def user_message(

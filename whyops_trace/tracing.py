@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
-from typing import Any, ClassVar, Final, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from whyops_trace import events
 from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
@@ -28,9 +28,19 @@ from whyops_trace._values.outcomes import NONE, NotErrors, not_errors_of
 from whyops_trace.context import Scope, advance, find_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
-from whyops_trace.types import ExceptionLike, SpanId
+from whyops_trace.open_calls import (
+    OpenCall,
+    StepKind,
+    start_llm_call,
+    start_step,
+    start_tool_call,
+    step_members,
+)
+from whyops_trace.types import EventOptions, ExceptionLike, SpanId
 
 T = TypeVar("T", int, SpanId)
+
+_NO_OPTIONS: Final[EventOptions] = {}
 
 
 class Trace:
@@ -75,12 +85,106 @@ class Trace:
         return f"<Trace {self.id!r}>"
 
     def _record(self, event: Event[T]) -> T:
-        span, own_span = event.options.get("span_id", ""), b""
+        span = event.options.get("span_id", "")
         if event.type == "tool_call_request" and not span:
-            own_span = self._state.recorder.open_span()
-            span = own_span.decode()
-        step = _record_manual(self._state, event, span, own_span) or 0
+            span = self._state.recorder.open_span().decode()
+        step = _record_manual(self._state, event, span) or 0
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
+
+    def start_step(
+        self,
+        name: str,
+        *,
+        kind: StepKind = "step",
+        parent: OpenCall | Step | None = None,
+        input: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> OpenCall:
+        """
+        Begin a step that callbacks tell of, whose end may come in another place or thread.
+
+        Args:
+            name: The name of the part, or of the agent; 1 to 255 characters.
+            kind: ``"agent"`` for the run of an agent, ``"handoff"`` for the passing of the work to another one.
+            parent: The call or step that it runs in. By default it is that of the code that calls this.
+            input: Its input; any value, encoded now.
+            metadata: More about it.
+
+        Returns:
+            The open step, whose ``end(output, error)`` ends it.
+
+        Raises:
+            InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
+        """
+        return start_step(self._place(parent), name, kind, input, metadata)
+
+    def start_tool_call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        call_id: str | None = None,
+        parent: OpenCall | Step | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> OpenCall:
+        """
+        Begin a call of a tool that callbacks tell of, as :meth:`start_step` says of a step.
+
+        Args:
+            tool: The tool's name; 1 to 255 characters.
+            arguments: The arguments by name; any values, encoded now.
+            call_id: The id that the model gave the call, by which the turn that asked for it is found.
+            parent: The call or step that it runs in. By default it is that of the code that calls this.
+            metadata: More about it.
+
+        Returns:
+            The open call, whose ``end(result, error)`` ends it.
+
+        Raises:
+            InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
+        """
+        return start_tool_call(self._place(parent), tool, arguments, call_id, metadata)
+
+    def start_llm_call(
+        self,
+        model: str,
+        provider: str,
+        messages: Any,
+        *,
+        name: str | None = None,
+        request: Mapping[str, Any] | None = None,
+        parent: OpenCall | Step | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> OpenCall:
+        """
+        Begin a call of a model that callbacks tell of, as :meth:`start_step` says of a step.
+
+        Args:
+            model: The model's name, such as ``"gpt-4o"``; 1 to 200 characters.
+            provider: Service that runs the model, such as ``"openai"``; 1 to 255 characters.
+            messages: The conversation that the model gets, ``[{"role", "content"}]``, or a text.
+            name: The name of what makes the call; the model's by default.
+            request: The rest of the request, such as ``system``, ``tools`` and ``temperature``.
+            parent: The call or step that it runs in. By default it is that of the code that calls this.
+            metadata: More about it.
+
+        Returns:
+            The open call, whose ``end(answer, error)`` ends it. The answer is a text, or what a provider's API or a
+            framework's model returned: thinking, tool calls, finish reason and tokens are read from it.
+
+        Raises:
+            InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
+        """
+        return start_llm_call(self._place(parent), model, provider, messages, name, request, metadata)
+
+    def _place(self, parent: OpenCall | Step | None) -> Scope:
+        """Return the place of what begins now: inside *parent*, else where the code runs, else at the top."""
+        state, scope = self._state, find_scope() if parent is None else parent._inside
+        if parent is None:
+            return scope if scope is not None and scope.trace is state else Scope(state, TOP, state.last)
+        if scope is None or scope.trace is not state:
+            raise InvalidEventError(f"parent is {parent!r}; it must be a call or step of trace {self.id!r}.")
+        return scope
 
     def _enter(self, frame: FrameType) -> Self:
         scope = find_scope() if self._joins else None
@@ -147,30 +251,30 @@ class Step:
         step_id: The step that it took, once entered; 0 before, and while tracing is off.
     """
 
-    #: Metadata keys that the step writes itself.
-    _WRITTEN: ClassVar[frozenset[str]] = frozenset({"input", "latencyMs", "outcome", "startedAt", "step"})
-
     def __init__(
         self,
         name: str,
         *,
+        kind: StepKind = "step",
         input: Any = None,
         metadata: Mapping[str, Any] | None = None,
         not_errors: Iterable[ExceptionLike] = (),
         recorder: Callable[[], Recorder | None],
     ) -> None:
-        check_text("name", name, MAX_NAME)
+        self._about = step_members(name, kind, input, metadata)
         self.name: str = name
         self.step_id: int = 0
-        self._about: dict[str, Any] = {"step": name, **check_metadata(metadata, self._WRITTEN)}
-        if input is not None:
-            self._about["input"] = input
         self._not_errors = not_errors_of(not_errors)
         self._recorder = recorder
         self._blocks: list[StepBlock] = []
 
     def __repr__(self) -> str:
         return f"<Step {self.name!r}>"
+
+    @property
+    def _inside(self) -> Scope | None:
+        """The place of what runs in the step, None unless it is entered."""
+        return self._blocks[-1].inside if self._blocks else None
 
     @guarded("recording a step's output")
     def set_output(self, value: Any) -> None:
@@ -211,44 +315,48 @@ class Step:
             self._blocks.pop().leave(error, self._not_errors)
 
 
-@guarded("recording an event")
-def _record_manual(state: TraceState, event: Event[T], span: str, own_span: bytes) -> int:
+@guarded("recording an event", positional=3)
+def _record_manual(state: TraceState, event: Event[T], span: str) -> int:
     """
     Record a built event at the caller's place in the trace, or after the previous event of the handle.
 
     Args:
         state: The trace.
         event: The event.
-        span: The span id that pairs it, "" if it is not one of a pair.
-        own_span: The span id again if it was made here. The response gives it back.
+        span: The span id that pairs it, "" if it is not one of a pair. One that is no option of a request was made for
+            it, and its response gives it back.
     """
+    recorder, options = state.recorder, event.options
+    own_span = span.encode() if event.type == "tool_call_request" and "span_id" not in options else b""
     if not state.on:
         if own_span:
-            state.recorder.close_span(own_span)
+            recorder.close_span(own_span)
         return 0
     scope = find_scope()
     here = scope is not None and scope.trace is state
     within, parent = (scope.within, scope.parent) if scope is not None and here else (TOP, state.last)
     if event.type == "tool_call_response":
-        request, enclosing = _close_tool(state, event, span)
+        request, enclosing, own_span = _close_tool(state, event, span)
         parent, within = (request, enclosing) if request else (parent, within)
+        only_span = own_span and len(options) == 1  # which is known
+        options = _NO_OPTIONS if only_span else options
     metadata, content, ending = members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
-        content = mending.plain(content, state.recorder.hides)
-        hide_in_arguments(content, state.recorder.hides)
+        content = mending.plain(content, recorder.hides)
+        hide_in_arguments(content, recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
         if doubled:
             metadata, ending = doubled, Ending.LOCAL
     elif event.type == "tool_call_request" and state.asked_tools is not None:
         metadata = _requested_by(state, state.asked_tools, event.content["toolCalls"]) + metadata
-    kind, body, span_id = event.type.encode(), encode(state, content), own_span or NO_SPAN
+    kind, body, span_id = event.type.encode(), _body(content, recorder.encode), own_span or NO_SPAN
     step = (
-        state.recorder.record_draft(
-            Draft(state, kind, parent, within, metadata, body, span_id, ending, given=event.options)
+        recorder.record_draft(
+            Draft(state, kind, parent, within, metadata, body, span_id, ending, given=options)
         )
-        if event.options
-        else state.recorder.record(state, kind, parent, within, metadata, body, span_id, ending)
+        if options
+        else recorder.record(state, kind, parent, within, metadata, body, span_id, ending)
     )
     if event.type == "tool_call_request":
         _open_tool(state, span, step, within, own_span)
@@ -261,6 +369,21 @@ def _record_manual(state: TraceState, event: Event[T], span: str, own_span: byte
     else:
         state.last = step
     return step
+
+
+def _body(content: Any, encode: Callable[[object], bytes]) -> bytes:
+    """Return the content of an event as JSON. That of one call of a tool takes half the time in its parts."""
+    calls = content.get("toolCalls")
+    if type(calls) is list and len(calls) == 1 and len(content) <= 2 and type(calls[0]) is dict:
+        call = calls[0]
+        if len(call) == 2 and "name" in call and "arguments" in call:
+            head = b'{"toolCalls":[{"name":%b,"arguments":' % encode(call["name"])
+            body = b"".join((head, encode(call["arguments"]), b"}]"))
+            if len(content) == 1:
+                return body + b"}"
+            if "toolResults" in content:
+                return b"".join((body, b',"toolResults":', encode(content["toolResults"]), b"}"))
+    return encode(content)
 
 
 def _claim_turn(state: TraceState, reported: ReportedTurns, event: Event[T]) -> bytes:
@@ -294,8 +417,12 @@ def _open_tool(state: TraceState, span: str, step: int, within: int, own_span: b
         state.open_tools.pop(next(iter(state.open_tools)))
 
 
-def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int]:
-    """Return the steps of a response's request and of the call around it, 0 if no request of that span is open."""
+def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int, bytes]:
+    """
+    Return the steps of a response's request and of the call around it, and the span if it was made here.
+
+    The steps are 0 if no request of that span is open.
+    """
     step, within, own_span = state.open_tools.pop(span, (0, 0, b""))
     if own_span:
         state.recorder.close_span(own_span)
@@ -308,7 +435,7 @@ def _close_tool(state: TraceState, event: Event[T], span: str) -> tuple[int, int
             span,
             state.id,
         )
-    return step, within
+    return step, within, own_span
 
 
 #: The name of :class:`Trace` in the ``whyops`` package.

@@ -151,6 +151,16 @@ def test_manual_pair(measure: Any, sdk: WhyOps) -> None:
     measure("tool reported by hand", pair, calls=300)
 
 
+def test_open_call(measure: Any, sdk: WhyOps) -> None:
+    """A call of a tool, as callbacks tell of it."""
+    trace = sdk.trace()
+
+    def pair() -> None:
+        trace.start_tool_call("search", {"query": "parcel", "options": OPTIONS}).end("parcel")
+
+    measure("tool told by callbacks", pair, calls=300)
+
+
 @beside_untraced
 def test_openai_client(measure: Any, sdk: WhyOps, is_traced: bool) -> None:
     """A call of an OpenAI client that finds its answer in memory."""

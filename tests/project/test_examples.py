@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,9 @@ from programs import ROOT, outline, run, stored
 from provider import Provider
 from replies import Reply
 
+from whyops_trace.store import Store
 from whyops_trace.testing import capture_events
+from whyops_trace.tree import build
 
 EXAMPLES = ROOT / "examples"
 COUNTS = [(1, "tool", "count_words", "ok")] * 3
@@ -188,6 +191,22 @@ def test_an_exporter_of_ones_own_gets_again_what_it_could_not_deliver(tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
     assert first.endswith("answered with 503")
     assert last == "3 of 3 delivered"
+
+
+def test_callbacks_of_a_framework_make_one_tree(tmp_path: Path) -> None:
+    """The tools that ran in the framework's threads are in the run of the agent, one of them failed."""
+    done = run(EXAMPLES / "12_callbacks_of_a_framework.py", home=tmp_path)
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        (trace,) = store.traces()
+        tree = build(store.events(trace.trace_id))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    (agent,) = tree.nodes
+    assert agent.name == "agent Clerk"
+    assert sorted((node.name, node.status) for node in agent.children) == [
+        ("price", "error"),
+        ("stock", "ok"),
+    ]
 
 
 def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:

@@ -338,6 +338,8 @@ class TreeBuilder:
     def _thinking(self, event: StoredRecord, call: Call | None) -> Node:
         name = event.metadata.get("step")
         if isinstance(name, str):
+            kind = event.metadata.get("kind")
+            name = f"{kind} {name}" if kind in ("agent", "handoff") else name
             return self._place(event, call, "step", name, "step_end", _shown(event.metadata.get("input")))
         node = self._by_call.get(id(call)) or self._caller(event)
         thinking = text_of(get(event.content, "thinking"))

@@ -359,7 +359,7 @@ class Recorder:
             if not state.root:
                 self._leave_others_theirs(state)
             state.root, state.about = state.root or draft.step, b""
-            state.form = None if state.given else usual_form(state)
+            state.form = None if state.given else state.form or usual_form(state)
         return line
 
     def _tick(self, state: TraceState, now: int, opens: int = 0) -> None:

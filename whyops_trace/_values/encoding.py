@@ -142,16 +142,28 @@ def _size(value: Any, depth: int = _GLANCE) -> int:
     kind = type(value)
     if kind is str or kind is bytes or kind is bytearray:
         return len(value)
-    if kind is not dict and kind is not list and kind is not tuple:
+    if kind is dict:
+        size = _MEMBER * len(value)
+        if depth:
+            for part in islice(value.values(), _FEW):
+                kind = type(
+                    part
+                )  # most are atoms: to enter a function for each takes longer than all the rest
+                if kind is str:
+                    size += len(part)
+                elif kind is not int:
+                    size += _size(part, depth - 1)
+        return size
+    if kind is not list and kind is not tuple:
         return 0
     count = len(value)
-    if kind is dict:
-        size = _MEMBER * count
-        return (
-            size + sum([_size(part, depth - 1) for part in islice(value.values(), _FEW)]) if depth else size
-        )
-    parts = value[:: count // _FEW + 1] if depth else ()
-    return count * (_ITEM + min([_size(part, depth - 1) for part in parts], default=0))
+    if not count or not depth:
+        return _ITEM * count
+    sizes = [
+        len(part) if type(part) is str else 0 if type(part) is int else _size(part, depth - 1)
+        for part in (value if count <= _FEW else value[:: count // _FEW + 1])
+    ]
+    return count * (_ITEM + min(sizes))
 
 
 #: Encoder for the user's description of a program, rather than its data: no name in it marks a secret.

@@ -31,8 +31,14 @@ _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _DEMO: Final = os.path.join(_PACKAGE, "demo") + os.sep
 
 
+class Told(Exception):
+    """A failure that is known by its words alone."""
+
+
 def describe(error: BaseException) -> dict[str, Any]:
     """Return ``{"type", "message"}`` of an exception, without running code of its class."""
+    if type(error) is Told:
+        return {"message": error.args[0]}
     described: dict[str, Any] = mending.plain(error, lambda _: False)
     return described
 
@@ -62,7 +68,7 @@ class _Description:
     def of(self, error: BaseException) -> dict[str, Any]:
         """Return the description of an exception that was not described yet."""
         described = describe(error)
-        if self._stacks:
+        if self._stacks and traceback_of(error) is not None:
             described["stack"] = stack(error, MAX_INNER_FRAMES if self._seen else MAX_FRAMES)
         self._seen.append(error)
         attributes = attributes_of(error)

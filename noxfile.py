@@ -129,6 +129,13 @@ def workers(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def detectors(session: nox.Session) -> None:
+    """Have a package that finds personal data look through records, as the docs show it."""
+    session.install(".[test]", "presidio-analyzer")
+    session.run("python", "-m", "pytest", "tests/values/test_before_record.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def coverage(session: nox.Session) -> None:
     """Show the lines and branches that no test runs, child processes included; takes twice as long as the tests."""
     session.install("-e", ".[test]", "coverage>=7.10")

@@ -32,7 +32,7 @@ from whyops_trace.exporters.base import Exporter
 from whyops_trace.open_calls import StepKind
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import AgentInfo, AgentMetadata, ExceptionLike, Ledger
+from whyops_trace.types import AgentInfo, AgentMetadata, BeforeRecord, ExceptionLike, Ledger
 
 if TYPE_CHECKING:
     from whyops_trace.providers.clients import Family
@@ -74,6 +74,8 @@ class WhyOps:
         redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like;
             and patterns, made by ``re.compile``, whose matches are secrets in any text.
         redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
+        before_record: Your own processor of records, called with the decoded values of each before it is written; what
+            it returns is recorded. See :data:`~whyops_trace.types.BeforeRecord`.
         max_event_bytes: Bytes of a record at most, 10,000 or more; what is larger is cut (``WHYOPS_MAX_EVENT_BYTES``;
             default 1,000,000).
         max_history_bytes: Bytes of memory for the messages of earlier requests at most, so that each turn costs what is
@@ -121,6 +123,7 @@ class WhyOps:
         console: bool | None = None,
         redact: Iterable[str | re.Pattern[str]] = (),
         redact_keep: Iterable[str] = (),
+        before_record: BeforeRecord | None = None,
         max_event_bytes: int | None = None,
         max_history_bytes: int | None = None,
         max_journal_bytes: int | None = None,
@@ -156,6 +159,7 @@ class WhyOps:
         processor = Processor(
             redact,
             redact_keep,
+            before=before_record,
             max_event_bytes=self.settings.max_event_bytes,
             sample_rate=self.settings.sample_rate,
         )

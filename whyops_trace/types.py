@@ -6,7 +6,7 @@ They come from :mod:`typing_extensions`, so that pydantic accepts them as field 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, NamedTuple, NotRequired, Required, Type, TypeAlias  # noqa: UP035
@@ -234,3 +234,25 @@ Ledger = dict[str, Tally]
 #: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
 #: With the name from typing, since the reference has members called as the builtin is.
 ExceptionLike: TypeAlias = Type[BaseException] | str  # noqa: UP006
+
+
+class RecordedValues(TypedDict):
+    """
+    The values of a record, decoded, before it is written; secrets that are known by a name or a form are gone.
+
+    Attributes:
+        eventType: The event type, a ``step_end`` and a ``trace_end`` among them; ``"trace"`` for the metadata and tags
+            of a trace, which its first record carries.
+        metadata: Its metadata: names of tools, functions and steps, the model, counts, and the program's own.
+        content: Its content: messages, arguments, results, errors.
+    """
+
+    eventType: str
+    metadata: dict[str, Any]
+    content: Any
+
+
+#: A program's own processor of records, for ``WhyOps(before_record=...)``. It is called in the traced call, so that its
+#: time is the call's, and perhaps in several threads at once. It returns the values to record, which may be those that
+#: it got, changed in place. If it returns None or raises, the record keeps its numbers, and nothing else of its values.
+BeforeRecord: TypeAlias = Callable[[RecordedValues], RecordedValues | None]

@@ -276,7 +276,7 @@ class Recorder:
         if state.held_requests:
             _record_held_requests(state, ending)
         if len(metadata) + len(content) > self._fitting:
-            metadata, content = self._fit(metadata, content)
+            metadata, content = self._fit(kind, metadata, content)
         with self.lock:
             form = state.form
             if form is None or self._writing:
@@ -309,8 +309,10 @@ class Recorder:
         if draft.state.held_requests:
             _record_held_requests(draft.state, draft.ending)
         content = draft.content
+        if type(content) is tuple and self.processor.asks:
+            content = b"".join(content)
         if type(content) is bytes and len(draft.metadata) + len(content) > self._fitting:
-            draft.metadata, draft.content = self._fit(draft.metadata, content)
+            draft.metadata, draft.content = self._fit(draft.kind, draft.metadata, content)
         with self.lock:
             step = self._add(draft)
         if self.wakeups:

@@ -16,9 +16,11 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._values import encoding
+from whyops_trace._values.before import UsersProcessor
 from whyops_trace._values.reflection import REDACTED
 from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.types import BeforeRecord
 
 __all__ = ["REDACTED", "Processor", "Redactor"]
 
@@ -60,21 +62,25 @@ class Processor:
         fitting: Largest size of metadata and content together, in bytes, that needs no :meth:`fit`; -1 if all do.
         room: Largest size of both together in a record.
         samples: True if some traces are left out.
+        asks: True if the user's own processor sees each record.
 
     Args:
         redact: More keys to hide, and patterns. The matches of patterns are replaced in every text and key.
         keep: Keys never to hide.
+        before: The user's own processor of records, None for none.
         max_event_bytes: The largest record; 10,000 or more.
         sample_rate: The share of traces that are recorded, 0 to 1.
 
     Raises:
-        ConfigurationError: if *redact* or *keep* hold something else.
+        ConfigurationError: if *redact* or *keep* hold something else, or *before* cannot be called.
     """
 
     __slots__ = (
+        "_before",
         "_patterns",
         "_sampled_below",
         "_trace_room",
+        "asks",
         "encode",
         "fitting",
         "hides",
@@ -87,12 +93,14 @@ class Processor:
     fitting: int
     room: int
     samples: bool
+    asks: bool
 
     def __init__(
         self,
         redact: Iterable[str | re.Pattern[str]] = (),
         keep: Iterable[str] = (),
         *,
+        before: BeforeRecord | None = None,
         max_event_bytes: int,
         sample_rate: float,
     ) -> None:
@@ -112,9 +120,11 @@ class Processor:
         room = max_event_bytes - _RESERVE
         self._trace_room = room // 10
         self.room = room - self._trace_room
-        self.fitting = -1 if self._patterns else self.room
+        self.asks = before is not None
+        self.fitting = -1 if self._patterns or self.asks else self.room
         # A pattern may match anything, so it's given every text whole.
         self.encode = encoding.encoder(self.hides, sys.maxsize if self._patterns else self.room)
+        self._before = UsersProcessor(before, self.encode) if before is not None else None
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
 
@@ -132,8 +142,10 @@ class Processor:
         metadata = _truncated_members(self._matched(metadata) if self._patterns else metadata, self.room // 2)
         return metadata, self.room - len(metadata)
 
-    def fit(self, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
+    def fit(self, kind: bytes, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
         """Return the metadata members, each led by a comma, and the content of a record, ready to be written."""
+        if self._before is not None:
+            metadata, content = self._before.process(kind.decode(), metadata, content)
         if self._patterns:
             metadata, content = self._matched(metadata), self.without_matches(content)
         if len(metadata) + len(content) > self.room:
@@ -143,6 +155,8 @@ class Processor:
 
     def told(self, about: bytes) -> bytes:
         """Return the metadata member that describes a trace, ready to be written, cut to a tenth of a record."""
+        if self._before is not None:
+            about, _ = self._before.process("trace", about, b"null")
         if self._patterns:
             about = self._matched(about)
         return _truncated_members(about, self._trace_room)

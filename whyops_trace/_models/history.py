@@ -1,9 +1,10 @@
 """
 The conversations of the latest turns, so that the next turn costs what is new in it.
 
-That a list of messages begins with a conversation as it was is found out by the loops of Python itself, level by level
-through the containers: the same types and sizes, and the very same keys, texts and numbers. Where messages were made
-anew, those are compared by value, after their types were: no code of a value runs, and 1 is not True.
+That a list of messages begins with a conversation as it was is found out by the loops of Python itself. Most lists
+grow: they hold the very same dicts and lists as before, and these the very same keys, texts and numbers. Where messages
+were made anew they are compared by value, level by level through the containers, after their types and sizes were: no
+code of a value runs, and 1 is not True.
 """
 
 from __future__ import annotations
@@ -103,6 +104,55 @@ class Messages(NamedTuple):
         return messages
 
 
+class _Identity:
+    """
+    The containers of messages themselves, and what was in them: nothing that is still there was changed.
+
+    Args:
+        messages: The messages, of exact builtin types down to the last value.
+    """
+
+    __slots__ = ("_dicts", "_items", "_keys", "_lists", "_messages", "_sizes", "_values")
+
+    def __init__(self, messages: list[Any]) -> None:
+        self._messages = messages
+        self._dicts: list[dict[Any, Any]] = []
+        self._lists: list[list[Any]] = []
+        containers = [*messages]
+        for container in containers:  # which grows meanwhile
+            is_mapping = type(container) is dict
+            (self._dicts if is_mapping else self._lists).append(container)
+            values = container.values() if is_mapping else container
+            containers += [value for value in values if type(value) is dict or type(value) is list]
+        self._sizes = [*map(len, self._dicts), *map(len, self._lists)]
+        self._keys = [*chain.from_iterable(self._dicts)]
+        self._values = [*chain.from_iterable(map(dict.values, self._dicts))]
+        self._items = [*chain.from_iterable(self._lists)]
+
+    def holds(self, messages: list[Any]) -> bool:
+        """Return True if messages are these, and nothing in them was replaced, added or taken away."""
+        dicts, lists = self._dicts, self._lists
+        return (
+            all(map(is_, messages, self._messages))
+            and [*map(len, dicts), *map(len, lists)] == self._sizes
+            and all(map(is_, chain.from_iterable(dicts), self._keys))
+            and all(map(is_, chain.from_iterable(map(dict.values, dicts)), self._values))
+            and all(map(is_, chain.from_iterable(lists), self._items))
+        )
+
+    def followed_by(self, other: _Identity) -> _Identity:
+        """Return these messages and others."""
+        both = _Identity.__new__(_Identity)
+        both._messages = self._messages + other._messages
+        both._dicts = self._dicts + other._dicts
+        both._lists = self._lists + other._lists
+        both._sizes = [*map(len, both._dicts), *map(len, both._lists)]
+        both._keys = self._keys + other._keys
+        both._values = self._values + other._values
+        both._items = self._items + other._items
+        return both
+
+
 class _Group:
     """
     Containers of one type at one place in the structure of messages, as they were, with all that is in them.
@@ -111,6 +161,7 @@ class _Group:
 
     Attributes:
         characters: Number of characters of the texts that are kept.
+        has_long: True if a long text is among them.
 
     Args:
         kind: Their type, dict or list.
@@ -131,6 +182,7 @@ class _Group:
         "_sizes",
         "_types",
         "characters",
+        "has_long",
     )
 
     def __init__(self, kind: type[Any], containers: list[Any], depth: int = 0) -> None:
@@ -146,6 +198,7 @@ class _Group:
             for place, atom in enumerate(self._atoms)
             if type(atom) is str and len(atom) > _LONG
         }
+        self.has_long = bool(self._long)
         for place in self._long:
             self._atoms[place] = None
         self._types = _types(self._atoms)
@@ -163,6 +216,7 @@ class _Group:
                 group = _Group(inner, [*compress(values, are_inner)], depth + 1)
                 self._inner[inner] = are_inner, group
                 self.characters += group.characters
+                self.has_long = self.has_long or group.has_long
 
     def holds(self, containers: list[Any]) -> bool:
         """Return True if containers are the same as these, down to the last value."""
@@ -185,6 +239,7 @@ class _Group:
         """Return a group of these containers and those of another group."""
         group = _Group.__new__(_Group)
         group.characters = self.characters + other.characters
+        group.has_long = self.has_long or other.has_long
         group._kind = self._kind
         group._sizes = self._sizes + other._sizes
         group._keys = self._keys + other._keys
@@ -253,10 +308,16 @@ class _Conversation:
         weight: Number of bytes that it takes, about.
     """
 
-    __slots__ = ("_group", "count", "messages", "weight")
+    __slots__ = ("_group", "_identity", "count", "messages", "weight")
 
-    def __init__(self, group: _Group | None = None, messages: Messages = Messages((), ())) -> None:  # noqa: B008
+    def __init__(
+        self,
+        group: _Group | None = None,
+        messages: Messages = Messages((), ()),  # noqa: B008
+        identity: _Identity | None = None,
+    ) -> None:
         self._group = group
+        self._identity = identity
         self.messages = messages
         self.count = len(messages.sizes)
         texts = 0 if group is None else group.characters
@@ -264,13 +325,23 @@ class _Conversation:
 
     def begins(self, messages: list[Any]) -> bool:
         """Return True if a list begins with these messages."""
-        return self._group is None or self._group.holds(messages[: self.count])
-
-    def followed_by(self, group: _Group, messages: Messages) -> _Conversation:
-        """Return the conversation that goes on with further messages."""
         if self._group is None:
-            return _Conversation(group, messages)
-        return _Conversation(self._group.followed_by(group), self.messages.followed_by(messages))
+            return True
+        beginning = messages[: self.count]
+        if self._identity is not None:
+            if self._identity.holds(beginning):
+                return True
+            self._identity = None  # they were made anew, and will be again
+        return self._group.holds(beginning)
+
+    def followed_by(self, group: _Group, messages: Messages, identity: _Identity) -> _Conversation:
+        """Return the conversation that goes on with further messages."""
+        # Whoever remembers a message itself keeps its texts alive.
+        present = None if group.has_long else identity
+        if self._group is None:
+            return _Conversation(group, messages, present)
+        both = None if self._identity is None or present is None else self._identity.followed_by(present)
+        return _Conversation(self._group.followed_by(group), self.messages.followed_by(messages), both)
 
 
 class History:
@@ -313,9 +384,10 @@ class History:
         group = _Group(dict, new)
         encode = self._encode_new if known.count else self._memory.encode
         said = Messages.joined([encode(message) for message in new])
+        identity = _Identity(new)
         if not group.holds(new):  # another thread changed a message meanwhile
             raise NoKeyError
-        longer = known.followed_by(group, said)
+        longer = known.followed_by(group, said, identity)
         if len(messages) >= _BEGINNING:
             self._keep(key, known, longer)
         return longer.messages

@@ -31,6 +31,23 @@ UPGRADE_PAUSE: Final = 0.05
 LOG_BYTES: Final = 16 << 20
 
 
+class MachineClock:
+    """
+    The clock of the machine, as SQLite reads it.
+
+    Libraries that stop or move the time of a test replace Python's functions, but not these.
+    """
+
+    perf_counter_ns = staticmethod(time.perf_counter_ns)
+
+    @staticmethod
+    def time_ns() -> int:
+        """Return nanoseconds since the epoch, to the millisecond."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            ((days,),) = connection.execute("SELECT julianday('now') - 2440587.5")
+        return round(float(days) * 86_400_000) * 1_000_000
+
+
 #: The step from one format of a file to the next.
 Upgrade: TypeAlias = str | Callable[[sqlite3.Connection], bool]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -145,6 +146,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "ended": True,
         "repeated": 1,
         "openCalls": 0,
+        "forgotten": 0,
         "running": False,
         "cost": None,
     }
@@ -367,6 +369,22 @@ def test_show_as_json(cli: Callable[..., Result], home: Path) -> None:
     assert json.loads(result.stdout) == events
     assert result.stdout.isascii()
     assert result.stdout.count("\n") == 2
+
+
+def test_a_trace_that_lost_its_beginning_says_so(cli: Callable[..., Result], home: Path) -> None:
+    """As a tree, as Markdown and as a page."""
+    record(home, tool_call())
+    with contextlib.closing(Store(home / "traces.db")) as store:
+        store.prune(max_bytes=0)
+    record(home, tool_call())
+    sentence = "The beginning is missing: 2 earlier events went with the limits of the store."
+
+    for command in (
+        ["show", "latest"],
+        ["export", "latest"],
+        ["export", "latest", "--format", "html", "-o", "-"],
+    ):
+        assert sentence in cli(*command).stdout
 
 
 def test_show_of_a_trace_that_does_not_exist(cli: Callable[..., Result], home: Path) -> None:

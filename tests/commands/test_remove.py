@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from lines import Process, encoded, tool_request
-from programs import NOWHERE, in_terminal, start_code
+from programs import NOWHERE, in_terminal, run_code, start_code
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
@@ -472,13 +472,14 @@ def test_a_variable_that_cannot_be_obeyed_is_refused(
 
 
 def aged(home: Path) -> None:
-    """Put a trace into the store that was last written to three days ago."""
-    store = Store(home / "traces.db", clock=ManualClock(time.time_ns() - 3 * 86_400 * 10**9))
-    put(store, "aged")
-    store.close()
+    """Put a trace into the store that was last written to three days ago, and one of half a day ago."""
+    for days, trace in ((3.0, "aged"), (0.5, "later")):
+        store = Store(home / "traces.db", clock=ManualClock(time.time_ns() - round(days * 86_400 * 10**9)))
+        put(store, trace)
+        store.close()
 
 
-@pytest.mark.parametrize(("days", "expected"), [(2, ["new"]), (4, ["aged", "new"])])
+@pytest.mark.parametrize(("days", "expected"), [(2, ["later", "new"]), (4, ["aged", "later", "new"])])
 def test_a_client_forgets_what_is_too_old(home: Path, store: Store, days: float, expected: list[str]) -> None:
     """When it begins to store."""
     aged(home)
@@ -522,13 +523,48 @@ def test_whoever_only_looks_or_delivers_forgets_nothing(home: Path, store: Store
     assert left(store) == ["flushed", "looked", "old"]
 
 
+def test_a_clock_that_stands_in_the_future_deletes_nothing(home: Path, store: Store) -> None:
+    """Neither that of a test, which replaced the one of Python, nor that of a machine, for as long as it is new."""
+    aged(home)
+    code = """
+        import time
+        now = time.time_ns
+        time.time, time.time_ns = (lambda: now() / 1e9 + 1e9), (lambda: now() + 10**18)
+        from whyops_trace import WhyOps
+        with WhyOps().trace("of a test") as trace:
+            trace.error_sync("boom")
+    """
+    assert run_code(code, home).stderr == ""
+    for _ in range(2):
+        ahead = Store(home / "traces.db", clock=ManualClock(time.time_ns() + 10**18))
+        put(ahead, "of a machine")
+        ahead.prune()
+        ahead.close()
+
+    assert left(store) == ["aged", "later", "of a machine", "of a test"]
+
+
+def test_rm_by_age_does_not_believe_a_clock_that_is_behind(
+    cli: Callable[..., Result], home: Path, store: Store
+) -> None:
+    """The age of traces is not known for sure then."""
+    ahead = Store(home / "traces.db", clock=ManualClock(time.time_ns() + 10**12))
+    put(ahead, "new")
+    ahead.close()
+    result = cli("--older-than", "1s", "--yes")
+
+    assert result.exit_code == 1
+    assert "nothing is deleted for its age while one of them is wrong" in result.stderr
+    assert left(store) == ["new"]
+
+
 def test_an_exporter_keeps_what_it_is_told_to(home: Path) -> None:
     """By itself a week; with no retention everything."""
     aged(home)
     for retention, expected in (
-        (None, ["aged", "x"]),
-        (Retention(), ["aged", "x"]),
-        (Retention(60.0), ["x"]),
+        (None, ["aged", "later", "x"]),
+        (Retention(), ["aged", "later", "x"]),
+        (Retention(60.0), ["later", "x"]),
     ):
         exporter = LocalExporter(home / "traces.db", hint=False, retention=retention)
         exporter.export(Batch(TOKEN, [Process(trace="x").line("error", 1)], False))

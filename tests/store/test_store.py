@@ -479,6 +479,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "ended": True,
         "repeated": 1,
         "open_calls": 0,
+        "forgotten": 0,
         "running": False,
         "cost": None,
     }
@@ -546,7 +547,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert columns[5:-3] == list(TraceSummary.__struct_fields__[:-2])
+    assert [*columns[5:-4], columns[-1]] == list(TraceSummary.__struct_fields__[:-2])
 
 
 # Costs
@@ -731,16 +732,65 @@ def test_old_traces_are_pruned(store: Store, clock: ManualClock) -> None:
         (OTHER, [Process(OTHER, trace=trace, run="s").line("error", 1) for trace in ("again", "new")])
     )
 
-    assert store.prune(max_age_seconds=100) == 0
     clock.advance(1)
+    assert store.prune(max_age_seconds=100) == 0
+    store.ingest((OTHER, [Process(OTHER, trace="newer").line("error", 1)]))
+    clock.advance(15)
     assert store.prune(max_age_seconds=100) == 1
-    assert {summary.trace_id for summary in store.traces()} == {"again", "new"}
+    assert {summary.trace_id for summary in store.traces()} == {"again", "new", "newer"}
     assert numbers(store, "again") == [(1, None, 0), (2, 1, 0)]
     # The process may have left a call open in the trace that came back.
     assert store.ended_processes() == {TOKEN}
-    clock.advance(101)
-    assert store.prune(max_age_seconds=100) == 2
+    clock.advance(200)
+    store.ingest((OTHER, [Process(OTHER, trace="last", run="s").line("error", 1)]))
+    clock.advance(15)
+    assert store.prune(max_age_seconds=100) == 3
     assert store.ended_processes() == set()
+
+
+def test_one_wrong_reading_of_the_clock_deletes_nothing(store: Store, clock: ManualClock) -> None:
+    """A clock that jumps ahead is believed when it has gone on from there, one that is behind is not believed."""
+
+    def records(trace: str) -> None:
+        store.ingest((TOKEN, [Process(trace=trace, run=trace).line("error", 1)]))
+
+    records("a")
+    clock.advance(100_000)
+    records("b")
+    assert store.prune(max_age_seconds=100) == 0
+    clock.advance(-100_050)
+    assert store.prune(max_age_seconds=100) == 0
+    with pytest.raises(StoreError, match="by the clock of this machine: nothing is deleted for its age"):
+        store.check_clock()
+    records("c")
+    clock.advance(100_100)
+    store.check_clock()
+    assert store.prune(max_age_seconds=100) == 1
+    assert {summary.trace_id for summary in store.traces()} == {"b", "c"}
+
+
+def test_a_trace_whose_beginning_was_pruned_says_so(store: Store, clock: ManualClock) -> None:
+    """What was deleted for its age or for room is counted when the trace goes on, and not if somebody deleted it."""
+
+    def records(trace: str, step: int) -> None:
+        store.ingest((TOKEN, [Process(trace=trace).line("error", step)]))
+
+    for step, trace in enumerate(("a", "b", "a", "a"), 1):
+        records(trace, step)
+    store.prune(max_bytes=0)
+    records("a", 5)
+    records("b", 6)
+    store.prune(max_bytes=0)
+    records("a", 7)
+    store.delete("a")
+    records("a", 8)
+    records("b", 9)
+
+    assert {summary.trace_id: summary.forgotten for summary in store.traces()} == {"a": 0, "b": 2}
+    assert store.trace("a").beginning == ""
+    assert store.trace("b").beginning == (
+        "The beginning is missing: 2 earlier events went with the limits of the store."
+    )
 
 
 def test_a_store_that_is_too_large_forgets_the_oldest_traces(store: Store, clock: ManualClock) -> None:
@@ -821,7 +871,7 @@ def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> 
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 7", r"traces\.db is a store of format 7 .*: upgrade it with pip install -U"),
+        ("PRAGMA user_version = 8", r"traces\.db is a store of format 8 .*: upgrade it with pip install -U"),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -944,6 +994,20 @@ def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number
     assert store.trace("odd").event_count == 3
 
 
+def test_a_store_of_format_6_is_brought_up_to_date(store: Store) -> None:
+    """It did not know which traces have lost their beginning."""
+    store.ingest((TOKEN, tool_call(Process())))
+    store.close()
+    before = content_of(store.path)
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("ALTER TABLE traces DROP COLUMN forgotten")
+        connection.execute("DROP TABLE forgotten")
+        connection.execute("PRAGMA user_version = 6")
+
+    assert store.trace("checkout-8841").forgotten == 0
+    assert content_of(store.path) == before
+
+
 @pytest.mark.parametrize("number", EARLIER)
 def test_what_an_earlier_format_held_is_all_there(store: Store, number: int) -> None:
     """Row by row, in the tables of a store made today."""
@@ -1002,7 +1066,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-@pytest.mark.parametrize("number", [*EARLIER[1:], 6])
+@pytest.mark.parametrize("number", [*EARLIER[1:], 7])
 def test_a_trace_whose_process_went_in_the_middle_has_stopped(
     store: Store, pair: list[tuple[str, dict[str, Any]]], number: int
 ) -> None:
@@ -1036,7 +1100,7 @@ INTERRUPTED = """
         return upgrade.move(connection)
 
     upgrade._SECONDS = 0.0
-    lines.UPGRADES = (*upgrade.UPGRADES[:-1], move)
+    lines.UPGRADES = (*upgrade.UPGRADES[:-2], move, upgrade.UPGRADES[-1])
     Store({path!r}).traces()
 """
 
@@ -1072,7 +1136,7 @@ def test_an_upgrade_that_was_killed_goes_on(store: Store, tmp_path: Path, number
     assert content_of(store.path) == before
     with contextlib.closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'earlier'").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone() == (6,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (7,)
         assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
@@ -1088,7 +1152,7 @@ def test_a_conversation_of_an_earlier_format_takes_less_room(
 
     conversing_store(store, 4)
     large = store.path.stat().st_size
-    monkeypatch.setattr(lines, "UPGRADES", (*upgrade.UPGRADES[:-1], move))
+    monkeypatch.setattr(lines, "UPGRADES", (*upgrade.UPGRADES[:-2], move, upgrade.UPGRADES[-1]))
     with contextlib.closing(Store(store.path)) as new:
         new.traces()
 
@@ -1133,8 +1197,8 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')",
             "no such table: events",
         ),
-        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "29 columns but 24"),
-        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "29 columns but 28"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "30 columns but 24"),
+        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "30 columns but 28"),
         (
             4,
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}', '')",

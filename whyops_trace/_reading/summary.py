@@ -93,6 +93,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         ended: True once its block was left; a trace recorded on by hand never ends.
         repeated: Largest number of calls in a row of one tool with the same arguments.
         open_calls: Calls and steps in it that have not ended.
+        forgotten: Number of its earlier events, which the store deleted for their age or for room before it went on.
         running: True if more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: Cost of all calls of models in US dollars; None if one of them is unknown.
@@ -119,6 +120,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     ended: bool = False
     repeated: int = 0
     open_calls: int = 0
+    forgotten: int = 0
     running: bool = False
     cost: float | None = None
 
@@ -149,6 +151,12 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         if kind == "user_message" and not self.asked:
             self.asked = excerpt(question(decoded(record.content)), EXCERPT)
         self.ended = self.ended or record.end
+
+    @property
+    def beginning(self) -> str:
+        """A sentence that says that its beginning is not there any more, "" if it is."""
+        events = f"{self.forgotten:,} earlier event{'' if self.forgotten == 1 else 's'}"
+        return f"The beginning is missing: {events} went with the limits of the store." * (self.forgotten > 0)
 
     def count(self, before: Tally, after: Tally) -> None:
         """Count the calls of the trace anew, after some records that made of those of *before* those of *after*."""
@@ -208,13 +216,13 @@ def call_of(record: Head) -> int | None:
     return zlib.crc32(calls[0].arguments, zlib.crc32(calls[0].name)) if len(calls) == 1 else None
 
 
-#: The columns that :func:`columns` fills, for a statement.
+#: The columns of a summary, for a statement.
 SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
 
 
 def columns(summary: TraceSummary) -> list[Any]:
-    """Return a summary as the columns of its row; whether it is running, and its cost, depend on other rows."""
-    trace_id, tags, metadata, *rest, _, _ = msgspec.structs.astuple(summary)
+    """Return the columns of a summary up to ``open_calls``, which follow one another in the table."""
+    trace_id, tags, metadata, *rest, _, _, _ = msgspec.structs.astuple(summary)
     return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
 
 

@@ -106,8 +106,10 @@ def _where(store: Store, traces: Iterable[str], older_than: float | None, over: 
 
     Raises:
         TraceNotFoundError: if a named trace does not exist, or its name is ambiguous.
+        StoreError: if the age of traces is not known for sure.
     """
     if older_than is not None:
+        store.check_clock()
         try:
             return Filter(until=wire_time(datetime.now(UTC) - timedelta(seconds=older_than)))
         except OverflowError as error:

@@ -46,6 +46,7 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
             if as_json:
                 return
         events = store.events(trace_id)
+        beginning = store.trace(trace_id).beginning
         is_gone = store.ended_in(trace_id)
     if as_json:
         click.echo(json_lines(map(_with_cost, events)))
@@ -53,6 +54,8 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
     tree = build(events, is_gone, priced=True)
     hidden = cut(tree, depth)
     write_tree(tree, sys.stdout)
+    if beginning:
+        click.echo(beginning)
     if hidden:
         click.echo(f"{hidden:,} calls and events are deeper than --depth {depth}.", err=True)
 

@@ -54,6 +54,7 @@ def _head(summary: TraceSummary, story: Story, findings: Sequence[Finding]) -> P
         ("agent", inline(excerpt(summary.agent_name, _NAME))),
         ("outcome", inline(story.status)),
         ("began", inline(summary.started_at)),
+        ("note", summary.beginning),
         ("took", "" if took is None else duration(took)),
         ("turns of models", f"{story.turns:,}"),
         ("tool calls", f"{tree.tool_calls:,}"),

@@ -11,21 +11,24 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from whyops_trace._clock import Clock
+from whyops_trace._clock import Clock, iso
 from whyops_trace._reading.summary import TraceSummary
-from whyops_trace.exceptions import TraceNotFoundError
+from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register
 from whyops_trace.store.collection import Collection, SentEvent, Stored
 from whyops_trace.store.intake import Intake
 from whyops_trace.store.pruning import (
+    TOLERANCE,
     delete,
     give_back,
+    horizon,
     numbers_of,
     oldest_over,
     too_many,
     too_old,
     used_bytes,
+    writing_time,
 )
 from whyops_trace.store.reading import Reader
 from whyops_trace.store.records import Records
@@ -134,7 +137,8 @@ class Store(Reader):
             StoreError: if the file cannot be written.
         """
         with self._database.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO processes VALUES (?, ?)", (token, self._now()))
+            now = writing_time(connection, self._now())
+            connection.execute("INSERT OR IGNORE INTO processes VALUES (?, ?)", (token, now))
 
     def delete(self, trace_id: str) -> None:
         """
@@ -181,6 +185,21 @@ class Store(Reader):
         with self._database.session() as connection:
             return list(oldest_over(connection, max_bytes))
 
+    def check_clock(self) -> None:
+        """
+        Check that the clock is not behind the newest write, before traces are deleted for their age.
+
+        Raises:
+            StoreError: if it is, or if the file cannot be read.
+        """
+        newest = self._database.rows("SELECT max(stored_at) FROM traces")
+        if newest and (newest[0][0] or 0) > self._now() + TOLERANCE:
+            there, here = (iso(1_000_000_000 * seconds) for seconds in (newest[0][0], self._now()))
+            raise StoreError(
+                f"{self.path} was written to at {there}, but it is {here} by the clock of this machine: "
+                "nothing is deleted for its age while one of them is wrong."
+            )
+
     def used_bytes(self) -> int:
         """
         Return the number of bytes in use in the file. The file may be larger until free room is given back.
@@ -198,7 +217,8 @@ class Store(Reader):
         Delete the traces with the oldest last write, and give their room back to the file system.
 
         Args:
-            max_age_seconds: Traces without a write for longer are deleted.
+            max_age_seconds: Traces without a write for longer are deleted. That counts from the newest write that is a
+                seventh of it old, so that one wrong reading of the clock deletes nothing.
             max_bytes: If the store takes more, traces are deleted until a tenth of this is free.
 
         Returns:
@@ -211,11 +231,12 @@ class Store(Reader):
             return 0
         deleted = 0
         with self._database.session() as connection:
-            while old := too_old(connection, self._now() - max_age_seconds):
-                deleted += delete(connection, old)
+            earliest = horizon(connection, self._now(), max_age_seconds)
+            while old := too_old(connection, earliest):
+                deleted += delete(connection, old, remember=True)
             if used_bytes(connection) > max_bytes:
                 while old := too_many(connection, max_bytes * 9 // 10):
-                    deleted += delete(connection, old)
+                    deleted += delete(connection, old, remember=True)
             if deleted:
                 give_back(connection, self._now())
         return deleted

@@ -23,6 +23,7 @@ from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of
 from whyops_trace._recording.numbers import read_head, renumbered
 from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts
+from whyops_trace.store.pruning import recall, writing_time
 from whyops_trace.store.records import Records, Row
 from whyops_trace.store.rows import light_lines
 from whyops_trace.store.statements import insert, marks
@@ -122,7 +123,7 @@ class StoredTraces:
 
     def __init__(self, connection: sqlite3.Connection, now: int) -> None:
         self._connection = connection
-        self._now = now
+        self._now = writing_time(connection, now)
         self._traces: dict[str, StoredTrace] = {}
         ((self._next_trace,),) = connection.execute(_NEXT_TRACE)
 
@@ -149,7 +150,8 @@ class StoredTraces:
             )
         for trace_id in ids:
             if trace_id not in self._traces:
-                self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, TraceSummary(trace_id))
+                summary = TraceSummary(trace_id, forgotten=recall(self._connection, trace_id))
+                self._traces[trace_id] = StoredTrace(self._next_trace, 0, self._now, summary)
                 self._next_trace += 1
 
     def _read_anew(self, number: int, summary: TraceSummary, ongoing: Ongoing) -> None:
@@ -169,7 +171,7 @@ class StoredTraces:
             (
                 *(trace.number, trace.last_step, token, trace.made_at, self._now),
                 *columns(trace.summary),
-                *(trace.last_call, trace.alike, trace.ongoing.keep()),
+                *(trace.last_call, trace.alike, trace.ongoing.keep(), trace.summary.forgotten),
             )
             for trace in changed
         ]

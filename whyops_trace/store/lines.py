@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._database import Database
+from whyops_trace._clock import Clock
+from whyops_trace._database import Database, MachineClock
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.store.packing import decompressed
 from whyops_trace.store.references import Shelf
@@ -35,7 +35,7 @@ class RecordReader:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
         self._database = Database(path, SCHEMA, UPGRADES)
-        self._clock: Clock = clock or SystemClock()
+        self._clock: Clock = clock or MachineClock()
 
     def __repr__(self) -> str:
         return f"<Store {str(self.path)!r}>"

@@ -1,7 +1,13 @@
-"""Deletion from the local store: the choice of traces, small transactions, and the return of free room."""
+"""
+Deletion from the local store: the choice of traces, small transactions, and the return of free room.
+
+A clock may be wrong for a moment, so no trace is deleted on one reading of it: the age of traces counts from the newest
+write that is itself not new any more. A clock that stands before the newest write is not believed at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -11,6 +17,12 @@ from whyops_trace.store.statements import SIZE, marks
 #: Largest numbers of traces and of events, about, deleted in one transaction: other writers do not wait long.
 DELETED_AT_ONCE: Final = 100
 EVENTS_AT_ONCE: Final = 10_000
+#: The share of the age of traces for which a reading of the clock has to stand before it counts.
+_CONFIRMED: Final = 1 / 7
+#: Seconds that two processes may differ in the time.
+TOLERANCE: Final = 60
+#: Traces that were deleted for their age or for room, of which that is remembered.
+_REMEMBERED: Final = 20_000
 #: Pages given back in one transaction, for the same reason: 8 MiB.
 _FREED_AT_ONCE: Final = 2_000
 
@@ -22,6 +34,28 @@ _TABLES: Final = (
     ("runs", "trace"),
     ("traces", "id"),
 )
+
+
+def writing_time(connection: sqlite3.Connection, now: int) -> int:
+    """Return the time of a write in seconds since the epoch, which is never before that of the newest trace."""
+    newest = connection.execute("SELECT stored_at FROM traces ORDER BY id DESC LIMIT 1").fetchone()
+    return now if newest is None else max(now, newest[0])
+
+
+def horizon(connection: sqlite3.Connection, now: int, max_age: float) -> float:
+    """
+    Return the time before which a last write is too long ago, in seconds since the epoch.
+
+    Args:
+        connection: The connection.
+        now: Seconds since the epoch, if the clock is right.
+        max_age: Seconds that a trace is kept.
+    """
+    seen, newest = connection.execute(
+        "SELECT max(stored_at) FILTER (WHERE stored_at <= ?), max(stored_at) FROM traces",
+        (now - max_age * _CONFIRMED,),
+    ).fetchone()
+    return float("-inf") if seen is None or newest > now + TOLERANCE else seen - max_age
 
 
 def too_old(connection: sqlite3.Connection, horizon: float) -> list[int]:
@@ -86,9 +120,18 @@ def numbers_of(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> Iter
         yield numbers
 
 
-def delete(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    """Delete traces in one transaction, and return the number of deleted ones."""
+def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: bool = False) -> int:
+    """
+    Delete traces in one transaction, and return the number of deleted ones.
+
+    Args:
+        connection: The connection.
+        numbers: Their numbers.
+        remember: True to remember how much of them was deleted, in case they go on.
+    """
     connection.execute("BEGIN IMMEDIATE")
+    if remember:
+        _remember(connection, numbers)
     connection.execute(
         "UPDATE deleted SET trace = max(trace, (SELECT coalesce(max(id), 0) FROM traces)),"
         " event = max(event, (SELECT coalesce(max(id), 0) FROM records)),"
@@ -108,6 +151,31 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
         ).rowcount
     connection.execute("COMMIT")
     return deleted
+
+
+def _remember(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    found = connection.execute(
+        f"SELECT trace_id, event_count + forgotten FROM traces WHERE id IN {marks(len(numbers))}",  # noqa: S608
+        numbers,
+    )
+    rows = [(_hash(trace_id), events) for trace_id, events in found]
+    connection.executemany("INSERT OR REPLACE INTO forgotten (hash, events) VALUES (?, ?)", rows)
+    connection.execute(
+        "DELETE FROM forgotten WHERE id <= (SELECT max(id) FROM forgotten) - ?", (_REMEMBERED,)
+    )
+
+
+def recall(connection: sqlite3.Connection, trace_id: str) -> int:
+    """Return how many events of a trace were deleted for their age or for room, and forget that."""
+    row = connection.execute("SELECT events FROM forgotten WHERE hash = ?", (_hash(trace_id),)).fetchone()
+    if row is None:
+        return 0
+    connection.execute("DELETE FROM forgotten WHERE hash = ?", (_hash(trace_id),))
+    return int(row[0])
+
+
+def _hash(trace_id: str) -> bytes:
+    return hashlib.sha256(trace_id.encode()).digest()[:16]
 
 
 def give_back(connection: sqlite3.Connection, now: int) -> None:

@@ -22,9 +22,10 @@ CREATE TABLE agents (
 ) WITHOUT ROWID;
 """
 
-# The columns of `traces` between the first five and the last three are the fields of TraceSummary, in their order.
+# The columns of `traces` between the first five and the last four are the fields of TraceSummary, in their order.
 # `last_call` and `alike` are the last tool call and the length of its row of equal calls; `ongoing` has the calls that
-# may still change.
+# may still change. `forgotten` is the number of events of earlier times, which were deleted for their age or for room;
+# the table of that name has it of traces that were deleted whole, by a hash of their ids.
 #
 # `line` is what :mod:`~whyops_trace.store.packing` makes of a record, `refs` says which blobs belong into it. `uses`
 # has the blobs of each trace. `turns` has the data that prices a turn of a model, so that pricing a trace reads no
@@ -68,6 +69,16 @@ CREATE TABLE uses (
 CREATE INDEX uses_by_blob ON uses (blob);
 ALTER TABLE deleted ADD COLUMN blob INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE deleted ADD COLUMN times INTEGER NOT NULL DEFAULT 0;
+"""
+
+#: The column and the table added by format 7.
+OF_FORMAT_7: Final = """
+ALTER TABLE traces ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE forgotten (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    events INTEGER NOT NULL
+);
 """
 
 SCHEMA: Final = (
@@ -118,4 +129,5 @@ CREATE TABLE processes (
 """
     + OF_FORMAT_3
     + OF_FORMAT_5
+    + OF_FORMAT_7
 )

@@ -11,7 +11,7 @@ from whyops_trace._database import Upgrade
 from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts, foreign
 from whyops_trace.store.records import Records, Row
-from whyops_trace.store.schema import OF_FORMAT_3, OF_FORMAT_5
+from whyops_trace.store.schema import OF_FORMAT_3, OF_FORMAT_5, OF_FORMAT_7
 from whyops_trace.store.statements import SLICE
 
 #: Seconds that a transaction takes at most, about: other processes wait for it, and go on with the upgrade themselves.
@@ -156,4 +156,5 @@ UPGRADES: Final[tuple[Upgrade, ...]] = (
     _ADD_ONGOING,
     _BEGIN_MOVE + OF_FORMAT_5,
     move,
+    OF_FORMAT_7,
 )

@@ -13,7 +13,7 @@ import pytest
 from programs import run_code
 
 from whyops_trace.exporters.whyops import state as state_module
-from whyops_trace.exporters.whyops.state import OFFSET_LIFETIME, Agent, ServerState
+from whyops_trace.exporters.whyops.state import OFFSET_LIFETIME, SEEN_AGO, Agent, ServerState
 
 NUMBERING = ("9f2c41aa01be-3", "9f2c41aa01be")
 CHILD = ("9f2c41aa01be-3", "77aa00bb11cc")
@@ -116,6 +116,11 @@ def test_old_numberings_go_from_the_file(path: Path, state: ServerState) -> None
         connection.execute(
             "UPDATE runs SET made_at = made_at - ? WHERE process = ?", (OFFSET_LIFETIME + 60, NUMBERING[1])
         )
+    with contextlib.closing(ServerState(path)) as later:
+        later.keep_offsets({("55aa00bb11cc-1", "55aa00bb11cc"): 1})
+        assert [later.offset(key) for key in (NUMBERING, CHILD)] == [7, 8]  # the clock may be wrong
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE runs SET made_at = made_at - ?", (SEEN_AGO + 60,))
     with contextlib.closing(ServerState(path)) as later:
         later.keep_offsets({("77aa00bb11cc-1", "77aa00bb11cc"): 1})
         known = [later.offset(key) for key in (NUMBERING, CHILD)]

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._database import Database
+from whyops_trace._database import Database, MachineClock
 from whyops_trace._guard import warn_once
 from whyops_trace.exceptions import StoreError
 
@@ -21,6 +21,8 @@ from whyops_trace.exceptions import StoreError
 REMEMBERED_NUMBERINGS: Final = 20_000
 #: Seconds that an offset is kept on disk: 30 days, long after the journal has forgotten its records.
 OFFSET_LIFETIME: Final = 30 * 24 * 3600
+#: Seconds after which the time of an offset is believed, and the age of others counts from it.
+SEEN_AGO: Final = 24 * 3600
 
 _SCHEMA: Final = """
 CREATE TABLE runs (
@@ -118,13 +120,17 @@ class ServerState:
 
     def keep_offsets(self, offsets: Mapping[NumberingKey, int]) -> None:
         """Keep the offsets of numberings. They are on disk when this returns."""
-        now = int(time.time())
+        now = MachineClock.time_ns() // 1_000_000_000
         rows = [(*key, offset, now) for key, offset in offsets.items()]
         try:
             with self._database.transaction() as connection:
                 connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
                 if not self._pruned:
-                    connection.execute("DELETE FROM runs WHERE made_at < ?", (now - OFFSET_LIFETIME,))
+                    # As in the store, one wrong reading of the clock deletes nothing.
+                    connection.execute(
+                        "DELETE FROM runs WHERE made_at < (SELECT max(made_at) FROM runs WHERE made_at < ?) - ?",
+                        (now - SEEN_AGO, OFFSET_LIFETIME),
+                    )
                     self._pruned = True
         except StoreError as error:
             self._complain(error)

@@ -7,7 +7,10 @@ The user of a database brings the schema and knows the meaning of the rows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from whyops_trace._home import make_private
+from whyops_trace import _database_file as files
 from whyops_trace.exceptions import StoreError
 
 #: Seconds to wait for another process that writes.
@@ -48,6 +51,8 @@ class MachineClock:
         return round(float(days) * 86_400_000) * 1_000_000
 
 
+#: The names of the tables in a schema.
+_FIRST_TABLE: Final = re.compile(r"CREATE (?:VIRTUAL )?TABLE (\w+)")
 #: The step from one format of a file to the next.
 Upgrade: TypeAlias = str | Callable[[sqlite3.Connection], bool]
 
@@ -59,19 +64,30 @@ class Database:
     Args:
         path: The file. The first transaction makes it, with its directory.
         schema: The statements that make its tables, separated by semicolons.
+        disposable: True if a damaged file is deleted; others are set aside.
         upgrades: What brings a file of format 1 to format 2, from there to format 3, and so on: statements, or a
             function that does some of it each time, in an open transaction, and returns True until all is done. The
             format of *schema* is the last of them; a file of a higher one is left alone.
     """
 
-    def __init__(self, path: str | os.PathLike[str], schema: str, upgrades: Sequence[Upgrade] = ()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema: str,
+        upgrades: Sequence[Upgrade] = (),
+        *,
+        disposable: bool = False,
+    ) -> None:
         self._connection: sqlite3.Connection | None = None
+        self._disposable = disposable
+        #: True if the open file, or a copy of it, is only read.
+        self._only_read = False
         self.path = Path(path)
         self._schema = schema
         self._upgrades = upgrades
         self._lock = threading.Lock()
-        #: Device and inode of the open file, which tell it from another file of that name.
-        self._file: tuple[int, int] | None = None
+        #: The file, as it was when it was opened.
+        self._file: tuple[int, ...] = ()
         self._paused = False
         #: Number of the states that :meth:`version` saw, and the last of them.
         self._version = 0
@@ -96,6 +112,10 @@ class Database:
                 return connection.execute(statement, parameters).fetchall()
             except UnicodeEncodeError:  # no row holds half a character, such as one typed in another encoding
                 return []
+            except sqlite3.OperationalError as error:
+                if files.is_no_text(error):
+                    raise files.DamagedError(str(error)) from error
+                raise
 
     def version(self) -> int:
         """
@@ -123,7 +143,7 @@ class Database:
         Raises:
             StoreError: if the file cannot be written. Nothing is changed then.
         """
-        with self.session() as connection:
+        with self.session(writing=True) as connection:
             # Not a plain BEGIN: if another process wrote between this transaction's first read and first write, SQLite
             # would refuse it without waiting.
             connection.execute("BEGIN IMMEDIATE")
@@ -144,22 +164,70 @@ class Database:
             connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[sqlite3.Connection]:
+    def session(self, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
         """
         Lend the connection. Any exception closes it, which undoes uncommitted changes.
 
+        Args:
+            writing: True to write. A file that cannot be written, or a full disk, may still be read.
+
         Raises:
-            StoreError: if the file cannot be used.
+            StoreError: if the file cannot be used. If it is damaged it is set aside, and the next use makes a new one.
         """
         with self._locked():
             try:
-                yield self._connect()
-            except (sqlite3.Error, OSError) as error:
-                self._drop()
-                raise StoreError(_explained(self.path, error)) from error
+                yield self._connect(writing)
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+                raise self._failed(error) from error
             except BaseException:
                 self._drop()
                 raise
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[sqlite3.Connection]:
+        """
+        Lend a connection that writes without a log, which would need room on the disk.
+
+        No other process may have the file open. A kill in the middle of a transaction may damage it.
+
+        Raises:
+            StoreError: if the file cannot be used so.
+        """
+        with self._locked():
+            self._drop()
+            try:
+                with contextlib.closing(_connected(self.path)) as connection:
+                    connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # needs no index of the log either
+                    connection.execute("PRAGMA journal_mode = MEMORY").fetchall()
+                    yield connection
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+                raise self._failed(error) from error
+
+    def set_aside(self, reason: object) -> StoreError:
+        """Set the file aside, as what is in it cannot be understood; return the error to raise."""
+        with self._locked():
+            return self._set_aside(reason)
+
+    def _failed(self, error: sqlite3.Error | OSError | UnicodeDecodeError) -> StoreError:
+        """Return the error that tells what happened; set a damaged file aside."""
+        if files.is_damage(self.path, error, self._connection, 1 + len(self._upgrades)):
+            return self._set_aside(error)
+        self._drop()
+        return StoreError(_explained(self.path, error))
+
+    def _set_aside(self, reason: object) -> StoreError:
+        problem = f"{self.path} is damaged, or no store at all ({reason})"
+        is_same = files.state(self.path)[:2] == self._file[:2]  # nobody has set it aside already
+        self._drop()
+        if self._disposable:
+            files.remove(self.path)
+            return StoreError(f"{problem}: it is made anew.")
+        if not is_same:
+            return StoreError(f"{problem}. Another file has taken its place.")
+        aside = files.set_aside(self.path)
+        if aside is None:
+            return StoreError(f"{problem}: move it away and a new one is made.")
+        return StoreError(f"{problem}. It is kept as {aside}, and what comes now goes to a new one.")
 
     def close(self) -> None:
         """Close the file. The next use opens it again."""
@@ -175,27 +243,61 @@ class Database:
         finally:
             self._lock.release()
 
-    def _connect(self) -> sqlite3.Connection:
-        # The file may have been deleted or replaced. Writes to the old one would be lost.
-        if self._connection is not None and self._file != _identity(self.path):
-            self._drop()
+    def _connect(self, writing: bool) -> sqlite3.Connection:
+        if self._connection is not None:
+            # The file may have been deleted or replaced. Writes to the old one would be lost.
+            now = files.state(self.path)
+            if (self._file != now if self._only_read else self._file[:2] != now[:2]) or (
+                writing and self._only_read
+            ):
+                self._drop()
         if self._connection is None:
-            _make_file(self.path)
             self._opened += 1
-            self._file = _identity(self.path)
-            self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
-            # The same as __del__, which comes too late if it is collected together with the connection.
-            self._closing = weakref.finalize(self, self._connection.close)
-            self._closing.atexit = False
-            _prepare(self._connection, self.path, self._schema, self._upgrades)
+            try:
+                return self._open()
+            except (sqlite3.Error, OSError) as error:
+                if writing or not files.may_be_read(error) or not os.path.isfile(self.path):
+                    raise
+            self._drop()
+            return self._open_to_read()
         return self._connection
 
+    def _open(self) -> sqlite3.Connection:
+        if not files.can_be_written(self.path) and os.path.isfile(self.path):
+            raise PermissionError(errno.EACCES, "it can only be read")
+        files.make_file(self.path)
+        self._file = files.state(self.path)
+        connection = self._keep(_connected(self.path))
+        _prepare(connection, self.path, self._schema, self._upgrades)
+        return connection
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        self._only_read = True
+        self._file = files.state(self.path)
+        connection = files.open_to_read(self.path)
+        newest = 1 + len(self._upgrades)
+        if connection is not None:
+            self._keep(connection)
+            if _format(connection, self.path, newest, self._schema) == newest:
+                return connection
+            self._drop()
+            self._only_read = True
+        connection = self._keep(*files.copied(self.path))
+        _prepare(connection, self.path, self._schema, self._upgrades)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _keep(self, connection: sqlite3.Connection, folder: Path | None = None) -> sqlite3.Connection:
+        self._connection = connection
+        # The same as __del__, which comes too late if it is collected together with the connection.
+        self._closing = weakref.finalize(self, _close, connection, folder)
+        self._closing.atexit = folder is not None
+        return connection
+
     def _drop(self) -> None:
+        self._only_read = False
         if self._connection is not None:
-            self._closing.detach()
-            self._connection.close()
+            self._closing()
             self._connection = None
 
     def _pause(self) -> None:
@@ -217,22 +319,14 @@ class Database:
             self._connection = None
 
 
-def _make_file(path: Path) -> None:
-    """Make an empty file that only its owner can read, with any umask, unless the file exists."""
-    make_private(path.parent)
-    with contextlib.suppress(FileExistsError):
-        # Only a new file is opened here: closing one that SQLite has open would end its locks.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+def _close(connection: sqlite3.Connection, folder: Path | None) -> None:
+    connection.close()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: Sequence[Upgrade]) -> None:
@@ -243,15 +337,15 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, upgrades: 
         StoreError: if the file belongs to another program or a newer version.
     """
     newest = 1 + len(upgrades)
-    if not _format(connection, path, newest):
+    if not _format(connection, path, newest, schema):
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _log_ahead(connection)
     # In WAL mode this never damages the file; a power cut may take the last batches back out of it.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-    while _format(connection, path, newest) != newest:
+    while _format(connection, path, newest, schema) != newest:
         connection.execute("BEGIN IMMEDIATE")
-        current = _format(connection, path, newest)  # another process may have been faster
+        current = _format(connection, path, newest, schema)  # another process may have been faster
         is_done = current == newest or _upgrade(connection, upgrades[current - 1] if current else schema)
         if is_done and current != newest:
             connection.execute(f"PRAGMA user_version = {current + 1 if current else newest}")
@@ -283,29 +377,39 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
             return
 
 
-def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """Return the format of the file, 0 if it is empty."""
+def _format(connection: sqlite3.Connection, path: Path, newest: int, schema: str) -> int:
+    """
+    Return the format of the file, 0 if it is empty.
+
+    Raises:
+        StoreError: if the file belongs to another program or a newer version.
+        DamagedError: if it is ours, but without a format that any version has.
+    """
     # One statement reads one state of the file, even while another process makes the tables.
-    ((version, filled),) = connection.execute(
-        "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master) FROM pragma_user_version"
+    ((version, filled, is_ours),) = connection.execute(
+        "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_master), EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?)"
+        " FROM pragma_user_version",
+        (_FIRST_TABLE.findall(schema)[0],),
     )
+    if is_ours and not 0 < version < files.MAX_FORMAT:
+        raise files.DamagedError(f"it has the format {version}")
+    if filled and not is_ours:
+        raise StoreError(f"{path} is the database of another program: move it away, or choose another home.")
     if version > newest:
         raise StoreError(
             f"{path} is a store of format {version} and this whyops-trace reads format {newest}: "
             "upgrade it with pip install -U whyops-trace, or move the file away."
         )
-    if filled and not version:
-        raise StoreError(f"{path} is the database of another program: move it away, or choose another home.")
     return int(version)
 
 
-def _explained(path: Path, error: sqlite3.Error | OSError) -> str:
+def _explained(path: Path, error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
     """Return the problem of the file and its remedy."""
     name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return f"{path} is damaged, or no store at all ({error}): move it away and a new one is made."
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return f"{path} is busy: another process has been writing to it for {BUSY_TIMEOUT:.0f} seconds."
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        return f"{path} cannot be read by this user ({error})."
     return f"{path} cannot be used ({error}): its directory has to be writable and needs room."
 
 

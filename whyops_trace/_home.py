@@ -10,6 +10,8 @@ from typing import Final
 
 #: File of the local store in a home.
 STORE_FILE: Final = "traces.db"
+#: File of the words of all traces in a home, for the viewer's search.
+SEARCH_FILE: Final = "search.db"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"
@@ -31,6 +33,12 @@ def command_line(*words: str, home: Path) -> str:
     """Return the shell command that runs a command of ``whyops-trace`` on a home."""
     option = () if home == home_directory() else ("--home", str(home))
     return shlex.join(["whyops-trace", *words, *option])
+
+
+def is_writable(path: Path) -> bool:
+    """Return True if this process may write to a file, or make files in a directory."""
+    mode = os.R_OK | os.W_OK | (os.X_OK if os.path.isdir(path) else 0)
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def make_private(directory: Path) -> None:

@@ -751,14 +751,15 @@ def test_texts_of_a_trace_do_nothing_to_the_terminal(cli: Callable[..., Result],
 
 
 def test_what_is_wrong_with_a_store_is_one_line(cli: Callable[..., Result], home: Path) -> None:
-    """A damaged store is told with its remedy, and without a traceback."""
+    """A damaged store is told with the name of the file that is kept, and without a traceback."""
     home.mkdir()
     (home / "traces.db").write_bytes(b"junk" * 1000)
     result = cli("ls", "--home", home)
 
     assert result.stdout == ""
     assert re.fullmatch(
-        r"Error: .*traces\.db is damaged, or no store at all .*: move it away .*\n", result.stderr
+        r"Error: .*traces\.db is damaged, or no store at all .*It is kept as .*traces\.db\.bad, .*\n",
+        result.stderr,
     )
     assert result.exit_code == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -388,7 +389,7 @@ def test_a_home_that_may_not_be_written(
     found = checks()
 
     assert states(found) == {"home": "problem"}
-    assert found["home"][0]["message"] == f"{home} cannot be read and written by this user."
+    assert found["home"][0]["message"].startswith(f"{home} can only be read by this user")
 
 
 @pytest.mark.parametrize(("limit", "state"), [("_LITTLE_ROOM", "warning"), ("_NO_ROOM", "problem")])
@@ -427,15 +428,19 @@ def test_a_clock_that_runs_backwards(checks: Callable[..., Any], monkeypatch: py
 
 @pytest.mark.parametrize("content", [b"junk" * 1000, None])
 def test_a_store_that_is_none(checks: Callable[..., Any], home: Path, content: bytes | None) -> None:
-    """A damaged file or a directory is left as it is."""
-    home.mkdir()
+    """A damaged file or a directory is set aside, and said until it is deleted."""
+    home.mkdir(0o700)
     file = home / "traces.db"
     file.mkdir() if content is None else file.write_bytes(content)
     found = checks()
 
     assert states(found) == {"store": "problem"}
     assert str(file) in found["store"][0]["message"]
-    assert file.is_dir() if content is None else file.read_bytes() == content
+    aside = home / "traces.db.bad"
+    assert aside.is_dir() if content is None else aside.read_bytes() == content
+    assert states(checks()) == {"store": "warning"}
+    aside.rmdir() if content is None else aside.unlink()
+    assert states(checks()) == {}
 
 
 def test_a_store_that_others_may_read(checks: Callable[..., Any], home: Path) -> None:
@@ -445,7 +450,24 @@ def test_a_store_that_others_may_read(checks: Callable[..., Any], home: Path) ->
     found = checks()
 
     assert states(found) == {"store": "warning"}
-    assert found["store"][1]["advice"] == f"chmod 600 {home / 'traces.db'}"
+    assert (
+        found["store"][0]["message"] == f"Others could read {home / 'traces.db'}; it is closed to them again."
+    )
+    assert stat.S_IMODE((home / "traces.db").stat().st_mode) == 0o600
+    assert states(checks()) == {}
+
+
+def test_a_home_that_others_may_read(checks: Callable[..., Any], home: Path) -> None:
+    """Traces hold what users wrote; so do the words of the search and what a server refused."""
+    Store(home / "traces.db").ingest(("9f2c41aa01be", [Process().line("error", 1)]))
+    home.chmod(0o755)
+    (home / "rejected.ndjson").touch(0o644)
+    found = checks()
+
+    assert states(found) == {"home": "warning"}
+    assert [each["advice"] for each in found["home"][1:]] == [
+        f"chmod 700 {home}", f"chmod 600 {home / 'rejected.ndjson'}",
+    ]  # fmt: skip
 
 
 def test_a_trace_of_the_future(checks: Callable[..., Any], home: Path) -> None:
@@ -506,7 +528,8 @@ def test_a_segment_that_cannot_be_read(checks: Callable[..., Any], home: Path) -
 
 def test_a_journal_that_cannot_be_looked_at(checks: Callable[..., Any], home: Path) -> None:
     """It is a problem, and no traceback."""
-    (home / "rejected.ndjson").mkdir(parents=True)
+    home.mkdir(0o700)
+    (home / "rejected.ndjson").mkdir(0o700)
 
     assert states(checks()) == {"journal": "problem"}
 

@@ -15,11 +15,10 @@ from provider import Provider
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._checks import check_options
-from whyops_trace._home import REJECTED_FILE, SERVER_FILE, STORE_FILE
+from whyops_trace._home import REJECTED_FILE, SEARCH_FILE, SERVER_FILE, STORE_FILE
 from whyops_trace.cli import main
 from whyops_trace.commands import serving
 from whyops_trace.exceptions import UnknownOptionError
-from whyops_trace.server.search import SEARCH_FILE
 from whyops_trace.types import DropReason, EventOptions
 
 DOCS = ROOT / "docs"

@@ -855,17 +855,107 @@ def test_a_store_that_was_deleted_while_open_is_made_again(store: Store) -> None
 @pytest.mark.parametrize(
     "content", [b"junk", b"not a database " * 1000, b"SQLite format 3\0" + b"\xff" * 8000]
 )
-def test_a_file_that_is_no_store_is_left_alone(store: Store, content: bytes) -> None:
-    """The error names the file and says what to do; nothing is deleted."""
+def test_a_file_that_is_no_store_is_set_aside(store: Store, content: bytes) -> None:
+    """The error names the file that is kept; nothing is deleted, and new records go on."""
     store.path.parent.mkdir()
-    store.path.write_bytes(content)
-    for call in (lambda: store.process_ended(TOKEN), store.traces, store.prune):
+    calls = (lambda: store.process_ended(TOKEN), store.traces, store.prune, lambda: store.ingest((TOKEN, [])))
+    for call in calls:
+        store.path.write_bytes(content)
         with pytest.raises(
-            StoreError, match=r"traces\.db is damaged, or no store at all \(.*\): move it away"
+            StoreError, match=r"traces\.db is damaged, or no store at all \(.*\)\. It is kept as .*\.bad, and"
         ):
             call()
+        store.ingest((TOKEN, tool_call(Process())))
+        assert len(store.events("checkout-8841")) == 2
+        store.close()
 
-    assert store.path.read_bytes() == content
+    aside = sorted(path for path in store.path.parent.iterdir() if path.suffix == ".bad")
+    names = ["traces.db.1.bad", "traces.db.2.bad", "traces.db.3.bad", "traces.db.bad"]
+    assert [path.name for path in aside] == names
+    assert {path.read_bytes() for path in aside} == {content}
+
+
+def test_a_directory_in_the_place_of_a_store_is_set_aside(store: Store) -> None:
+    """Likewise."""
+    store.path.mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"It is kept as .*traces\.db\.bad"):
+        store.traces()
+
+    assert store.traces() == []
+    assert store.path.with_name("traces.db.bad").is_dir()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "the schema is no text": lambda data: data.replace(b"CREATE TABLE", b"CREATE TABL\xd6"),
+    "the format is none": lambda data: data[:60] + bytes(4) + data[64:],
+    "the format is absurd": lambda data: data[:60] + b"\x7f" + data[61:],
+    "a table is lost": lambda data: data.replace(b"turnsturns", b"turnsturnX"),
+    "it is cut": lambda data: data[:9000],
+    "the row of a trace is no text": lambda data: data.replace(b"{}shop", b"{}sh\xffp"),
+    "the row of a trace is no JSON": lambda data: data.replace(b"[]{}", b"[}{]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_set_aside(store: Store, damage: str) -> None:
+    """Whatever of it is damaged, one error says so, the file is kept, and a new one takes what comes."""
+    store.ingest((TOKEN, tool_call(Process())))
+    store.close()
+    whole = store.path.read_bytes()
+    damaged = DAMAGES[damage](whole)
+    store.path.write_bytes(damaged)
+
+    assert damaged != whole
+    with pytest.raises(StoreError, match=r"It is kept as .*traces\.db\.bad"):
+        store.traces()
+    assert store.path.with_name("traces.db.bad").read_bytes() == damaged
+    store.ingest((TOKEN, tool_call(Process(trace="new"))))
+    assert [summary.trace_id for summary in store.traces()] == ["new"]
+
+
+def test_a_damaged_store_is_set_aside_while_it_is_written_to(store: Store) -> None:
+    """The row of a trace that goes on cannot be understood."""
+    store.ingest((TOKEN, tool_call(Process())))
+    store.close()
+    store.path.write_bytes(store.path.read_bytes().replace(b"[]{}", b"[}{]"))
+    batch = (OTHER, tool_call(Process(OTHER, run="r")))
+    with pytest.raises(StoreError, match=r"It is kept as .*traces\.db\.bad"):
+        store.ingest(batch)
+
+    assert store.ingest(batch) == [True, True]
+
+
+@pytest.mark.parametrize("line", ["X'ff00'", "CAST(X'ff' AS TEXT)", "'[1'", "3"])
+def test_a_damaged_record_is_said_with_its_trace(store: Store, line: str) -> None:
+    """The other traces stay as they are, and so does the store."""
+    store.ingest((TOKEN, [*tool_call(Process()), *tool_call(Process(trace="other"))]))
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE records SET line = {line} WHERE id = 1")
+    reads: list[Callable[[str], object]] = [store.events, lambda trace: store.event(trace, 1)]
+    for read in reads:
+        with pytest.raises(
+            StoreError,
+            match=r"(?s)A record of the trace 'checkout-8841' in .* is damaged \(.*\): `whyops-trace rm",
+        ):
+            read("checkout-8841")
+
+    assert len(store.events("other")) == len(store.traces()) == 2
+    store.delete("checkout-8841")
+    assert [summary.trace_id for summary in store.traces()] == ["other"]
+
+
+def test_a_store_that_another_process_made_meanwhile_is_not_set_aside(store: Store) -> None:
+    """Two processes found the damage, and one of them was faster."""
+    store.ingest((TOKEN, tool_call(Process())))
+    with pytest.raises(StoreError, match="has taken its place"), store._database.session() as connection:
+        for path in list(store.path.parent.iterdir()):
+            path.rename(path.with_name(path.name.replace("traces", "damaged")))
+        with contextlib.closing(Store(store.path)) as other:
+            other.ingest((TOKEN, tool_call(Process(trace="new"))))
+        connection.execute("SELECT * FROM none")
+
+    assert [summary.trace_id for summary in store.traces()] == ["new"]
 
 
 @pytest.mark.parametrize(
@@ -1311,8 +1401,8 @@ def test_a_trace_of_an_earlier_format_goes_on_with_its_open_calls(store: Store, 
     ]
 
 
-def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Store) -> None:
-    """A batch that cannot be stored leaves nothing behind, and is stored once the damage is gone."""
+def test_a_store_damaged_in_the_middle_is_set_aside(store: Store) -> None:
+    """A batch that cannot be stored leaves nothing behind, and is stored when it comes again."""
     lines = [Process().line("error", 1, content={"message": "x" * 100_000})]
     store.ingest((TOKEN, lines))
     store.close()
@@ -1322,8 +1412,7 @@ def test_a_store_damaged_in_the_middle_recovers_when_it_is_moved_away(store: Sto
 
     with pytest.raises(StoreError, match="is damaged"):
         store.ingest((TOKEN, lines))
-    assert store.path.read_bytes() == content
-    store.path.rename(store.path.with_suffix(".bad"))
+    assert store.path.with_name("traces.db.bad").read_bytes() == content
     assert store.ingest((TOKEN, lines)) == [True]
     assert len(store.events("checkout-8841")) == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whyops_trace._delivery.handover import export_batch
-from whyops_trace._home import STORE_FILE
+from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace._journal.header import Counts, Header
 from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.segment import Segment
@@ -182,6 +182,8 @@ def take_in(home: Path, advance: Callable[[int], object] = lambda _: None) -> in
     """
     Store the records that dead processes left in the journals below a home, and note the ends of these processes.
 
+    In a home that can only be read nothing is done; see :func:`~whyops_trace._delivery.archive.readable`.
+
     Nothing is deleted: the days for which traces are kept are a setting of the programs that record them, and unknown
     to a command that shows them.
 
@@ -197,6 +199,8 @@ def take_in(home: Path, advance: Callable[[int], object] = lambda _: None) -> in
         OSError: if the journals cannot be read.
     """
     count = 0
+    if not is_writable(home):
+        return count
     exporter = LocalExporter(home / STORE_FILE, hint=False, retention=None)
     with contextlib.closing(exporter):
         for segment in segments_in(home):

@@ -216,6 +216,14 @@ def call_of(record: Head) -> int | None:
     return zlib.crc32(calls[0].arguments, zlib.crc32(calls[0].name)) if len(calls) == 1 else None
 
 
+_tags: Final = msgspec.json.Decoder(list[str])
+_metadata: Final = msgspec.json.Decoder(dict[str, Any])
+#: The types that the columns of a summary have, but for tags and metadata: with and without a user, and ``running``.
+_SHAPES: Final = frozenset(
+    (str, str, user, str, str, *[int] * 8, str, str, *[int] * numbers)
+    for user in (str, type(None))
+    for numbers in (5, 6)
+)
 #: The columns of a summary, for a statement.
 SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
 
@@ -227,9 +235,17 @@ def columns(summary: TraceSummary) -> list[Any]:
 
 
 def from_columns(row: Sequence[Any]) -> TraceSummary:
-    """Return the summary in the columns of a row, with or without ``running`` as the last one."""
+    """
+    Return the summary in the columns of a row, with or without ``running`` as the last one.
+
+    Raises:
+        TypeError: if they are not those of a summary.
+        msgspec.MsgspecError: likewise.
+    """
     trace_id, tags, metadata, *rest = row
-    summary = TraceSummary(trace_id, msgspec.json.decode(tags), msgspec.json.decode(metadata), *rest)
+    summary = TraceSummary(trace_id, _tags.decode(tags), _metadata.decode(metadata), *rest)
+    if (type(trace_id), *map(type, rest)) not in _SHAPES:  # a damaged file may hold anything
+        raise TypeError(f"The row of the trace {trace_id!r} has columns of other types.")
     for name in ("failed", "ended", "running"):
         setattr(summary, name, bool(getattr(summary, name)))  # SQLite knows no booleans
     return summary

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,10 @@ import click
 from rich.console import Console
 
 from whyops_trace._clock import wire_time
+from whyops_trace._delivery.archive import readable
 from whyops_trace._delivery.draining import take_in
-from whyops_trace._home import JOURNAL, STORE_FILE, home_directory
-from whyops_trace.exceptions import WhyOpsError
+from whyops_trace._home import JOURNAL, STORE_FILE, home_directory, is_writable
+from whyops_trace.exceptions import StoreError, WhyOpsError
 from whyops_trace.store import Store
 
 if TYPE_CHECKING:
@@ -141,20 +143,35 @@ def stored_traces(home: Path) -> Iterator[Store]:
     """
     Lend the store of a home, after taking in the records that ended processes left.
 
-    If they are many, a terminal on standard error shows the progress.
+    If they are many, a terminal on standard error shows the progress. If they cannot be stored, it says so, and what
+    was stored before can be read.
+
+    Raises:
+        StoreError: if the home cannot be read.
     """
+    if home.exists() and not os.access(home, os.R_OK | os.X_OK):
+        raise StoreError(f"{home} cannot be read by this user.")
+    with readable(home) as place:
+        if place == home and is_writable(home):
+            try:
+                _take_in(home)
+            except StoreError as error:
+                click.echo(f"What ended processes left is not stored: {error}", err=True)
+        with contextlib.closing(Store(place / STORE_FILE)) as store:
+            yield store
+
+
+def _take_in(home: Path) -> None:
     waiting = _journal_bytes(home)
     if waiting < _LARGE_BACKLOG:
         take_in(home)
-    else:
-        from rich.progress import Progress  # takes longer to load than most commands to run
+        return
+    from rich.progress import Progress  # takes longer to load than most commands to run
 
-        terminal = Console(stderr=True)
-        with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-            task = progress.add_task("storing what was recorded", total=waiting)
-            take_in(home, lambda count: progress.advance(task, count))
-    with contextlib.closing(Store(home / STORE_FILE)) as store:
-        yield store
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("storing what was recorded", total=waiting)
+        take_in(home, lambda count: progress.advance(task, count))
 
 
 def _journal_bytes(home: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import platform
@@ -17,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
 from whyops_trace._extras import install_hint
-from whyops_trace._home import REJECTED_FILE, STORE_FILE, command_line
+from whyops_trace._home import JOURNAL, REJECTED_FILE, SEARCH_FILE, SERVER_FILE, STORE_FILE, command_line
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._journal.survey import SERVER, Stream, survey
 from whyops_trace._reading.excerpt import clean, counted, milliseconds, percent
@@ -148,12 +149,19 @@ def home(path: Path) -> Iterator[Finding]:
             "home", "problem", f"{place} is no directory.", "Name another one with WHYOPS_HOME or --home."
         )
         return
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+    if not os.access(place, os.R_OK | os.X_OK):
         advice = "Change its owner or mode, or name another one with WHYOPS_HOME or --home."
-        yield Finding("home", "problem", f"{place} cannot be read and written by this user.", advice)
+        yield Finding("home", "problem", f"{place} cannot be read by this user.", advice)
+        return
+    if not os.access(place, os.W_OK):
+        message = f"{place} can only be read by this user: traces can be shown, and nothing is recorded."
+        advice = "Change its owner or mode, or name another one with WHYOPS_HOME or --home."
+        yield Finding("home", "problem", message, advice)
         return
     message = f"{path} is writable." if place == path else f"{path} is made when something is recorded."
     yield Finding("home", "ok", message)
+    if place == path:
+        yield from _open_to_others(path)
     free = shutil.disk_usage(place).free
     room = f"{free / 1e9:,.1f} GB are free on its disk."
     if free < _LITTLE_ROOM:
@@ -172,22 +180,46 @@ def home(path: Path) -> Iterator[Finding]:
         yield Finding("file system", "ok", "Each record is written with a system call on this platform.")
 
 
+def _open_to_others(home: Path) -> Iterator[Finding]:
+    """Check that nobody else can enter a home, or read what is in it."""
+    modes = [(home, 0o700), (home / JOURNAL, 0o700)]
+    modes += [(home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, REJECTED_FILE)]
+    for place, mode in modes:
+        with contextlib.suppress(OSError):
+            if stat.S_IMODE(place.stat().st_mode) & 0o077:
+                yield Finding("home", "warning", f"Others may read {place}.", f"chmod {mode:o} {place}")
+
+
 def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
-    """Check the local store."""
+    """Check the local store, and those that were set aside."""
     file = path / STORE_FILE
+    for aside in sorted(path.glob(f"{STORE_FILE}*.bad")):
+        advice = f"`sqlite3 {aside} .recover` may save some of it. Delete it when it is of no use any more."
+        yield Finding("store", "warning", f"A damaged store is kept as {aside}.", advice)
     if not os.path.lexists(file):
         yield Finding("store", "ok", "There are no traces yet; `whyops-trace demo` records one.")
         return
     try:
+        mode = file.stat().st_mode
         with closing(Store(file)) as traces:
             count = traces.counts().total
             newest = traces.traces(1)
-        mode, size = file.stat().st_mode, file.stat().st_size
+        size = file.stat().st_size
     except (StoreError, OSError) as error:
         yield Finding(
             "store", "problem", str(error), "Until then nothing can be shown or stored; the journal keeps it."
         )
         return
+    if stat.S_IMODE(mode) & 0o077 and stat.S_ISREG(mode):
+        is_closed = not stat.S_IMODE(file.stat().st_mode) & 0o077  # by whoever opens it
+        message = (
+            f"Others could read {file}; it is closed to them again."
+            if is_closed
+            else f"Others may read {file}."
+        )
+        yield Finding(
+            "store", "warning", message, "Find out who opened it." if is_closed else f"chmod 600 {file}"
+        )
     last = newest[0].last_at if newest else ""
     retention = (
         f" It is kept {settings.max_store_days:g} days, {_mib(settings.max_store_bytes)} at most."
@@ -196,8 +228,6 @@ def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
     )
     message = f"{counted(count, 'trace')}, {_mib(size)}, format {1 + len(UPGRADES)}"
     yield Finding("store", "ok", f"{message}{f', the last of {clean(last)}' if last else ''}.{retention}")
-    if stat.S_IMODE(mode) & 0o077:
-        yield Finding("store", "warning", f"Others may read {file}.", f"chmod 600 {file}")
     recorded = milliseconds(last)
     if recorded is not None and recorded / 1000 > time.time() + CLOCK_TOLERANCE:
         message = (

@@ -18,6 +18,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from whyops_trace._clock import give_way
 from whyops_trace._database import Database
+from whyops_trace._database_file import remove
+from whyops_trace._home import SEARCH_FILE
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server.query import Term
 from whyops_trace.server.words import spaced, words_of_message, words_of_record
@@ -25,8 +27,6 @@ from whyops_trace.store import Store
 
 T = TypeVar("T")
 
-#: File of the index in a home.
-SEARCH_FILE: Final = "search.db"
 #: Records indexed in one transaction, so that neither other threads nor other processes wait long.
 _SLICE: Final = 200
 #: Most seconds that a search spends on updating the index.
@@ -82,7 +82,7 @@ class Index:
 
     def __init__(self, home: Path, store: Store) -> None:
         self._store = store
-        self._database = Database(home / SEARCH_FILE, _SCHEMA, (_UPGRADE,))
+        self._database = Database(home / SEARCH_FILE, _SCHEMA, (_UPGRADE,), disposable=True)
         self._filling = threading.Lock()
         self._wakeup = threading.Event()
         self._closed = False
@@ -222,21 +222,18 @@ class Index:
         return self._store.traces_of(*rows[0]) if rows else set()
 
     def _mended(self, action: Callable[[], T]) -> T:
-        """Return the result of an action on the file. If the file is damaged, repeat the action on a new one."""
+        """Return the result of an action on the file. A damaged file was deleted then, and the action is repeated."""
         try:
             return action()
-        except StoreError as error:
-            name = getattr(error.__cause__, "sqlite_errorname", "")
-            if not name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        except StoreError:
+            if self._database.path.exists():
                 raise
-        delete_index(self._database.path.parent)
         return action()
 
 
 def delete_index(home: Path) -> None:
     """Delete the index of a home, which holds the words of all traces. A new one is built from the remaining traces."""
-    for ending in ("-wal", "-shm", ""):
-        (home / (SEARCH_FILE + ending)).unlink(missing_ok=True)
+    remove(home / SEARCH_FILE)
 
 
 def _clear(connection: sqlite3.Connection, file: str) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from itertools import tee
 
 from whyops_trace._clock import Clock, iso
+from whyops_trace._database_file import is_full
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.settings import Retention
@@ -57,7 +60,8 @@ class Store(Reader):
     A SQLite file of traces, opened at the first use and readable by its owner only.
 
     It is safe to use from several threads, which take turns, and after a fork. Reading a store that does not exist
-    returns nothing and makes no file. A damaged or foreign file is never deleted or written to.
+    returns nothing and makes no file. A damaged file is set aside, with ``.bad`` at the end of its name. That of
+    another program or a newer version is left alone.
 
     Args:
         path: The file.
@@ -86,7 +90,7 @@ class Store(Reader):
         """
         token, lines = batch
         is_record: list[bool] = []
-        with self._database.transaction() as connection:
+        with self._understanding(), self._database.transaction() as connection:
             intake = Intake(self._records_in(connection), token, self._now())
             for some in slices(lines, SLICE):
                 is_record += intake.take(some)
@@ -109,7 +113,7 @@ class Store(Reader):
         Raises:
             StoreError: if the file cannot be written. None of them is stored then.
         """
-        with self._database.transaction() as connection:
+        with self._understanding(), self._database.transaction() as connection:
             collection = Collection(self._records_in(connection), self._clock.time_ns())
             results = collection.take(events)
             collection.finish()
@@ -151,7 +155,7 @@ class Store(Reader):
         rows = self._database.rows("SELECT id FROM traces WHERE trace_id = ?", trace_id)
         if not rows:
             raise TraceNotFoundError(f"There is no trace {trace_id!r}.")
-        with self._database.session() as connection:
+        with self._database.session(writing=True) as connection:
             delete(connection, [number for (number,) in rows])
 
     def delete_all(self, trace_ids: Iterable[str]) -> int:
@@ -168,10 +172,22 @@ class Store(Reader):
         """
         if not os.path.exists(self.path):
             return 0
-        with self._database.session() as connection:
+        ids, again = tee(trace_ids)
+        try:
+            return self._delete_all(self._database.session(writing=True), ids)
+        except StoreError as error:
+            if not is_full(error.__cause__):
+                raise
+        # The log of the deletions has no room on the disk either.
+        return self._delete_all(self._database.in_place(), again)
+
+    def _delete_all(
+        self, session: AbstractContextManager[sqlite3.Connection], trace_ids: Iterable[str]
+    ) -> int:
+        with session as connection:
             deleted = sum(delete(connection, numbers) for numbers in numbers_of(connection, trace_ids))
             give_back(connection, self._now())
-        return deleted
+            return deleted
 
     def oldest_over(self, max_bytes: int) -> list[str]:
         """
@@ -230,7 +246,7 @@ class Store(Reader):
         if not self.path.exists():
             return 0
         deleted = 0
-        with self._database.session() as connection:
+        with self._database.session(writing=True) as connection:
             earliest = horizon(connection, self._now(), max_age_seconds)
             while old := too_old(connection, earliest):
                 deleted += delete(connection, old, remember=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from msgspec import MsgspecError
+
 from whyops_trace._clock import Clock
 from whyops_trace._database import Database, MachineClock
+from whyops_trace._database_file import is_no_text
+from whyops_trace._home import command_line
 from whyops_trace._recording.line import LOCAL
+from whyops_trace.exceptions import StoreError, WhyOpsError
 from whyops_trace.store.packing import decompressed
 from whyops_trace.store.references import Shelf
 from whyops_trace.store.rows import COLUMNS, StoredEvent, StoredRow, light_lines
@@ -18,6 +25,11 @@ from whyops_trace.store.statements import SIZE
 from whyops_trace.store.upgrade import UPGRADES
 
 T = TypeVar("T")
+
+#: What Python raises for content that nobody wrote so.
+_NONSENSE: Final = (
+    ArithmeticError, AttributeError, LookupError, MsgspecError, RecursionError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
 
 _TRACE: Final = "trace = (SELECT id FROM traces WHERE trace_id = ?)"
 _LOCAL: Final = f"({', '.join(map(repr, sorted(LOCAL)))})"
@@ -76,8 +88,9 @@ class RecordReader:
         Raises:
             StoreError: if the file cannot be read.
         """
-        rows, shelf = self._rows(f"WHERE {_TRACE} {_ORDER}", trace_id)
-        return [shelf.line(row.text, row.references) for row in rows]
+        with self._understanding(trace_id):
+            rows, shelf = self._rows(f"WHERE {_TRACE} {_ORDER}", trace_id)
+            return [shelf.line(row.text, row.references) for row in rows]
 
     def event(self, trace_id: str, step: int) -> list[dict[str, Any]]:
         """
@@ -101,8 +114,11 @@ class RecordReader:
         Raises:
             StoreError: if the file cannot be read.
         """
-        rows, shelf = self._rows(f"WHERE {_TRACE} AND records.id > ? ORDER BY records.id", trace_id, number)
-        return [(row.number, shelf.event(row.text, row.references)) for row in rows]
+        with self._understanding(trace_id):
+            rows, shelf = self._rows(
+                f"WHERE {_TRACE} AND records.id > ? ORDER BY records.id", trace_id, number
+            )
+            return [(row.number, shelf.event(row.text, row.references)) for row in rows]
 
     def lines_after(self, trace_id: str, number: int, limit: int = -1) -> list[tuple[int, str]]:
         """
@@ -117,8 +133,9 @@ class RecordReader:
             StoreError: if the file cannot be read.
         """
         rest = f"WHERE {_TRACE} AND records.id > ? ORDER BY records.id LIMIT ?"
-        rows, shelf = self._rows(rest, trace_id, number, limit)
-        return [(row.number, shelf.line(row.text, row.references)) for row in rows]
+        with self._understanding(trace_id):
+            rows, shelf = self._rows(rest, trace_id, number, limit)
+            return [(row.number, shelf.line(row.text, row.references)) for row in rows]
 
     def all_after(self, number: int, limit: int = 1000) -> list[StoredEvent]:
         """
@@ -259,9 +276,37 @@ class RecordReader:
         """
         if not os.path.exists(self.path):
             return []
-        with self._database.session() as connection:
+        with self._understanding(trace_id), self._database.session() as connection:
             found = connection.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchall()
             return [read(line) for (trace,) in found for line in light_lines(connection, trace, types)]
+
+    @contextlib.contextmanager
+    def _understanding(self, trace_id: str | None = None) -> Iterator[None]:
+        """
+        Turn errors about the content of the file into one that says so.
+
+        Args:
+            trace_id: The only trace that is read, whose deletion removes the damage; None to set the file aside.
+
+        Raises:
+            StoreError: if the content is damaged.
+        """
+        try:
+            yield
+        except WhyOpsError as error:
+            if not is_no_text(error.__cause__):
+                raise
+            raise self._damaged(error.__cause__, trace_id) from error
+        except _NONSENSE as error:
+            raise self._damaged(repr(error), trace_id) from error
+
+    def _damaged(self, reason: object, trace_id: str | None) -> StoreError:
+        if trace_id is None:
+            return self._database.set_aside(reason)
+        remove = command_line("rm", trace_id, home=self.path.parent)
+        return StoreError(
+            f"A record of the trace {trace_id!r} in {self.path} is damaged ({reason}): `{remove}` deletes the trace."
+        )
 
     def _now(self) -> int:
         return self._clock.time_ns() // 1_000_000_000
@@ -278,9 +323,10 @@ class RecordReader:
             rows = [StoredRow.of(row) for row in found]
             return rows, Shelf.of(connection, {row.references for row in rows if row.references})
 
-    def _decoded(self, rest: str, *parameters: object) -> list[dict[str, Any]]:
-        rows, shelf = self._rows(rest, *parameters)
-        return [shelf.event(row.text, row.references) for row in rows]
+    def _decoded(self, rest: str, trace_id: str, *more: object) -> list[dict[str, Any]]:
+        with self._understanding(trace_id):
+            rows, shelf = self._rows(rest, trace_id, *more)
+            return [shelf.event(row.text, row.references) for row in rows]
 
     def _stored(self, rest: str, *parameters: object) -> list[StoredEvent]:
         rows, shelf = self._rows(rest, *parameters)

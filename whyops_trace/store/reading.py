@@ -178,7 +178,8 @@ class Reader(RecordReader):
             " WHERE trace_id IN (SELECT value FROM json_each(?))",
             json.dumps(list(trace_ids)),
         )
-        return {trace_id: _tokens_of(turns) for trace_id, turns in rows if turns}
+        with self._understanding():
+            return {trace_id: _tokens_of(turns) for trace_id, turns in rows if turns}
 
     def each(self, where: Filter | None = None) -> Iterator[TraceSummary]:
         """
@@ -200,7 +201,8 @@ class Reader(RecordReader):
             f"SELECT ({_TURNS_OF_TRACE}), {SUMMARY_COLUMNS}, {running(self._now())} FROM traces {rest}",  # noqa: S608
             *parameters,
         )
-        return [_summary(*row) for row in rows]
+        with self._understanding():
+            return [_summary(*row) for row in rows]
 
 
 def _tokens_of(turns: str) -> list[int]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_serve_says_where_it_is_and_ends_quietly(
     ]
     assert "checkout-8841" in answer.text
     assert "server" not in answer.headers
-    assert note == {"pid": program.pid, "url": url}
+    assert note == {"pid": program.pid, "url": url, "token": note["token"]}
     assert stopped(program, by) == (0, "")
     assert not (home / "serve.json").exists()
 
@@ -106,7 +107,15 @@ def test_serve_as_json(command: Callable[..., Program], home: Path) -> None:
         "pid": program.pid,
         "home": str(home),
     }
-    assert httpx.get(f"{said['collector']}/health").json()["home"] == str(home)
+    token = json.loads((home / "serve.json").read_text())["token"]
+    health = [
+        httpx.get(f"{said['collector']}/health", headers=headers).json()
+        for headers in ({}, {"x-whyops-token": "guessed"}, {"x-whyops-token": token})
+    ]
+
+    assert health[:2] == [{"status": "healthy"}] * 2
+    assert health[2]["home"] == str(home)
+    assert stat.S_IMODE((home / "serve.json").stat().st_mode) == 0o600
 
 
 def test_serve_opens_the_browser(command: Callable[..., Program], tmp_path: Path) -> None:
@@ -298,7 +307,8 @@ def test_a_note_is_an_address_and_nothing_else(
 ) -> None:
     """What somebody else wrote there is neither printed nor opened, though a server of this home is there."""
     url = line(command("serve", "--port", "0")).rpartition(" ")[2]
-    (home / "serve.json").write_text(json.dumps({"pid": 1, "url": url + rest}))
+    told = json.loads((home / "serve.json").read_text())
+    (home / "serve.json").write_text(json.dumps({**told, "url": url + rest}))
 
     assert not json.loads(line(command("view", "--json")))["url"].startswith(url)
 
@@ -316,7 +326,7 @@ def test_a_note_follows_no_link(home: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (home / f"serve.json.{os.getpid()}").symlink_to(mine)
-    note(home, "http://127.0.0.1:8765")
+    note(home, "http://127.0.0.1:8765", "token")
 
     assert mine.read_text() == "mine"
     assert json.loads((home / "serve.json").read_text())["url"] == "http://127.0.0.1:8765"
@@ -325,7 +335,7 @@ def test_a_note_follows_no_link(home: Path, tmp_path: Path) -> None:
 def test_where_no_note_can_be_nothing_is_left(home: Path) -> None:
     """Nobody finds the server by the home then."""
     (home / "serve.json").mkdir()
-    note(home, "http://127.0.0.1:8765")
+    note(home, "http://127.0.0.1:8765", "token")
     forget(home)
 
     assert [path.name for path in home.glob("serve*")] == ["serve.json"]

@@ -243,6 +243,8 @@ def test_without_the_key_nothing_is_told(locked: httpx.Client) -> None:
     assert [answer.status_code for answer in refused] == [401, 401]
     assert refused[0].json() == {"error": "Unauthorized: Authentication required"}
     assert locked.get("/live").status_code == 401
+    assert locked.get("/api/health").json() == {"status": "healthy"}
+    assert "home" in locked.get("/api/health", headers={"x-api-key": KEY}).json()
     assert [locked.get(path).status_code for path in ("/static/base.css", "/api/health")] == [200, 200]
 
 

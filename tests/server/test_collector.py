@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import socket
@@ -374,14 +375,25 @@ def test_a_client_that_goes_away_stores_nothing(server: LocalCollector) -> None:
 def test_a_store_that_cannot_be_written_is_said(server: LocalCollector) -> None:
     """The client may try again; nothing is accepted meanwhile."""
     server.store.path.parent.mkdir()
-    server.store.path.write_bytes(b"no database, but quite long enough to be one" * 100)
+    with contextlib.closing(sqlite3.connect(server.store.path)) as connection:
+        connection.executescript("CREATE TABLE traces (id); PRAGMA user_version = 99")
 
     for path in ("/api/events", "/api/events/ingest"):
         answer = server.post(path, event())
 
         assert answer.status_code == 503
-        assert "is damaged" in answer.json()["error"]
+        assert "is a store of format 99" in answer.json()["error"]
     assert server.http.get("/api/threads").status_code == 503
+
+
+def test_a_damaged_store_is_said_once(server: LocalCollector) -> None:
+    """It is set aside, and what is sent again is stored."""
+    server.store.path.parent.mkdir()
+    server.store.path.write_bytes(b"no database, but quite long enough to be one" * 100)
+    answers = [server.post("/api/events", event()) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [503, 201]
+    assert "It is kept as" in answers[0].json()["error"]
 
 
 def test_pages_are_answered_while_a_transaction_waits(server: LocalCollector) -> None:

@@ -9,6 +9,7 @@ import gc
 import ipaddress
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -225,9 +226,10 @@ def _run(
     Raises:
         click.ClickException: if a needed package is not installed.
     """
+    token = secrets.token_urlsafe(24)
 
     def note_and_say() -> None:
-        note(home, url)
+        note(home, url, token)
         try:
             ready()
         except OSError:  # nobody reads the output any more, as in `serve | head -1`
@@ -245,7 +247,8 @@ def _run(
         gc.set_threshold(*_COLLECTED)
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).mallopt(_ARENAS, 1)
-        application = create_app(home, key=key, allowed_hosts=names, retention=at_hand(home).retention)
+        retention = at_hand(home).retention
+        application = create_app(home, key=key, allowed_hosts=names, retention=retention, token=token)
         try:
             Server(application, note_and_say).run(sockets=[listening])
         finally:

@@ -22,16 +22,24 @@ _MAX_ANSWER: Final = 10_000
 _ADDRESS: Final = re.compile(r"http://(\[[\w:.%]+\]|[\w.-]+):(\d{1,5})", re.ASCII)
 
 
-def note(home: Path, url: str) -> None:
-    """Write the address at which this process shows a home. If that fails, nobody finds the server by the home."""
+def note(home: Path, url: str, token: str) -> None:
+    """
+    Write the address at which this process shows a home. If that fails, nobody finds the server by the home.
+
+    Args:
+        home: The home.
+        url: The address.
+        token: The word that makes the server say which home it shows.
+    """
     with contextlib.suppress(OSError):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = home / f"{_FILE}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         try:
             # Exclusive, so that a link from somebody else is not followed.
-            with temporary.open("x", encoding="utf-8") as file:
-                json.dump({"pid": os.getpid(), "url": url}, file)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"pid": os.getpid(), "url": url, "token": token}, file)
             os.replace(temporary, home / _FILE)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -47,7 +55,8 @@ def forget(home: Path) -> None:
 
 def running(home: Path) -> str | None:
     """Return the address of a server that shows this home, None if none answers."""
-    address = _ADDRESS.fullmatch(text_of(get(_content(home), "url")))
+    content = _content(home)
+    address, token = _ADDRESS.fullmatch(text_of(get(content, "url"))), text_of(get(content, "token"))
     if address is None:
         return None
     import http.client  # takes longer to load than most commands to run
@@ -56,7 +65,7 @@ def running(home: Path) -> str | None:
         host, port = address.groups()
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ANSWER)
         with contextlib.closing(connection):
-            connection.request("GET", "/api/health")
+            connection.request("GET", "/api/health", headers={"x-whyops-token": token})
             health = json.loads(connection.getresponse().read(_MAX_ANSWER))
     except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return None

@@ -31,8 +31,11 @@ COOKIE: Final = "whyops_viewer"
 _REMEMBERED: Final = 30 * 86_400
 #: Largest number of bytes of a form.
 _FORM_BYTES: Final = 4_096
-#: Paths that need no key: the style of the page that asks for it, and the health of the server.
-_OPEN: Final = ("/static/", "/api/health")
+#: Paths that need no key: the style of the page that asks for it, and whether the server lives.
+_OPEN: Final = "/static/"
+_HEALTH: Final = "/api/health"
+#: Header of those who may know what server this is, with the word for that.
+_INTRODUCTION: Final = "x-whyops-token"
 #: Paths of the API: SDKs show the key with each request, and a refusal has the form of a WhyOps server's.
 _API: Final = ("/api/", "/v1/")
 #: A host with its port, without characters that begin a path, a query or another host in an address.
@@ -54,13 +57,17 @@ class Access:
         renderer: Renderer of the page that asks for the key.
         hosts: The names that the server answers to.
         key: The key that each request has to show, "" if none is needed.
+        token: The word of those who may know what server this is, beside those who have the key; "" if there is none.
     """
 
-    def __init__(self, app: ASGIApp, renderer: Renderer, hosts: Collection[str], key: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, renderer: Renderer, hosts: Collection[str], key: str = "", token: str = ""
+    ) -> None:
         self._app = app
         self._renderer = renderer
         self._hosts = frozenset(hostname(host) or host.lower() for host in hosts)
         self._key = key
+        self._token = token
         self._headers = _headers(renderer.assets.import_map_hash)
         # Not the key, and nothing that reveals it; the same after a restart.
         self._pass = hmac.digest(key.encode(), b"whyops-trace viewer", "sha256").hex() if key else ""
@@ -81,7 +88,7 @@ class Access:
             await send(message)
 
         request = Request(scope, receive)
-        answer = self._refusal(request) or await self._without_key(request)
+        answer = self._refusal(request) or self._health(request) or await self._without_key(request)
         await (answer or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
@@ -97,16 +104,28 @@ class Access:
             return PlainTextResponse("This server takes no requests from pages of other servers.\n", 403)
         return None
 
+    def _health(self, request: Request) -> Response | None:
+        """Return the answer to a stranger who wants to know how the server is: that it lives, and no more."""
+        if request.scope["path"] != _HEALTH or request.method != "GET":
+            return None
+        if self._shows_token(request) or (self._key and _has_key(request.headers, self._key)):
+            return None
+        return JSONResponse({"status": "healthy"})
+
+    def _shows_token(self, request: Request) -> bool:
+        is_health = request.scope["path"] == _HEALTH  # which is all that the token is for
+        return is_health and bool(self._token) and _same(request.headers.get(_INTRODUCTION, ""), self._token)
+
     async def _without_key(self, request: Request) -> Response | None:
         """Return the answer to a request that does not show the key, None if it shows the key or needs none."""
         path: str = request.scope[
             "path"
         ]  # the path that routes match; a URL would also be made of the Host header
-        if not self._key or path.startswith(_OPEN):
+        if not self._key or path.startswith(_OPEN) or self._shows_token(request):
             return None
         if _has_key(request.headers, self._key):
             return None
-        if path.startswith(_API):
+        if path.startswith(_API) or (request.method not in ("GET", "HEAD") and path != "/login"):
             return JSONResponse({"error": "Unauthorized: Authentication required"}, 401)
         if request.method == "POST" and path == "/login":
             return await self._log_in(request)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from anyio import to_thread
 from starlette.applications import Starlette
@@ -13,9 +14,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
-from whyops_trace._home import STORE_FILE
+from whyops_trace._delivery.archive import readable
+from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
-from whyops_trace.server import collector, pages, trace_page
+from whyops_trace.server import collector, pages, strays, trace_page
 from whyops_trace.server.access import LOOPBACK, Access
 from whyops_trace.server.assets import Assets, Renderer
 from whyops_trace.server.live import Live
@@ -33,30 +35,41 @@ class Application:
         key: The key that each request has to show, "" if none is needed.
         allowed_hosts: Names that the server answers to, beside those of this machine itself.
         retention: Limits of the store, applied when events are collected; None deletes nothing.
+        token: The word of those who may know which home this is, beside those who have the key.
     """
 
     def __init__(
-        self, home: Path, key: str, allowed_hosts: Collection[str], retention: Retention | None
+        self,
+        home: Path,
+        key: str,
+        allowed_hosts: Collection[str],
+        retention: Retention | None,
+        token: str = "",
     ) -> None:
+        self._folders = contextlib.ExitStack()
+        place = index_place = self._folders.enter_context(readable(home))
+        if not is_writable(place) and home.exists():
+            index_place = Path(self._folders.enter_context(TemporaryDirectory(prefix="whyops-trace-")))
         # Each store has a connection of its own, so that none waits for another, and no page for the collector.
-        self._stores = [Store(home / STORE_FILE) for _ in range(4)]
+        self._stores = [Store(place / STORE_FILE) for _ in range(4)]
         for_pages, for_index, for_live, for_collector = self._stores
-        self._index = Index(home, for_index)
+        self._index = Index(index_place, for_index)
         self._live = Live(home, for_live, self._index.wake)
         self._renderer = renderer = Renderer(Assets())
         routes = [
             renderer.assets.route(),
             *self._live.routes(),
-            *pages.routes(for_pages, self._index, renderer),
+            *pages.routes(for_pages, self._index, renderer, home),
             *trace_page.routes(for_pages, renderer),
-            *collector.routes(for_collector, retention),
+            *collector.routes(for_collector, retention, home),
         ]
+        routes += strays.routes(tuple(routes))
         application = Starlette(
             routes=routes,
             middleware=[Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)],
             lifespan=self._running,
         )
-        self._guarded = Access(application, renderer, LOOPBACK | set(allowed_hosts), key)
+        self._guarded = Access(application, renderer, LOOPBACK | set(allowed_hosts), key, token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,6 +91,7 @@ class Application:
             self._index.close()
             for store in self._stores:
                 store.close()
+            self._folders.close()
 
     def _warm_up(self) -> None:
         """
@@ -91,7 +105,12 @@ class Application:
 
 
 def create_app(
-    home: Path, *, key: str = "", allowed_hosts: Collection[str] = (), retention: Retention | None = None
+    home: Path,
+    *,
+    key: str = "",
+    allowed_hosts: Collection[str] = (),
+    retention: Retention | None = None,
+    token: str = "",
 ) -> Application:
     """
     Return the application for one home.
@@ -101,5 +120,6 @@ def create_app(
         key: The key that each request has to show, "" if none is needed.
         allowed_hosts: Names that the server answers to, beside those of this machine itself.
         retention: Limits of the store, applied when events are collected; None deletes nothing.
+        token: The word of those who may know which home this is, beside those who have the key.
     """
-    return Application(home, key, allowed_hosts, retention)
+    return Application(home, key, allowed_hosts, retention, token)

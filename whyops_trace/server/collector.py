@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import anyio.to_thread
@@ -19,6 +20,7 @@ from starlette.responses import Response
 
 from whyops_trace._checks import MAX_NAME
 from whyops_trace._clock import SystemClock, iso
+from whyops_trace._home import STORE_FILE
 from whyops_trace._shapes import text_of
 from whyops_trace._version import __version__
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
@@ -47,15 +49,16 @@ _LONG: Final = 64 << 10
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(store: Store, retention: Retention | None = None) -> list[RawRoute]:
+def routes(store: Store, retention: Retention | None = None, home: Path | None = None) -> list[RawRoute]:
     """
     Return the API of one store.
 
     Args:
         store: The store for reading. Writes go through a connection of their own.
         retention: Limits of the store, applied when events are stored; None deletes nothing.
+        home: The home to write to, if *store* is a copy of its store.
     """
-    return _Collector(store, retention).routes()
+    return _Collector(store, retention, home or store.path.parent).routes()
 
 
 def _answer(status: int, body: object) -> Response:
@@ -83,9 +86,10 @@ def _with_refusals(handler: Handler) -> Handler:
 
 
 class _Collector:
-    def __init__(self, store: Store, retention: Retention | None) -> None:
+    def __init__(self, store: Store, retention: Retention | None, home: Path) -> None:
         self._store = store
-        self._write_store = Store(store.path)
+        self._home = home
+        self._write_store = Store(home / STORE_FILE)
         self._writer = Writer(self._write_store, retention)
         self._analyses = Analyses(store)
 
@@ -259,8 +263,7 @@ class _Collector:
 
     async def _health(self, _: Request) -> Response:
         about = {"status": "healthy", "service": "whyops-trace", "version": __version__}
-        home = str(self._store.path.parent)
-        return _answer(200, {**about, "home": home, "timestamp": iso(SystemClock.time_ns())})
+        return _answer(200, {**about, "home": str(self._home), "timestamp": iso(SystemClock.time_ns())})
 
 
 def _outcome(result: Stored) -> dict[str, Any]:

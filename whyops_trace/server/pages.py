@@ -78,7 +78,7 @@ class Saved:
     what: str
 
 
-def routes(store: Store, index: Index, renderer: Renderer) -> list[Route]:
+def routes(store: Store, index: Index, renderer: Renderer, home: Path) -> list[Route]:
     """
     Return the route of the list.
 
@@ -86,8 +86,9 @@ def routes(store: Store, index: Index, renderer: Renderer) -> list[Route]:
         store: The store of the traces.
         index: The index of their words.
         renderer: Renderer of the template.
+        home: The home of the traces.
     """
-    home, figures = store.path.parent, _Figures(store)
+    figures = _Figures(store)
 
     def answer(query: str, after: str, origin: str) -> Response:
         try:

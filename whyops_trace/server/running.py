@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import socket
 from collections.abc import Callable
@@ -11,30 +10,16 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from whyops_trace.server.app import Application
+from whyops_trace.server.connections import BACKLOG, Connection, Crowd
 
 #: Seconds that open requests have to end when the server stops.
 _GRACE: Final = 3
-#: Number of open files to request from the system, if it allows that many.
-_FILES: Final = 10_240
-#: Connections accepted at a time. A few times as many are open before the first of them can be closed.
-_BACKLOG: Final = 64
 #: Connections that may wait to be accepted. One more waits a second before it tries again.
 _WAITING: Final = 1_024
-#: Files kept free when the number of connections is at its limit.
-_SPARE: Final = 6 * _BACKLOG
-
-
-class _Connection(H11Protocol):
-    """A connection. One above the limit is closed at once, so that files are left to answer the others."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to answer."""
-        super().connection_made(transport)
-        if len(self.connections) > _most_connections():
-            transport.abort()
+#: Ticks between two looks for connections that take too long, each a tenth of a second.
+_TICKS: Final = 10
 
 
 class Server(uvicorn.Server):
@@ -47,10 +32,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, application: Application, on_ready: Callable[[], None] = lambda: None) -> None:
+        self._crowd = Crowd()
         super().__init__(
             uvicorn.Config(
                 application,
-                http=_Connection,
+                http=functools.partial(Connection, self._crowd),  # type: ignore[arg-type]
                 ws="none",
                 loop="asyncio",
                 lifespan="on",
@@ -58,7 +44,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=_GRACE,
             )
         )
@@ -83,19 +69,8 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
-
-@functools.cache
-def _most_connections() -> int:
-    """Return the limit of connections, after requesting their files from the system."""
-    files = _FILES
-    with contextlib.suppress(ModuleNotFoundError):  # not every system has such a limit
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if 0 <= soft < _FILES:  # some systems write "no limit" as -1
-            files = _FILES if hard < 0 else min(hard, _FILES)
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-            except (OSError, ValueError):
-                files = soft
-    return max(files - _SPARE, _BACKLOG)
+    async def on_tick(self, counter: int) -> bool:
+        """Close the connections that take too long; return True to stop."""
+        if counter % _TICKS == 0:
+            self._crowd.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)

@@ -270,3 +270,56 @@ def test_what_ended_processes_left_is_stored_beside_a_damaged_store(tmp_path: Pa
     assert "What ended processes left is not stored: " in first.stderr
     assert "It is kept as " in first.stderr
     assert [each["traceId"] for each in json.loads(second.stdout)] == ["left"]
+
+
+SERVED = """
+import json, subprocess, sys, urllib.request
+with subprocess.Popen(
+    [sys.executable, "-m", "whyops_trace", "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
+) as server:
+    try:
+        url = json.loads(server.stdout.readline())["url"]
+        pages = [urllib.request.urlopen(url + path).read().decode() for path in json.loads(sys.argv[1])]
+        event = {"eventType": "user_message", "traceId": "sent", "agentName": "shop"}
+        sent = urllib.request.Request(
+            url + "/api/events", json.dumps(event).encode(), {"content-type": "application/json"}
+        )
+        try:
+            urllib.request.urlopen(sent)
+        except urllib.error.HTTPError as error:
+            pages.append(f"{error.code} {error.read().decode()}")
+    finally:
+        server.terminate()
+print(json.dumps(pages))
+"""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_home_on_a_read_only_disk_is_served(tmp_path: Path, state: str) -> None:
+    """Its list, its pages and its search; what is sent there is refused, and no copy is left."""
+    pytest.importorskip("starlette", reason="The server needs the extra [ui].")
+    if not may_mount():
+        pytest.skip("this machine does not let `unshare --map-root-user --mount` mount")
+    home = tmp_path / "home"
+    traces = in_state(home, state)
+    before = content(home)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    paths = ["/", "/t/stored", "/?q=charge", "/api/threads"]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-ec", f'{READ_ONLY}; exec "$@"', str(home), sys.executable,
+         "-c", SERVED, json.dumps(paths)],
+        env=environment(home, TMPDIR=str(temporary)), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    listed, page, found, threads, refused = json.loads(done.stdout)
+
+    assert done.stderr == ""
+    assert "charge_card" in page
+    assert [trace in text for text in (listed, found, threads) for trace in traces] == [True] * 3 * len(
+        traces
+    )
+    assert str(temporary) not in listed
+    assert refused.startswith("503 ")
+    assert "it can only be read" in refused
+    assert content(home) == before
+    assert list(temporary.iterdir()) == []

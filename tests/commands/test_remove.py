@@ -294,7 +294,7 @@ def test_a_name_that_is_not_clear_deletes_nothing(
     assert left(store) == ["t1", "t2", "u"]
 
 
-def test_a_foreign_file_is_left_alone(cli: Callable[..., Result], home: Path) -> None:
+def test_a_file_that_is_no_store_is_set_aside(cli: Callable[..., Result], home: Path) -> None:
     """It may be somebody's."""
     home.mkdir()
     (home / "traces.db").write_bytes(b"junk" * 1000)
@@ -302,7 +302,7 @@ def test_a_foreign_file_is_left_alone(cli: Callable[..., Result], home: Path) ->
 
     assert re.fullmatch(r"Error: .*traces\.db is damaged, or no store at all .*\n", result.stderr)
     assert result.exit_code == 1
-    assert (home / "traces.db").read_bytes() == b"junk" * 1000
+    assert (home / "traces.db.bad").read_bytes() == b"junk" * 1000
 
 
 # What stays elsewhere

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -15,14 +14,12 @@ import msgspec
 from whyops_trace._clock import wire_time
 from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._journal.survey import survey
-from whyops_trace._reading.excerpt import clean, counted, excerpt
+from whyops_trace._reading.excerpt import counted
 from whyops_trace._recording.numbers import read_head
-from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, tracked, when
+from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, tracked
+from whyops_trace.commands.erasing import erase_user, preview
 from whyops_trace.exporters.whyops.dead_letters import read_letters
-from whyops_trace.store import Filter, Store, TraceSummary
-
-#: Largest number of traces that are named before the question.
-_LISTED: Final = 10
+from whyops_trace.store import Filter, Store
 
 
 class Remains(NamedTuple):
@@ -48,6 +45,11 @@ class Remains(NamedTuple):
 @click.option(
     "--over", type=Size(), metavar="SIZE", help="The oldest traces, until the others take that: 100MB."
 )
+@click.option(
+    "--user",
+    metavar="ID",
+    help="All of one user, also in the journal and among refused events, byte for byte.",
+)
 @click.option("--all", "everything", is_flag=True, help="Every trace.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -58,6 +60,7 @@ def rm(
     traces: Sequence[str],
     older_than: float | None,
     over: int | None,
+    user: str | None,
     everything: bool,
     yes: bool,
     as_json: bool,
@@ -66,14 +69,21 @@ def rm(
     """
     Delete traces from the local store, and free their room on the disk.
 
-    TRACE is an id, the beginning of only one id, or "latest". Records in the journal and on a WhyOps server stay.
+    TRACE is an id, the beginning of only one id, or "latest". Records in the journal stay, but for those of a --user,
+    and so does what a WhyOps server has.
     """
-    if [bool(traces), older_than is not None, over is not None, everything].count(True) != 1:
-        raise click.UsageError("Name the traces to delete, or give one of --older-than, --over and --all.")
+    choices = [bool(traces), older_than is not None, over is not None, user is not None, everything]
+    if choices.count(True) != 1:
+        raise click.UsageError(
+            "Name the traces to delete, or give one of --older-than, --over, --user and --all."
+        )
+    if user is not None:
+        erase_user(home, user, yes=yes, as_json=as_json)
+        return
     with stored_traces(home) as store:
         selected = list(store.each(_where(store, traces, older_than, over)))
         if selected and not (yes and as_json):
-            _preview(selected, err=as_json)
+            preview(selected, err=as_json)
         if selected and not yes:
             click.confirm("Delete this for good?", abort=True, err=as_json)
         before = store.used_bytes()
@@ -131,20 +141,6 @@ def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
 
         delete_index(store.path.parent)
     return trace_ids
-
-
-def _preview(selected: Sequence[TraceSummary], *, err: bool) -> None:
-    """Print the traces that will be lost."""
-    for trace in islice(selected, _LISTED):
-        words = (when(trace.last_at), trace.trace_id, trace.agent_name, excerpt(trace.asked, 60))
-        click.echo("  ".join(clean(word) for word in words if word), err=err)
-    if len(selected) > _LISTED:
-        click.echo(f"and {len(selected) - _LISTED:,} more", err=err)
-    events = sum(trace.event_count for trace in selected)
-    click.echo(f"{counted(len(selected), 'trace')} with {counted(events, 'event')}.", err=err)
-    running = sum(trace.running for trace in selected)
-    if running:
-        click.echo(f"{counted(running, 'trace')} may go on: what is recorded later begins anew.", err=err)
 
 
 def _remains(home: Path, trace_ids: Collection[str]) -> Remains:

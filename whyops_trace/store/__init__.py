@@ -181,6 +181,34 @@ class Store(Reader):
         # The log of the deletions has no room on the disk either.
         return self._delete_all(self._database.in_place(), again)
 
+    def erase(self, trace_ids: Iterable[str]) -> int:
+        """
+        Delete traces so that nothing of them is left in the file or its log.
+
+        The file is written anew, which takes as much room again.
+
+        Returns:
+            Number of deleted traces.
+
+        Raises:
+            StoreError: if the file cannot be written, or another process keeps the log in use. Some of the traces may
+                be deleted then, and their bytes still be in the file.
+        """
+        if not os.path.exists(self.path):
+            return 0
+        with self._database.session(writing=True) as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            deleted = sum(delete(connection, numbers) for numbers in numbers_of(connection, trace_ids))
+            give_back(connection, self._now())
+            connection.execute("VACUUM")  # rows that were changed earlier left bytes behind
+            ((is_busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if is_busy:
+            raise StoreError(
+                f"The traces are deleted, but another process reads {self.path}, so that its log may still have "
+                "some of their bytes: end it, and repeat this."
+            )
+        return deleted
+
     def _delete_all(
         self, session: AbstractContextManager[sqlite3.Connection], trace_ids: Iterable[str]
     ) -> int:

@@ -168,6 +168,18 @@ class RecordReader:
         rows = map(StoredRow.of, self._database.rows(statement, number, limit))
         return [(row.number, row.facts.key, row.light) for row in rows]
 
+    def record_lines(self) -> Iterator[bytes]:
+        """
+        Yield the records of all traces, with null in the place of the messages, tools and prompts that they share.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        number = 0
+        while rows := self.light_after(number):
+            number = rows[-1][0]
+            yield from (line.encode("utf-8", "surrogatepass") for _, _, line in rows)
+
     def messages_after(self, number: int, limit: int = 1000) -> list[tuple[int, str]]:
         """
         Return the numbers and the JSON of messages that records share, in the order they were stored, for an index.

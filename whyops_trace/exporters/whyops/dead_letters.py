@@ -15,6 +15,7 @@ import msgspec
 from whyops_trace._clock import iso
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace._home import REJECTED_FILE, make_private
+from whyops_trace._journal.erasure import Erased, Owned, rewrite
 from whyops_trace._values import encoding
 
 if sys.platform != "win32":
@@ -82,6 +83,48 @@ def letter_counts(home: Path) -> dict[Path, int]:
             with path.open("rb") as file:
                 counts[path] = sum(1 for _ in file)
     return counts
+
+
+class _Letter(msgspec.Struct):
+    event: msgspec.Raw
+
+
+def letter_events(home: Path) -> Iterator[bytes]:
+    """
+    Yield the refused events as they were recorded.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    for letter in read_letters(home, _Letter):
+        yield bytes(letter.event)
+
+
+def erase_letters(home: Path, owned: Owned) -> Erased:
+    """
+    Erase the refused events of a user.
+
+    Raises:
+        OSError: if a file cannot be read or written.
+    """
+
+    def without(data: bytes) -> tuple[bytes, int]:
+        lines = data.splitlines(keepends=True)
+        kept = [line for line in lines if _event(line) not in owned]
+        return b"".join(kept), len(lines) - len(kept)
+
+    erased = Erased()
+    for name in (REJECTED_FILE + _OLD, REJECTED_FILE):
+        erased = erased.plus(rewrite(home / name, without))
+    return erased
+
+
+def _event(line: bytes) -> bytes:
+    """Return the event in a line, all of it if it cannot be decoded."""
+    try:
+        return bytes(msgspec.json.decode(line, type=_Letter).event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return line
 
 
 def read_letters(home: Path, form: type[T]) -> Iterator[T]:

@@ -183,10 +183,14 @@ def _journal_bytes(home: Path) -> int:
     return size
 
 
-def json_lines(items: Iterable[Mapping[str, Any]]) -> str:
-    """Return a JSON array with one item a line."""
+def echo_json_lines(items: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON array with one item a line, as they come."""
     # In ASCII, so that no text in it controls a terminal.
-    return "[" + ",\n".join(map(json.dumps, items)) + "]"
+    separator = "["
+    for item in items:
+        sys.stdout.write(separator + json.dumps(item))
+        separator = ",\n"
+    click.echo("[]" if separator == "[" else "]")
 
 
 def home_option(command: F) -> F:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,7 @@ from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import file_size, home_option, stored_traces
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.export import MAX_TOKENS, export_json, export_markdown
+from whyops_trace.export import MAX_TOKENS, export_markdown, json_pieces
 from whyops_trace.store import Store
 
 _FORMATS: Final = ("html", "json", "markdown")
@@ -59,16 +61,21 @@ def export(trace: str, form: str | None, output: Path | None, max_tokens: int, h
     form = form or _format_of(output)
     with stored_traces(home) as store:
         trace_id = store.resolve(trace)
-        text = _exported(store, trace_id, form, max_tokens)
-    if output is None and form == "html":
-        output = Path(f"{_file_name(trace_id)}.html")
-    data = text.encode("utf-8", "replace")
-    if output is None or str(output) == "-":
-        # In UTF-8, except to a terminal, which may use another encoding.
-        click.echo(text if sys.stdout.isatty() else data, nl=False)
-    else:
-        output.write_bytes(data)
-        click.echo(f"Wrote {clean(str(output))} ({file_size(len(data))}).", err=True)
+        if output is None and form == "html":
+            output = Path(f"{_file_name(trace_id)}.html")
+        pieces = _pieces(store, trace_id, form, max_tokens)
+        if output is None or str(output) == "-":
+            is_terminal = sys.stdout.isatty()
+            for piece in pieces:
+                # In UTF-8, except to a terminal, which may use another encoding.
+                click.echo(piece if is_terminal else piece.encode("utf-8", "replace"), nl=False)
+            return
+        first = next(pieces)  # before the file is touched
+        size = 0
+        with output.open("wb") as file:
+            for piece in chain((first,), pieces):
+                size += file.write(piece.encode("utf-8", "replace"))
+    click.echo(f"Wrote {clean(str(output))} ({file_size(size)}).", err=True)
 
 
 def _format_of(output: Path | None) -> str:
@@ -83,18 +90,20 @@ def _format_of(output: Path | None) -> str:
     return form
 
 
-def _exported(store: Store, trace_id: str, form: str, max_tokens: int) -> str:
+def _pieces(store: Store, trace_id: str, form: str, max_tokens: int) -> Iterator[str]:
     if form == "json":
-        return export_json(store, trace_id)
+        yield from json_pieces(store, trace_id)
+        return
     if form == "markdown":
-        return export_markdown(store, trace_id, max_tokens=max_tokens)
+        yield export_markdown(store, trace_id, max_tokens=max_tokens)
+        return
     try:
         from whyops_trace.server.offline import offline_page
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("whyops_trace"):
             raise
         raise ConfigurationError(f"HTML needs more packages: {install_hint('ui')}") from error
-    return offline_page(store, trace_id)
+    yield offline_page(store, trace_id)
 
 
 def _file_name(trace_id: str) -> str:

@@ -17,8 +17,8 @@ from whyops_trace.commands.common import (
     Duration,
     Moment,
     console,
+    echo_json_lines,
     home_option,
-    json_lines,
     stored_traces,
     when,
 )
@@ -93,7 +93,7 @@ def ls(limit: int, as_json: bool, home: Path, **conditions: Any) -> None:
         fitting = store.counts(where).total if len(traces) == limit else len(traces)
         empty = not traces and not store.traces(1)
     if as_json:
-        click.echo(json_lines(map(msgspec.to_builtins, traces)))
+        echo_json_lines(map(msgspec.to_builtins, traces))
     elif traces:
         out = console()
         out.print(_table(traces, out.width))

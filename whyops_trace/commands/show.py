@@ -12,7 +12,7 @@ import click
 
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._reading.prices import cost_of, is_billed
-from whyops_trace.commands.common import home_option, json_lines, stored_traces
+from whyops_trace.commands.common import echo_json_lines, home_option, stored_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store
 from whyops_trace.tree import build, write_tree
@@ -49,7 +49,7 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
         beginning = store.trace(trace_id).beginning
         is_gone = store.ended_in(trace_id)
     if as_json:
-        click.echo(json_lines(map(_with_cost, events)))
+        echo_json_lines(map(_with_cost, events))
         return
     tree = build(events, is_gone, priced=True)
     hidden = cut(tree, depth)
@@ -73,7 +73,7 @@ def _show_step(store: Store, trace_id: str, step: int, as_json: bool) -> None:
     if not events:
         raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
     if as_json:
-        click.echo(json_lines(map(_with_cost, events)))
+        echo_json_lines(map(_with_cost, events))
         return
     for event in events:
         pretty = json.dumps(_with_cost(event), indent=2, ensure_ascii=False)

@@ -7,6 +7,7 @@ Secrets are replaced when they are recorded, so no export holds them. ``docs/how
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -17,7 +18,7 @@ from whyops_trace.export.markdown import CHARACTERS, markdown
 from whyops_trace.store import Store
 from whyops_trace.story import tell
 
-__all__ = ["CHARACTERS", "FORMAT", "MAX_TOKENS", "VERSION", "export_json", "export_markdown"]
+__all__ = ["CHARACTERS", "FORMAT", "MAX_TOKENS", "VERSION", "export_json", "export_markdown", "json_pieces"]
 
 #: Name of the JSON format.
 FORMAT: Final = "whyops-trace"
@@ -39,17 +40,35 @@ def export_json(store: Store, trace_id: str) -> str:
         TraceNotFoundError: if the store has no such trace.
         StoreError: if the store cannot be read.
     """
+    return "".join(json_pieces(store, trace_id))
+
+
+def json_pieces(store: Store, trace_id: str) -> Iterator[str]:
+    """
+    Yield what :func:`export_json` returns, in pieces: the text of a long trace takes more memory than its events.
+
+    Args:
+        store: The store of the trace.
+        trace_id: Its id.
+
+    Raises:
+        TraceNotFoundError: if the store has no such trace.
+        StoreError: if the store cannot be read.
+    """
     summary = store.trace(trace_id)
     events = store.events(trace_id)
     is_gone = store.ended_in(trace_id)
     head = {"format": FORMAT, "version": VERSION, "writtenBy": f"whyops-trace {__version__}"}
     members = [f'"{name}": {json.dumps(member)}' for name, member in head.items()]
     members.append(f'"summary": {json.dumps(msgspec.to_builtins(summary))}')
-    members.append(
-        f'"findings": {_array([json.dumps(msgspec.to_builtins(one)) for one in findings(events, is_gone)])}'
-    )
-    members.append(f'"events": {_array([json.dumps(event) for event in events])}')
-    return "{" + ",\n".join(members) + "}\n"
+    found = ",\n".join(json.dumps(msgspec.to_builtins(one)) for one in findings(events, is_gone))
+    yield "{" + ",\n".join((*members, f'"findings": [{found}]', '"events": ['))
+    events.reverse()
+    separator = ""
+    while events:  # each goes once it is written
+        yield separator + json.dumps(events.pop())
+        separator = ",\n"
+    yield "]}\n"
 
 
 def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS) -> str:
@@ -71,7 +90,3 @@ def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS
     events = store.events(trace_id)
     is_gone = store.ended_in(trace_id)
     return markdown(summary, tell(events, is_gone, priced=True), findings(events, is_gone), max_tokens)
-
-
-def _array(lines: list[str]) -> str:
-    return "[" + ",\n".join(lines) + "]"

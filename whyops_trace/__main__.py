@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib.util import find_spec
 
 from whyops_trace._extras import install_hint
 
@@ -12,6 +13,9 @@ def main() -> None:
     """Run the command line. If its extra is missing, print how to install it and exit with 1."""
     try:
         from whyops_trace.cli import main as command
+
+        if find_spec("rich") is None:  # which commands load when they need it
+            raise ModuleNotFoundError("No module named 'rich'", name="rich")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise

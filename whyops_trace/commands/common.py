@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from rich.console import Console
 
 from whyops_trace._clock import wire_time
-from whyops_trace._delivery.archive import readable
-from whyops_trace._delivery.draining import take_in
 from whyops_trace._home import JOURNAL, STORE_FILE, home_directory, is_writable
 from whyops_trace.exceptions import StoreError, WhyOpsError
 from whyops_trace.store import Store
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType  # not generic before click 8.3
@@ -151,22 +150,30 @@ def stored_traces(home: Path) -> Iterator[Store]:
     """
     if home.exists() and not os.access(home, os.R_OK | os.X_OK):
         raise StoreError(f"{home} cannot be read by this user.")
-    with readable(home) as place:
-        if place == home and is_writable(home):
-            try:
-                _take_in(home)
-            except StoreError as error:
-                click.echo(f"What ended processes left is not stored: {error}", err=True)
-        with contextlib.closing(Store(place / STORE_FILE)) as store:
-            yield store
-
-
-def _take_in(home: Path) -> None:
     waiting = _journal_bytes(home)
+    with contextlib.ExitStack() as stack:
+        place = home
+        if waiting:
+            # These modules take longer to load than most commands to run.
+            from whyops_trace._delivery.archive import readable
+
+            place = stack.enter_context(readable(home))
+            if is_writable(home):
+                try:
+                    _take_in(home, waiting)
+                except StoreError as error:
+                    click.echo(f"What ended processes left is not stored: {error}", err=True)
+        yield stack.enter_context(contextlib.closing(Store(place / STORE_FILE)))
+
+
+def _take_in(home: Path, waiting: int) -> None:
+    from whyops_trace._delivery.draining import take_in
+
     if waiting < _LARGE_BACKLOG:
         take_in(home)
         return
-    from rich.progress import Progress  # takes longer to load than most commands to run
+    from rich.console import Console
+    from rich.progress import Progress
 
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -209,11 +216,14 @@ def home_option(command: F) -> F:
 
 def console() -> Console:
     """Return a console for tables on standard output: as wide as the terminal, else so wide that nothing is cut off."""
+    from rich.console import Console  # which takes longer to load than a command without tables to run
+
     return Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False, emoji=False)
 
 
 def tracked(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
     """Return the items. A terminal on standard error shows the progress of reading them."""
+    from rich.console import Console
     from rich.progress import track  # takes longer to load than most commands to run
 
     terminal = Console(stderr=True)

@@ -7,15 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
-from whyops_trace._delivery.draining import take_in
 from whyops_trace.store import Store
 from whyops_trace.tree import Node, TraceTree, build, fits, render
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 #: Seconds between two polls of the store, and polls between two of the journals, which show ended processes.
 _PAUSE: Final = 0.2
@@ -43,6 +42,9 @@ def follow_tree(home: Path, store: Store, trace_id: str, depth: int | None) -> N
 
     Only the end of a tree that is higher than the terminal is shown.
     """
+    from rich.console import Console  # which takes longer to load than most commands to run
+    from rich.live import Live
+
     out = Console(highlight=False, emoji=False)
     with Live(console=out, auto_refresh=False, transient=True) as live:
         for _ in _changes(home, store, trace_id):
@@ -72,6 +74,8 @@ def _size(node: Node) -> int:
 
 def _changes(home: Path, store: Store, trace_id: str) -> Iterator[None]:
     """Yield at once, after each write to the store, and once more at the end of the trace."""
+    from whyops_trace._delivery.draining import take_in
+
     version, polls, running = -1, 0, True
     while running:
         patient = polls % _POLLS == 0
@@ -89,6 +93,8 @@ def _changes(home: Path, store: Store, trace_id: str) -> Iterator[None]:
 
 
 def _tree_text(store: Store, trace_id: str, depth: int | None, out: Console) -> Text:
+    from rich.text import Text
+
     tree = build(store.events(trace_id), store.ended_in(trace_id), priced=True)
     cut(tree, depth)
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 40), 120)

@@ -76,6 +76,16 @@ def is_full(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorname", "") in _FULL
 
 
+def may_grow_to(size: int) -> bool:
+    """Return True if this process may write to a file up to so many bytes; the limit is no matter of the disk."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # not every system has such a limit
+        return True
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return limit == resource.RLIM_INFINITY or limit >= size
+
+
 def may_be_read(error: sqlite3.Error | OSError) -> bool:
     """Return True if a file that could not be opened for writing may be readable."""
     return isinstance(error, OSError) or getattr(error, "sqlite_errorname", "").startswith(_ONLY_WRITING)

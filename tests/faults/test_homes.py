@@ -241,6 +241,25 @@ def test_a_full_disk_is_read_and_freed(tmp_path: Path, waiting: bool) -> None:
     assert ("is not stored" in results[0][2]) is waiting
 
 
+def test_a_store_that_cannot_be_changed_in_place_is_left_as_it_is(tmp_path: Path) -> None:
+    """Where a limit of the size of files, or the file system, would stop the change in the middle."""
+    home = tmp_path / "home"
+    put(home, *(f"t{n}" for n in range(100)))
+    told = []
+    for command in (["rm", "t5", "--yes"], ["ls", "--json", "--limit", "200"]):
+        program = [sys.executable, "-m", "whyops_trace", *command]
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *program],
+            env=environment(home), capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        told.append((done.returncode, done.stdout, done.stderr))
+    (code, _, error), (listed, traces, _) = told
+
+    assert (code, listed) == (1, 0)
+    assert "without danger: free some room first" in error
+    assert len(json.loads(traces)) == 100
+
+
 @pytest.mark.parametrize("command", [*READING[:-1], ["doctor"]])
 def test_a_damaged_store_is_said_by_every_command(tmp_path: Path, command: list[str]) -> None:
     """In a line, with the name of the file that is kept, and new records go on."""

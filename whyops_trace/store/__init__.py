@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager
 from itertools import tee
 
 from whyops_trace._clock import Clock, iso
-from whyops_trace._database_file import is_full
+from whyops_trace._database_file import is_full, may_grow_to
+from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.settings import Retention
@@ -162,7 +163,8 @@ class Store(Reader):
         """
         Delete traces, and give their room back to the file system. Ids without a trace are ignored.
 
-        Other processes may write meanwhile. Their later records on a deleted trace begin it anew.
+        Other processes may write meanwhile. Their later records on a deleted trace begin it anew. On a full disk the
+        file is changed in place, without a log, and no other process may have it open.
 
         Returns:
             Number of deleted traces.
@@ -178,7 +180,11 @@ class Store(Reader):
         except StoreError as error:
             if not is_full(error.__cause__):
                 raise
-        # The log of the deletions has no room on the disk either.
+            if not (is_mappable(self.path.parent, MAPPABLE) and may_grow_to(self.path.stat().st_size)):
+                raise StoreError(
+                    f"{self.path} has no room for the log of a deletion, and this file system, or a limit of the size "
+                    "of files, does not let it be changed in place without danger: free some room first."
+                ) from error
         return self._delete_all(self._database.in_place(), again)
 
     def erase(self, trace_ids: Iterable[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -108,6 +108,15 @@ def warn_once(key: str, message: str, *args: object) -> None:
     if key not in _warned:
         _warned.add(key)
         say(logging.WARNING, message, *args)
+
+
+@contextlib.contextmanager
+def told_once(kind: type[Exception]) -> Iterator[None]:
+    """Log an exception of a kind instead of raising it, the same text only once in a process."""
+    try:
+        yield
+    except kind as error:
+        warn_once(f"told: {error}", "%s", error)
 
 
 def attempt(

@@ -9,13 +9,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from functools import cache
 from pathlib import Path
 
 import pytest
 from journals import die
 from lines import Process, encoded, tool_request, tool_response
-from programs import environment, run
+from programs import environment, run, start
 
 from whyops_trace._journal.journal import Journal
 from whyops_trace.store import Store
@@ -276,6 +278,33 @@ def test_a_damaged_store_is_said_by_every_command(tmp_path: Path, command: list[
     assert "Traceback" not in first.stderr
     assert (home / "traces.db.bad").read_bytes() == data
     assert [each["traceId"] for each in json.loads(second.stdout)] == ["new"]
+
+
+def test_a_damaged_store_is_said_by_the_server(tmp_path: Path) -> None:
+    """On standard error, whichever part of it finds the damage; pages and the collector go on with a new one."""
+    pytest.importorskip("starlette", reason="The server needs the extra [ui].")
+    home = tmp_path / "home"
+    put(home, "stored")
+    (home / "traces.db").write_bytes(os.urandom(50_000))
+    with start("-m", "whyops_trace", "serve", "--port", "0", "--json", home=home) as server:
+        assert server.stdout is not None
+        url = json.loads(server.stdout.readline())["url"]
+        answers = []
+        for path in ("/", "/", "/?q=charge"):
+            try:
+                answers.append(urllib.request.urlopen(url + path).status)
+            except urllib.error.HTTPError as error:
+                answers.append(error.code)
+        put(home, "new")
+        page = urllib.request.urlopen(f"{url}/t/new").read().decode()
+        server.terminate()
+        _, err = server.communicate(timeout=60)
+
+    assert set(answers) <= {200, 503}
+    assert answers[-1] == 200
+    assert "charge_card" in page
+    assert "Traceback" not in err
+    assert err.count("It is kept as") + (503 in answers) >= 1
 
 
 def test_what_ended_processes_left_is_stored_beside_a_damaged_store(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
 from whyops_trace._delivery.archive import readable
+from whyops_trace._guard import told_once
 from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server import collector, pages, strays, trace_page
@@ -100,7 +101,7 @@ class Application:
         Pricing the traces of the list loads the price data, which takes longer than all the rest.
         """
         self._renderer.compile()
-        with contextlib.suppress(StoreError):
+        with told_once(StoreError):
             self._stores[0].traces(pages.PAGE)
 
 

@@ -25,6 +25,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from whyops_trace._delivery.draining import take_in
+from whyops_trace._guard import told_once
 from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.store import Store
@@ -103,7 +104,7 @@ class Live:
         loop = asyncio.get_running_loop()
         version, take_in_at = -1, 0.0
         while True:
-            with contextlib.suppress(WhyOpsError, OSError):  # it may be readable again the next time
+            with told_once(WhyOpsError), told_once(OSError):  # it may be readable again the next time
                 if loop.time() >= take_in_at:
                     take_in_at = loop.time() + _LEFT
                     await to_thread.run_sync(take_in, self._home)

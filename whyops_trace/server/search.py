@@ -6,7 +6,6 @@ Its index is a SQLite file of its own beside the store, built from the store. It
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
@@ -19,6 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from whyops_trace._clock import give_way
 from whyops_trace._database import Database
 from whyops_trace._database_file import remove
+from whyops_trace._guard import told_once
 from whyops_trace._home import SEARCH_FILE
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server.query import Term
@@ -150,13 +150,13 @@ class Index:
             self._filling.release()
 
     def _run(self) -> None:
-        with contextlib.suppress(StoreError):
+        with told_once(StoreError):
             self._rebuild_if_stale()
         while not self._closed:
             self._wakeup.wait()
             self._wakeup.clear()
             # A store that cannot be read now may be readable at the next change.
-            with contextlib.suppress(StoreError):
+            with told_once(StoreError):
                 self.catch_up(float("inf"))
 
     def _take_slice(self) -> bool:

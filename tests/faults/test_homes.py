@@ -152,12 +152,21 @@ def test_a_home_on_a_read_only_disk_is_read(tmp_path: Path, state: str) -> None:
 def test_nothing_is_deleted_from_a_home_that_can_only_be_read(tmp_path: Path) -> None:
     """The error says so in a line, and the program that records goes on."""
     home = tmp_path / "home"
-    put(home, "stored")
-    ((code, out, err),) = said(READ_ONLY, home, ["rm", "stored", "--yes"])
+    in_state(home, "with records in the journal")
+    before = content(home)
+    deletions = (
+        ["rm", "stored", "--yes"],
+        ["rm", "--all", "--yes"],
+        ["rm", "--user", "mia", "--yes"],
+        ["journal", "purge", "--all", "--yes"],
+    )
+    results = said(READ_ONLY, home, *deletions)
 
-    assert code == 1
-    assert "it can only be read" in err
-    assert len(err.splitlines()) == 1, (out, err)
+    assert (
+        results
+        == [(1, "", f"Error: {home} can only be read by this user: nothing can be deleted there.\n")] * 4
+    )
+    assert content(home) == before
 
 
 def test_a_home_of_another_user_is_read(tmp_path: Path) -> None:

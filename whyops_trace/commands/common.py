@@ -166,6 +166,17 @@ def stored_traces(home: Path) -> Iterator[Store]:
         yield stack.enter_context(contextlib.closing(Store(place / STORE_FILE)))
 
 
+def check_writable(home: Path) -> None:
+    """
+    Check that something can be deleted from a home.
+
+    Raises:
+        StoreError: if it can only be read.
+    """
+    if home.exists() and not is_writable(home):
+        raise StoreError(f"{home} can only be read by this user: nothing can be deleted there.")
+
+
 def _take_in(home: Path, waiting: int) -> None:
     from whyops_trace._delivery.draining import take_in
 

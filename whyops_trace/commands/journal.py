@@ -18,7 +18,7 @@ from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import segments_in
 from whyops_trace._journal.survey import SERVER, Stream, Survey, Waiting, survey
 from whyops_trace._reading.excerpt import clean, counted
-from whyops_trace.commands.common import console, home_option, when
+from whyops_trace.commands.common import check_writable, console, home_option, when
 from whyops_trace.exporters.whyops.dead_letters import letter_counts
 from whyops_trace.settings import Settings, at_hand
 
@@ -107,6 +107,7 @@ def purge(streams: Sequence[str], everything: bool, rejected: bool, yes: bool, h
         raise click.UsageError(
             "Name the streams to delete, as `whyops-trace journal status` shows them, or give --all or --rejected."
         )
+    check_writable(home)
     state = survey(home)
     selected = (
         state.streams

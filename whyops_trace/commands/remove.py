@@ -16,7 +16,15 @@ from whyops_trace._home import REJECTED_FILE, command_line
 from whyops_trace._journal.survey import survey
 from whyops_trace._reading.excerpt import counted
 from whyops_trace._recording.numbers import read_head
-from whyops_trace.commands.common import Duration, Size, file_size, home_option, stored_traces, tracked
+from whyops_trace.commands.common import (
+    Duration,
+    Size,
+    check_writable,
+    file_size,
+    home_option,
+    stored_traces,
+    tracked,
+)
 from whyops_trace.commands.erasing import erase_user, preview
 from whyops_trace.exporters.whyops.dead_letters import read_letters
 from whyops_trace.store import Filter, Store
@@ -77,6 +85,7 @@ def rm(
         raise click.UsageError(
             "Name the traces to delete, or give one of --older-than, --over, --user and --all."
         )
+    check_writable(home)
     if user is not None:
         erase_user(home, user, yes=yes, as_json=as_json)
         return

@@ -405,9 +405,10 @@ def _format(connection: sqlite3.Connection, path: Path, newest: int, schema: str
 
 def _explained(path: Path, error: sqlite3.Error | OSError | UnicodeDecodeError) -> str:
     """Return the problem of the file and its remedy."""
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if files.is_busy(error):
         return f"{path} is busy: another process has been writing to it for {BUSY_TIMEOUT:.0f} seconds."
+    if files.is_full(error):
+        return f"{path} cannot be written, as its disk is full ({error}): `whyops-trace rm` frees room."
     if os.path.exists(path) and not os.access(path, os.R_OK):
         return f"{path} cannot be read by this user ({error})."
     return f"{path} cannot be used ({error}): its directory has to be writable and needs room."

@@ -76,6 +76,11 @@ def is_full(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorname", "") in _FULL
 
 
+def is_busy(error: BaseException | None) -> bool:
+    """Return True if an error comes from another process that uses a file."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def may_grow_to(size: int) -> bool:
     """Return True if this process may write to a file up to so many bytes; the limit is no matter of the disk."""
     try:

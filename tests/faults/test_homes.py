@@ -84,6 +84,15 @@ def said(script: str, home: Path, *commands: list[str]) -> list[tuple[int, str, 
     return [tuple(each) for each in json.loads(done.stdout)]
 
 
+#: Keeps the store of a home open.
+HOLD = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1] + "/traces.db")
+connection.execute("SELECT * FROM traces").fetchall()
+with open(sys.argv[1] + "/held", "w") as held:
+    held.write("yes")
+time.sleep(20)
+"""
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0"'
 
 
@@ -250,6 +259,24 @@ def test_a_full_disk_is_read_and_freed(tmp_path: Path, waiting: bool) -> None:
     assert listed == {*(f"t{n}" for n in (0, 1, 2, *range(6, 20))), "stored", *(["left"] if waiting else [])}
     assert json.loads(results[-2][1])["bytesFreed"] > 100_000
     assert ("is not stored" in results[0][2]) is waiting
+
+
+def test_a_full_disk_with_a_store_in_use_says_what_to_do(tmp_path: Path) -> None:
+    """Another process has it open, and there is no room for a log."""
+    home = tmp_path / "home"
+    put(home, "stored", "other")
+    holder = tmp_path / "hold.py"
+    holder.write_text(HOLD)
+    script = (
+        'cp -a "$0" "$0.copy"; mount -t tmpfs -o size=4m none "$0"; cp -a "$0.copy/." "$0"; mkfifo "$0/held"; '
+        f'{sys.executable} {holder} "$0" > /dev/null 2>&1 & read line < "$0/held" || true; '
+        'cat /dev/zero > "$0/ballast" 2> /dev/null || true'
+    )
+    (code, _, err), (listed, out, _) = said(script, home, ["rm", "stored", "--yes"], ["ls", "--json"])
+
+    assert (code, listed) == (1, 0)
+    assert "another process has the store open: end it and repeat this, or free some room first" in err
+    assert len(json.loads(out)) == 2
 
 
 def test_a_store_that_cannot_be_changed_in_place_is_left_as_it_is(tmp_path: Path) -> None:

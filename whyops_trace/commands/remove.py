@@ -141,14 +141,14 @@ def _where(store: Store, traces: Iterable[str], older_than: float | None, over: 
 
 def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
     """Delete traces and return their ids; with *over* also more, if the size of the others was underestimated."""
+    from whyops_trace.server.search import delete_index  # no other command should wait for it
+
+    if trace_ids:
+        delete_index(store.path.parent)  # first, as the disk may be full
     store.delete_all(tracked(trace_ids, "deleting", len(trace_ids)))
     while over is not None and (more := store.oldest_over(over)):
         store.delete_all(more)
         trace_ids = [*trace_ids, *more]
-    if trace_ids:
-        from whyops_trace.server.search import delete_index  # no other command should wait for it
-
-        delete_index(store.path.parent)
     return trace_ids
 
 

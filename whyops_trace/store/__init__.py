@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from itertools import tee
 
 from whyops_trace._clock import Clock, iso
-from whyops_trace._database_file import is_full, may_grow_to
+from whyops_trace._database_file import is_busy, is_full, may_grow_to
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
@@ -185,7 +185,15 @@ class Store(Reader):
                     f"{self.path} has no room for the log of a deletion, and this file system, or a limit of the size "
                     "of files, does not let it be changed in place without danger: free some room first."
                 ) from error
-        return self._delete_all(self._database.in_place(), again)
+        try:
+            return self._delete_all(self._database.in_place(), again)
+        except StoreError as error:
+            if not is_busy(error.__cause__):
+                raise
+            raise StoreError(
+                f"The disk of {self.path} is full, and another process has the store open: end it and repeat this, or "
+                "free some room first."
+            ) from error
 
     def erase(self, trace_ids: Iterable[str]) -> int:
         """

@@ -16,7 +16,6 @@ from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.erasure import Erased, Owned, erase_from_segments, segment_lines
 from whyops_trace._reading.excerpt import clean, counted, excerpt, get
 from whyops_trace.commands.common import file_size, stored_traces, tracked, when
-from whyops_trace.exceptions import WhyOpsError
 from whyops_trace.exporters.whyops.dead_letters import erase_letters, letter_events
 from whyops_trace.settings import Settings, at_hand
 from whyops_trace.store import Filter, TraceSummary
@@ -125,10 +124,11 @@ def _ask(settings: Settings, user: str) -> _AtServer:
     with closing(Http(settings.analyse_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
         try:
             answer = http.get("/threads", {"externalUserId": user, "count": 1})
-            total = get(get(msgspec.json.decode(answer.body), "pagination"), "total")
-        except (NoAnswerError, WhyOpsError, ValueError, RecursionError):
-            total = None
-    return _AtServer(settings.analyse_url, total if type(total) is int and answer.status == 200 else None)
+            body = msgspec.json.decode(answer.body) if answer.status == 200 else None
+        except (NoAnswerError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            body = None
+    total = get(get(body, "pagination"), "total")
+    return _AtServer(settings.analyse_url, total if type(total) is int else None)
 
 
 def _left(files: Erased, aside: list[Path], at_server: _AtServer) -> Iterator[str]:

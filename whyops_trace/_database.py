@@ -219,9 +219,10 @@ class Database:
         problem = f"{self.path} is damaged, or no store at all ({reason})"
         is_same = files.state(self.path)[:2] == self._file[:2]  # nobody has set it aside already
         self._drop()
-        if self._disposable:
-            files.remove(self.path)
-            return StoreError(f"{problem}: it is made anew.")
+        if self._disposable and os.path.isfile(self.path):
+            with contextlib.suppress(OSError):
+                files.remove(self.path)
+                return StoreError(f"{problem}: it is made anew.")
         if not is_same:
             return StoreError(f"{problem}. Another file has taken its place.")
         aside = files.set_aside(self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -336,14 +337,30 @@ def test_a_page_after_a_trace_that_is_deleted(home: Path) -> None:
 def test_a_store_that_cannot_be_read_is_said(home: Path) -> None:
     """What is wrong with it, and what to do; and of an index that cannot be, above the list."""
     record(home, tool_call("t"))
+    for name in ("search.db", "traces.db"):
+        with contextlib.closing(sqlite3.connect(home / name)) as connection:
+            if name == "search.db":
+                connection.execute("CREATE TABLE notes (text)")
+                with served(home) as url:
+                    searched = httpx.get(f"{url}/?q=charge")
+            else:
+                connection.execute("PRAGMA user_version = 99")
+                with served(home) as url:
+                    newer = httpx.get(url)
+
+    assert (searched.status_code, "Words cannot be searched for: " in searched.text) == (200, True)
+    assert (newer.status_code, "is a store of format 99" in newer.text) == (503, True)
+
+
+def test_a_directory_in_the_place_of_the_index_is_set_aside(home: Path) -> None:
+    """Words are found as ever."""
+    record(home, tool_call("t"))
     (home / "search.db").mkdir()
     with served(home) as url:
         searched = httpx.get(f"{url}/?q=charge")
-        (home / "traces.db").write_bytes(b"no database at all" * 1000)
-        damaged = httpx.get(url)
 
-    assert (searched.status_code, "Words cannot be searched for: " in searched.text) == (200, True)
-    assert (damaged.status_code, "is damaged, or no store at all" in damaged.text) == (503, True)
+    assert (searched.status_code, "Words cannot be searched for: " in searched.text) == (200, False)
+    assert (home / "search.db.bad").is_dir()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

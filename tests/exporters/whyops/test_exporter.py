@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -802,7 +804,8 @@ def test_a_store_that_cannot_be_written_does_not_delay_the_server(
     collector: Collector, tmp_path: Path
 ) -> None:
     """And the other way round."""
-    (tmp_path / "traces.db").write_bytes(b"no database" * 1000)
+    with contextlib.closing(sqlite3.connect(tmp_path / "traces.db")) as connection:
+        connection.execute("CREATE TABLE notes (text)")
     sdk = client(collector, tmp_path, store=True, exit_timeout=0.0)
     with sdk.trace("mine"):
         double(1)

@@ -141,16 +141,17 @@ def test_where_nothing_can_be_written_memory_has_to_do(tmp_path: Path, said: Cal
     ]
 
 
-def test_a_damaged_file_is_left_alone(path: Path, state: ServerState, said: Callable[[], list[str]]) -> None:
-    """Memory has to do, and the warning says what to do."""
+def test_a_damaged_file_is_set_aside(path: Path, state: ServerState, said: Callable[[], list[str]]) -> None:
+    """What is lost with it is in memory, and the warning says where it is."""
     path.parent.mkdir()
     path.write_bytes(b"no database" * 1000)
     state.keep_offsets({NUMBERING: 7})
 
     assert state.offset(NUMBERING) == 7
     assert state.offset(CHILD) is None
-    assert path.read_bytes() == b"no database" * 1000
-    assert "move it away" in said()[0]
+    aside = path.with_name(path.name + ".bad")
+    assert aside.read_bytes() == b"no database" * 1000
+    assert f"It is kept as {aside}" in said()[0]
     assert len(said()) == 1
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -627,7 +629,8 @@ def test_a_trace_that_is_not_there_is_named(shown: Tab) -> None:
 def test_a_store_that_cannot_be_read_is_named(home: Path, browser: Browser) -> None:
     """The page says which file, and what is wrong with it."""
     home.mkdir()
-    (home / "traces.db").write_bytes(b"not a database, but long enough to look like one" * 100)
+    with contextlib.closing(sqlite3.connect(home / "traces.db")) as connection:
+        connection.execute("CREATE TABLE notes (text)")
     with served(home) as url, tab(browser, url) as opened:
         page = opened.open("/t/any")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from whyops_trace import _database_file as files
+from whyops_trace._forks import at_fork
 from whyops_trace.exceptions import StoreError
 
 #: Seconds to wait for another process that writes.
@@ -438,6 +439,4 @@ def _after_fork_in_child() -> None:
         database._start_over()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -55,8 +55,8 @@ def make_file(path: Path) -> None:
                 if os.path.isfile(each) and each.stat().st_mode & 0o077:
                     each.chmod(0o600)
     else:
-        os.fchmod(descriptor, 0o600)
         os.close(descriptor)
+        path.chmod(0o600)
 
 
 def can_be_written(path: Path) -> bool:

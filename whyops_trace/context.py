@@ -9,8 +9,6 @@ trace.
 from __future__ import annotations
 
 import functools
-import mmap
-import os
 import sys
 import weakref
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from whyops_trace._forks import at_fork
 from whyops_trace._frames import ENTERS, SUSPENDS, generator_around, nearest, running
 from whyops_trace._guard import warn_once
 from whyops_trace._recording import recorders
@@ -115,7 +114,7 @@ _held: Final[dict[FrameType, list[HeldBlock]]] = {}
 
 
 # What a generator of the parent holds open, it holds in the parent.
-os.register_at_fork(after_in_child=_held.clear)
+at_fork(after_in_child=_held.clear)
 
 
 def _forget(key: int, _: object) -> None:
@@ -292,7 +291,7 @@ recorders.on_late.append(_say_late)
 
 #: The trace in which this process was forked, if it was in one, and a byte that it shares with the other forks of it.
 _forked_in: str | None = None
-_told: mmap.mmap | None = None
+_told: memoryview | None = None
 
 
 def forked_in() -> str | None:
@@ -311,7 +310,9 @@ def forget_fork() -> None:
 def _before_fork() -> None:
     global _told  # noqa: PLW0603 - of the process
     if _told is None and get_scope() is not None:
-        _told = mmap.mmap(-1, 1)
+        import mmap  # where processes fork there are maps
+
+        _told = memoryview(mmap.mmap(-1, 1))
 
 
 def _leave_at_fork() -> None:
@@ -322,4 +323,4 @@ def _leave_at_fork() -> None:
     set_scope(None)
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_leave_at_fork)
+at_fork(before=_before_fork, after_in_child=_leave_at_fork)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from whyops_trace._delivery.flag import Flag
+from whyops_trace._forks import at_fork
 from whyops_trace._guard import attempt, guarded
 
 #: Seconds between two looks for what children left.
@@ -28,7 +29,7 @@ class Children:
     def __init__(self, look: Callable[[], object]) -> None:
         self._look = look
         self._renew()
-        os.register_at_fork(before=self._before_fork, after_in_parent=self._watch, after_in_child=self._renew)
+        at_fork(before=self._before_fork, after_in_parent=self._watch, after_in_child=self._renew)
 
     def _renew(self) -> None:
         """Start as a process that has no children."""

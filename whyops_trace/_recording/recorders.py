@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from whyops_trace._forks import at_fork
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
@@ -57,6 +58,4 @@ def _after_fork_in_child() -> None:
         recorder.renew()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

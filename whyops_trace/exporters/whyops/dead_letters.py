@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,10 @@ from whyops_trace._home import REJECTED_FILE, make_private
 from whyops_trace._journal.erasure import Erased, Owned, rewrite
 from whyops_trace._values import encoding
 
-if sys.platform != "win32":
+try:
     import fcntl
+except ImportError:  # Windows, and platforms without processes
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class DeadLetters:
         """Open the file and lock it. If it was set aside during the wait for the lock, open the new one."""
         while True:
             descriptor = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-            if sys.platform != "win32":
+            if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):

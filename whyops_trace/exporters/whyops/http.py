@@ -8,7 +8,6 @@ request, follows redirects and keeps cookies. A server of events needs none of t
 from __future__ import annotations
 
 import codecs
-import os
 import threading
 import time
 import weakref
@@ -20,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore  # noqa: F401 - httpx imports it with its first connection
 import httpx
 
+from whyops_trace._forks import at_fork
 from whyops_trace._version import __version__
 
 # All that a request needs is imported with this module, in the thread that makes a client. A child that is forked while
@@ -253,6 +253,4 @@ def _after_fork_in_child() -> None:
         http.start_over()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -283,11 +284,11 @@ class Recorder:
                 step = self._add(Draft(state, kind, parent, within, metadata, content, span, ending, opens))
             else:
                 state.open += opens
-                # Set before the step is taken: a signal handler right after that would take the next one and write it
-                # first.
-                self._writing = True
                 time_ns, append = self._time_ns, self._append  # called as methods they would take longer
                 try:
+                    # Set before the step is taken: a signal handler right after that would take the next one and write
+                    # it first. Set inside, or an interrupt here would leave it set for good.
+                    self._writing = True
                     now = time_ns() // 1_000_000
                     if now != self._now or state.when is not self._when:
                         self._tick(state, now, opens)
@@ -323,13 +324,13 @@ class Recorder:
         """Number a record, and write it now or after the one that this thread is writing. Return its step."""
         state = draft.state
         state.open += draft.opens
-        if self._writing:
+        if self._writing and self._is_inside():
             self._tick(state, self._now)
             step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
             self._deferred_drafts.append(draft)
             return step
-        self._writing = True
         try:
+            self._writing = True
             now = self._time_ns() // 1_000_000
             if now != self._now or state.when is not self._when:
                 self._tick(state, now, draft.opens)
@@ -340,6 +341,16 @@ class Recorder:
         finally:
             self._writing = False
         return step
+
+    def _is_inside(self) -> bool:
+        """Tell whether this thread, which holds the lock, is in the middle of another record."""
+        # The flag alone does not say it: an interrupt may come just before it is taken back.
+        frame = sys._getframe(2).f_back
+        while frame is not None:
+            if frame.f_code in _WRITING and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def _write_deferred(self) -> None:
         """Write the records that were made inside another one."""
@@ -419,8 +430,15 @@ class Recorder:
     def _wake(self) -> None:
         self._tell_late()
         while self.wakeups and not self._is_captured:
-            with contextlib.suppress(IndexError):  # another thread woke it
-                self.wakeups.pop()()
+            with contextlib.suppress(IndexError, ValueError):  # another thread woke it
+                wake = self.wakeups[-1]
+                try:
+                    self.wakeups.remove(wake)
+                    wake()
+                except BaseException:  # an interrupt: the next record wakes it
+                    if wake not in self.wakeups:
+                        self.wakeups.append(wake)
+                    raise
 
     # Fork
 
@@ -432,6 +450,10 @@ class Recorder:
         self.open_blocks.clear()
         for renew in self.after_fork:
             renew()
+
+
+#: The code in the middle of which a record is written.
+_WRITING: Final = (Recorder.record.__code__, Recorder._add.__code__)
 
 
 def _record_held_requests(state: TraceState, ending: Ending) -> None:

@@ -85,10 +85,10 @@ def current_trace() -> Trace | None:
 def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:
     """Wait until what the default client recorded is delivered; see :meth:`WhyOps.flush_sync`."""
     client = first_client()
-    return {} if client is None else client.flush_sync(timeout)
+    return Ledger() if client is None else client.flush_sync(timeout)
 
 
 async def flush(timeout: float = FLUSH_TIMEOUT) -> Ledger:  # noqa: ASYNC109 - as WhyOps.flush
     """Wait, without blocking the event loop, until what the default client recorded is delivered."""
     client = first_client()
-    return {} if client is None else await client.flush(timeout)
+    return Ledger() if client is None else await client.flush(timeout)

@@ -198,9 +198,16 @@ class Audience(Enum):
 
 
 #: Reasons for which a record is given up before its destination has it: the journal's room on disk, or in memory where
-#: the disk cannot be written, was full; the record alone fits in neither; or it was only in memory at the process's
-#: end.
-DropReason = Literal["disk_full", "memory_full", "too_large", "process_end"]
+#: the disk cannot be written, was full; the record alone fits in neither; the system had no memory for it; its bytes in
+#: the journal were damaged; or it was only in memory at the process's end.
+DropReason = Literal["disk_full", "memory_full", "too_large", "no_memory", "damaged", "process_end"]
+
+#: The ways of the journal to write a record: through a memory map where that can be trusted, or by a system call each
+#: time; and the same with a sum by which a changed byte shows.
+JournalMode = Literal["map", "write", "checked", "write-checked"]
+
+#: When the journal waits for the disk: never, about once a second beside the program, or with each record.
+Fsync = Literal["never", "interval", "always"]
 
 
 class Tally(NamedTuple):
@@ -228,8 +235,17 @@ class Tally(NamedTuple):
     reasons: Mapping[DropReason, int] = {}
 
 
-#: Result of ``flush()``: a :class:`Tally` for each destination by name.
-Ledger = dict[str, Tally]
+class Ledger(dict[str, Tally]):
+    """
+    Result of ``flush()``: a :class:`Tally` for each destination by name.
+
+    The tally of a destination that nothing is recorded for is one of zeros: that of ``"local"``, if records go to a
+    server only or tracing is off.
+    """
+
+    def __missing__(self, destination: str) -> Tally:
+        return Tally(0, 0, 0, 0, 0, 0)
+
 
 #: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
 #: With the name from typing, since the reference has members called as the builtin is.

@@ -521,7 +521,7 @@ def test_a_segment_that_cannot_be_read(checks: Callable[..., Any], home: Path) -
 
     assert finding == {
         "state": "warning",
-        "message": "1 file of the journal cannot be read and is set aside.",
+        "message": "1 file of the journal is damaged or of another version, and set aside.",
         "advice": "`whyops-trace journal purge --all` deletes it.",
     }
 

@@ -138,8 +138,8 @@ def test_a_look_counts_complete_records_and_disturbs_nobody(tmp_path: Path) -> N
     assert list(later.records()) == []
 
 
-def test_a_look_believes_nothing_behind_a_gap(tmp_path: Path) -> None:
-    """A write that a kill cut short is no record, nor is what follows it."""
+def test_a_look_goes_on_behind_a_gap(tmp_path: Path) -> None:
+    """A write that a kill cut short is no record; what follows it is, and comes at its place."""
     journal = make(tmp_path)
     fill(journal, range(1))
     (path,) = segment_files(tmp_path / "journal" / "shop")
@@ -152,7 +152,11 @@ def test_a_look_believes_nothing_behind_a_gap(tmp_path: Path) -> None:
     seen = look(path)
 
     assert seen is not None
-    assert [line for _, line in seen.records()] == [b'{"n":0,"pad":""}']
+    assert list(seen.records()) == [
+        (PAGE, b'{"n":0,"pad":""}'),
+        (PAGE + 17 + 5 + 7, b'{"n":3}'),
+        (PAGE + CHUNK, b'{"n":4}'),
+    ]
 
 
 # status
@@ -266,7 +270,10 @@ def test_status_names_files_that_cannot_be_read_and_counts_refused_events(
     result = cli("status")
     shown = json.loads(cli("status", "--json").stdout)
 
-    assert [f"{path} cannot be read and is set aside." in result.stdout for path in (set_aside, damaged, cut)]
+    assert [
+        f"{path} is damaged or of another version, and is set aside." in result.stdout
+        for path in (set_aside, damaged, cut)
+    ]
     assert f"2 events refused by a server: {home}/rejected.ndjson" in result.stdout
     assert set(shown["setAside"]) == {str(set_aside), str(damaged), str(cut)}
     assert shown["rejected"] == {f"{home}/rejected.ndjson": 2}

@@ -19,13 +19,14 @@ def test_a_wait_ends_when_every_destination_has_passed_the_records(tmp_path: Pat
     journal = make(tmp_path)
     progress = Progress(journal, ["local", "whyops"])
     fill(journal, range(3))
-    waiting = threading.Thread(target=progress.wait, args=(3, time.monotonic() + LONG))
+    emitted = progress.emitted()
+    waiting = threading.Thread(target=progress.wait, args=(emitted, time.monotonic() + LONG))
     waiting.start()
-    passed = [progress.has_passed(3)]
+    passed = [progress.has_passed(emitted)]
     for destination in ("local", "whyops"):
         read(journal.segments, destination)
         progress.succeeded(destination)
-        passed.append(progress.has_passed(3))
+        passed.append(progress.has_passed(emitted))
     fill(journal, [3])
     waiting.join()
     journal.close()

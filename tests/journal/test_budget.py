@@ -6,8 +6,9 @@ import pytest
 from journals import record
 
 from whyops_trace._journal.budget import FIRST_SIZE, LARGE, MEMORY_SIZE, SIZE, Budget, forget
-from whyops_trace._journal.header import Header
-from whyops_trace._journal.segment import Segment, Totals
+from whyops_trace._journal.header import Counts, Header
+from whyops_trace._journal.segment import Segment
+from whyops_trace._journal.totals import Totals
 
 KIB = 1 << 10
 HEADER = Header(
@@ -19,9 +20,10 @@ def segment(totals: Totals, size: int, *, sealed: bool = True, passed: bool = Fa
     """A segment in memory with one record."""
     made = Segment.in_memory(HEADER, size, totals)
     made.write(record(0))
+    made.count = 1
     made.sealed = sealed
     if passed:
-        made.commit("local", made.end, totals.of("local"))
+        made.commit("local", made.end, Counts(withheld=1))
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from journals import DESTINATIONS, die, expected, file_of, fill, make, names, read, record
 
 from whyops_trace._journal.budget import FIRST_SIZE, SIZE
-from whyops_trace._journal.header import PAGE, Counts
+from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal, segments_in
 from whyops_trace._journal.spares import READY
 from whyops_trace.exceptions import ConfigurationError
@@ -76,7 +77,9 @@ def test_the_first_segment_is_small_and_later_ones_are_larger(
     journal = make(tmp_path, **options)
     fill(journal, range(300), 4_000)
 
-    assert [segment.size for segment in journal.segments] == [FIRST_SIZE, SIZE, SIZE]
+    # A file that is written by system calls is as long as its records once it is full.
+    for segment, size in zip(journal.segments, [FIRST_SIZE, SIZE, SIZE], strict=True):
+        assert 0.9 * size < segment.size <= size
     assert [segment.sealed for segment in journal.segments] == [True, True, False]
 
 
@@ -170,7 +173,7 @@ def test_a_finished_segment_is_removed(tmp_path: Path, options: dict[str, Any]) 
     assert journal.segments == [second, third]
     assert names(tmp_path) == [file_of(second).name, file_of(third).name]
     assert file_of(third).name in repr(third)
-    assert first.read("whyops") == ([], PAGE)
+    assert first.read("whyops")[0] == []
     assert (first.passed("whyops"), second.passed("local"), second.passed("whyops")) == (True, True, False)
 
 
@@ -483,6 +486,7 @@ def test_a_clean_end_with_everything_delivered_leaves_nothing(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """The usual program leaves no file behind, and no descriptor."""
+    gc.collect()  # journals of other tests
     descriptors = len(os.listdir("/proc/self/fd"))
     journal = make(tmp_path, **options)
     fill(journal, range(1_000), 500)

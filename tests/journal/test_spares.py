@@ -9,10 +9,11 @@ import pytest
 from journals import expected, file_of, names, record
 
 from whyops_trace._journal.budget import FIRST_SIZE, SIZE
-from whyops_trace._journal.directory import create
+from whyops_trace._journal.directory import Ways, create
 from whyops_trace._journal.header import PAGE, Header
-from whyops_trace._journal.segment import Segment, Totals
+from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.spares import READY, Spares
+from whyops_trace._journal.totals import Totals
 
 HEADER = Header(
     stream="shop", token="9f2c41aa01be", agent="shop", destinations=["local"], created="2026-01-01T00:00:00Z"
@@ -27,7 +28,7 @@ def make(tmp_path: Path) -> Make:
     """Make segments in one directory."""
     directory = tmp_path / "journal" / "shop"
     directory.mkdir(parents=True)
-    return lambda size: create(directory, HEADER, size, Totals(), mapped=True)
+    return lambda size: create(directory, HEADER, size, Totals(), Ways())
 
 
 @pytest.mark.parametrize(("current", "enough"), [(FIRST_SIZE, 1), (SIZE, 2), (2 * SIZE, 2)])

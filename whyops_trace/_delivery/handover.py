@@ -47,5 +47,5 @@ def export_batch(exporter: Exporter, segment: Segment, *, adopted: bool) -> Coun
         withheld=outcomes.count(Outcome.WITHHELD) + passed - len(outcomes),
     )
     rest = lines[passed:]
-    segment.commit(exporter.name, cursor - sum(map(len, rest)) - len(rest), counts)
+    segment.commit(exporter.name, segment.before(cursor, rest), counts)
     return counts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from whyops_trace._journal.journal import Journal
 
@@ -21,7 +21,9 @@ class Progress:
     def __init__(self, journal: Journal, destinations: Sequence[str]) -> None:
         self._journal = journal
         self._destinations = destinations
-        self._changed = threading.Condition()
+        # Entered by itself: an interrupt inside Condition.__enter__ would leave it locked for good.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         #: Failures in a row of each destination.
         self._failures = dict.fromkeys(destinations, 0)
 
@@ -33,7 +35,7 @@ class Progress:
     def succeeded(self, destination: str) -> None:
         """Note that a destination took a batch."""
         self._failures[destination] = 0
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     @property
@@ -44,19 +46,23 @@ class Progress:
     @property
     def is_behind(self) -> bool:
         """True while something that this process recorded is not delivered yet."""
-        return not self.has_passed(self._journal.emitted)
+        return any(self._journal.standing(name)[1] for name in self._destinations)
 
-    def has_passed(self, emitted: int) -> bool:
+    def emitted(self) -> dict[str, int]:
+        """Return the number of records of this process so far, by destination."""
+        return {name: self._journal.emitted_to(name) for name in self._destinations}
+
+    def has_passed(self, emitted: Mapping[str, int]) -> bool:
         """Tell whether every destination has passed the first so many records of this process."""
-        return all(sum(self._journal.totals(name)) >= emitted for name in self._destinations)
+        return all(sum(self._journal.totals(name)) >= count for name, count in emitted.items())
 
-    def wait(self, emitted: int, deadline: float) -> None:
+    def wait(self, emitted: Mapping[str, int], deadline: float) -> None:
         """
         Wait until every destination has passed the first so many records of this process.
 
         Args:
-            emitted: The number of records.
+            emitted: The number of records, by destination.
             deadline: The :func:`time.monotonic` time to stop waiting at.
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.has_passed(emitted), max(0.0, deadline - time.monotonic()))

@@ -212,7 +212,7 @@ class Delivery:
         Args:
             deadline: The :func:`time.monotonic` time to stop waiting at.
         """
-        emitted = self._journal.emitted
+        emitted = self._progress.emitted()
         if self._progress.has_passed(emitted) and self._looked.is_set():
             return
         self._pace.hasten()
@@ -273,13 +273,13 @@ class Delivery:
 
     def ledger(self) -> Ledger:
         """Return the counts of this process's records, for each of this worker's destinations."""
-        ledger: Ledger = {}
+        ledger = Ledger()
         for exporter in self.exporters:
-            counts, emitted = self._journal.totals(exporter.name), self._journal.emitted
+            counts, pending = self._journal.standing(exporter.name)
             ledger[exporter.name] = Tally(
-                emitted=emitted - counts.withheld,
+                emitted=sum(counts) + pending - counts.withheld,
                 delivered=counts.delivered,
-                pending=emitted - sum(counts),
+                pending=pending,
                 sampled_out=counts.sampled_out,
                 rejected=counts.rejected,
                 dropped=counts.dropped,

@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
+import functools
 import os
 import re
 import stat
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from whyops_trace._guard import warn_once
+from whyops_trace._journal.files import HeldFile
 from whyops_trace._journal.header import PAGE, Header
-from whyops_trace._journal.segment import ZEROS, Segment, Totals, WrittenSegment
+from whyops_trace._journal.segment import ZEROS, Segment, set_aside
+from whyops_trace._journal.storage import Mapped, Memory, Storage, has_maps
+from whyops_trace._journal.totals import Totals
 from whyops_trace.exceptions import JournalError
-
-if sys.platform != "win32":
-    import fcntl
 
 #: File systems that keep the promise of ``posix_fallocate``: room that was taken can be written. A
 #: copy-on-write one needs new room for each write and a network may be down; a store to a map then kills the
@@ -42,57 +41,80 @@ _TEMPORARY: Final = re.compile(r"[0-9a-f]{12}-[0-9]{1,20}\.tmp")
 _numbers = count(1)
 
 
+class Ways(NamedTuple):
+    """
+    The ways in which a journal writes its files.
+
+    Attributes:
+        file_systems: Those whose files are written through a map; on others a system call writes each record.
+        durable: True to wait for the disk with each new file and its name.
+        synced: True to wait for the disk with each record.
+    """
+
+    file_systems: Collection[str] = MAPPABLE
+    durable: bool = False
+    synced: bool = False
+
+
 def is_mappable(directory: Path, file_systems: Collection[str]) -> bool:
-    """Tell whether a directory is on one of these file systems, and this platform can allocate files."""
-    if not hasattr(os, "posix_fallocate"):
+    """Tell whether a directory is on one of these file systems, and this platform can allocate and map files."""
+    if not has_maps():
         return False
-    device = directory.stat().st_dev
-    device_number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
+        return file_system(directory.stat().st_dev) in file_systems
     except OSError:  # not Linux
         return False
-    for mount in mounts.split("\n")[:-1]:
+
+
+@functools.lru_cache(maxsize=64)
+def file_system(device: int) -> str:
+    """
+    Return the file system of a device, "" if it is unknown.
+
+    Raises:
+        OSError: if this platform does not tell.
+    """
+    device_number = f"{os.major(device)}:{os.minor(device)}"
+    for mount in Path("/proc/self/mountinfo").read_text(errors="replace").split("\n")[:-1]:
         place, _, source = mount.partition(" - ")
         if place.split(" ")[2] == device_number:
-            return source.split(" ")[0] in file_systems
-    return False
+            return source.split(" ")[0]
+    return ""
 
 
-def create(directory: Path, header: Header, size: int, totals: Totals, *, mapped: bool) -> Segment:
+def create(directory: Path, header: Header, size: int, totals: Totals, ways: Ways) -> Segment:
     """
     Return a new segment under a temporary name, allocated and locked.
+
+    Where it is written through a map, its room is taken now, because a write to a map kills the process where the
+    disk has none. Its pages are written now, because that takes the kernel an eighth of the time it takes to make each
+    of them at the first store to it. They are not written all in one go, or a look at the first page would fetch all
+    of them into the memory of the process.
 
     Args:
         directory: The directory of the file.
         header: The first page of the file.
         size: The bytes of the file, with its first page.
         totals: The counts that commits and drops are added to.
-        mapped: True to write through a map. Its room is then taken now, because a write to a map kills the process
-            where the disk has none. Its pages are written now, because that takes the kernel an eighth of the time
-            it takes to make each of them at the first store to it. They are not written all in one go, or a look at
-            the first page would fetch all of them into the memory of the process.
+        ways: The ways to write it.
 
     Raises:
         OSError: if the file cannot be made.
     """
-    path, descriptor = _create_file(directory, header.token)
+    mapped = is_mappable(directory, ways.file_systems)
+    file = _create_file(directory, header)
     try:
         if mapped:
-            os.posix_fallocate(descriptor, 0, size)
-        parts: list[bytes | memoryview] = [header.page()]
-        if mapped:
-            parts += (ZEROS[: size - start] for start in range(PAGE, size, len(ZEROS)))
-        offset = 0
-        for part in parts:
-            length = os.pwrite(descriptor, part, offset)
-            if length < len(part):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            offset += length
-        return _segment(descriptor, size, header, totals, path, mapped=mapped)
+            os.posix_fallocate(file.number, 0, size)
+            for start in range(PAGE, size, len(ZEROS)):
+                if not file.write(ZEROS[: size - start], start):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if ways.durable:
+            file.sync()
+        storage: Storage = Mapped(size, file) if mapped else Memory(size, file)
+        return Segment(storage, header, totals, durable=ways.durable, synced=ways.synced)
     except BaseException:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
+        _remove(file)
         raise
 
 
@@ -105,70 +127,55 @@ def recreate(segment: Segment, header: Header) -> Segment | None:
         header: The first page of the new one.
 
     Raises:
-        OSError: if the file cannot be renamed.
+        OSError: if the file cannot be used.
     """
-    if type(segment) is not Segment or segment.path is None or segment.adopted:
+    if segment.path is None:
         return None
-    path = segment.path.with_name(f"{header.token}-{next(_numbers)}.tmp")
-    return segment.wiped(header, segment.path.rename(path))
+    return segment.wiped(header, segment.path.with_name(f"{header.token}-{next(_numbers)}.tmp"))
 
 
-def _create_file(directory: Path, token: str) -> tuple[Path, int]:
+def _create_file(directory: Path, header: Header) -> HeldFile:
     while True:
-        path = directory / f"{token}-{next(_numbers)}.tmp"
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        file = HeldFile(directory / f"{header.token}-{next(_numbers)}.tmp", "x+")
         is_ours = False
         try:
+            file.write_first(header.page())
             # A sweep of the directory that comes before the lock takes the file for a dead process's, and removes it.
-            if _lock(descriptor) and os.fstat(descriptor).st_nlink:
-                os.fchmod(descriptor, 0o600)  # whatever the umask
+            if file.lock() and file.status().st_nlink:
+                file.make_private()
                 is_ours = True
         finally:
             if not is_ours:
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
+                _remove(file)
         if is_ours:
-            return path, descriptor
+            return file
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock a file; return False if somebody else has."""
-    if sys.platform == "win32":
-        raise OSError(errno.ENOTSUP, "files cannot be locked on this platform")
+def _remove(file: HeldFile) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink()
+    file.close()
+
+
+def _claim(path: Path) -> HeldFile | None:
+    """Return a file of a dead process, open and locked; None if it is in use or gone."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _claim(path: Path) -> int | None:
-    """Return the descriptor of a file of a dead process, open and locked; None if it is in use or gone."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
+        file = HeldFile(path, "r+")
     except FileNotFoundError:
         return None
     is_ours = False
     try:
-        is_ours = _lock(descriptor) and _leads_to(path, descriptor)
+        # It may have lost its name between being opened and being locked.
+        is_ours = file.lock() and file.has_name()
     finally:
         if not is_ours:
-            os.close(descriptor)
-    return descriptor if is_ours else None
-
-
-def _leads_to(path: Path, descriptor: int) -> bool:
-    """Tell whether a file still has its name, which it may have lost between being opened and being locked."""
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+            file.close()
+    return file if is_ours else None
 
 
 def left_behind(
     directory: Path,
     totals: Totals,
-    file_systems: Collection[str],
     *,
     stream: str | None = None,
     newest_first: bool = False,
@@ -181,20 +188,18 @@ def left_behind(
     Args:
         directory: The directory; it need not exist.
         totals: The counts that commits and drops are added to.
-        file_systems: Those that can be trusted with a map.
         stream: The only stream whose segments belong here; None if any does.
         newest_first: True to begin with the newest instead of the oldest.
     """
     try:
         names = os.listdir(directory)
-        mapped = is_mappable(directory, file_systems)
     except OSError:  # there is none, or it is not ours
         return
     _sweep(directory / name for name in names if _TEMPORARY.fullmatch(name))
     for name in sorted((name for name in names if name.endswith(".seg")), key=_place, reverse=newest_first):
         path = directory / name
         try:
-            segment = _adopt(path, totals, mapped=mapped, stream=stream)
+            segment = _adopt(path, totals, stream)
         except JournalError as error:
             _set_aside(path, str(error))
         except OSError as error:
@@ -206,66 +211,41 @@ def left_behind(
                 yield segment
 
 
-def _adopt(path: Path, totals: Totals, *, mapped: bool, stream: str | None) -> Segment | None:
+def _adopt(path: Path, totals: Totals, stream: str | None) -> Segment | None:
     """Return the segment of a dead process; None if its owner lives, or somebody else took it over."""
     try:
         if not (_SEGMENT.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)):
             raise JournalError("it is not a segment")
     except FileNotFoundError:
         return None
-    descriptor = _claim(path)
-    if descriptor is None:
+    file = _claim(path)
+    if file is None:
         return None
     try:
-        size = os.fstat(descriptor).st_size
-        header = Header.decode(os.pread(descriptor, PAGE, 0))
+        header = Header.decode(file.read(PAGE, 0))
         if stream not in {None, header.stream}:
             raise JournalError(f"it belongs to the stream {header.stream}")
-        segment = _segment(descriptor, size, header, totals, path, mapped=mapped)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    try:
+        segment = Segment(Storage(file.status().st_size, file), header, totals)
         segment.take_over()
-    except JournalError:
-        segment.abandon()
+    except BaseException:
+        file.close()
         raise
     return segment
-
-
-def _segment(
-    descriptor: int, size: int, header: Header, totals: Totals, path: Path, *, mapped: bool
-) -> Segment:
-    """Return the segment of an open and locked file, which owns the descriptor from now on."""
-    if mapped:
-        memory = mmap.mmap(descriptor, size)
-        os.close(descriptor)  # the map has a duplicate, and with it the lock
-        return Segment(memory, header, totals, path)
-    memory = mmap.mmap(-1, size)
-    with open(descriptor, "rb", closefd=False) as file:
-        file.readinto(memory)
-    return WrittenSegment(descriptor, memory, header, totals, path)
 
 
 def _sweep(paths: Iterable[Path]) -> None:
     """Remove the temporary files of dead processes."""
     for path in paths:
         with contextlib.suppress(OSError):  # not ours to remove
-            descriptor = _claim(path)
-            if descriptor is not None:
-                try:
-                    path.unlink()
-                finally:
-                    os.close(descriptor)
+            file = _claim(path)
+            if file is not None:
+                _remove(file)
 
 
 def _set_aside(path: Path, reason: str) -> None:
     aside = path.with_name(path.name + ".bad")
-    number = count(1)
-    while os.path.lexists(aside):
-        aside = path.with_name(f"{path.name}.{next(number)}.bad")
-    with contextlib.suppress(OSError):  # another process was faster, or nothing may be renamed here
-        path.rename(aside)
+    with contextlib.suppress(OSError):
+        aside = set_aside(path)
     warn_once(f"journal: {path}", "The journal segment %s is set aside as %s: %s.", path, aside.name, reason)
 
 

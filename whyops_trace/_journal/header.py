@@ -11,7 +11,6 @@ The records come after it, see :mod:`whyops_trace._journal.segment`.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from typing import Final, Literal, NamedTuple
 
@@ -54,22 +53,24 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     The description of a segment, at the beginning of its first page.
 
     Attributes:
-        version: The version of the format.
+        version: The version of the format: 1, or 2 if each record has a sum.
         stream: Name of the account, server, agent and destinations that the records belong to.
         token: Name of the process that recorded them: twelve hexadecimal digits.
         agent: The agent's name, for people.
         destinations: The destinations of the records, in the order of the slots.
         ephemeral: Those of them that only the recording process can serve, such as its console.
         created: The time the file was made; ISO 8601.
+        seed: The number that the sums of its records begin with, so that no record of another segment passes.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     stream: str
     token: str
     agent: str
     destinations: list[str]
     ephemeral: list[str] = []
     created: str
+    seed: int = 0
 
     @classmethod
     def decode(cls, page: bytes) -> Header:
@@ -110,8 +111,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return {name: SLOTS + SLOT.size * index for index, name in enumerate(self.destinations)}
 
 
-def read_slot(page: bytes | mmap.mmap, offset: int) -> tuple[int, Counts]:
+def read_slot(page: bytes, offset: int) -> tuple[int, Counts]:
     """Return the cursor in a slot and its counts; if nothing stands there yet, the first record's and none."""
-    # A slice, as unpack_from() would lend the memory out: without the global lock another thread may close it.
-    cursor, *counts = SLOT.unpack(page[offset : offset + SLOT.size])
+    cursor, *counts = SLOT.unpack_from(page, offset)
     return cursor or PAGE, Counts(*counts)

@@ -13,22 +13,27 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Final
 
 from whyops_trace._clock import iso
 from whyops_trace._guard import warn_once
 from whyops_trace._home import JOURNAL, make_private
 from whyops_trace._journal.budget import FIRST_SIZE, RECORDS, SIZE, Budget, forget
-from whyops_trace._journal.directory import MAPPABLE, begun, create, is_mappable, left_behind
+from whyops_trace._journal.directory import MAPPABLE, Ways, begun, create, left_behind
 from whyops_trace._journal.header import PAGE, Counts, Header
-from whyops_trace._journal.segment import Segment, Totals
+from whyops_trace._journal.records import CHECKED
+from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.spares import Spares
-from whyops_trace.types import DropReason
+from whyops_trace._journal.storage import Storage
+from whyops_trace._journal.totals import Totals
+from whyops_trace.types import DropReason, Fsync
 
-#: Segments of a backlog that stay in the process's memory.
-MAPPED: Final = 1
+#: Nanoseconds after a record in which the next one is written without another look at the file. The look costs as much
+#: as all the rest of an append, and what a program does in that time has not cut a file.
+TRUST: Final = 20_000
 #: Segments of other processes held at a time; others follow when these are finished. Each costs a descriptor, and from
 #: the 64th on Linux holds a process with threads up for 15 ms to make room for more of them.
 ADOPTED_AT_ONCE: Final = 64
@@ -54,11 +59,12 @@ class Journal:
         budget: Bytes on disk for the segments of this process and those it takes over, beside the spare ones.
         memory_budget: Bytes in memory, where nothing can be written.
         mappable: File systems whose files can safely be written through a memory map.
+        checked: True to write a sum with each record, by which a changed byte shows.
+        fsync: When to wait for the disk: "never", with "interval" in :meth:`sync`, with "always" for each record.
 
     Attributes:
         token: Name of this process: twelve hexadecimal digits.
         segments: Those taken over and our own, oldest first.
-        emitted: Number of records appended so far.
         ended: The processes whose segments were taken over, in that order; the values say nothing.
         backlog: True if the latest :meth:`adopt` left something to be taken over later.
         lock: Held while a worker opens or closes files. A fork takes it, after the recorder's lock, or
@@ -79,6 +85,8 @@ class Journal:
         budget: int = 256 << 20,
         memory_budget: int = 16 << 20,
         mappable: Collection[str] = MAPPABLE,
+        checked: bool = False,
+        fsync: Fsync = "never",
     ) -> None:
         self._directory = directory
         self._stream = stream
@@ -86,15 +94,14 @@ class Journal:
         self._destinations = list(destinations)
         self._ephemeral = list(ephemeral)
         self._budget = Budget(stream, budget, memory_budget)
-        self._mappable = mappable
-        self._mapped: bool | None = None
+        self._ways = Ways(mappable, durable=fsync != "never", synced=fsync == "always")
+        self._checked = checked
         self._start()
         self._header().page()
 
     def _start(self) -> None:
         """Start as a process that has recorded nothing."""
         self.token: str = os.urandom(6).hex()
-        self.emitted: int = 0
         self.ended: dict[str, None] = {}
         self.backlog: bool = False
         # Threads change the list by its own methods only, each of which is a single step to the others.
@@ -103,7 +110,12 @@ class Journal:
         self.lock: threading.RLock = threading.RLock()
         self._own = Totals()
         self._adopted = Totals()
-        self._leave_segment()
+        #: The segment that records go to; one that takes none where there is none.
+        self._current: Segment = self._nowhere()
+        #: The time until which the current segment is written without another look at its file.
+        self._trusted_until = 0
+        #: The records that a close left in files, by the name of the file and the destination that has not passed them.
+        self._left: dict[str, dict[str, int]] = {}
         #: Bytes of the next file, where there is no reason for more or less.
         self._next_size = FIRST_SIZE
         self._spares = Spares()
@@ -117,7 +129,13 @@ class Journal:
             destinations=self._destinations,
             ephemeral=self._ephemeral,
             created=iso(time.time_ns()),
+            version=CHECKED if self._checked else 1,
+            seed=int.from_bytes(os.urandom(4)) if self._checked else 0,
         )
+
+    def _nowhere(self) -> Segment:
+        """Return a segment that takes no record."""
+        return Segment(Storage(0), self._header(), Totals())
 
     def append(self, line: bytes) -> None:
         """
@@ -126,46 +144,53 @@ class Journal:
         Args:
             line: One line of JSON with its newline.
         """
-        self.emitted += 1
-        write = self._write  # looked up as a method is, it would take longer
+        segment = self._current
+        now = perf_counter_ns()
+        if now > self._trusted_until and not segment.can_take(len(line)):
+            segment.seal()  # somebody has cut the file
         try:
-            write(line)
+            segment.write(line)
+            segment.count += 1
         except ValueError:
             self._rotate(line)
-
-    def _leave_segment(self) -> None:
-        self._current: Segment | None = None
-        self._write: Callable[[bytes], object] = _has_no_room
+        except BaseException:  # an interrupt, before or behind the record
+            segment.recount()
+            raise
+        self._trusted_until = now + TRUST
 
     def _rotate(self, line: bytes) -> None:
         """Append to a new segment: a spare one, else a file made now, else memory."""
-        if self._current is not None:
-            self._current.sealed = True
-            if len(self.segments) > MAPPED:
-                self._current.page_out(self._current.size)
-            self._leave_segment()
+        for each in self.segments:
+            if not each.sealed:  # the current one, and one that an interrupt kept from becoming it
+                each.seal()
         needed = PAGE + len(line)
         for make in (self._take_spare, self._make_file, self._make_memory):
             segment = make(needed)
             if segment is None:
                 continue
             try:
+                if not segment.can_take(len(line)):
+                    raise ValueError("its file is cut")
                 segment.write(line)
             except ValueError:
                 segment.remove()
                 continue
+            segment.count = 1
             self._next_size = SIZE
             self.segments.append(segment)
-            self._current, self._write = segment, segment.write
+            self._current = segment
             return
+        fits = needed <= max(self._budget.memory, self._budget.disk if self._directory is not None else 0)
         warn_once(
-            f"journal: {self._stream}: no room",
-            "A record of %d bytes fits nowhere and is dropped.",
+            f"journal: {self._stream}: no room: {fits}",
+            "The system has neither disk nor memory for a record of %d bytes, which is dropped."
+            if fits
+            else "A record of %d bytes fits nowhere and is dropped.",
             len(line),
         )
         with self._own.lock:
             for destination in self._destinations:
-                self._own.add(destination, Counts(dropped=1), "too_large")
+                self._own.add(destination, Counts(dropped=1), "no_memory" if fits else "too_large")
 
     def _take_spare(self, needed: int) -> Segment | None:
         spare = self._spares.take(needed)
@@ -208,9 +233,7 @@ class Journal:
 
     def _create(self, directory: Path, size: int) -> Segment:
         make_private(directory)
-        if self._mapped is None:
-            self._mapped = is_mappable(directory, self._mappable)
-        return create(directory, self._header(), size, self._own, mapped=self._mapped)
+        return create(directory, self._header(), size, self._own, self._ways)
 
     def _publish(self, segment: Segment) -> Segment:
         self._serial = max(self._serial + 1, time.time_ns())
@@ -225,7 +248,7 @@ class Journal:
         """Make the next segment ready, once the current one is half full, so that :meth:`append` need not."""
         with self.lock:
             current = self._current
-            if self._directory is None or current is None or current.end < current.size // 2:
+            if self._directory is None or current.end < max(current.size // 2, PAGE):
                 return
             if self._spares.suffice(current.size):
                 return
@@ -252,12 +275,13 @@ class Journal:
             room = self._budget.room(snapshot, on_disk=True)
             segments: deque[Segment] = deque()
             for segment in left_behind(
-                self._directory, self._adopted, self._mappable, stream=self._stream, newest_first=True
+                self._directory, self._adopted, stream=self._stream, newest_first=True
             ):
                 if segment.header.token == self.token:  # ours, from before a close
                     segment.totals = self._own
                 room -= segment.size
                 if room < 0:
+                    self._left.pop(_name(segment), None)
                     self._budget.drop(segment, "disk_full")
                     continue
                 segments.appendleft(segment)
@@ -266,6 +290,7 @@ class Journal:
                     self.backlog = True
             for segment in segments:
                 self.segments.insert(self._place(segment), segment)
+                self._left.pop(_name(segment), None)
                 if segment.header.token != self.token:
                     self.ended[segment.header.token] = None
             return list(segments)
@@ -294,6 +319,23 @@ class Journal:
                 if is_forgotten and not self._spares.reuse(segment, self._header()):
                     segment.remove()
 
+    @property
+    def emitted(self) -> int:
+        """The number of records appended so far; 0 if nobody is to get them."""
+        return max(map(self.emitted_to, self._destinations), default=0)
+
+    def emitted_to(self, destination: str) -> int:
+        """Return the number of records appended so far, as far as a destination has passed them or can still do so."""
+        counts, pending = self.standing(destination)
+        return sum(counts) + pending
+
+    def standing(self, destination: str) -> tuple[Counts, int]:
+        """Return the counts of this process's records at a destination, and the number that it has not passed."""
+        with self._own.lock:
+            left = sum(counts.get(destination, 0) for counts in tuple(self._left.values()))
+            own = (segment for segment in tuple(self.segments) if segment.header.token == self.token)
+            return self.totals(destination), left + sum(segment.pending(destination) for segment in own)
+
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """
         Return the counts of this process's records at a destination, as far as this process saw to them.
@@ -303,6 +345,12 @@ class Journal:
             adopted: True to count the records of other processes instead.
         """
         return (self._adopted if adopted else self._own).of(destination)
+
+    def sync(self) -> None:
+        """Wait until the disk has what was recorded so far."""
+        for segment in tuple(self.segments):
+            if not segment.adopted:
+                segment.sync()
 
     def reasons(self, destination: str) -> dict[DropReason, int]:
         """Return the number of this process's records that a destination did not get, by the reason."""
@@ -323,14 +371,18 @@ class Journal:
         record starts a new segment.
         """
         with self.lock:
-            self._leave_segment()
+            self._current = self._nowhere()
             self._next_size = FIRST_SIZE
             self._spares.remove()
             for segment in tuple(self.segments):
-                segment.sealed = True
+                segment.seal()
                 if segment.finished():
                     segment.remove()
                 elif segment.path is not None:
+                    if segment.header.token == self.token:
+                        self._left[_name(segment)] = {
+                            name: segment.pending(name) for name in self._destinations
+                        }
                     segment.release()
                 else:
                     losses = segment.drop("process_end")
@@ -342,14 +394,11 @@ class Journal:
             self.segments.clear()
 
 
-def _has_no_room(line: bytes) -> None:
-    """Stand for the current segment where there is none."""
-    raise ValueError
+def _name(segment: Segment) -> str:
+    return "" if segment.path is None else segment.path.name
 
 
-def segments_in(
-    home: Path, *, folder: str | None = None, mappable: Collection[str] = MAPPABLE
-) -> Iterator[Segment]:
+def segments_in(home: Path, *, folder: str | None = None) -> Iterator[Segment]:
     """
     Take over, one after the other, the segments of dead processes below a home, oldest first.
 
@@ -358,11 +407,10 @@ def segments_in(
     Args:
         home: The home.
         folder: The only folder of its journal to look into; None for every stream's.
-        mappable: File systems whose files can safely be written through a memory map.
     """
     journal = home / JOURNAL
     for directory in sorted(journal.glob("*/")) if folder is None else [journal / folder]:
-        for segment in left_behind(directory, Totals(), mappable):
+        for segment in left_behind(directory, Totals()):
             try:
                 yield segment
             finally:

@@ -7,29 +7,32 @@ One segment of the journal: a run of records with a cursor for each destination,
     4096   the records, one line of JSON each, then zeros
 
 The file has its full length from the start, so bytes that are not written yet read as NUL, which no JSON text
-holds. A record counts if it ends in a newline and no NUL stands before it: a store that a kill cut short shows
-itself. The page cache outlives the process, so nothing is ever synced.
+holds. A record counts if it ends in a newline and no NUL stands in it: a store that a kill cut short shows itself.
+The page cache outlives the process, so nothing is synced unless it was asked for.
 
 Writing goes through a memory map, which keeps the GIL, where a system call gives it up to any busy thread for
-milliseconds. Where a map cannot be trusted, :class:`WrittenSegment` writes each record to the file as well.
+milliseconds. Where a map cannot be trusted, each record is written to the file by a system call. See
+:mod:`whyops_trace._journal.storage`.
 
-No lock is taken to write or to read. One thread at a time writes (it holds the recorder's lock), at the map's
-own position: the line is copied, then the position moves behind it, all in one call that keeps the GIL, so an
-interrupt leaves no half of a record. Readers look at nothing behind that position, :attr:`Segment.end`.
+No lock is taken to write or to read. One thread at a time writes (it holds the recorder's lock), at the storage's
+own position: the line is copied, then the position moves behind it, all in one call, so an interrupt leaves no half of
+a record. Readers look at nothing behind that position, :attr:`Segment.end`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
-import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from whyops_trace._guard import warn_once
+from whyops_trace._journal.files import sync_directory
 from whyops_trace._journal.header import PAGE, SLOT, Counts, Header, read_slot
+from whyops_trace._journal.records import Form, lines_in
+from whyops_trace._journal.storage import Mapped, Memory, Storage
+from whyops_trace._journal.totals import Totals
 from whyops_trace.exceptions import JournalError
 from whyops_trace.types import DropReason
 
@@ -37,39 +40,6 @@ from whyops_trace.types import DropReason
 CHUNK: Final = 262_144
 #: The content of new pages, as many as are written at a time: the thread that writes gives up the GIL each time.
 ZEROS: Final = memoryview(bytes(1 << 20))
-#: The memory of a segment that has let go of its own.
-_CLOSED: Final = mmap.mmap(-1, 1)
-_CLOSED.close()
-
-
-class Totals:
-    """
-    Records by destination and outcome.
-
-    Attributes:
-        lock: Held while a cursor and the counts move together; a segment is never dropped in between.
-    """
-
-    def __init__(self) -> None:
-        # Re-entrant: a finaliser run by the garbage collector may come back to it in the same thread.
-        self.lock = threading.RLock()
-        self._counts: dict[str, Counts] = {}
-        self._reasons: dict[str, dict[DropReason, int]] = {}
-
-    def add(self, destination: str, counts: Counts, reason: DropReason | None = None) -> None:
-        """Add counts, with the reason of the dropped ones; the caller holds the lock."""
-        self._counts[destination] = self.of(destination).plus(counts)
-        if reason and counts.dropped:
-            reasons = self._reasons.setdefault(destination, {})
-            reasons[reason] = reasons.get(reason, 0) + counts.dropped
-
-    def of(self, destination: str) -> Counts:
-        """Return the counts of a destination so far."""
-        return self._counts.get(destination, Counts())
-
-    def reasons(self, destination: str) -> dict[DropReason, int]:
-        """Return the number of records that a destination did not get, by the reason."""
-        return {reason: count for reason, count in self._reasons.get(destination, {}).items() if count}
 
 
 class Segment:
@@ -77,90 +47,172 @@ class Segment:
     A locked segment: of the process that writes it, or of the one that took it over.
 
     Args:
-        memory: The bytes: a map of the file, or anonymous memory.
+        storage: Its bytes.
         header: The first page of the file.
         totals: The counts that commits and drops are added to.
-        path: The file; None if the segment lives only in memory.
+        durable: True to wait for the disk with the file's name, before anything is written.
+        synced: True to wait for the disk with each record.
 
     Attributes:
+        write: Adds one line of JSON with its newline and returns the bytes that takes. It raises :class:`ValueError` if
+            there is no room for it.
+        count: The number of records that were written, which the caller of *write* adds to. An interrupt may come
+            between the two: see :meth:`recount`.
         sealed: True once no record will be appended any more. Ask before a :meth:`read` that returns nothing, not
             after it, to know that there is nothing more to come.
         adopted: True if another process began it.
+        damaged: True if some of its bytes could not be read. Its file is kept then.
     """
 
     __slots__ = (
         "__weakref__",
-        "_end",
+        "_closed",
+        "_durable",
+        "_form",
+        "_found",
         "_gone",
-        "_memory",
         "_reason",
         "_slots",
+        "_storage",
+        "_synced",
+        "_unsure",
         "adopted",
+        "count",
+        "damaged",
         "header",
-        "path",
         "sealed",
         "size",
         "totals",
+        "write",
     )
 
-    def __init__(self, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None) -> None:
-        self._memory = memory
-        memory.seek(PAGE)
-        self._end = PAGE
-        self._gone = False
+    def __init__(
+        self,
+        storage: Storage,
+        header: Header,
+        totals: Totals,
+        *,
+        durable: bool = False,
+        synced: bool = False,
+    ) -> None:
+        self._storage = storage
+        self._durable = durable
+        self._synced = synced
+        self._form = Form(header)
+        self._closed = self._gone = False
         self._reason: DropReason | None = None
-        self._slots = header.slots()
+        self._slots = dict.fromkeys(header.destinations, (PAGE, Counts()))
+        #: Numbers of records that were found in the file of another process, by destination.
+        self._found: dict[str, int] = {}
+        #: True while the count may miss a record.
+        self._unsure = False
         self.header = header
         self.totals = totals
-        self.path = path
-        self.size = len(memory)
+        self.size = storage.size
         self.sealed = False
         self.adopted = False
+        self.damaged = False
+        self.count = 0
+        write = self._form.summing(storage.write)
+        self.write: Callable[[bytes], int] = self._syncing(write) if synced else write
 
     @classmethod
     def in_memory(cls, header: Header, size: int, totals: Totals) -> Segment:
-        """Return a new segment without a file."""
-        return cls(mmap.mmap(-1, size), header, totals)
+        """
+        Return a new segment without a file.
+
+        Raises:
+            OSError: if there is no memory for it.
+        """
+        return cls(Memory(size), header, totals)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path or 'in memory'}>"
 
+    def _syncing(self, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
+        def write_and_sync(line: bytes) -> int:
+            length = write(line)
+            self._storage.sync()
+            return length
+
+        return write_and_sync
+
     @property
-    def write(self) -> Callable[[bytes], object]:
-        """Adds one line of JSON with its newline; raises :class:`ValueError` if there is no room for it."""
-        return self._memory.write
+    def path(self) -> Path | None:
+        """The file; None if the segment lives only in memory."""
+        return self._storage.path
 
     @property
     def end(self) -> int:
         """Offset behind the last complete record that this process knows."""
-        try:
-            return self._memory.tell()
-        except ValueError:  # released
-            return self._end
+        return self._storage.end
+
+    @property
+    def is_mapped(self) -> bool:
+        """True if records are written through a map."""
+        return isinstance(self._storage, Mapped)
+
+    def can_take(self, length: int) -> bool:
+        """Tell whether so many bytes can be written now without harm to the process."""
+        return self._storage.can_take(length)
+
+    def seal(self) -> None:
+        """Let no record be written any more."""
+        self._storage.seal()
+        self.write = self._storage.write
+        self.sealed = True
+        if self.path is not None and not (self.adopted or self.is_mapped):
+            self.size = self.end  # its file never had more
+
+    def sync(self) -> None:
+        """Wait until the disk has the records so far."""
+        if not self._gone:
+            self._storage.sync()
+
+    # Records
 
     def read(self, destination: str, limit: int = CHUNK) -> tuple[list[bytes], int]:
         """
         Return records a destination has not passed yet, without their newlines, and the cursor behind them.
 
+        What is damaged is passed, and counted as dropped.
+
         Args:
             destination: One of the header's; anything else is a :class:`KeyError`.
             limit: Bytes to read; one record comes whole even if it is longer.
+
+        Raises:
+            OSError: if the file cannot be reached.
         """
-        start = cursor = self.cursor(destination)
-        end = self.end
-        lines: list[bytes] = []
-        if cursor >= end or self._gone:
-            return lines, cursor
-        memory = self._memory
-        try:
-            # One by one, and not as a chunk to be split, which costs large ones a copy and the memory for it.
-            while (behind := memory.find(b"\n", cursor, end) + 1) and (behind - start <= limit or not lines):
-                lines.append(memory[cursor : behind - 1])
-                cursor = behind
-        except ValueError:  # released by another thread in the meantime
-            return [], start
-        self.page_out(cursor)
-        return lines, cursor
+        while True:
+            start, end = self.cursor(destination), self.end
+            if start >= end or self._gone or self._closed:
+                return [], start
+            try:
+                data = self._load_lines(start, end, limit)
+            except OSError:
+                if not self._closed:
+                    raise
+            if self._gone or self._closed:  # by another thread in the meantime
+                return [], start
+            lines, size = self._form.intact(data)
+            if lines:
+                return lines, start + size
+            self._pass_damage(destination, start, data)
+
+    def _load_lines(self, start: int, end: int, limit: int) -> bytes:
+        """Return the bytes of whole lines; all bytes up to the end if there is no newline."""
+        while True:
+            stop = min(end, start + limit)
+            data = self._storage.load(start, stop)
+            behind = data.rfind(b"\n") + 1
+            if behind or stop == end:
+                return data[:behind] or data
+            limit = max(2 * limit, CHUNK)
+
+    def before(self, cursor: int, lines: list[bytes]) -> int:
+        """Return the cursor before the last ones of the lines that were read up to a cursor."""
+        return cursor - sum(map(len, lines)) - len(lines) * self._form.overhead
 
     def newest(self, destination: str, part: bytes, counts: Callable[[bytes], bool]) -> bytes | None:
         """
@@ -171,32 +223,84 @@ class Segment:
             part: The text.
             counts: Takes a record, and returns True if it may be that one.
         """
-        memory, start = self._memory, self.cursor(destination)
-        try:
-            place = memory.rfind(part, start, self.end)
-            while place >= 0:
-                begin = memory.rfind(b"\n", start, place) + 1 or start
-                line = memory[begin : memory.find(b"\n", place)]
-                if counts(line):
-                    return line
-                place = memory.rfind(part, start, begin)
-        except ValueError:  # released by another thread in the meantime
-            pass
-        return None
+        data = b""
+        with contextlib.suppress(OSError):  # it cannot be reached
+            data = self._storage.load(self.cursor(destination), self.end)
+        lines = [line for _, line in self._form.records(data)] if part in data else []
+        return next((line for line in reversed(lines) if part in line and counts(line)), None)
+
+    @property
+    def records(self) -> int:
+        """The number of records written by this process, damaged ones included."""
+        return max(self.count, self._newlines(PAGE, self.end)) if self._unsure else self.count
+
+    def recount(self) -> None:
+        """Count the records anew, in the thread that writes them, because an interrupt may have come behind one."""
+        self._unsure = True
+        self.count = self.records
+        self._unsure = False
+
+    def _newlines(self, start: int, end: int) -> int:
+        number = 0
+        with contextlib.suppress(OSError):  # it cannot be reached
+            for place in range(start, end, CHUNK):
+                number += self._storage.load(place, min(place + CHUNK, end)).count(b"\n")
+        return number
+
+    def pending(self, destination: str) -> int:
+        """Return the number of records that a destination has not passed."""
+        cursor, counts = self._slots[destination]
+        if self._gone or (self.adopted and cursor >= self.end):
+            return 0
+        if not self.adopted:
+            return self.records - sum(counts)
+        if destination not in self._found:
+            self._found[destination] = self._newlines(cursor, self.end) + sum(counts)
+        return max(0, self._found[destination] - sum(counts))
+
+    def _pass_damage(self, destination: str, start: int, data: bytes) -> None:
+        """Move the cursor behind damaged bytes, and take no more records into such a file."""
+        size = self._form.damaged(data)
+        self.seal()
+        self._say_damage(start)
+        # Of its own records a process knows the number, and counts what is missing in the end.
+        losses = lines_in(data[:size]) if self.adopted else 0
+        with self.totals.lock:
+            if not (self._gone or self._closed):
+                self._count(destination, start + size, Counts(dropped=losses), "damaged")
+                self._count_missing(destination)
+
+    def _say_damage(self, offset: int) -> None:
+        if not self.damaged:
+            self.damaged = True
+            warn_once(
+                f"journal: {self.path}: damaged",
+                "The journal segment %s is damaged before or at byte %d: records are lost there. The others are "
+                "delivered, and the file is kept as .bad.",
+                self.path,
+                offset,
+            )
+
+    def _count_missing(self, destination: str) -> None:
+        """Count as dropped what this process wrote and did not find again on the way to the end."""
+        if self.adopted:
+            return
+        missing = self.pending(destination)
+        end = self.cursor(destination)
+        if missing > 0 and end >= self.end:  # looked at last: a record may have come in the meantime
+            self.seal()
+            self._say_damage(end)
+            self._count(destination, end, Counts(dropped=missing), "damaged")
+
+    # Cursors
 
     def cursor(self, destination: str) -> int:
         """Return the offset of the first record that a destination has not passed."""
-        return self._slot(destination)[0]
+        return self._slots[destination][0]
 
     def counts(self, destination: str) -> Counts:
         """Return the counts of this segment's records at a destination, over all processes."""
-        return self._slot(destination)[1]
-
-    def _slot(self, destination: str) -> tuple[int, Counts]:
-        try:
-            return read_slot(self._memory, self._slots[destination])
-        except ValueError:  # released: nothing is known any more
-            return PAGE, Counts()
+        return self._slots[destination][1]
 
     def passed(self, destination: str) -> bool:
         """Tell whether a destination has nothing more to expect from this segment."""
@@ -218,22 +322,25 @@ class Segment:
             counts: The records in between by their outcome; they add up to their number.
         """
         with self.totals.lock:
-            if self._memory.closed:
-                return  # the records stay in the file, and come again
-            before, earlier = self._slot(destination)
             if self._gone:  # dropped while the destination was busy with them: they did arrive after all
-                counts = counts._replace(dropped=counts.dropped - self._records(before, cursor))
-            self._count(destination, cursor, earlier, counts)
+                counts = counts._replace(dropped=counts.dropped - sum(counts))
+            elif self._closed:
+                return  # the records stay in the file, and come again
+            self._count(destination, cursor, counts, self._reason)
+            if not self._gone:
+                self._count_missing(destination)
 
-    def _records(self, start: int, end: int) -> int:
-        return self._memory[start:end].count(b"\n")
+    def _count(self, destination: str, cursor: int, counts: Counts, reason: DropReason | None) -> None:
+        self._slots[destination] = cursor, self._slots[destination][1].plus(counts)
+        self.totals.add(destination, counts, reason)
+        if not self._closed:
+            self._store(destination)
 
-    def _count(self, destination: str, cursor: int, earlier: Counts, counts: Counts) -> None:
-        self._store(self._slots[destination], SLOT.pack(cursor, *earlier.plus(counts)))
-        self.totals.add(destination, counts, self._reason)
+    def _store(self, destination: str) -> None:
+        cursor, counts = self._slots[destination]
+        self._storage.store(self.header.slots()[destination], SLOT.pack(cursor, *counts))
 
-    def _store(self, offset: int, data: bytes) -> None:
-        self._memory[offset : offset + len(data)] = data
+    # Owners
 
     def take_over(self) -> None:
         """
@@ -242,26 +349,29 @@ class Segment:
         Raises:
             JournalError: if no record begins where a cursor is.
         """
-        self.sealed = self.adopted = True
-        self._memory.seek(self._last_newline(self._first_nul()) + 1)
-        for destination in self._slots:
-            cursor, counts = self._slot(destination)
+        self.adopted = True
+        self.seal()
+        self._form = Form(self.header, strict=True)
+        end = self._last_newline() + 1
+        self._storage.end_at(end)
+        page = self._storage.load(0, PAGE)
+        for destination, offset in self.header.slots().items():
+            cursor, counts = read_slot(page, offset)
+            self._slots[destination] = cursor, counts
             # The file has been cut, or nobody is there any more.
-            if cursor > self.end or destination in self.header.ephemeral:
-                self._store(self._slots[destination], SLOT.pack(self.end, *counts))
-            elif cursor < PAGE or (cursor > PAGE and self._memory[cursor - 1] != ord("\n")):
+            if cursor > end or destination in self.header.ephemeral:
+                self._slots[destination] = end, counts
+                self._store(destination)
+            # Behind a hole nobody knows what stood there.
+            elif cursor < PAGE or (cursor > PAGE and self._storage.load(cursor - 1, cursor) not in b"\n\0"):
                 raise JournalError(f"its cursor for {destination} is impossible")
 
-    def _first_nul(self) -> int:
-        for start in range(PAGE, self.size, CHUNK):
-            nul = self._memory[start : start + CHUNK].find(b"\0")
-            if nul >= 0:
-                return start + nul
-        return self.size
-
-    def _last_newline(self, end: int) -> int:
-        newline = self._memory.rfind(b"\n", PAGE, end)
-        return newline if newline >= 0 else PAGE - 1
+    def _last_newline(self) -> int:
+        for start in range(self.size - (self.size - PAGE) % CHUNK, PAGE - 1, -CHUNK):
+            newline = self._storage.load(start, min(start + CHUNK, self.size)).rfind(b"\n")
+            if newline >= 0:
+                return start + newline
+        return PAGE - 1
 
     def publish(self, name: str) -> None:
         """
@@ -270,158 +380,112 @@ class Segment:
         Raises:
             OSError: if the file cannot be renamed.
         """
-        if self.path is not None:
-            self.path = self.path.rename(self.path.with_name(name))
+        file = self._storage.file
+        if file is not None:
+            file.rename(file.path.with_name(name))
+            if self._durable:
+                sync_directory(file.path.parent)
 
     def drop(self, reason: DropReason) -> int:
         """
         Remove the segment for lack of room, even if destinations are behind.
 
-        The memory stays until a destination that is busy with these records lets go of the segment.
-
         Returns:
             The number of records that some destination will not get.
         """
         with self.totals.lock:
-            self._reason = reason
+            self.seal()
             losses = 0
             for destination in self._slots:
-                cursor, earlier = self._slot(destination)
-                behind = self._records(cursor, self.end)
-                self._count(destination, cursor, earlier, Counts(dropped=behind))
+                behind = self.pending(destination)
+                self._count(destination, self.end, Counts(dropped=behind), reason)
                 losses = max(losses, behind)
+            self._reason = reason
             self._unlink()
+            self.release()
             return losses
 
     def remove(self) -> None:
-        """Delete the file and let go of it; does nothing after :meth:`release`."""
+        """Delete the file and let go of it, or keep it if it is damaged; does nothing after :meth:`release`."""
         with self.totals.lock:
-            if not self._memory.closed:
+            if not self._closed:
                 self._unlink()
                 self.release()
 
     def _unlink(self) -> None:
-        self.sealed = self._gone = True
-        if self.path is not None:
-            # It may be deleted already. If it cannot be, the process that adopts it finds it finished and tries again.
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        self._gone = True
+        file = self._storage.file
+        # It may be deleted already. If it cannot be, the process that adopts it finds it finished and tries again.
+        with contextlib.suppress(OSError):
+            if file is not None and self.damaged and file.has_name():
+                set_aside(file.path)
+            elif file is not None:
+                file.unlink()
 
-    def page_out(self, end: int) -> None:
-        """Take the pages before an offset off the memory of the process; those of a file stay in the system's cache."""
-        length = end - end % mmap.PAGESIZE - mmap.PAGESIZE
-        if self.path is None or length <= 0:
-            return
-        # Some systems take no such advice, and another thread may have released the memory.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            # The first page is fetched now, and stays: at a later look its neighbours would come back with it.
-            _ = self._memory[0]
-            self._memory.madvise(mmap.MADV_DONTNEED, mmap.PAGESIZE, length)
-
-    def wiped(self, header: Header, path: Path) -> Segment:
+    def wiped(self, header: Header, path: Path) -> Segment | None:
         """
-        Return an empty segment in the file and memory of this one, which is finished.
+        Return an empty segment in the file of this one, which is finished; None if that is of no use.
 
-        A thread that still holds this one finds it released. In a new file, the kernel and the caches of the processor
-        would have to make room for the next records, which takes them longer than the writing.
+        In a new file, the kernel and the caches of the processor would have to make room for the next records, which
+        takes them longer than the writing.
 
         Args:
             header: The first page of the new segment.
-            path: The present name of the file.
+            path: The new name of the file.
+
+        Raises:
+            OSError: if the file cannot be renamed, written or mapped. It is gone then, if it could be renamed.
         """
+        file = self._storage.file
+        if not isinstance(self._storage, Mapped) or file is None or self.damaged:
+            return None
+        end = self.end
         with self.totals.lock:
-            self._end = records_end = self.end
-            memory, self._memory = self._memory, _CLOSED
-            self.sealed = self._gone = True
-        memory[:PAGE] = header.page()
-        for start in range(PAGE, records_end, len(ZEROS)):
-            end = min(start + len(ZEROS), records_end)
-            memory[start:end] = ZEROS[: end - start]
-        return Segment(memory, header, self.totals, path)
+            if file.status().st_size < self.size:
+                return None
+            file.rename(path)
+            self._closed = self._gone = True
+        try:
+            file.write(header.page(), 0)
+            for start in range(PAGE, end, len(ZEROS)):
+                file.write(ZEROS[: min(len(ZEROS), end - start)], start)
+            if self._durable:
+                file.sync()
+            storage = Mapped(self.size, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.unlink()
+            file.close()
+            raise
+        return Segment(storage, header, self.totals, durable=self._durable, synced=self._synced)
 
     def release(self) -> None:
         """Give up the lock and the memory; a file that this process wrote keeps only its records."""
         with self.totals.lock:
-            self.sealed = True
-            if not self._memory.closed:
-                if self.path is not None and not (self.adopted or self._gone):
+            if not self._closed:
+                self.seal()
+                file = self._storage.file
+                if file is not None and not (self.adopted or self._gone):
                     with contextlib.suppress(OSError):
-                        self._trim()
-                self.abandon()
-
-    def _trim(self) -> None:
-        self._memory.resize(self.end)
+                        file.truncate(self.end)
+                self._closed = True
+                self._storage.close()
 
     def abandon(self) -> None:
         """Let go of what a forked child inherited, without a lock: the thread that holds it may not exist there."""
-        self._end = self.end
-        self._memory.close()
+        self._closed = True
+        self._storage.let_go()
 
 
-class WrittenSegment(Segment):
+def set_aside(path: Path) -> Path:
     """
-    A segment whose file is written by system calls, for file systems where a map cannot be trusted.
+    Rename a file so that it ends in ``.bad``, without a loss of one that is called so; return its new path.
 
-    Args:
-        descriptor: The open and locked file, which the segment owns from now on.
-        memory: Anonymous memory that mirrors it.
+    Raises:
+        OSError: if it cannot be renamed: another process was faster, or nothing may be renamed here.
     """
-
-    __slots__ = ("_descriptor",)
-
-    def __init__(
-        self, descriptor: int, memory: mmap.mmap, header: Header, totals: Totals, path: Path | None = None
-    ) -> None:
-        super().__init__(memory, header, totals, path)
-        self._descriptor = descriptor
-
-    @property
-    def write(self) -> Callable[[bytes], object]:
-        """Adds a record to the file and the memory; a file that does not take it is sealed."""
-        return self._write
-
-    def _write(self, line: bytes) -> None:
-        start = self.end
-        if start + len(line) > self.size or self.sealed:
-            raise ValueError("no room")
-        try:
-            complete = os.pwrite(self._descriptor, line, start) == len(line)
-        except OSError as error:
-            warn_once(
-                f"journal: {error.errno}", "Cannot write to the journal %s: %s.", self.path, error.strerror
-            )
-            complete = False
-        except BaseException:  # an interrupt: nobody knows what was written
-            self.sealed = True
-            raise
-        if not complete:
-            self.sealed = True
-            raise ValueError("not written")
-        self._memory.write(line)
-
-    def page_out(self, end: int) -> None:
-        """Do nothing: this memory is nowhere else."""
-
-    def _store(self, offset: int, data: bytes) -> None:
-        super()._store(offset, data)
-        if not self._gone:
-            with contextlib.suppress(OSError):  # then the records come again after a crash
-                os.pwrite(self._descriptor, data, offset)
-
-    def _trim(self) -> None:
-        os.ftruncate(self._descriptor, self.end)
-
-    def drop(self, reason: DropReason) -> int:
-        """Remove the segment as its base does; the file is closed at once."""
-        with self.totals.lock:
-            losses = super().drop(reason)
-            os.close(self._descriptor)
-            self._descriptor = -1
-            return losses
-
-    def abandon(self) -> None:
-        """Close file and memory."""
-        super().abandon()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    aside = path.with_name(path.name + ".bad")
+    number = count(1)
+    while aside.is_symlink() or aside.exists():
+        aside = path.with_name(f"{path.name}.{next(number)}.bad")
+    return path.rename(aside)

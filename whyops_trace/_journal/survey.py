@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -11,11 +10,10 @@ from typing import Final, NamedTuple
 from whyops_trace._home import JOURNAL
 from whyops_trace._journal.directory import segment_files
 from whyops_trace._journal.header import PAGE, Counts, Header, read_slot
+from whyops_trace._journal.locks import is_locked
+from whyops_trace._journal.records import Form
 from whyops_trace._journal.segment import CHUNK
 from whyops_trace.exceptions import JournalError
-
-if sys.platform != "win32":
-    import fcntl
 
 #: The destination that only the key of a stream may deliver to.
 SERVER: Final = "whyops"
@@ -45,17 +43,17 @@ class Glimpse(NamedTuple):
             file = self.path.open("rb")  # not a map, because its owner may truncate the file
         except FileNotFoundError:
             return
+        form = Form(self.header, strict=not self.in_use)
         with file:
             offset = file.seek(PAGE)
             rest = b""
             while chunk := file.read(CHUNK):
-                written, nul, _ = chunk.partition(b"\0")
-                *lines, rest = (rest + written).split(b"\n")
-                for line in lines:
-                    yield offset, line
-                    offset += len(line) + 1
-                if nul:
-                    return
+                data, newline, rest = (rest + chunk).rpartition(b"\n")
+                for place, line in form.records(data + newline):
+                    yield offset + place, line
+                hole = rest.rfind(b"\0") + 1  # no record begins before its end
+                offset += len(data) + len(newline) + hole
+                rest = rest[hole:]
 
 
 def look(path: Path) -> Glimpse | None:
@@ -70,26 +68,13 @@ def look(path: Path) -> Glimpse | None:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    try:
-        in_use = _is_locked(descriptor)
+    with open(descriptor, "rb") as file:
+        in_use = is_locked(descriptor)
         size = os.fstat(descriptor).st_size
-        page = os.pread(descriptor, PAGE, 0)
-    finally:
-        os.close(descriptor)
+        page = file.read(PAGE)
     header = Header.decode(page)
     slots = {name: read_slot(page, offset) for name, offset in header.slots().items()}
     return Glimpse(path, header, size, in_use, slots)
-
-
-def _is_locked(descriptor: int) -> bool:
-    """Tell whether somebody else has locked a file; a free one is free again once it is closed."""
-    if sys.platform == "win32":
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 class Waiting(NamedTuple):

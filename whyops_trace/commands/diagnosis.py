@@ -252,7 +252,9 @@ def journal(path: Path, settings: Settings | None) -> Iterator[Finding]:
     if state.bad:
         one = len(state.bad) == 1
         files = counted(len(state.bad), "file")
-        message = f"{files} of the journal cannot be read and {'is' if one else 'are'} set aside."
+        message = (
+            f"{files} of the journal {'is' if one else 'are'} damaged or of another version, and set aside."
+        )
         purge = command_line("journal", "purge", "--all", home=path)
         findings.append(
             Finding("journal", "warning", message, f"`{purge}` deletes {'it' if one else 'them'}.")

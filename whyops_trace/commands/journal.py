@@ -42,7 +42,7 @@ def status(as_json: bool, home: Path) -> None:
     else:
         click.echo(f"Nothing waits in the journal of {home}.")
     for path in state.bad:
-        click.echo(f"{path} cannot be read and is set aside.")
+        click.echo(f"{path} is damaged or of another version, and is set aside.")
     if letters:
         count = sum(letters.values())
         click.echo(f"{counted(count, 'event')} refused by a server: {', '.join(map(str, letters))}")

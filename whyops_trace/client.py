@@ -20,9 +20,12 @@ from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._delivery.children import Children
 from whyops_trace._delivery.destinations import local_destinations, server_of
 from whyops_trace._delivery.remains import say_what_is_left
+from whyops_trace._delivery.syncing import Syncing
 from whyops_trace._delivery.worker import Delivery
+from whyops_trace._forks import at_fork
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._home import JOURNAL, home_directory
+from whyops_trace._journal.directory import MAPPABLE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.outcomes import NotErrors
@@ -32,7 +35,15 @@ from whyops_trace.exporters.base import Exporter
 from whyops_trace.open_calls import StepKind
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import AgentInfo, AgentMetadata, BeforeRecord, ExceptionLike, Ledger
+from whyops_trace.types import (
+    AgentInfo,
+    AgentMetadata,
+    BeforeRecord,
+    ExceptionLike,
+    Fsync,
+    JournalMode,
+    Ledger,
+)
 
 if TYPE_CHECKING:
     from whyops_trace.providers.clients import Family
@@ -76,6 +87,10 @@ class WhyOps:
         redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
         before_record: Your own processor of records, called with the decoded values of each before it is written; what
             it returns is recorded. See :data:`~whyops_trace.types.BeforeRecord`.
+        journal: How a record is written to the disk (``WHYOPS_JOURNAL``): "map", the default, through a memory map;
+            "write" by a system call each time; "checked" and "write-checked" with a sum, by which a changed byte shows.
+        fsync: When the journal waits for the disk (``WHYOPS_FSYNC``): "never", the default; "interval", a second after
+            a record, beside the program; "always", with each record, before the call goes on.
         max_event_bytes: Bytes of a record at most, 10,000 or more; what is larger is cut (``WHYOPS_MAX_EVENT_BYTES``;
             default 1,000,000).
         max_history_bytes: Bytes of memory for the messages of earlier requests at most, so that each turn costs what is
@@ -124,6 +139,8 @@ class WhyOps:
         redact: Iterable[str | re.Pattern[str]] = (),
         redact_keep: Iterable[str] = (),
         before_record: BeforeRecord | None = None,
+        journal: JournalMode | None = None,
+        fsync: Fsync | None = None,
         max_event_bytes: int | None = None,
         max_history_bytes: int | None = None,
         max_journal_bytes: int | None = None,
@@ -147,6 +164,8 @@ class WhyOps:
             tracing=tracing,
             store=store,
             console=console,
+            journal=journal,
+            fsync=fsync,
             max_event_bytes=max_event_bytes,
             max_history_bytes=max_history_bytes,
             max_journal_bytes=max_journal_bytes,
@@ -170,7 +189,7 @@ class WhyOps:
         self.agent_metadata: AgentMetadata | None = agent_metadata
         self.exit_timeout = exit_timeout
         self.answer_timeout = answer_timeout
-        self._closed_with: Ledger = {}
+        self._closed_with = Ledger()
         self._server = server_of(self.settings, self.agent_metadata)
         built_in = [*local_destinations(self.settings), *([self._server] if self._server else [])]
         destinations = [*built_in, *exporters] if self.settings.tracing != "off" else []
@@ -185,6 +204,9 @@ class WhyOps:
             destinations=names,
             ephemeral=[exporter.name for exporter in destinations if exporter.ephemeral],
             budget=self.settings.max_journal_bytes,
+            mappable=() if self.settings.journal.startswith("write") else MAPPABLE,
+            checked=self.settings.journal.endswith("checked"),
+            fsync=self.settings.fsync,
         )
         self.recorder: Recorder = Recorder(
             self._journal,
@@ -199,6 +221,7 @@ class WhyOps:
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
         self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
+        self._syncing = Syncing(self.recorder, self._journal) if self.settings.fsync == "interval" else None
         with _lock:
             _clients.append(self)
 
@@ -332,7 +355,9 @@ class WhyOps:
 
     def stats(self) -> Ledger:
         """Return what became of the records of this client in this process, by destination."""
-        return {name: tally for delivery in self._deliveries for name, tally in delivery.ledger().items()}
+        return Ledger(
+            {name: tally for delivery in self._deliveries for name, tally in delivery.ledger().items()}
+        )
 
     def flush_sync(self, timeout: float = FLUSH_TIMEOUT) -> Ledger:
         """
@@ -379,6 +404,8 @@ class WhyOps:
         self._flush(deadline)
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
+        if self._syncing is not None:
+            self._syncing.close()
         with self.recorder.lock:
             # Else this is a signal handler, and the record that it interrupted goes on.
             if not self.recorder.is_writing:
@@ -479,4 +506,4 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+at_fork(after_in_child=_renew_lock)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
 
 import msgspec
 
@@ -17,6 +17,9 @@ from whyops_trace._checks import MAX_NAME, size
 from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.types import Fsync, JournalMode
+
+C = TypeVar("C", bound=str)
 
 #: The hosted WhyOps proxy.
 DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
@@ -50,7 +53,9 @@ VARIABLES: Final = frozenset(
         "WHYOPS_ANALYSE_URL",
         "WHYOPS_API_KEY",
         "WHYOPS_CONSOLE",
+        "WHYOPS_FSYNC",
         "WHYOPS_HOME",
+        "WHYOPS_JOURNAL",
         "WHYOPS_MAX_EVENT_BYTES",
         "WHYOPS_MAX_HISTORY_BYTES",
         "WHYOPS_MAX_JOURNAL_BYTES",
@@ -96,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store: ``WHYOPS_STORE``: True to keep records in the local store; by default if they go to no server.
         console: ``WHYOPS_CONSOLE=tree``: True to print finished traces.
         max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
+        journal: ``WHYOPS_JOURNAL``: "map", "write", "checked" or "write-checked": how a record is written to the disk.
+        fsync: ``WHYOPS_FSYNC``: "never", "interval" or "always": when the journal waits for the disk.
         max_history_bytes: ``WHYOPS_MAX_HISTORY_BYTES``: bytes of earlier messages that are kept in memory at most.
         max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
@@ -115,6 +122,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     store: bool
     console: bool
+    journal: JournalMode
+    fsync: Fsync
     max_event_bytes: int
     max_history_bytes: int
     max_journal_bytes: int
@@ -155,6 +164,8 @@ def resolve(
     tracing: Tracing | bool | None,
     store: bool | None,
     console: bool | None,
+    journal: JournalMode | None = None,
+    fsync: Fsync | None = None,
     max_event_bytes: int | None = None,
     max_history_bytes: int | None = None,
     max_journal_bytes: int | None = None,
@@ -189,6 +200,8 @@ def resolve(
         tracing=mode,
         store=not key or mode == "local" if store is None else store,
         console=bool(console),
+        journal=_choice("journal", journal, JournalMode),
+        fsync=_choice("fsync", fsync, Fsync),
         max_event_bytes=_size("max_event_bytes", max_event_bytes, MIN_EVENT_BYTES, MAX_EVENT_BYTES),
         max_history_bytes=_size("max_history_bytes", max_history_bytes, 0, MAX_HISTORY_BYTES),
         max_journal_bytes=_size("max_journal_bytes", max_journal_bytes, MIN_JOURNAL_BYTES, MAX_JOURNAL_BYTES),
@@ -250,6 +263,18 @@ def _tracing(value: Tracing | bool | None) -> Tracing:
     if tracing not in get_args(Tracing):
         raise ConfigurationError(f"tracing (WHYOPS_TRACING) is {tracing!r}; it must be on, off or local.")
     return cast("Tracing", tracing)
+
+
+def _choice(name: str, value: C | None, choices: Any) -> C:
+    """Return one of a few words, the first if none is given."""
+    variable = f"WHYOPS_{name.upper()}"
+    words: tuple[C, ...] = get_args(choices)
+    word: object = value or os.environ.get(variable, "").lower() or words[0]
+    if word not in words:
+        raise ConfigurationError(
+            f"{name} ({variable}) is {word!r}; it must be {', '.join(map(str, words[:-1]))} or {words[-1]}."
+        )
+    return word
 
 
 def _size(name: str, value: int | None, least: int, default: int) -> int:

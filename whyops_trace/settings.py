@@ -274,7 +274,7 @@ def _choice(name: str, value: C | None, choices: Any) -> C:
         raise ConfigurationError(
             f"{name} ({variable}) is {word!r}; it must be {', '.join(map(str, words[:-1]))} or {words[-1]}."
         )
-    return word
+    return next(each for each in words if each == word)
 
 
 def _size(name: str, value: int | None, least: int, default: int) -> int:

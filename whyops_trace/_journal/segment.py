@@ -101,7 +101,7 @@ class Segment:
         self._form = Form(header)
         self._closed = self._gone = False
         self._reason: DropReason | None = None
-        self._slots = dict.fromkeys(header.destinations, (PAGE, Counts()))
+        self._slots: dict[str, tuple[int, Counts]] = dict.fromkeys(header.destinations, (PAGE, Counts()))
         #: Numbers of records that were found in the file of another process, by destination.
         self._found: dict[str, int] = {}
         #: True while the count may miss a record.
@@ -193,6 +193,7 @@ class Segment:
             except OSError:
                 if not self._closed:
                     raise
+                return [], start
             if self._gone or self._closed:  # by another thread in the meantime
                 return [], start
             lines, size = self._form.intact(data)

@@ -14,16 +14,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from whyops_trace._guard import warn_once
 from whyops_trace._journal.files import HeldFile, abandon
 from whyops_trace._journal.header import PAGE
 
+mmap: Any
 try:
     import mmap
 except ImportError:  # a platform without memory maps
-    mmap = None  # type: ignore[assignment]
+    mmap = None
 
 #: The advice by which Linux, from 5.14 on, makes pages ready to be written: it fails where a store would kill.
 _POPULATE_WRITE: Final = 23
@@ -39,12 +40,15 @@ class Area(Protocol):
 
     def write(self, data: bytes, /) -> int:
         """Write at the position; :class:`ValueError` if there is no room, or the memory is given back."""
+        ...
 
     def tell(self) -> int:
         """Return the position."""
+        ...
 
     def seek(self, position: int, /) -> object:
         """Set the position."""
+        ...
 
     def __getitem__(self, part: slice, /) -> bytes: ...
 
@@ -295,9 +299,10 @@ class Mapped(Storage):
     def end(self) -> int:
         """The offset behind the last record."""
         try:
-            return self._map.tell()
+            position: int = self._map.tell()
         except ValueError:  # sealed
             return self._end
+        return position
 
     def can_take(self, length: int) -> bool:
         """Tell whether a store of so many bytes is safe now; it kills the process where somebody cut the file."""

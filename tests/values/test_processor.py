@@ -18,10 +18,10 @@ from strategies import SECRET, STEADY, hiding_values, json_values, texts
 
 from whyops_trace import WhyOps, traced_tool
 from whyops_trace._recording import recorders
-from whyops_trace._values import processor
 from whyops_trace._values.encoding import encoder
 from whyops_trace._values.mending import plain
 from whyops_trace._values.processor import REDACTED, Redactor
+from whyops_trace._values.secrets import names
 from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.testing import capture_events
@@ -115,10 +115,10 @@ def test_remembers_a_bounded_number_of_keys() -> None:
     """A program that makes up keys does not fill the memory, and gets right answers."""
     remembered = hides.__self__  # type: ignore[attr-defined]
 
-    verdicts = [(hides(f"key{n}"), hides(f"password{n}")) for n in range(processor.MAX_REMEMBERED)]
+    verdicts = [(hides(f"key{n}"), hides(f"password{n}")) for n in range(names.MAX_REMEMBERED)]
 
     assert set(verdicts) == {(False, True)}
-    assert 0 < len(remembered) <= processor.MAX_REMEMBERED
+    assert 0 < len(remembered) <= names.MAX_REMEMBERED
 
 
 def test_does_not_remember_long_keys() -> None:

@@ -23,9 +23,8 @@ from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording.line import TOP, USUAL, Content, Ending
 from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
-from whyops_trace._values import encoding
 from whyops_trace._values.outcomes import EXPECTED, NotErrors, outcome
-from whyops_trace._values.processor import REDACTED
+from whyops_trace._values.processor import REDACTED, encode_metadata
 from whyops_trace.context import UNSETTLED, OpenTurn, Scope, forked_in, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
@@ -82,7 +81,7 @@ class CallSite:
         self.drive = driver_of(function)
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
-        members = encoding.encode(about)[1:-1]
+        members = encode_metadata(about)[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
         self.metadata = b"," + members if members else b""
         capture = options.get("capture_input", True)

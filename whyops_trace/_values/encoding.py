@@ -17,6 +17,7 @@ Guarantees of both paths:
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -25,7 +26,8 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._values.mending import MAX_BITS, MAX_DEPTH, MAX_FLOAT, MIN_FLOAT, mended_text
-from whyops_trace._values.secrets import redacted
+from whyops_trace._values.secrets import redacted, remover
+from whyops_trace._values.secrets.names import is_harmless, is_secret_pair, member_named_secret
 from whyops_trace._values.shortening import shortened
 
 #: Bytes of JSON that an item of a list and a member of an object take at least, with a comma.
@@ -33,10 +35,16 @@ _ITEM, _MEMBER = 2, 5
 #: Levels of containers, and items of each, by which the size of a value is guessed.
 _GLANCE, _FEW = 2, 3
 
+_ARRAYS: Final = (list, tuple)
+#: Characters that are kept of an id with a secret in it.
+_ID: Final = 100
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def encoder(hides: Callable[[str], bool], room: int = sys.maxsize) -> Callable[[object], bytes]:
+def encoder(
+    hides: Callable[[str], bool], room: int = sys.maxsize, extra: tuple[str, ...] = ()
+) -> Callable[[object], bytes]:
     """
     Return a function that encodes any value as JSON: one line of UTF-8, without NUL and without secrets.
 
@@ -45,7 +53,9 @@ def encoder(hides: Callable[[str], bool], room: int = sys.maxsize) -> Callable[[
             also True for every key with a NUL, which cannot be recorded as it is.
         room: Number of bytes that a record has for a value. What is surely larger is cut about to that size, or it
             would cost its whole size. Exactly it is cut by :func:`whyops_trace._values.truncation.truncated`.
+        extra: Names that *hides* knows beside the usual ones.
     """
+    removed = remover(hides, extra)
     most = 2 * room  # what is not larger takes less time if it is encoded whole
 
     def encode(value: Any) -> bytes:
@@ -56,16 +66,16 @@ def encoder(hides: Callable[[str], bool], room: int = sys.maxsize) -> Callable[[
             elif kind is str:
                 flawless = len(value) <= most and "\0" not in value
             else:
-                flawless = _size(value) <= most and _is_flawless((value,), hides, 0)
+                flawless = _size(value) <= most and _is_flawless(iter((value,)), hides, 0)
             if flawless:
                 json = _encode(value)
                 if len(json) <= most:
-                    return redacted(json)
+                    return removed(json)
         except (RuntimeError, TypeError, ValueError):
             # A lone surrogate, a stack nearly used up, or a container that another thread is changing.
             pass
         try:
-            return redacted(_encode(shortened(value, hides, room)))
+            return removed(_encode(shortened(value, hides, removed, room)))
         except RecursionError:
             return b'"[too deep]"'
 
@@ -77,13 +87,27 @@ def string(text: str) -> bytes:
     return _encode(mended_text(text))
 
 
+def identifier(text: str) -> str:
+    """
+    Return the id or the name of something, as it is unless there is a secret of a known form in it.
+
+    That secret is hidden, and a part of the id's SHA-256 keeps it apart from others.
+    """
+    json = string(text)
+    safe = redacted(json)
+    if safe is json:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{msgspec.json.decode(safe, type=str)[:_ID]}-{digest[:8]}"
+
+
 def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], most: int) -> bool:
     """Return True if the encoder can take this dict as it is, and no part of it is larger than *most* at a glance."""
     # Apart from :func:`_is_flawless`: to count the size at every level costs a call with 10 KB an eighth.
     for key, item in value.items():
         if type(key) is not str:
             return False
-        if hides(key) and not _is_harmless(key, item):
+        if hides(key) and not is_harmless(key, item, value):
             return False
         kind = type(item)
         if kind is int:
@@ -92,21 +116,30 @@ def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], 
         elif kind is str:
             if len(item) > most or "\0" in item:
                 return False
-        elif _size(item) > most or not _is_flawless((item,), hides, 1):
+        elif _size(item) > most or not _is_flawless(iter((item,)), hides, 1):
             return False
-    return True
+    return not (("value" in value or "Value" in value) and member_named_secret(value, hides))
 
 
 def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
     container: Any, hides: Callable[[str], bool], depth: int
 ) -> bool:
-    """Return True if the encoder can take this dict, list or tuple as it is, down to the leaves."""
+    """
+    Return True if the encoder can take a container as it is, down to the leaves.
+
+    Args:
+        container: A dict, list or tuple, or an iterator over one value.
+        hides: Function that tells the keys of secrets.
+        depth: Number of containers around it.
+    """
     if type(container) is dict:
         for key in container:
             if type(key) is not str:
                 return False
-            if hides(key) and not _is_harmless(key, container.get(key)):
+            if hides(key) and not is_harmless(key, container.get(key), container):
                 return False
+        if ("value" in container or "Value" in container) and member_named_secret(container, hides):
+            return False
         container = container.values()
     for item in container:
         kind = type(item)
@@ -123,14 +156,16 @@ def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it
         elif kind is dict or kind is list or kind is tuple:
             if depth >= MAX_DEPTH or not _is_flawless(item, hides, depth + 1):
                 return False
+            # Two texts of a list are a pair only if they are in a list or tuple themselves.
+            if (
+                len(item) == 2
+                and (kind is tuple or (kind is list and type(container) in _ARRAYS))
+                and is_secret_pair(item, hides)
+            ):
+                return False
         elif item is not None and kind is not bool:
             return False
     return True
-
-
-def _is_harmless(key: str, value: Any) -> bool:
-    """Tell whether a value may be recorded under the name of a secret: nothing, or a yes or no."""
-    return "\0" not in key and (value is None or type(value) is bool)
 
 
 def _size(value: Any, depth: int = _GLANCE) -> int:

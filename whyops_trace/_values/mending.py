@@ -18,6 +18,7 @@ from whyops_trace._guard import guarded
 from whyops_trace._values.attachments import MAX_INLINE, digest
 from whyops_trace._values.objects import reader_of
 from whyops_trace._values.reflection import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque
+from whyops_trace._values.secrets.names import is_harmless, is_secret_pair, member_named_secret
 from whyops_trace._values.truncation import note_of_items, without_items
 
 CIRCULAR: Final = "[circular]"
@@ -96,6 +97,8 @@ class Mender:
                 return value if MIN_FLOAT <= value <= MAX_FLOAT else _NOT_FINITE[str(value)]
             if id(value) in path:
                 return CIRCULAR
+            if kind is tuple:
+                value = self._paired(value)
             return self._mend_object(value, (*path, id(value)), inside)
         except RecursionError:
             return TOO_DEEP
@@ -113,6 +116,12 @@ class Mender:
         if type(simpler) is Pairs:
             return self._mapping(simpler, path, inside) if len(path) <= MAX_DEPTH else TOO_DEEP
         return self.mend(simpler, path, inside)
+
+    def _paired(self, value: Any) -> Any:
+        """Return a tuple or list, without the secret if it is one of the name of a secret and the secret."""
+        if len(value) == 2 and is_secret_pair(value, self.hides):
+            return (value[0], REDACTED)
+        return value
 
     def text(self, text: str) -> str:
         """Return the copy of a text."""
@@ -139,14 +148,14 @@ class Mender:
         for item in items:
             if self.nodes_left <= spare:
                 break
-            head.append(self.mend(item, path, inside))
+            head.append(self.mend(self._paired(item) if type(item) is list else item, path, inside))
         else:
             return head
         tail: list[Any] = []
         for item in reversed(items[len(head) :]):
             if self.nodes_left <= 0:
                 break
-            tail.append(self.mend(item, path, inside))
+            tail.append(self.mend(self._paired(item) if type(item) is list else item, path, inside))
         missing = len(items) - len(head) - len(tail)
         return [*head, *([note_of_items(missing)] if missing else ()), *reversed(tail)]
 
@@ -157,11 +166,14 @@ class Mender:
                 mended[REST] = TOO_MANY
                 break
             name = mended_text(key) if type(key) is str else self._key(key, path)
-            hidden = self.hides(name) and item is not None and type(item) is not bool
+            hidden = self.hides(name) and not is_harmless(name, item, (key for key, _ in pairs))
             about = None
             if self.digests and type(item) is str and len(item) > MAX_INLINE and not hidden:
                 about = None if _is_thought(pairs) else digest(name, item)
             mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
+        named = member_named_secret(mended, self.hides) if "value" in mended or "Value" in mended else None
+        if named is not None:
+            mended[named] = REDACTED
         return mended
 
     def _key(self, key: object, path: tuple[int, ...]) -> str:

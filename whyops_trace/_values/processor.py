@@ -18,6 +18,7 @@ import msgspec
 from whyops_trace._values import encoding
 from whyops_trace._values.before import UsersProcessor
 from whyops_trace._values.reflection import REDACTED
+from whyops_trace._values.secrets.names import Redactor
 from whyops_trace._values.truncation import truncated
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.types import BeforeRecord
@@ -26,26 +27,6 @@ __all__ = ["REDACTED", "Processor", "Redactor"]
 
 #: Bytes for a record's other members: all its ids and names at their longest, in any script.
 _RESERVE: Final = 8_192
-
-#: Largest number of remembered keys. A program has some hundred; with made-up keys the memory starts over.
-MAX_REMEMBERED: Final = 4096
-#: Largest number of characters of a remembered key. A longer one is not a name but data.
-MAX_KEY_LENGTH: Final = 128
-
-_SEPARATORS: Final = str.maketrans("", "", "_-. ")
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
-#: Pattern of a secret's name, for keys in lower case without separators.
-_SECRET: Final = re.compile(
-    r"passw(or)?d|passphrase|pwd|secret|credential|authori[sz]ation|bearer|cookie"
-    r"|(api|access|private|signing)key|cardnumber|creditcard|cvv|cvc"
-    # In the plural tokens are a number, unless the name says their use.
-    r"|token\d*$|(access|api|auth|csrf|refresh|session)tokens$"
-)
-#: Words before "token" that make it a piece of text, or a count: ``cost_per_token``, ``eosToken``.
-_OF_TEXT: Final = frozenset({"bos", "eos", "first", "mask", "pad", "per", "stop", "unk"})
-#: Words that contain "secret" and are harmless.
-_OFFICE: Final = frozenset({"secretarial", "secretariat", "secretaries", "secretary"})
 
 
 class Processor:
@@ -123,7 +104,7 @@ class Processor:
         self.asks = before is not None
         self.fitting = -1 if self._patterns or self.asks else self.room
         # A pattern may match anything, so it's given every text whole.
-        self.encode = encoding.encoder(self.hides, sys.maxsize if self._patterns else self.room)
+        self.encode = encoding.encoder(self.hides, sys.maxsize if self._patterns else self.room, tuple(names))
         self._before = UsersProcessor(before, self.encode) if before is not None else None
         self._sampled_below = round(sample_rate * 2**64)
         self.samples = sample_rate < 1
@@ -216,67 +197,5 @@ def _truncated_members(members: bytes, limit: int) -> bytes:
     return _members(truncated(_object(members), limit))
 
 
-class Redactor:
-    """
-    The rule that decides from a key if the value under it must not be recorded.
-
-    Case and the separators ``_``, ``-``, ``.`` and space make no difference. Hidden are keys that name a password,
-    passphrase, secret, credential, cookie, card number, card code or social security number, an API, access, private or
-    signing key, or an authorization, and every key that ends in "token". Not hidden are ``tokens``, ``maxTokens``,
-    ``token_count``, ``tokenizer`` and the like, nor ``author`` and ``secretary``.
-
-    A doubtful key is hidden. Nothing is lost for ``cookies_accepted`` or ``password_changed``, because ``True``,
-    ``False`` and ``None`` are recorded under any key. A cookie's value under an unforeseen name must not be recorded.
-
-    A key with a NUL cannot be recorded as it is, so it is hidden as well. Its mended form is judged anew.
-
-    Attributes:
-        hides: ``hides(key)`` is the verdict, remembered for up to 4096 keys.
-
-    Args:
-        extra: More keys to hide. Other keys that contain them are not hidden.
-        keep: Keys never to hide, whatever any other rule says.
-    """
-
-    __slots__ = ("hides",)
-
-    hides: Callable[[str], bool]
-
-    def __init__(self, extra: Iterable[str] = (), keep: Iterable[str] = ()) -> None:
-        # A dict's bound method costs a third of one written in Python, and it is called for every key.
-        self.hides = _Verdicts(extra, keep).__getitem__
-
-
-class _Verdicts(dict[str, bool]):
-    """A memory of the hidden keys: each key is judged the first time."""
-
-    __slots__ = ("extra", "keep")
-
-    def __init__(self, extra: Iterable[str], keep: Iterable[str]) -> None:
-        super().__init__()
-        self.extra = frozenset(map(_squeezed, extra))
-        self.keep = frozenset(map(_squeezed, keep))
-
-    def __missing__(self, key: str) -> bool:
-        name = _squeezed(key)
-        verdict = "\0" in key or (name not in self.keep and (name in self.extra or _is_secret(key, name)))
-        if len(key) <= MAX_KEY_LENGTH:
-            if len(self) >= MAX_REMEMBERED:
-                self.clear()
-            self[key] = verdict
-        return verdict
-
-
-def _squeezed(key: str) -> str:
-    return key.lower().translate(_SEPARATORS)
-
-
-def _is_secret(key: str, name: str) -> bool:
-    words = [word.lower() for word in _WORD.findall(key)]
-    if "ssn" in words:  # a word of its own: "className" has these letters too
-        return True
-    for word in _OFFICE.intersection(words):
-        name = name.replace(word, "")
-    if words[-1:] == ["token"] and not _OF_TEXT.isdisjoint(words[-2:]):
-        name = name.removesuffix("token")
-    return _SECRET.search(name) is not None
+#: Encoder for what a program tells of a call by itself, whatever its client.
+encode_metadata: Final = encoding.encoder(Redactor().hides)

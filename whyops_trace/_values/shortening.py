@@ -17,7 +17,6 @@ import msgspec
 from whyops_trace._values.mending import TOO_DEEP, Mender, are_numbers, mended_text
 from whyops_trace._values.objects import is_text, read_bytes
 from whyops_trace._values.reflection import Reader
-from whyops_trace._values.secrets import redacted
 from whyops_trace._values.truncation import MAX_NOTE, MIN_TEXT, Unit, level, without_middle
 
 #: Characters beyond a cut in which secrets are looked for: where words end, where none does for long, and where a
@@ -40,23 +39,26 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(str).decode
 
 
-def shortened(value: object, hides: Callable[[str], bool], room: int) -> Any:
+def shortened(
+    value: object, hides: Callable[[str], bool], removed: Callable[[bytes], bytes], room: int
+) -> Any:
     """
     Return a mended copy of a value in which texts and lists are cut until it has about a size.
 
     Args:
         value: Any value.
         hides: As for :func:`whyops_trace._values.mending.plain`.
+        removed: Function that removes the secrets from JSON.
         room: The size, in characters.
     """
     try:
         try:
-            return _Shortener(hides, room, room, room).mend(value, (), False)
+            return _Shortener(hides, removed, room, room, room).mend(value, (), False)
         except _TooLargeError:
             measure = _Measure(hides)
             measure.mend(value, (), False)
             longest = max(MIN_TEXT, level(measure.lengths, room))
-            return _Shortener(hides, room, longest, _UNBOUNDED).mend(value, (), False)
+            return _Shortener(hides, removed, room, longest, _UNBOUNDED).mend(value, (), False)
     except RecursionError:
         return TOO_DEEP
 
@@ -99,15 +101,24 @@ class _Shortener(Mender):
 
     Args:
         hides: Function that tells the keys of secrets.
+        removed: Function that removes the secrets from JSON.
         room: Characters that there is room for in all.
         longest: Characters of a text that are kept.
         left: Characters of texts after which there is no room left: :class:`_TooLargeError` is raised then.
     """
 
-    __slots__ = ("_left", "_longest", "_room")
+    __slots__ = ("_left", "_longest", "_removed", "_room")
 
-    def __init__(self, hides: Callable[[str], bool], room: int, longest: int, left: int) -> None:
+    def __init__(
+        self,
+        hides: Callable[[str], bool],
+        removed: Callable[[bytes], bytes],
+        room: int,
+        longest: int,
+        left: int,
+    ) -> None:
         super().__init__(hides)
+        self._removed = removed
         self._room: float = room  # what the numbers so far leave of it
         self._longest = longest
         self._left = left
@@ -119,7 +130,7 @@ class _Shortener(Mender):
             raise _TooLargeError
         if len(text) <= self._longest:
             return mended_text(text)
-        return _ends(text, text, self._half, self._half, len(text), "characters")
+        return self._ends(text, text, self._half, self._half, len(text), "characters")
 
     def reader(self, reader: Reader) -> Reader:
         """Return the reader to be used for objects of the class that one is for."""
@@ -159,12 +170,41 @@ class _Shortener(Mender):
             head = tail = "\0"
         if is_text(head) and is_text(tail):
             kept = len(_head_in(first[:half])), len(_tail_in(last[len(last) - half :]))
-            return _ends(head, tail, *kept, size, "bytes")
+            return self._ends(head, tail, *kept, size, "bytes")
         third = (self._longest - MAX_NOTE) // 8 * 3
         rest = size // 3 * 3 - third
         parts = (bytes(base.__getitem__(data, part)) for part in (slice(third), slice(rest, None)))
         head, tail = (binascii.b2a_base64(part, newline=False).decode() for part in parts)
         return {"base64": without_middle(head, tail, (size + 2) // 3 * 4, "characters"), "bytes": size}
+
+    def _ends(self, first: str, last: str, head: int, tail: int, length: int, unit: Unit) -> str:
+        """
+        Return what is kept of a text.
+
+        Args:
+            first: Its beginning, with what may be looked at beyond the cut.
+            last: Its end, likewise.
+            head: Characters of the beginning that are kept at most.
+            tail: Characters of the end that are kept at most.
+            length: The length of all of it.
+            unit: The unit of that.
+        """
+        cut = len(last) - tail
+        margin = max(
+            _margin(first, head, head + _WORD_MARGIN, head + _KEY_MARGIN),
+            _margin(last, max(0, cut - _WORD_MARGIN + _LEAD), cut, max(0, cut - _KEY_MARGIN)),
+        )
+        first, last = self._hidden(first[: head + margin]), self._hidden(last[max(0, cut - margin) :])
+        margin = margin if length > min(head, tail) + margin else 0
+        start, end = max(0, min(head, len(first) - margin)), max(margin, len(last) - tail)
+        return without_middle(first[:start], last[end:], length, unit)
+
+    def _hidden(self, text: str) -> str:
+        """Return a mended text without secrets."""
+        text = mended_text(text)
+        json = _encode(text)
+        safe = self._removed(json)
+        return text if safe is json else _decode(safe)
 
 
 def _byte_count(value: Any, base: Any) -> int:
@@ -187,29 +227,6 @@ def _tail_in(data: bytes) -> str:
     return data.lstrip(_INNER).decode()
 
 
-def _ends(first: str, last: str, head: int, tail: int, length: int, unit: Unit) -> str:
-    """
-    Return what is kept of a text.
-
-    Args:
-        first: Its beginning, with what may be looked at beyond the cut.
-        last: Its end, likewise.
-        head: Characters of the beginning that are kept at most.
-        tail: Characters of the end that are kept at most.
-        length: The length of all of it.
-        unit: The unit of that.
-    """
-    cut = len(last) - tail
-    margin = max(
-        _margin(first, head, head + _WORD_MARGIN, head + _KEY_MARGIN),
-        _margin(last, max(0, cut - _WORD_MARGIN + _LEAD), cut, max(0, cut - _KEY_MARGIN)),
-    )
-    first, last = _hidden(first[: head + margin]), _hidden(last[max(0, cut - margin) :])
-    margin = margin if length > min(head, tail) + margin else 0
-    start, end = max(0, min(head, len(first) - margin)), max(margin, len(last) - tail)
-    return without_middle(first[:start], last[end:], length, unit)
-
-
 def _margin(text: str, start: int, end: int, furthest: int) -> int:
     """
     Return the number of characters beyond a cut in which a secret may end that it goes through.
@@ -223,11 +240,3 @@ def _margin(text: str, start: int, end: int, furthest: int) -> int:
     if text.find(_KEY, min(start, furthest), max(end, furthest)) >= 0:
         return _KEY_MARGIN
     return _WORD_MARGIN if text.find(" ", start, end) >= 0 else _TOKEN_MARGIN
-
-
-def _hidden(text: str) -> str:
-    """Return a mended text without the secrets that are recognised by their form."""
-    text = mended_text(text)
-    json = _encode(text)
-    safe = redacted(json)
-    return text if safe is json else _decode(safe)

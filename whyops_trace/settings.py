@@ -16,6 +16,7 @@ import msgspec
 from whyops_trace._checks import MAX_NAME, size
 from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
+from whyops_trace._values.encoding import identifier
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.types import Fsync, JournalMode
 
@@ -253,7 +254,7 @@ def _agent_name(value: str | None) -> str:
     name = _text("agent_name", value, "WHYOPS_AGENT_NAME")
     if size(name) > MAX_NAME:
         raise ConfigurationError(f"agent_name has {size(name)} characters; at most {MAX_NAME} are possible.")
-    return name or Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent"
+    return identifier(name or Path(sys.argv[0] if sys.argv else "").stem[:MAX_NAME] or "agent")
 
 
 def _tracing(value: Tracing | bool | None) -> Tracing:

@@ -107,6 +107,11 @@ def usual_form(state: TraceState) -> bytes:
     return _USUAL % (state.head.replace(b"%", b"%%"), state.tail.replace(b"%", b"%%"))
 
 
+def _identifier(given: str | None) -> bytes:
+    """Return the JSON of an id that the user gave, without secrets; nothing if none was given."""
+    return encoding.string(encoding.identifier(given)) if given else b""
+
+
 class Draft(msgspec.Struct, eq=False):
     """
     A record of any kind, without time and key.
@@ -143,16 +148,15 @@ class Draft(msgspec.Struct, eq=False):
     def line(self, time: str, key: str) -> bytes:
         """Return the line with this time, ISO 8601, and this idempotency key, unless the user gave others."""
         state, given = self.state, self.given or {}
-        user = given.get("external_user_id")
+        user, span = _identifier(given.get("external_user_id")), _identifier(given.get("span_id"))
+        own_key = _identifier(given.get("idempotency_key"))
         # A large content is joined, since a format would copy it three times.
         pieces = self.content if type(self.content) is tuple else None
         content, end = (self.content, self.ending.text) if pieces is None else (b"", b"")
         line = _ANY % (
             self.kind, state.head, self.step, *self._relations(), self.within, state.about, self.metadata,
-            encoding.string(given["span_id"]) if "span_id" in given else b'"%b"' % self.span,
-            encoding.string(str(given.get("timestamp") or time)),
-            encoding.string(given.get("idempotency_key") or key), state.tail,
-            b',"externalUserId":' + encoding.string(user) if user else b"", content, end,
+            span or b'"%b"' % self.span, encoding.string(str(given.get("timestamp") or time)),
+            own_key or encoding.string(key), state.tail, user and b',"externalUserId":' + user, content, end,
         )  # fmt: skip
         return line if pieces is None else b"".join((line[:-1], *pieces, self.ending.text, b"\n"))
 

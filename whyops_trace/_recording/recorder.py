@@ -172,6 +172,7 @@ class Recorder:
         continues the steps of the trace. The same holds if it comes back in this process after a second in which
         nothing of it was open.
         """
+        trace_id = trace_id and encoding.identifier(trace_id)
         with self.lock:
             if trace_id is None:
                 state = self.new_trace()

@@ -135,6 +135,7 @@ class TraceState:
         about = self.recorder.processor.told(about) if about else about
         with self.recorder.lock:
             if external_user_id is not None:
+                external_user_id = encoding.identifier(external_user_id)
                 self.user = external_user_id
                 self.tail = b'%b,"externalUserId":%b' % (
                     self.recorder.tail,

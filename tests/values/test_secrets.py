@@ -171,12 +171,12 @@ def test_names_of_the_users_count_in_texts() -> None:
     sdk = WhyOps(redact=["Customer-Iban"], redact_keep=["page_token"])
     with capture_events() as events:
         sdk.trace("t").tool_result_sync(
-            "list", ["customer_iban: DE0212345678", f"?page_token={SECRET}&token={SECRET}"]
+            "list", ["customer_iban: DE0212345678", f"?page_token=a9b8c7d6&token={SECRET}"]
         )
 
     assert events[0]["content"]["output"] == [
         f"customer_iban: {REDACTED}",
-        f"?page_token={SECRET}&token={REDACTED}",
+        f"?page_token=a9b8c7d6&token={REDACTED}",
     ]
 
 

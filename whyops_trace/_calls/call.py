@@ -16,6 +16,7 @@ from whyops_trace._guard import guarded
 from whyops_trace._recording.line import LAST, USUAL, Content, Draft, Ending
 from whyops_trace._recording.recorder import ENDS
 from whyops_trace._recording.state import TraceState
+from whyops_trace._values.secrets.repeats import NOTED
 from whyops_trace.context import OpenTurn, Scope, advance, find_scope, set_scope
 from whyops_trace.types import EventOptions
 
@@ -236,6 +237,8 @@ class Call(msgspec.Struct, eq=False):
             items.count += 1
             if self.site.accumulate is None:
                 self.site.keep(self, items, item)
+                if NOTED:
+                    self.state.note_repeats()
             else:
                 items.values.append(item)
 

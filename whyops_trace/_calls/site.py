@@ -25,6 +25,7 @@ from whyops_trace._recording.recorder import BEGINS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values.outcomes import EXPECTED, NotErrors, outcome
 from whyops_trace._values.processor import REDACTED, encode_metadata
+from whyops_trace._values.secrets.repeats import note
 from whyops_trace.context import UNSETTLED, OpenTurn, Scope, forked_in, get_scope, set_scope, settle
 from whyops_trace.exceptions import ConfigurationError, UnknownOptionError
 
@@ -149,11 +150,16 @@ class CallSite:
         if named is None:
             named = self._arguments.as_they_came(args, kwargs)
             if named is not None and self._redacted_names:  # any of those without a name may be one of these
+                note("", [*args])
                 named = {"args": REDACTED, **kwargs} if args else dict(kwargs)
         if self._plain or named is None:
             return named
         if self._captured_names is not None:
             named = {name: value for name, value in named.items() if name in self._captured_names}
+        for name in self._redacted_names.intersection(named):
+            note("", named[name])
+            if type(named[name]) is dict:
+                encode_metadata(named[name])  # which notes what is secret in it by name
         return {name: REDACTED if name in self._redacted_names else value for name, value in named.items()}
 
     @guarded("recording a call", positional=3)

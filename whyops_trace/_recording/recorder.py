@@ -26,6 +26,7 @@ from whyops_trace._recording.state import UNENDING, LinkedTraces, TraceState
 from whyops_trace._values import encoding
 from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace._values.processor import Processor
+from whyops_trace._values.secrets.repeats import NOTED
 from whyops_trace.types import Audience
 
 #: Number of distinct span ids of an agent. A self-hosted server stores at most 1,000 in an agent's whole life. The
@@ -199,7 +200,7 @@ class Recorder:
         state = TraceState(self, trace_id, f"{self.token}-{next(self._numberings)}")
         before = self.traces.pop(trace_id, None)
         if before is not None:
-            state.tail, state.last_ms = before.tail, before.last_ms
+            state.tail, state.last_ms, state.repeats = before.tail, before.last_ms, before.repeats
         return state
 
     def make_room(self, state: TraceState) -> None:
@@ -277,6 +278,8 @@ class Recorder:
             )
         if state.held_requests:
             _record_held_requests(state, ending)
+        if NOTED or state.repeats is not None:
+            metadata, content = state.without_repeats(metadata), state.without_repeats(content)
         if len(metadata) + len(content) > self._fitting:
             metadata, content = self._fit(kind, metadata, content)
         with self.lock:
@@ -310,6 +313,8 @@ class Recorder:
         """Write an event of any kind. Return its step."""
         if draft.state.held_requests:
             _record_held_requests(draft.state, draft.ending)
+        if NOTED or draft.state.repeats is not None:
+            _remove_repeats(draft)
         content = draft.content
         if type(content) is tuple and self.processor.asks:
             content = b"".join(content)
@@ -455,6 +460,15 @@ class Recorder:
 
 #: The code in the middle of which a record is written.
 _WRITING: Final = (Recorder.record.__code__, Recorder._add.__code__)
+
+
+def _remove_repeats(draft: Draft) -> None:
+    """Remove the secrets from a record that were hidden in its trace before. What was made to fit may not fit then."""
+    content = draft.content
+    json = content if isinstance(content, bytes) else b"".join(content)
+    safe = draft.state.without_repeats(json)
+    draft.metadata = draft.state.without_repeats(draft.metadata)
+    draft.content = content if safe is json else safe
 
 
 def _record_held_requests(state: TraceState, ending: Ending) -> None:

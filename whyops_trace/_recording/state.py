@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._values import encoding
+from whyops_trace._values.secrets.repeats import NOTED, Repeats
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
@@ -49,6 +51,7 @@ class TraceState:
             the trace. They are called before the next event that is not held back.
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
+        repeats: The secrets of it that are hidden where they come up again; None if there were none.
         shared: True if it is for the turns of any client: it was opened without naming one.
         user: The user that it acts for, "" if none was named.
         when: The recorder's text for the time of its last record, by identity. Another text means that time has passed,
@@ -61,8 +64,8 @@ class TraceState:
 
     __slots__ = (
         "about", "asked_tools", "blocks", "ended_ms", "first", "form", "given", "head", "held_requests", "id", "last",
-        "last_ms", "numbering", "on", "open", "open_tools", "recorder", "reported", "root", "shared", "steps",
-        "stride", "tail", "token", "user", "when",
+        "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats", "reported", "root", "shared",
+        "steps", "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +95,7 @@ class TraceState:
         self.user: str = ""
         self.asked_tools: AskedTools | None = None
         self.reported: ReportedTurns | None = None
+        self.repeats: Repeats | None = None
         self.blocks: int = 0
         self.open: int = 0
         self.given: set[int] | None = None
@@ -124,6 +128,17 @@ class TraceState:
         turns.note(step, models, text)
         self.recorder.linked_traces.add(self)
 
+    def note_repeats(self) -> None:
+        """Remember the secrets that this thread has hidden since its last record."""
+        if threading.get_ident() in NOTED:
+            with self.recorder.lock:
+                self.repeats = (self.repeats or Repeats()).and_noted()
+
+    def without_repeats(self, json: bytes) -> bytes:
+        """Return JSON of it, or metadata members, without the secrets that were hidden before."""
+        self.note_repeats()
+        return json if self.repeats is None else self.repeats.removed(json)
+
     def tell(self, external_user_id: str | None, about: bytes) -> None:
         """
         Set the facts about the trace as a whole, from its next event on.
@@ -132,7 +147,8 @@ class TraceState:
             external_user_id: The user that the agent acts for; None for the same as before.
             about: A metadata member, led by a comma, or nothing.
         """
-        about = self.recorder.processor.told(about) if about else about
+        if about:
+            about = self.recorder.processor.told(self.without_repeats(about))
         with self.recorder.lock:
             if external_user_id is not None:
                 external_user_id = encoding.identifier(external_user_id)

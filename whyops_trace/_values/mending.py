@@ -19,6 +19,7 @@ from whyops_trace._values.attachments import MAX_INLINE, digest
 from whyops_trace._values.objects import reader_of
 from whyops_trace._values.reflection import REDACTED, REST, TOO_MANY, Pairs, Reader, name_of, opaque
 from whyops_trace._values.secrets.names import is_harmless, is_secret_pair, member_named_secret
+from whyops_trace._values.secrets.repeats import note
 from whyops_trace._values.truncation import note_of_items, without_items
 
 CIRCULAR: Final = "[circular]"
@@ -42,6 +43,7 @@ MIN_FLOAT, MAX_FLOAT = -sys.float_info.max, sys.float_info.max
 #: Types of parts in base64 that are no attachments: ``redacted_thinking`` of Anthropic, ``reasoning.encrypted`` of
 #: OpenRouter, and the like.
 _THOUGHT: Final = re.compile("thinking|reasoning")
+_ATOMS: Final = frozenset(map(id, (str, bytes, bytearray, int, float)))
 _NOT_FINITE: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -120,6 +122,8 @@ class Mender:
     def _paired(self, value: Any) -> Any:
         """Return a tuple or list, without the secret if it is one of the name of a secret and the secret."""
         if len(value) == 2 and is_secret_pair(value, self.hides):
+            name = value[0] if type(value[0]) is str else value[0].decode("latin-1")
+            note(name, value[1])
             return (value[0], REDACTED)
         return value
 
@@ -167,13 +171,19 @@ class Mender:
                 break
             name = mended_text(key) if type(key) is str else self._key(key, path)
             hidden = self.hides(name) and not is_harmless(name, item, (key for key, _ in pairs))
+            if hidden:
+                note(name, item)
+                if id(type(item)) not in _ATOMS:  # what is secret in it by its own name is noted, too
+                    self.mend(item, path, inside)
             about = None
             if self.digests and type(item) is str and len(item) > MAX_INLINE and not hidden:
                 about = None if _is_thought(pairs) else digest(name, item)
             mended[name] = about or self.mend(REDACTED if hidden else item, path, inside)
         named = member_named_secret(mended, self.hides) if "value" in mended or "Value" in mended else None
         if named is not None:
-            mended[named] = REDACTED
+            member, name = named
+            note(name, mended[member])
+            mended[member] = REDACTED
         return mended
 
     def _key(self, key: object, path: tuple[int, ...]) -> str:

@@ -131,14 +131,18 @@ def is_harmless(key: str, value: object, names: Iterable[Any]) -> bool:
     return key == "token" and any(type(name) is str and name == "logprob" for name in names)
 
 
-def member_named_secret(members: dict[Any, Any], hides: Callable[[str], bool]) -> str | None:
-    """Return the member that holds a secret which another one names: ``{"name": "password", "value": "..."}``."""
+def member_named_secret(members: dict[Any, Any], hides: Callable[[str], bool]) -> tuple[str, str] | None:
+    """
+    Return the member that holds a secret which another one names, and that name.
+
+    For example ``{"name": "password", "value": "..."}``.
+    """
     for value in _VALUES:
         if value in members and members[value] is not None and type(members[value]) is not bool:
             for naming in _NAMING:
                 name = members.get(naming)
                 if type(name) is str and len(name) <= MAX_KEY_LENGTH and hides(name):
-                    return value
+                    return value, name
     return None
 
 

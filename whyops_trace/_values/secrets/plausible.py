@@ -11,18 +11,30 @@ _GIVEN, _QUOTED, _PASSWORD, _TOKEN = 4, 4, 6, 8
 #: Characters of a value that are looked at.
 _READ: Final = 256
 
+#: Words in the place of a secret, which tell what is expected there.
+_STATE: Final = (
+    rb"none|null|nil|true|false|undefined|required|optional|missing|invalid|expired|empty|unset|unknown|disabled|enabled"
+    rb"|str|string|bytes|int|integer|number|any|object|text|value|bool|boolean|array|secret(?:str)?|password|token"
+    rb"|sha-?\d+|md5|base64|utf-?8|oauth2?|[hrep]s\d{3}|bcrypt|argon2\w*|scrypt|pbkdf2\w*|bearer|basic|digest|v?\d+(?:\.\d+)+"
+    rb"|\d{4}-\d\d-\d\d.*|https?:.*|file:.*|arn:.*|[\w-]+\.(?:py|js|ts|json|ya?ml|txt|env|pem|key|toml|cfg|ini|md)"
+)
 #: What stands in the place of a secret, or tells what is expected there.
 _PLACEHOLDER: Final = re.compile(
     rb"[*x.\-_#?\xe2\x80\xa2]+"
     rb"|[<$%@].*|.*[{}].*|\[.*|\(.*|.*\.\.\.|[,;=!)\]].*"
     rb"|(?:.*[-_ ])?(?:your|my|the|example|placeholder|changeme|change[-_]me|redacted|filtered|hidden|masked)"
     rb"(?:[-_ ].*)?"
-    rb"|none|null|nil|true|false|undefined|required|optional|missing|invalid|expired|empty|unset|unknown|disabled|enabled"
-    rb"|str|string|bytes|int|integer|number|any|object|text|value|bool|boolean|array|secret(?:str)?|password|token"
-    rb"|sha-?\d+|md5|base64|utf-?8|oauth2?|[hrep]s\d{3}|bcrypt|argon2\w*|scrypt|pbkdf2\w*|bearer|basic|digest|v?\d+(?:\.\d+)+"
-    rb"|\d{4}-\d\d-\d\d.*|~?/.*|\.{1,2}/.*|https?:.*|file:.*|arn:.*|[\w-]+\.(?:py|js|ts|json|ya?ml|txt|env|pem|key|toml|cfg|ini|md)",
+    rb"|~?/.*|\.{1,2}/.*|" + _STATE,
     re.IGNORECASE | re.DOTALL,
 )
+#: A value that is certainly no secret, whatever the name above it says.
+_NO_SECRET: Final = re.compile(
+    rb"[*x.\-_#?\xe2\x80\xa2]+|<[^<>]*>|\$?\{.*\}|\[[^\[\]]*\]|(?:.*[-_ ])?(?:your|changeme|change[-_]me)(?:[-_ ].*)?"
+    rb"|(?:[~.]{0,2}/)?[\w-]+(?:/[\w.-]+)*\.(?:pem|key|env|json)|" + _STATE,
+    re.IGNORECASE | re.DOTALL,
+)
+#: Words as they may be anywhere in a text.
+_COMMON: Final = re.compile(rb"(?:[ _.-]?[A-Za-z][a-z]++){1,3}|(?:[ _.-]?[A-Z]++){1,3}")
 _IDENTIFIER: Final = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _CALL: Final = re.compile(rb"[A-Za-z_][\w.]*\(")
 _LETTER, _DIGIT = re.compile(rb"[A-Za-z]"), re.compile(rb"\d")
@@ -82,6 +94,15 @@ def is_plausible(
             len(value) >= 2 * _TOKEN and not _WORDS.fullmatch(value)
         )
     return is_mixed and len(value) >= _TOKEN and not (b"." in value and _IDENTIFIER.fullmatch(value))
+
+
+def is_distinct(name: str, text: str) -> bool:
+    """Return True if a text, under the name of a secret or an empty one, is that secret wherever else it is."""
+    value = text.encode("utf-8", "replace")
+    if _NO_SECRET.fullmatch(value[:_READ]):
+        return False
+    is_sure = not name or _OF_PEOPLE.search(name.encode("utf-8", "replace")) is not None
+    return is_sure or not _COMMON.fullmatch(value)
 
 
 def span_in_header(name: bytes, text: bytes, at: int) -> tuple[int, int] | None:

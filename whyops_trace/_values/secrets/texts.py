@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from whyops_trace._values.secrets import repeats
 from whyops_trace._values.secrets.finds import MARK, Place, TooManyError, most_places, note, note_try
 from whyops_trace._values.secrets.plausible import is_plausible, span_in_header
 
@@ -173,6 +174,7 @@ class TextSearch:
                 else:
                     note(places, text, *span)
                     done = span[1]
+                    repeats.note_found(text[start:end], text[span[0] : done])
 
     def _is_secret(self, name: bytes) -> bool:
         """Return True if a name in a text is that of a secret. Of two words the last one counts, or both together."""

@@ -17,6 +17,7 @@ import string
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from whyops_trace._values.secrets import repeats
 from whyops_trace._values.secrets.finds import Place, note, note_try
 from whyops_trace._values.secrets.forms import FORMS, SHAPES
 
@@ -131,6 +132,7 @@ def find_tokens(text: bytes, places: list[Place]) -> None:
     if _AT in text and b"://" in text:
         for match in _PASSWORD.finditer(text):
             note(places, text, *match.span(match.lastindex or 0))
+            repeats.note_found(b"password", match[match.lastindex or 0])
 
 
 def _parts(mask: bytes) -> Iterator[tuple[int, int, int]]:

@@ -296,6 +296,17 @@ def test_a_text_full_of_secrets_is_hidden_whole() -> None:
     assert json.loads(encode(["AKIA" + "A1B2C3D4E5F6G7H8 "] * 2_000)) == [REDACTED]
 
 
+def test_a_listing_of_many_names_stays_but_for_its_secrets() -> None:
+    """Names that differ in their digits alone, and texts that are dense with signs."""
+    lines = [f"SERVICE_{number}_HOST=10.0.0.{number}" for number in range(2_000)]
+    dense = "a=b c=d " * 50
+    text = "\n".join([*lines, f"db2_password={SECRET}", *lines])
+
+    assert json.loads(encode([text, dense])) == [text.replace(SECRET, REDACTED), dense]
+    assert json.loads(encode(dense + f"db_password={SECRET}")) == f"{dense}db_password={REDACTED}"
+    assert json.loads(encode(dense + f"MY2TOKEN={SECRET}")) == f"{dense}MY2TOKEN={REDACTED}"
+
+
 def test_the_documentation_names_every_form() -> None:
     """With its issuer and what it begins with."""
     page = (Path(__file__).parents[2] / "docs/reference/secrets.md").read_text()

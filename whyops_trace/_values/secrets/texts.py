@@ -48,11 +48,16 @@ _MEMBER: Final = re.compile(
 _FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40})(?: ++|\\*+\",? ?\\*+\"|', ')(?!-))")
 _USER: Final = re.compile(rb"-(?:-{2,}+|(?:(?<= -)u|-user)[ =](?:\\\"|')?[\w.@%]++:([^\s\\\"']{3,}+))")
 
+#: Table that makes all digits one, which no name to keep is likely to have alone.
+_ONE_DIGIT: Final = bytes.maketrans(b"0123456789", b"7777777777")
+#: Bytes for each equals sign up to which a text is looked at for parts of the names of secrets first.
+_DENSE: Final = 16
 #: Parts of the names of secrets. What has none of them is no such name.
 _LIKELY: Final = (
     rb"pass|pwd|wort|contrase|secret|cred|auth|bearer|cookie|jwt|[xc]srf|sessid|sessionid|key|card|cvv|cvc|social|seed"
     rb"|mnemonic|code|token|ssn|otp|sig"
 )
+_PARTS: Final = tuple(_LIKELY.replace(b"[xc]", b"").split(b"|"))
 #: What stands before a value: blanks, the head of an arrow, emphasis, the prefix of a literal.
 _VALUE: Final = re.compile(
     rb"[ \t>]*+(?:\*\*[ ]?)?+(?:[bBrRuUfF]{0,2}(?:(?P<json>\\++)\"|(?P<mark>['`]))|(?P<open>[\[{])"
@@ -92,6 +97,7 @@ class TextSearch:
         self._hides = hides
         letters = (re.findall(r"[^_\-. ]", name.lower()) for name in extra)
         more = (b"[_. -]?".join(re.escape(letter.encode()) for letter in name) for name in letters if name)
+        self._has_more = bool(extra)
         parts = b"|".join((_LIKELY, *more))
         self._likely_part = re.compile(rb"(?i)" + parts)
         self._likely = re.compile(rb"(?im)^.*(?:%b).*$" % parts)
@@ -106,7 +112,7 @@ class TextSearch:
                 self._search(text, text, _MEMBER, places)
         else:
             backwards = b""
-        if 61 in text:
+        if 61 in text and self._may_have_name(text):
             self._search(text, backwards or text[::-1], _BEFORE_EQUALS, places)
         if 91 in text:
             self._search(text, text, _IN_LIST, places)
@@ -118,6 +124,13 @@ class TextSearch:
                 for match in _USER.finditer(text):
                     if match.lastindex:  # else it is a row of dashes
                         note(places, text, *match.span(1))
+
+    def _may_have_name(self, text: bytes) -> bool:
+        """Return True if a text may have the name of a secret before an equals sign."""
+        if self._has_more or text.count(b"=") * _DENSE < len(text):
+            return True  # to look at the few names takes no longer
+        text = text.lower()
+        return any(part in text for part in _PARTS)
 
     def _search(self, text: bytes, read: bytes, pattern: re.Pattern[bytes], places: list[Place]) -> None:
         """Look where a pattern finds the name of a secret: in the text, or in the text read backwards."""
@@ -138,11 +151,14 @@ class TextSearch:
                 self._look(text, named, pattern, places, is_reversed=read is not text)
 
     def _secret_among(self, names: set[bytes], *, is_reversed: bool) -> set[bytes]:
-        """Return those of some new names that are secrets'."""
+        """Return those of some new names that are secrets'. Names that differ in their digits are judged as one."""
         lines = b"\n".join(names)
         lines = lines[::-1] if is_reversed else lines
-        likely = self._likely.findall(lines) if self._likely_part.search(lines) else ()
-        secret = {name[::-1] if is_reversed else name for name in {*likely} if self._is_secret(name)}
+        stems = lines if self._has_more else b"\n".join({*lines.translate(_ONE_DIGIT).split(b"\n")})
+        secret: set[bytes] = set()
+        if self._likely_part.search(stems) and any(map(self._is_secret, self._likely.findall(stems))):
+            likely = {*self._likely.findall(lines)}
+            secret = {name[::-1] if is_reversed else name for name in likely if self._is_secret(name)}
         if len(self._innocent) > _MAX_INNOCENT:
             self._innocent = {b""}
         self._innocent |= names - secret

@@ -24,10 +24,13 @@ from whyops_trace._values.secrets.forms import FORMS, SHAPES
 # A single byte is searched for as a number: CPython takes five times as long for a bytes object of length one.
 _AT: Final = ord("@")
 _BACKSLASH: Final = ord("\\")
+_DASH: Final = ord("-")
 _ALNUM: Final = frozenset((string.ascii_letters + string.digits).encode())
 _WORD: Final = (string.ascii_letters + string.digits + "_-+/").encode()
 #: Table that maps the bytes of tokens and base64 to "x", all others to a space.
 _MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
+#: What follows the first dash of a UUID, which is passed over as a whole.
+_REST_OF_UUID: Final = rb"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![\w-])"
 #: Mask of the shortest token. Few words of other kinds are as long.
 _LONG: Final = b"x" * 16
 #: Mask of a word that is not searched: no path or URL has such a long word, but images in base64 do.
@@ -94,6 +97,8 @@ def _search() -> tuple[re.Pattern[bytes], list[_Kind]]:
         literal = re.escape(bytes([anchor]))
         if anchor not in _ALNUM:
             ways.insert(0, literal + b"{3,}+")
+        if anchor == _DASH:
+            ways.insert(0, _REST_OF_UUID)
         anchored.append(b"%b(?:%b)" % (literal, b"|".join(ways)))
     return re.compile(b"|".join(anchored)), kinds
 
@@ -121,7 +126,7 @@ def find_tokens(text: bytes, places: list[Place]) -> None:
     if mask.rfind(_LONG) >= 0:  # from the right, which takes CPython about half the time
         for start, end, blob_end in _parts(mask) if len(text) > len(_BLOB) else ((0, len(text), 0),):
             for match in _SEARCH.finditer(text, start, end):
-                if match.lastindex is not None:  # else it is a row of anchors
+                if match.lastindex is not None:  # else it is a row of anchors, or a UUID
                     _note(text, match, match.lastindex, blob_end, places)
         if b"PRIVATE KEY" in text:
             for match in _PRIVATE_KEY.finditer(text):

@@ -2,8 +2,8 @@
 The forms of tokens that are recognised without a name.
 
 Where a form comes from is said for each: "G" is the public rule file of gitleaks, config/gitleaks.toml, with the ids of
-its rules; "T" are the public detectors of trufflehog, pkg/detectors, with their names. Lengths are minimums, because
-issuers make their tokens longer, as GitHub announced:
+its rules; "T" are the public detectors of trufflehog, pkg/detectors, with their names; "N" are the public rules of
+Nosey Parker. Lengths are minimums, because issuers make their tokens longer, as GitHub announced:
 https://github.blog/changelog/2021-03-31-authentication-token-format-updates-are-generally-available/
 """
 
@@ -59,7 +59,7 @@ CLOUDS: Final = (
     Form("AWS Bedrock", "ABSK", r"[A-Za-z0-9+/]{100,}+={0,2}", "G aws-amazon-bedrock-api-key-long-lived"),
     Form("AWS Bedrock", "bedrock-api-key-", r"[\w+/=-]{30,}+", "G aws-amazon-bedrock-api-key-short-lived"),
     Form("Google", "AIza", r"[\w-]{30,}+", "G gcp-api-key"),
-    Form("Google", "GOCSPX-", r"[\w-]{20,}+", "T googleoauth2"),
+    Form("Google", "GOCSPX-", r"[\w-]{20,}+", "N np.google.2"),
     Form("Google", "ya29.", r"[\w-]{20,}+", "T googleoauth2"),
     Form("Alibaba Cloud", "LTAI", r"[A-Za-z0-9]{16,}+(?![\w-])", "G alibaba-access-key-id; T alibaba"),
     Form("Yandex", "AQVN", r"[\w-]{35,}+", "G yandex-api-key"),
@@ -125,7 +125,8 @@ SERVICES: Final = (
          _D + r"[\w%-]{10,}+", "Slack's token types; G slack-bot-token and its like"),
     Form("Stripe", "sk_live_ sk_test_ sk_prod_ rk_live_ rk_test_ rk_prod_", r"[A-Za-z0-9]{10,}+",
          "G stripe-access-token"),
-    Form("Stripe", "whsec_", r"[A-Za-z0-9+/]{10,}+={0,2}", "Stripe's documentation of webhooks"),
+    Form("Stripe", "whsec_", r"[A-Za-z0-9+/]{10,}+={0,2}",
+         "Standard Webhooks, specification, signature scheme"),
     Form("SendGrid", "SG.", r"[\w-]{15,}+\.[\w-]{15,}+", "G sendgrid-api-token"),
     Form("Twilio", "SK", r"[0-9a-fA-F]{32}(?!\w)", "G twilio-api-key"),
     Form("Mailgun", "key-", r"[0-9a-f]{32}(?!\w)", "G mailgun-private-api-token"),

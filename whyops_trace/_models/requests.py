@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from whyops_trace._models.answers import Request, conversation_in, hide_in_arguments, read_request
+from whyops_trace._models.answers import Request, conversation_in, read_request
 from whyops_trace._models.history import History, Messages
 from whyops_trace._values import mending
 from whyops_trace._values.attachments import MAX_INLINE
@@ -90,10 +90,8 @@ class Requests:
         """Return the JSON of a content up to its first message."""
         if not request.tool:
             return b'{"messages":['
-        output = [request.output]
-        hide_in_arguments(output, self._processor.hides)
         encode = self._processor.encode
-        about = b'"toolName":%b,"output":%b' % (encode(request.tool), encode(output[0]))
+        about = b'"toolName":%b,"output":%b' % (encode(request.tool), encode(request.output))
         return self._processor.without_matches(b"{%b}" % about)[:-1] + b',"messages":['
 
     def _fitted(
@@ -112,9 +110,6 @@ class Requests:
 def _encode(processor: Processor, value: Any) -> bytes:
     """Return the JSON of a message, or of what is given beside the messages, ready to be written."""
     json = processor.encode(value)
-    # Only these hold what has to be looked at more closely: attachments, and arguments that are JSON in a text.
-    if len(json) > MAX_INLINE or b'"arguments":"{' in json:
-        value = mending.plain(value, processor.hides, digests=True)
-        hide_in_arguments(value, processor.hides)
-        json = processor.encode(value)
+    if len(json) > MAX_INLINE:  # it may hold attachments
+        json = processor.encode(mending.plain(value, processor.hides, digests=True))
     return processor.without_matches(json)

@@ -1,0 +1,40 @@
+"""Spans of anybody: those of a program around its agent, and those of its web server and its database."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Final
+
+from whyops_trace._otel.attributes import Attributes
+from whyops_trace._otel.reading import Reading
+from whyops_trace._otel.span import SERVER, Span
+
+#: Beginnings of the attributes of calls of other services.
+_FOREIGN: Final = ("http.", "db.", "rpc.", "messaging.", "net.", "url.", "faas.", "network.")
+
+
+def is_mine(span: Span, roots: Set[str]) -> bool:
+    """Return True for each span."""
+    return True
+
+
+def read(span: Span, attributes: Attributes, reading: Reading) -> None:
+    """
+    Fill in what is missing of any span.
+
+    A span that no dialect knows is a step if it is of the program itself; what calls other services is none.
+    """
+    if reading.kind == "":
+        is_foreign = any(name.startswith(_FOREIGN) for name in span.attributes)
+        if span.kind < SERVER and not is_foreign:
+            reading.fill(kind="step")
+            reading.may_be_tool = True
+        reading.fill(
+            input=attributes.parsed("input.value", "input"),
+            output=attributes.parsed("output.value", "output"),
+        )
+    reading.fill(
+        name=span.name,
+        conversation=attributes.text("session.id"),
+        user=attributes.text("user.id", "enduser.id"),
+    )

@@ -1,0 +1,88 @@
+"""
+The spans of a trace as a tree of what happened: each turn, tool call, agent and step once.
+
+Several layers may tell of one turn, a framework, a client, a gateway and those who count tokens. They become one, with
+the best of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from whyops_trace._otel import asking, layers
+from whyops_trace._otel.dialects import read_span
+from whyops_trace._otel.node import Node
+from whyops_trace._otel.span import LogRecord, Span
+
+
+def read_trace(spans: Iterable[Span], logs: Iterable[LogRecord] = ()) -> list[Node]:
+    """
+    Return the roots of a trace, in order of time, with everything below them.
+
+    A span whose parent is not there is a root. The same span twice is one, the one that has ended.
+
+    Args:
+        spans: Spans of one trace in any order.
+        logs: Their log records in any order. Those of spans that are not there are ignored.
+    """
+    nodes = _nodes(spans, logs)
+    _link(nodes)
+    roots = _folded([node for node in nodes if node.parent is None])
+    layers.join(roots)
+    everything = [node for root in roots for node in root.walk()]
+    asking.link(everything)
+    layers.clear_copied_failures(everything)
+    return roots
+
+
+def _nodes(spans: Iterable[Span], logs: Iterable[LogRecord]) -> list[Node]:
+    by_id: dict[tuple[str, int], Span] = {}
+    for span in spans:
+        key = (span.span_id, span.start_ns)
+        before = by_id.get(key)
+        if before is None or (span.end_ns, len(span.attributes)) > (before.end_ns, len(before.attributes)):
+            by_id[key] = span
+    told: dict[str, list[LogRecord]] = {}
+    for log in sorted(logs, key=lambda log: log.time_ns):
+        told.setdefault(log.span_id, []).append(log)
+    ordered = sorted(by_id.values(), key=lambda span: (span.start_ns, -span.end_ns))
+    return [Node(span, read_span(span, told.get(span.span_id, ()))) for span in ordered]
+
+
+def _link(nodes: list[Node]) -> None:
+    """Link children and parents. Spans that are each other's ancestors have one of them as a root."""
+    by_id: dict[str, Node] = {}
+    for node in nodes:
+        by_id.setdefault(node.span.span_id, node)
+    for node in nodes:
+        node.parent = by_id.get(node.span.parent_id)
+    safe: set[int] = set()
+    for node in nodes:
+        way: dict[int, Node] = {}
+        each: Node | None = node
+        while each is not None and id(each) not in safe and id(each) not in way:
+            way[id(each)] = each
+            each = each.parent
+        if each is not None and id(each) in way:
+            each.parent = None
+        safe.update(way)
+    for node in nodes:
+        if node.parent is not None:
+            node.parent.children.append(node)
+
+
+def _folded(roots: list[Node]) -> list[Node]:
+    """Fold spans that are nothing of an agent's into what they are in. A root has nothing to be folded into."""
+    for root in roots:
+        root.reading.kind = root.reading.kind or "step"
+        for node in reversed(list(root.walk())):  # those inside come first
+            folded = [child for child in node.children if child.reading.kind == ""]
+            if folded:
+                kept = [child for child in node.children if child.reading.kind != ""]
+                for each in folded:
+                    node.folded += [each.span, *each.folded]
+                    kept += each.children
+                    for child in each.children:
+                        child.parent = node
+                node.children = sorted(kept, key=lambda child: child.span.start_ns)
+    return roots

@@ -12,6 +12,8 @@ from typing import Final
 STORE_FILE: Final = "traces.db"
 #: File of the words of all traces in a home, for the viewer's search.
 SEARCH_FILE: Final = "search.db"
+#: File in a home of the spans that a server received, until nothing more of their traces is expected.
+SPANS_FILE: Final = "spans.db"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"

@@ -15,7 +15,7 @@ from provider import Provider
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._checks import check_options
-from whyops_trace._home import REJECTED_FILE, SEARCH_FILE, SERVER_FILE, STORE_FILE
+from whyops_trace._home import REJECTED_FILE, SEARCH_FILE, SERVER_FILE, SPANS_FILE, STORE_FILE
 from whyops_trace.cli import main
 from whyops_trace.commands import serving
 from whyops_trace.exceptions import UnknownOptionError
@@ -203,7 +203,7 @@ def test_every_file_in_the_home_is_explained(tmp_path: Path) -> None:
     run("-m", "whyops_trace", "demo", home=tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
 
-    assert {STORE_FILE, SERVER_FILE, REJECTED_FILE, SEARCH_FILE, serving._FILE} <= set(rows)
+    assert {STORE_FILE, SERVER_FILE, REJECTED_FILE, SEARCH_FILE, SPANS_FILE, serving._FILE} <= set(rows)
     assert STORE_FILE in left
     assert left - {row.partition("/")[0] for row in rows} == set()
 

@@ -20,13 +20,9 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(
     ("path", "advice"),
     [
-        ("/v1/traces", "and no OTLP"),
-        ("/api/v1/logs", "and no OTLP"),
-        ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", "and no OTLP"),
         ("/v1/chat/completions", "no proxy for calls of models"),
         ("/v1/messages", "no proxy for calls of models"),
         ("/api/public/ingestion", "none of Langfuse"),
-        ("/api/public/otel/v1/traces", "none of Langfuse"),
         ("/runs/batch", "none of LangSmith"),
         ("/events", "begins with /api here"),
         ("/entities/init", "begins with /api here"),

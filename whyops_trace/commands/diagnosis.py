@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
 from whyops_trace._extras import install_hint
-from whyops_trace._home import JOURNAL, REJECTED_FILE, SEARCH_FILE, SERVER_FILE, STORE_FILE, command_line
+from whyops_trace._home import JOURNAL, REJECTED_FILE, SEARCH_FILE, SERVER_FILE, SPANS_FILE, STORE_FILE, command_line
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._journal.survey import SERVER, Stream, survey
 from whyops_trace._reading.excerpt import clean, counted, milliseconds, percent
@@ -183,7 +183,7 @@ def home(path: Path) -> Iterator[Finding]:
 def _open_to_others(home: Path) -> Iterator[Finding]:
     """Check that nobody else can enter a home, or read what is in it."""
     modes = [(home, 0o700), (home / JOURNAL, 0o700)]
-    modes += [(home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, REJECTED_FILE)]
+    modes += [(home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, REJECTED_FILE)]
     for place, mode in modes:
         with contextlib.suppress(OSError):
             if stat.S_IMODE(place.stat().st_mode) & 0o077:

@@ -90,9 +90,11 @@ def erase_user(home: Path, user: str, *, yes: bool, as_json: bool) -> None:
         deleted = [trace.trace_id for trace in selected]
         store.erase(deleted)
         after = store.used_bytes()
-    from whyops_trace.server.search import delete_index  # no other command should wait for it
+    from whyops_trace.server.inbox import forget_spans  # no other command should wait for them
+    from whyops_trace.server.search import delete_index
 
     delete_index(home)
+    forget_spans(home, deleted)
     aside = sorted(home.glob(f"{STORE_FILE}*.bad*"))
     at_server = _ask(at_hand(home), user)
     if as_json:

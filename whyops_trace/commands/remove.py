@@ -141,7 +141,8 @@ def _where(store: Store, traces: Iterable[str], older_than: float | None, over: 
 
 def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
     """Delete traces and return their ids; with *over* also more, if the size of the others was underestimated."""
-    from whyops_trace.server.search import delete_index  # no other command should wait for it
+    from whyops_trace.server.inbox import forget_spans  # no other command should wait for them
+    from whyops_trace.server.search import delete_index
 
     if trace_ids:
         delete_index(store.path.parent)  # first, as the disk may be full
@@ -149,6 +150,8 @@ def _delete(store: Store, trace_ids: list[str], over: int | None) -> list[str]:
     while over is not None and (more := store.oldest_over(over)):
         store.delete_all(more)
         trace_ids = [*trace_ids, *more]
+    if trace_ids:
+        forget_spans(store.path.parent, trace_ids)
     return trace_ids
 
 

@@ -9,6 +9,8 @@ that is not a file of this package.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -206,11 +208,28 @@ def _netloc(origin: str) -> str:
 
 
 def _has_key(headers: Headers, key: str) -> bool:
-    """Return True if the key is in the headers that SDKs use."""
+    """
+    Return True if the key is in the headers that SDKs use.
+
+    Exporters of OpenTelemetry that know Basic alone show it as the password, or as the user.
+    """
     authorization = headers.get("authorization")
     if authorization is not None:
-        return _same(authorization, f"Bearer {key}")
+        return _same(authorization, f"Bearer {key}") or any(
+            _same(part, key) for part in _basic(authorization)
+        )
     return _same(headers.get("x-api-key", ""), key)
+
+
+def _basic(authorization: str) -> Sequence[str]:
+    """Return the user and the password of Basic authentication, nothing for any other."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        decoded = base64.b64decode(encoded, validate=True).decode() if scheme.lower() == "basic" else ""
+    except (binascii.Error, UnicodeDecodeError):
+        return ()
+    user, _, password = decoded.partition(":")
+    return [part for part in (user, password) if part]
 
 
 def _same(one: str, other: str) -> bool:

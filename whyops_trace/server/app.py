@@ -18,7 +18,7 @@ from whyops_trace._delivery.archive import readable
 from whyops_trace._guard import told_once
 from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
-from whyops_trace.server import collector, pages, strays, trace_page
+from whyops_trace.server import collector, otlp, pages, strays, trace_page
 from whyops_trace.server.access import LOOPBACK, Access
 from whyops_trace.server.assets import Assets, Renderer
 from whyops_trace.server.live import Live
@@ -56,6 +56,7 @@ class Application:
         for_pages, for_index, for_live, for_collector = self._stores
         self._index = Index(index_place, for_index)
         self._live = Live(home, for_live, self._index.wake)
+        self._receiver = otlp.Receiver(home, retention)
         self._renderer = renderer = Renderer(Assets())
         routes = [
             renderer.assets.route(),
@@ -63,6 +64,7 @@ class Application:
             *pages.routes(for_pages, self._index, renderer, home),
             *trace_page.routes(for_pages, renderer),
             *collector.routes(for_collector, retention, home),
+            *self._receiver.routes(),
         ]
         routes += strays.routes(tuple(routes))
         application = Starlette(
@@ -85,7 +87,7 @@ class Application:
         self._index.start()
         warming = asyncio.create_task(to_thread.run_sync(self._warm_up))
         try:
-            async with self._live.running():
+            async with self._live.running(), self._receiver.running():
                 yield
         finally:
             await warming

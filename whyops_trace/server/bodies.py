@@ -34,15 +34,23 @@ class BodyError(Exception):
         self.status = status
 
 
-async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+async def read_body(request: Request, limit: int = MAX_BODY, content_type: re.Pattern[str] = _JSON) -> bytes:
     """
     Return the body of a request, unpacked if it is compressed with gzip.
+
+    Args:
+        request: The request.
+        limit: Largest number of bytes.
+        content_type: Pattern of the content types that are understood.
 
     Raises:
         BodyError: if it is too long, compressed in another way, or does not match its headers.
     """
-    if not _JSON.fullmatch(request.headers.get("content-type", "")):
-        raise BodyError(415, "The body must be JSON, sent with the header Content-Type: application/json.")
+    if not content_type.fullmatch(request.headers.get("content-type", "")):
+        understood = "JSON" if content_type is _JSON else "JSON or protobuf"
+        raise BodyError(
+            415, f"The body must be {understood}, sent with the header Content-Type: application/json."
+        )
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip"):
         raise BodyError(

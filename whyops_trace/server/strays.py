@@ -15,13 +15,8 @@ from whyops_trace.server.routing import RawRoute
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 #: The beginnings of paths that no browser is sent to.
 _API: Final = ("/api/", "/v1/")
-#: The paths of other protocols, and what to say of each. ``{api}`` is the address of the API.
+#: The paths of other protocols, and what to say of each. ``{api}`` is the address of the API. OTLP has its own routes.
 _PROTOCOLS: Final = (
-    (
-        r"(/api)?/v1/(traces|logs|metrics)|/opentelemetry\..*",
-        "This collector takes the events of WhyOps SDKs, and no OTLP. Send OTLP to an OpenTelemetry collector, or trace"
-        ' with whyops_trace and WhyOps(analyse_base_url="{api}").',
-    ),
     (
         r"(/api)?(/v1)?/(chat/)?(completions|responses|messages|embeddings|models)(/.*)?",
         "This is no model, and no proxy for calls of models: give the client the address of its provider, and"

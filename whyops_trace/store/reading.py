@@ -181,6 +181,22 @@ class Reader(RecordReader):
         with self._understanding():
             return {trace_id: _tokens_of(turns) for trace_id, turns in rows if turns}
 
+    def known(self, trace_ids: Sequence[str]) -> set[str]:
+        """
+        Return those of some ids that are of traces in the store.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        return {
+            trace_id
+            for some in slices(trace_ids)
+            for (trace_id,) in self._database.rows(
+                f"SELECT trace_id FROM traces WHERE trace_id IN {marks(len(some))}",  # noqa: S608 - no values in it
+                *some,
+            )
+        }
+
     def each(self, where: Filter | None = None) -> Iterator[TraceSummary]:
         """
         Yield summaries of all traces, the one that was stored first at the beginning, a few in memory at a time.

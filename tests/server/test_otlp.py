@@ -17,9 +17,10 @@ from browser import record, served, tool_call
 from programs import run as run_module
 from spans import ARGUMENTS, RESULT, TRACE, raised, span, tool, turn
 
+from whyops_trace._home import SPANS_FILE
 from whyops_trace._otel.span import Batch, Span
 from whyops_trace._values.processor import Processor
-from whyops_trace.server.inbox import SPANS_FILE, Inbox
+from whyops_trace.server.inbox import Inbox
 from whyops_trace.settings import MAX_EVENT_BYTES
 from whyops_trace.store import Store
 

@@ -18,7 +18,15 @@ from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
 from whyops_trace._extras import install_hint
-from whyops_trace._home import JOURNAL, REJECTED_FILE, SEARCH_FILE, SERVER_FILE, SPANS_FILE, STORE_FILE, command_line
+from whyops_trace._home import (
+    JOURNAL,
+    REJECTED_FILE,
+    SEARCH_FILE,
+    SERVER_FILE,
+    SPANS_FILE,
+    STORE_FILE,
+    command_line,
+)
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._journal.survey import SERVER, Stream, survey
 from whyops_trace._reading.excerpt import clean, counted, milliseconds, percent

@@ -9,6 +9,7 @@ import pytest
 from recorded import Recorded
 
 from whyops_trace import traced_llm, traced_tool
+from whyops_trace._models.frameworks import id_of
 
 USAGE = {
     "input_tokens": 100,
@@ -238,3 +239,29 @@ def test_messages_of_pydantic_ai_are_a_turn(events: Recorded) -> None:
     assert requests[1]["eventType"] == "tool_result"
     assert (requests[1]["content"]["toolName"], requests[1]["content"]["output"]) == ("charge", "ok")
     assert [message["role"] for message in requests[1]["content"]["messages"]][2:] == ["assistant", "tool"]
+
+
+def test_pairs_of_a_role_and_a_text_are_messages(events: Recorded) -> None:
+    """As LangChain takes them, in a list beside others."""
+
+    @traced_llm
+    def ask(messages: list[Any]) -> str:
+        return "Sure"
+
+    ask([("system", "Be brief."), ("human", "Charge me."), {"role": "user", "content": "Now."}, ("a", "b")])
+    (request,) = (record["content"] for record in events.records if record["eventType"] == "user_message")
+
+    assert request["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Charge me."},
+        {"role": "user", "content": "Now."},
+        ["a", "b"],
+    ]
+
+
+def test_the_id_of_a_result_of_generations_is_that_of_its_message() -> None:
+    """That of the provider, and not one that LangChain makes."""
+    message = {"type": "ai", "content": "Sure", "id": "lc_run-1", "response_metadata": ABOUT}
+
+    assert id_of({"generations": [[{"text": "Sure", "message": message}]]}) == "chatcmpl-1"
+    assert id_of({"generations": [[{"text": "Sure"}]]}) == ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
+from whyops_trace._values.reflection import module_of, mro_of
 
 #: LangChain's words for who speaks. Pieces of a stream are named by their class.
 _ROLES: Final = {
@@ -19,6 +20,8 @@ _ROLES: Final = {
     "HumanMessageChunk": "user", "SystemMessageChunk": "system", "ToolMessageChunk": "tool",
     "FunctionMessageChunk": "function",
 }  # fmt: skip
+#: Beginnings of the modules that have the classes of messages.
+_MODULES: Final = ("langchain_core.messages", "pydantic_ai.messages")
 #: Beginnings of the ids that LangChain makes itself.
 _RUNS: Final = ("lc_run-", "run-")
 #: Roles by the kinds of the parts of Pydantic AI's requests.
@@ -33,6 +36,14 @@ _PARTS: Final = {
 def messages_of(conversation: Sequence[Any]) -> list[Any]:
     """Return the messages of a conversation. Those of neither framework stay as they are."""
     return [each for message in conversation for each in _messages(message)]
+
+
+def is_message(value: Any) -> bool:
+    """Tell whether any value is a message of one of the frameworks, or the pair that LangChain takes for one."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return len(value) == 2 and type(value[0]) is str and type(value[1]) is str and value[0] in _ROLES
+    return any(module_of(base).startswith(_MODULES) for base in mro_of(kind))
 
 
 def _messages(message: Any) -> Iterator[Any]:
@@ -61,8 +72,7 @@ def answer_of(answer: Any) -> dict[str, Any] | None:
     messages = [each for each in list_of(answer.get("messages")) if _is_langchain(each)]
     if messages and messages[-1] is answer["messages"][-1]:
         return _langchain_answer(messages[-1])
-    first: Any = next(iter(list_of(answer.get("generations"))), None)
-    generation = dict_of(first[0] if isinstance(first, list) and first else first)
+    generation = _generation(answer)
     if not _is_langchain(generation.get("message")):
         return {"content": generation["text"]} if isinstance(generation.get("text"), str) else None
     told = _langchain_answer(generation["message"])
@@ -75,11 +85,18 @@ def answer_of(answer: Any) -> dict[str, Any] | None:
 def id_of(answer: Any) -> str:
     """Return the provider's id of an answer of any kind, "" if it is unknown."""
     answer = dict_of(answer)
+    answer = dict_of(_generation(answer).get("message")) or answer
     own = text_of(answer.get("id"))
     if own and not own.startswith(_RUNS):
         return own
     about = dict_of(answer.get("response_metadata"))
     return text_of(about.get("id")) or text_of(answer.get("provider_response_id"))
+
+
+def _generation(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first generation in LangChain's result of one or more, {} if there is none."""
+    first: Any = next(iter(list_of(answer.get("generations"))), None)
+    return dict_of(first[0] if isinstance(first, list) and first else first)
 
 
 def chunk_of(item: Any) -> dict[str, Any]:

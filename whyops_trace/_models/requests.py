@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from whyops_trace._models.answers import Request, conversation_in, read_request
+from whyops_trace._models.frameworks import is_message, messages_of
 from whyops_trace._models.history import History, Messages
 from whyops_trace._values import mending
 from whyops_trace._values.attachments import MAX_INLINE
@@ -50,6 +51,7 @@ class Requests:
         name = conversation_in(arguments)
         messages = None if name is None or hides(name) else arguments[name]
         if type(messages) is list and messages and id(type(messages[-1])) not in _SCALARS:
+            messages = self._in_words_of_openai(messages)
             said = self._history.encode(messages)
             others = {key: value for key, value in arguments.items() if key != name}
             tools = None if hides("tools") else others.pop("tools", None)
@@ -68,6 +70,20 @@ class Requests:
             metadata = b"".join((metadata, b',"%b":' % key.encode(), *self._pieces(value)))
         start = self._start(request)
         return b"tool_result" if request.tool else b"user_message", *self._fitted(metadata, start, said)
+
+    def _in_words_of_openai(self, messages: list[Any]) -> list[Any]:
+        """Return messages with those of frameworks in the form of OpenAI's; others stay as they are."""
+        if {*map(type, messages)} == {dict}:
+            return messages
+        return [
+            each
+            for message in messages
+            for each in (
+                messages_of([mending.plain(message, self._processor.hides, digests=True)])
+                if is_message(message)
+                else [message]
+            )
+        ]
 
     def _read_beside(self, others: dict[str, Any], name: str, messages: list[Any]) -> Request:
         """Read a request without its earlier messages, as far as these do not tell the tool of the last one."""

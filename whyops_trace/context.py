@@ -106,9 +106,42 @@ class Visit(Enclosing):
         UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
 
 
-#: The open blocks of generators, and the visits that a context may still have, by identity. As long as it is empty, the
-#: current scope is that of the code that runs, and a call pays nothing for generators.
-UNSETTLED: Final[dict[int, HeldBlock | weakref.ref[Visit]]] = {}
+class Loan(Enclosing):
+    """
+    The place inside an open call, which the code where it began has until the call ends.
+
+    The end may come in another task than the begin, whose context is out of reach. There the loan stays behind, and
+    tells what it covers.
+
+    Attributes:
+        covered: The scope that was current before.
+        step: The step of the call.
+        place: Function that returns the task or thread, None once that is gone.
+        ended: True once the call has ended.
+    """
+
+    __slots__ = ("__weakref__", "covered", "ended", "place", "step")
+
+    def __init__(self, inside: Scope, covered: Scope | None) -> None:
+        super().__init__(inside.enclosing)
+        self.covered: Scope | None = covered
+        self.step: int = inside.within
+        self.place: Callable[[], object] = weakref.ref(running())
+        self.ended: bool = False
+
+    def end(self) -> None:
+        """Make the scope before the current one again, here or wherever else the loan is found."""
+        self.ended = True
+        if self.place() is not running():
+            UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
+        scope = get_scope()
+        if _loan_of(scope) is self:
+            set_scope(_without_loans(scope))
+
+
+#: The open blocks of generators, and the visits and ended loans that a context may still have, by identity. As long as
+#: it is empty, the current scope is that of the code that runs, and a call pays nothing for generators.
+UNSETTLED: Final[dict[int, HeldBlock | weakref.ref[Visit] | weakref.ref[Loan]]] = {}
 #: The open blocks of generators by frame, the innermost last.
 _held: Final[dict[FrameType, list[HeldBlock]]] = {}
 
@@ -162,8 +195,9 @@ def find_scope() -> Scope | None:
 
 def settle() -> Scope | None:
     """Do the work of :func:`find_scope` while blocks are open in generators."""
-    scope = present = get_scope()
-    blocks = nearest(sys._getframe(1), _held)
+    present = get_scope()
+    scope = _without_loans(present)
+    blocks = nearest(sys._getframe(1), _held) if _held else None
     block = blocks[-1] if blocks else None
     visit = _visit_of(scope)
     # A visit of another task or thread is not undone: it was inherited, by what was started in the block.
@@ -183,6 +217,26 @@ def _visit_of(scope: Scope | None) -> Visit | None:
     while enclosing is not None and not isinstance(enclosing, Visit):
         enclosing = enclosing.outer
     return enclosing
+
+
+def lend(inside: Scope) -> Loan:
+    """Make the scope inside an open call the current one until the loan ends."""
+    loan = Loan(inside, find_scope())
+    set_scope(Scope(inside.trace, inside.within, inside.parent, loan))
+    return loan
+
+
+def _loan_of(scope: Scope | None) -> Loan | None:
+    """Return the loan that a scope was made for, None if it was made otherwise."""
+    loan = None if scope is None else scope.enclosing
+    return loan if isinstance(loan, Loan) and scope is not None and scope.within == loan.step else None
+
+
+def _without_loans(scope: Scope | None) -> Scope | None:
+    """Return what a scope covers if it was lent and the loans have ended, else the scope itself."""
+    while (loan := _loan_of(scope)) is not None and loan.ended:
+        scope = loan.covered
+    return scope
 
 
 def enter_scope(scope: Scope, outer: Scope | None, frame: FrameType) -> HeldBlock | None:

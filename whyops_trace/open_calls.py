@@ -17,9 +17,9 @@ from whyops_trace._calls.call import Call
 from whyops_trace._calls.kinds import Llm, Tool
 from whyops_trace._checks import MAX_MODEL, MAX_NAME, check_mapping, check_metadata, check_text, require
 from whyops_trace._guard import guarded, warn_once
-from whyops_trace._recording.line import TOP
+from whyops_trace._recording.line import LAST, TOP, USUAL
 from whyops_trace._values.failures import Told
-from whyops_trace.context import Scope, find_scope, set_scope
+from whyops_trace.context import Loan, Scope, find_scope, lend, set_scope
 
 __all__ = ["OpenCall", "StepKind"]
 
@@ -28,7 +28,7 @@ StepKind: TypeAlias = Literal["step", "agent", "handoff"]
 
 _KINDS: Final = get_args(StepKind)
 #: Metadata keys that a step writes itself.
-_STEP_MEMBERS: Final = frozenset({"input", "kind", "latencyMs", "outcome", "startedAt", "step"})
+STEP_MEMBERS: Final = frozenset({"input", "kind", "latencyMs", "outcome", "startedAt", "step"})
 #: Names of tools, and of models, whose events are prepared.
 _PREPARED: Final = 512
 
@@ -42,16 +42,19 @@ class OpenCall:
 
     Attributes:
         step_id: The step that it took; 0 while tracing is off.
+        ends_trace: True if its trace ends with it; False unless it is set.
     """
 
-    __slots__ = ("_inside", "_name", "_place", "_run", "step_id")
+    __slots__ = ("_inside", "_loan", "_name", "_place", "_run", "ends_trace", "step_id")
 
     def __init__(self, name: str, place: Scope) -> None:
         self.step_id: int = 0
+        self.ends_trace: bool = False
         self._name = name
         self._place = place
         self._inside = place
         self._run: Call | StepRun | None = None
+        self._loan: Loan | None = None
 
     def __repr__(self) -> str:
         return f"<OpenCall {self._name!r}>"
@@ -78,6 +81,8 @@ class OpenCall:
             error: The failure, if it failed: the exception, or a text. An exception that is no failure, such as
                 :class:`asyncio.CancelledError`, is recorded as what it is.
         """
+        if self._loan is not None:
+            self.leave()
         run, self._run = self._run, None
         if run is None:
             if self.step_id:
@@ -101,11 +106,33 @@ class OpenCall:
     def _record_end(self, run: Call | StepRun, output: Any, error: BaseException | None) -> None:
         if isinstance(run, StepRun):
             run.output = b"" if output is None else encode(self._place.trace, output)
-            run.end(error)
-        elif error is None:
+            run.end(error, end=LAST if self.ends_trace else USUAL)
+            return
+        run.own = self.ends_trace
+        if error is None:
             run.end(output)
         else:
             run.fail(error)
+
+    @guarded("entering a call")
+    def enter(self) -> None:
+        """Have what the code here goes on to call run inside it, until :meth:`leave` or :meth:`end`."""
+        if self._loan is None and (self._run is not None or not self.step_id):
+            self._loan = lend(self._inside)
+
+    @guarded("leaving a call")
+    def leave(self) -> None:
+        """Have the code where it was entered stand where it stood; in any thread or task. It does not end."""
+        loan, self._loan = self._loan, None
+        if loan is not None:
+            loan.end()
+
+    @guarded("noting the first output")
+    def note_output(self) -> None:
+        """Note that the model's answer begins to come, if it is a stream; the first time counts."""
+        run = self._run
+        if isinstance(run, Call) and run.model_call is not None and run.model_call.first_token_ms is None:
+            run.model_call.first_token_ms = run.elapsed_ms()
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -133,7 +160,7 @@ def step_members(name: str, kind: StepKind, input: Any, metadata: Mapping[str, A
     """Return the metadata of the begin of a step, checked."""
     check_text("name", name, MAX_NAME)
     require(kind in _KINDS, "kind", kind, f"one of {', '.join(_KINDS)}")
-    about: dict[str, Any] = {"step": name, **check_metadata(metadata, _STEP_MEMBERS)}
+    about: dict[str, Any] = {"step": name, **check_metadata(metadata, STEP_MEMBERS)}
     if kind != "step":
         about["kind"] = kind
     if input is not None:

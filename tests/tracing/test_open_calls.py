@@ -15,8 +15,10 @@ from provider import Provider
 from recorded import Recorded
 
 from whyops_trace import InvalidEventError, MessageItem, WhyOps, step, trace, traced_tool
+from whyops_trace.context import UNSETTLED
 from whyops_trace.open_calls import OpenCall
 from whyops_trace.store import Store
+from whyops_trace.testing import ManualClock, capture_events
 from whyops_trace.tree import build, render
 
 MESSAGES: list[MessageItem] = [{"role": "user", "content": "Where is parcel 7?"}]
@@ -344,3 +346,96 @@ def test_a_traced_client_in_an_open_call_of_a_model_makes_one_turn(
     assert summary.llm_responses == tree.llm_responses == 1
     assert answer.usage is not None
     assert tree.tokens.total == answer.usage.total_tokens
+
+
+def test_a_call_that_is_entered_has_inside_what_the_code_calls_next(events: Recorded) -> None:
+    """Until it is left or ends, and calls in it may be entered as well."""
+    with trace("t") as run:
+        agent = run.start_step("agent")
+        agent.enter()
+        tool = run.start_tool_call("a")
+        tool.enter()
+        look("in the tool")
+        tool.end()
+        look("in the agent")
+        agent.leave()
+        look("outside")
+        agent.end()
+        agent.enter()  # it is over
+        look("after")
+
+    assert [(row[5]["place"], row[3]) for row in events.rows if row[0] == "tool_call_request" and row[5]] == [
+        ("in the tool", 2),
+        ("in the agent", 1),
+        ("outside", 0),
+        ("after", 0),
+    ]
+
+
+def test_calls_that_were_entered_in_turn_may_end_in_any_order(events: Recorded) -> None:
+    """As those of a batch do, of which a framework tells before it runs the first."""
+    with trace("t") as run:
+        first, second = run.start_step("first"), run.start_step("second")
+        first.enter()
+        second.enter()
+        first.end()
+        look("in the second")
+        second.end()
+        look("outside")
+
+    assert [row[3] for row in events.rows if row[0] == "tool_call_request"] == [2, 0]
+
+
+def test_a_call_may_end_in_another_task_than_the_one_that_entered_it(events: Recorded) -> None:
+    """The code there is no longer inside, nor is a task that it starts."""
+
+    async def main() -> None:
+        async def finish() -> None:
+            call.end()
+            look("in the task")
+
+        with trace("t") as run:
+            call = run.start_tool_call("a")
+            call.enter()
+            await asyncio.create_task(finish())
+            look("outside")
+            await asyncio.to_thread(look, "in a thread")
+
+    asyncio.run(main())
+    within = {row[5]["place"]: row[3] for row in events.rows if row[0] == "tool_call_request" and row[5]}
+
+    assert within == {"in the task": 0, "outside": 0, "in a thread": 0}
+    assert UNSETTLED == {}
+
+
+def test_the_first_output_of_a_stream_is_timed_once(tmp_path: Path) -> None:
+    """From the begin of the call; what is no call of a model has none."""
+    clock = ManualClock()
+    with capture_events() as events, WhyOps(agent_name="x", home=tmp_path, clock=clock) as sdk:
+        run = sdk.trace("t")
+        turn, tool = run.start_llm_call("m", "p", MESSAGES), run.start_tool_call("a")
+        for _ in range(2):
+            clock.advance(0.25)
+            turn.note_output()
+            tool.note_output()
+        turn.end("Hello")
+        tool.end()
+
+    (answer,) = (one["metadata"] for one in events if one["eventType"] == "llm_response")
+    assert (answer["timeToFirstTokenMs"], answer["latencyMs"]) == (250, 500)
+
+
+@pytest.mark.parametrize("kind", ["step", "tool", "turn"])
+def test_a_trace_may_end_with_a_call(tmp_path: Path, kind: str) -> None:
+    """If the call is all there is of it."""
+    with capture_events(local=True) as events, WhyOps(agent_name="x", home=tmp_path) as sdk:
+        run = sdk.trace("t")
+        call = {
+            "step": lambda: run.start_step("s"),
+            "tool": lambda: run.start_tool_call("a"),
+            "turn": lambda: run.start_llm_call("m", "p", MESSAGES),
+        }[kind]()
+        call.ends_trace = True
+        call.end("done")
+
+    assert [one.get("end", False) for one in events] == [False, True]

@@ -38,6 +38,18 @@ WITH_FRAMEWORKS = [
     "tests/models/test_langchain.py",
 ]
 
+#: Frameworks whose runs are traced, with what their tests need beside them.
+INTEGRATIONS = {
+    "langchain": ["langchain", "langchain-openai", "langgraph"],
+    "langchain-1.0": [
+        "langchain==1.0.*",
+        "langchain-core==1.0.*",
+        "langchain-openai==1.0.*",
+        "langgraph==1.0.*",
+    ],
+    "openai-agents": ["openai-agents"],
+}
+
 #: Frameworks that register tools: the newest of all, older ones that read functions otherwise, and a few small ones.
 REGISTRARS = {
     "newest": [
@@ -107,6 +119,16 @@ def frameworks(session: nox.Session) -> None:
     """Run the tests of values and exceptions with the packages that they come from."""
     session.install(".[test]", *FRAMEWORKS)
     session.run("python", "-m", "pytest", *WITH_FRAMEWORKS, *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("packages", list(INTEGRATIONS.values()), ids=list(INTEGRATIONS))
+def integrations(session: nox.Session, packages: list[str]) -> None:
+    """Run agents of a framework, and look at their traces."""
+    session.install(".[test]", *packages)
+    session.run(
+        "python", "-m", "pytest", "tests/integrations", "tests/project/test_docs.py", *session.posargs
+    )
 
 
 @nox.session(python=PYTHONS[0], default=False)
@@ -237,7 +259,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def types(session: nox.Session) -> None:
     """Check types: of all code with mypy, of the package and its public API with pyright."""
-    session.install(".[test]", "mypy", "pyright[nodejs]")
+    session.install(".[test,langchain]", "mypy", "pyright[nodejs]")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "whyops_trace", "--ignoreexternal", silent=True)

@@ -33,6 +33,7 @@ nitpick_ignore_regex = [
     # Nothing is fetched for a build, so names of other packages lead nowhere.
     ("py:.*", rf"({'|'.join(sorted(sys.stdlib_module_names))})\..+"),
     ("py:.*", r"(msgspec|typing_extensions)\..+"),
+    ("py:class", "BaseCallbackHandler"),  # of LangChain, which a build does not need
     # Type variables, which have no entries.
     ("py:class", r"~?(whyops_trace\.[\w.]+\.)?[A-Z](_co)?"),
     # What only the library itself uses is named in some signatures, and is no part of the reference.

@@ -11,6 +11,7 @@ import click
 import pytest
 from programs import DEMO, ROOT, run
 from provider import Provider
+from replies import Reply, ToolCall
 
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
@@ -28,6 +29,19 @@ PAGES = [
 ]
 #: Pages whose trees are those of the code above them, run as ``agent.py``.
 WITH_TREES = [DOCS / "tutorial.md"]
+#: Packages that the code of a page needs beside those of all tests.
+NEEDS = {"docs/how-to/langchain.md": "langchain_openai", "docs/how-to/openai-agents.md": "agents"}
+#: What the model says to the code of a page, instead of the same again and again.
+SAYS = {
+    "docs/how-to/langchain.md": [
+        Reply(tool_calls=(ToolCall("track", {"parcel": 7}, "call_1"),)), Reply("It is in Bonn."),
+    ],
+    "docs/how-to/openai-agents.md": [
+        Reply(tool_calls=(ToolCall("track", {"parcel": 7}, "call_1"),)),
+        Reply(tool_calls=(ToolCall("transfer_to_writer", {}, "call_2"),)),
+        Reply("It is in Bonn."),
+    ],
+}  # fmt: skip
 
 
 def place(page: Path) -> str:
@@ -62,10 +76,31 @@ def settled(tree: str) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=place)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """All its blocks, one after the other, as one program; the providers that it asks are on this machine."""
+    if package := NEEDS.get(place(page)):
+        pytest.importorskip(package, reason="the session `integrations` of nox installs it")
     with Provider() as provider:
+        provider.reply(*SAYS.get(place(page), ()))
         done = run(program(page, tmp_path), home=tmp_path / "home", **provider.environment)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", SAYS)
+def test_the_tree_of_a_framework_is_what_its_code_leaves(page: str, tmp_path: Path) -> None:
+    """Line by line, what each call is."""
+    pytest.importorskip(NEEDS[page], reason="the session `integrations` of nox installs it")
+    with Provider() as provider:
+        provider.reply(*SAYS[page])
+        run(program(ROOT / page, tmp_path), home=tmp_path / "home", **provider.environment)
+    (shown,) = blocks(ROOT / page, "text")
+    printed = run("-m", "whyops_trace", "show", "parcel-7", home=tmp_path / "home").stdout
+
+    assert [signed(line) for line in printed.splitlines()] == [signed(line) for line in shown.splitlines()]
+
+
+def signed(line: str) -> str:
+    """Return the sign and the name of a node on its line, with the guides before them."""
+    return next(iter(re.findall(r"^[ │├└─]*[●⚒✦✗] \w+(?: \w+)?", line)), "")
 
 
 @pytest.mark.parametrize("page", WITH_TREES, ids=place)

@@ -33,7 +33,7 @@ NOT_IMPORTED = {
     "providers": "WhyOps.openai() and WhyOps.anthropic() use it",
 }
 #: Packages whose modules are imported one by one. Any other is imported as a whole: its modules are its parts.
-COLLECTIONS = {"whyops_trace", "whyops_trace.exporters"}
+COLLECTIONS = {"whyops_trace", "whyops_trace.exporters", "whyops_trace.integrations"}
 
 
 def modules(package: ModuleType = whyops_trace) -> Iterator[ModuleType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from whyops_trace._calls.kinds import Embedding, Llm
 from whyops_trace._calls.site import CallSite
@@ -143,10 +143,12 @@ def variant(client: Any) -> str:
 
 def provider_of(client: Any) -> str:
     """Return the name of the provider that serves the models of a client: its host if nobody knows that address."""
-    return variant(client) or _seller(urlsplit(str(client.base_url)))
+    return variant(client) or provider_at(str(client.base_url))
 
 
-def _seller(url: SplitResult) -> str:
+def provider_at(address: str) -> str:
+    """Return the name of the provider whose models are served at a URL: its host if nobody knows that address."""
+    url = urlsplit(address)
     host = url.hostname or "unknown"
     for pattern, provider in _ADDRESSES:
         if match := pattern.match(f"{host}{url.path.rstrip('/')}/"):

@@ -1,0 +1,41 @@
+"""The handle on a framework that is traced: it is, until the handle is detached."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from whyops_trace._extras import install_hint
+from whyops_trace.client import WhyOps
+from whyops_trace.exceptions import ConfigurationError
+
+
+class Attachment:
+    """
+    A framework whose runs are traced until :meth:`detach`, or until the end of a ``with`` block.
+
+    Of several attachments to one framework the newest counts. A run that has begun is recorded to its end.
+
+    Attributes:
+        sdk: The client that records runs outside any trace; None for the default one.
+    """
+
+    def __init__(self, attachments: list[Attachment], sdk: WhyOps | None) -> None:
+        self._attachments = attachments
+        self.sdk: WhyOps | None = sdk
+        attachments.append(self)
+
+    def detach(self) -> None:
+        """Trace no further runs. Whether it was detached before does not matter."""
+        if self in self._attachments:
+            self._attachments.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def missing(package: str, extra: str, error: ImportError) -> ConfigurationError:
+    """Return the error that says how to install a framework."""
+    return ConfigurationError(f"{package} cannot be imported ({error}): {install_hint(extra)}.")

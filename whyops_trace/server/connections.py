@@ -103,7 +103,7 @@ class Connection(H11Protocol):
     def __init__(self, crowd: Crowd, **options: Any) -> None:
         super().__init__(**options)
         self._crowd = crowd
-        self.peer = ""
+        self.peer: str = ""
         self._known_cycle: object = None
         #: When it began to wait for headers or a body, and when its peer took nothing more of an answer.
         self._since = self.loop.time()

@@ -122,6 +122,8 @@ def row(record: dict[str, Any]) -> Row:
     kind = record["eventType"]
     content: Any = record.get("content")
     metadata = {key: value for key, value in record["metadata"].items() if key not in VARYING}
+    if isinstance(metadata.get("timeToFirstTokenMs"), int):
+        metadata["timeToFirstTokenMs"] = 0  # how long it was says how busy the machine is
     name = next((metadata.pop(key) for key in NAMES if key in metadata), None)
     if kind == "tool_call_request" and content.keys() == {"toolCalls"} and len(content["toolCalls"]) == 1:
         content = content["toolCalls"][0]["arguments"]

@@ -33,7 +33,7 @@ from whyops_trace.types import DropReason, Fsync
 
 #: Nanoseconds after a record in which the next one is written without another look at the file. The look costs as much
 #: as all the rest of an append, and what a program does in that time has not cut a file.
-TRUST: Final = 20_000
+TRUST: Final = 100_000
 #: Segments of other processes held at a time; others follow when these are finished. Each costs a descriptor, and from
 #: the 64th on Linux holds a process with threads up for 15 ms to make room for more of them.
 ADOPTED_AT_ONCE: Final = 64

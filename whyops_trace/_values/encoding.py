@@ -39,6 +39,10 @@ _ARRAYS: Final = (list, tuple)
 #: Characters that are kept of an id with a secret in it.
 _ID: Final = 100
 
+#: Characters of a text and of a key in which no secret can be found, and the verdict on a dict that has no others.
+_WORD, _NAME = 6, 12
+_SHORT: Final = None
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -61,16 +65,17 @@ def encoder(
     def encode(value: Any) -> bytes:
         try:
             kind = type(value)
+            flawless: bool | None
             if kind is dict:
                 flawless = _is_flawless_and_small(value, hides, most)
             elif kind is str:
                 flawless = len(value) <= most and "\0" not in value
             else:
                 flawless = _size(value) <= most and _is_flawless(iter((value,)), hides, 0)
-            if flawless:
+            if flawless is not False:
                 json = _encode(value)
                 if len(json) <= most:
-                    return removed(json)
+                    return removed(json) if flawless else json
         except (RuntimeError, TypeError, ValueError):
             # A lone surrogate, a stack nearly used up, or a container that another thread is changing.
             pass
@@ -101,12 +106,19 @@ def identifier(text: str) -> str:
     return f"{msgspec.json.decode(safe, type=str)[:_ID]}-{digest[:8]}"
 
 
-def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], most: int) -> bool:
-    """Return True if the encoder can take this dict as it is, and no part of it is larger than *most* at a glance."""
+def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], most: int) -> bool | None:
+    """
+    Return True if the encoder can take this dict as it is, and no part of it is larger than *most* at a glance.
+
+    It is :data:`_SHORT` if besides no text in it can hold a secret.
+    """
     # Apart from :func:`_is_flawless`: to count the size at every level costs a call with 10 KB an eighth.
+    verdict: bool | None = _SHORT
     for key, item in value.items():
         if type(key) is not str:
             return False
+        if len(key) > _NAME:
+            verdict = True
         if hides(key) and not is_harmless(key, item, value):
             return False
         kind = type(item)
@@ -114,11 +126,18 @@ def _is_flawless_and_small(value: dict[Any, Any], hides: Callable[[str], bool], 
             if item.bit_length() > MAX_BITS:
                 return False
         elif kind is str:
-            if len(item) > most or "\0" in item:
+            size = len(item)
+            if size > most or "\0" in item:
                 return False
+            if size > _WORD:
+                verdict = True
         elif _size(item) > most or not _is_flawless(iter((item,)), hides, 1):
             return False
-    return not (("value" in value or "Value" in value) and member_named_secret(value, hides))
+        else:
+            verdict = True
+    if ("value" in value or "Value" in value) and member_named_secret(value, hides):
+        return False
+    return verdict
 
 
 def _is_flawless(  # noqa: PLR0912 - flat, because every traced call pays for it

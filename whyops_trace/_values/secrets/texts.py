@@ -27,7 +27,7 @@ _MAX_INNOCENT, _MAX_MARKS = 4096, 512
 _LONGEST: Final = 512
 
 #: A colon that does not end a key of the JSON itself.
-_COLON_IN_TEXT: Final = re.compile(rb':(?<![^\\]":)(?!//)(?<![\WT]\d\d:)')
+COLON_IN_TEXT: Final = re.compile(rb':(?<![^\\]":)(?!//)(?<![\WT]\d\d:)')
 #: A name read backwards, without the letter of an escape that stands before it.
 _NAME: Final = rb"[A-Za-z0-9_.$-](?:[ac-eg-mo-qsu-zA-Z0-9_.$-]|[bfnrt](?!\\)){0,63}"
 #: Names before a colon and before an equals sign, read backwards. Two words may be a name: "API key". A row of signs
@@ -105,7 +105,7 @@ class TextSearch:
 
     def find(self, text: bytes, places: list[Place]) -> None:
         """Note where secrets are in encoded JSON."""
-        if 58 in text and _COLON_IN_TEXT.search(text):
+        if 58 in text and COLON_IN_TEXT.search(text):
             backwards = text[::-1]
             self._search(text, backwards, _BEFORE_COLON, places)
             if b"alue\\" in text:
@@ -119,8 +119,9 @@ class TextSearch:
         if 40 in text:
             self._search(text, text, _IN_TUPLE, places)
         if 45 in text:
-            self._search(text, text, _FLAG, places)
-            if _USER.search(text) and b"curl " in text:
+            if text.find(b"--") >= 0:
+                self._search(text, text, _FLAG, places)
+            if text.find(b"curl ") >= 0:
                 for match in _USER.finditer(text):
                     if match.lastindex:  # else it is a row of dashes
                         note(places, text, *match.span(1))

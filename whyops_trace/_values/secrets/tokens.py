@@ -28,11 +28,11 @@ _DASH: Final = ord("-")
 _ALNUM: Final = frozenset((string.ascii_letters + string.digits).encode())
 _WORD: Final = (string.ascii_letters + string.digits + "_-+/").encode()
 #: Table that maps the bytes of tokens and base64 to "x", all others to a space.
-_MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
+MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
 #: What follows the first dash of a UUID, which is passed over as a whole.
 _REST_OF_UUID: Final = rb"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![\w-])"
 #: Mask of the shortest token. Few words of other kinds are as long.
-_LONG: Final = b"x" * 16
+LONG: Final = b"x" * 16
 #: Mask of a word that is not searched: no path or URL has such a long word, but images in base64 do.
 _BLOB: Final = b"x" * 4096
 #: Bytes at the beginning of such a word that are searched.
@@ -122,8 +122,8 @@ _SEARCH, _KINDS = _search()
 
 def find_tokens(text: bytes, places: list[Place]) -> None:
     """Note where tokens, private keys and passwords in URLs are in encoded JSON."""
-    mask = text.translate(_MASK)
-    if mask.rfind(_LONG) >= 0:  # from the right, which takes CPython about half the time
+    mask = text.translate(MASK)
+    if mask.rfind(LONG) >= 0:  # from the right, which takes CPython about half the time
         for start, end, blob_end in _parts(mask) if len(text) > len(_BLOB) else ((0, len(text), 0),):
             for match in _SEARCH.finditer(text, start, end):
                 if match.lastindex is not None:  # else it is a row of anchors, or a UUID

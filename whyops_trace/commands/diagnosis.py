@@ -44,6 +44,7 @@ State = Literal["ok", "warning", "problem"]
 _PACKAGES: Final = ("anyio", "httpx", "msgspec", "wrapt")
 _EXTRAS: Final = {
     "cli": ("click", "rich"),
+    "otel": ("opentelemetry-proto",),
     "prices": ("genai-prices",),
     "ui": ("starlette", "uvicorn", "jinja2"),
 }

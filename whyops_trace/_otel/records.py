@@ -33,7 +33,7 @@ def lines_of(trace_id: str, agent: str, events: Iterable[Event], processor: Proc
 
 def _line(trace: bytes, agent: bytes, event: Event, processor: Processor) -> bytes:
     metadata = b"," + processor.encode(event.metadata)[1:-1] if event.metadata else b""
-    metadata, content = processor.fit(event.type.encode(), metadata, processor.encode(event.content))
+    metadata, content = processor.fit(metadata, processor.encode(event.content), event.type.encode())
     return _FORM % (
         event.type.encode(), trace, event.step, b',"parentStepId":%d' % event.parent if event.parent else b"",
         event.within, metadata, encoding.string(event.span), iso(event.time_ns).encode(),

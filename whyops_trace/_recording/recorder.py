@@ -281,7 +281,7 @@ class Recorder:
         if NOTED or state.repeats is not None:
             metadata, content = state.without_repeats(metadata), state.without_repeats(content)
         if len(metadata) + len(content) > self._fitting:
-            metadata, content = self._fit(kind, metadata, content)
+            metadata, content = self._fit(metadata, content, kind)
         with self.lock:
             form = state.form
             if form is None or self._writing:
@@ -319,7 +319,7 @@ class Recorder:
         if type(content) is tuple and self.processor.asks:
             content = b"".join(content)
         if type(content) is bytes and len(draft.metadata) + len(content) > self._fitting:
-            draft.metadata, draft.content = self._fit(draft.kind, draft.metadata, content)
+            draft.metadata, draft.content = self._fit(draft.metadata, content, draft.kind)
         with self.lock:
             step = self._add(draft)
         if self.wakeups:

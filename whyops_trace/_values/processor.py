@@ -123,7 +123,7 @@ class Processor:
         metadata = _truncated_members(self._matched(metadata) if self._patterns else metadata, self.room // 2)
         return metadata, self.room - len(metadata)
 
-    def fit(self, kind: bytes, metadata: bytes, content: bytes) -> tuple[bytes, bytes]:
+    def fit(self, metadata: bytes, content: bytes, kind: bytes = b"") -> tuple[bytes, bytes]:
         """Return the metadata members, each led by a comma, and the content of a record, ready to be written."""
         if self._before is not None:
             metadata, content = self._before.process(kind.decode(), metadata, content)

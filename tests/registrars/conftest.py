@@ -14,7 +14,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     table: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.getreports(outcome):
-            told = dict(report.user_properties)
+            told = dict(getattr(report, "user_properties", ()))  # that of a file that was left out has none
             if "framework" in told and (outcome != "passed" or report.when == "call"):
                 table[told["framework"], told["package"]][told["kind"]] = outcome
     if not table:

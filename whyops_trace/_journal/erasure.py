@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from whyops_trace._home import JOURNAL
 from whyops_trace._journal.header import PAGE, SLOT, Header
+from whyops_trace._journal.locks import lock
 from whyops_trace.exceptions import JournalError
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open cannot be replaced anyway
-    fcntl = None
 
 #: The end of the name of a file that is being written.
 _NEW: Final = ".erasing"
@@ -149,13 +145,12 @@ def _segments(home: Path) -> list[Path]:
 
 
 def _lock(descriptor: int) -> bool:
-    if fcntl is None:
+    if sys.platform == "win32":  # where a file that is open cannot be replaced
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock(descriptor)
     except OSError:
         return False
-    return True
 
 
 def _without(data: bytes, owned: Owned) -> tuple[bytes, int]:

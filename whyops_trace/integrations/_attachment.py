@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from importlib import import_module
+from typing import Any, Self
 
 from whyops_trace._extras import install_hint
 from whyops_trace.client import WhyOps
@@ -36,6 +37,14 @@ class Attachment:
         self.detach()
 
 
-def missing(package: str, extra: str, error: ImportError) -> ConfigurationError:
-    """Return the error that says how to install a framework."""
-    return ConfigurationError(f"{package} cannot be imported ({error}): {install_hint(extra)}.")
+def load(module: str, package: str, extra: str) -> Any:
+    """
+    Return the module beside this one that imports a framework.
+
+    Raises:
+        ConfigurationError: if the framework is not installed; it says how to do that.
+    """
+    try:
+        return import_module(f"whyops_trace.integrations.{module}")
+    except ImportError as error:
+        raise ConfigurationError(f"{package} cannot be imported ({error}): {install_hint(extra)}.") from error

@@ -6,15 +6,17 @@ It stands on the callbacks of ``langchain-core``. No class of the framework is c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from whyops_trace.client import WhyOps
-from whyops_trace.integrations._attachment import Attachment, missing
+from whyops_trace.integrations._attachment import Attachment, load
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
 
 __all__ = ["attach", "handler"]
+
+_HANDLERS: Final = ("_langchain_handler", "langchain-core", "langchain")
 
 
 def attach(sdk: WhyOps | None = None) -> Attachment:
@@ -36,7 +38,7 @@ def attach(sdk: WhyOps | None = None) -> Attachment:
         langchain.attach()
         graph.invoke({"messages": [("user", "Where is parcel 7?")]})
     """
-    attachment: Attachment = _handlers().attach(sdk)
+    attachment: Attachment = load(*_HANDLERS).attach(sdk)
     return attachment
 
 
@@ -52,13 +54,5 @@ def handler(sdk: WhyOps | None = None) -> BaseCallbackHandler:
     Raises:
         ConfigurationError: if ``langchain-core`` is not installed.
     """
-    made: BaseCallbackHandler = _handlers().Handler(lambda: (True, sdk))
+    made: BaseCallbackHandler = load(*_HANDLERS).Handler(lambda: (True, sdk))
     return made
-
-
-def _handlers() -> Any:
-    try:
-        from whyops_trace.integrations import _langchain_handler
-    except ImportError as error:
-        raise missing("langchain-core", "langchain", error) from error
-    return _langchain_handler

@@ -7,10 +7,8 @@ the SDK itself exports to OpenAI stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
-
 from whyops_trace.client import WhyOps
-from whyops_trace.integrations._attachment import Attachment, missing
+from whyops_trace.integrations._attachment import Attachment, load
 
 __all__ = ["attach"]
 
@@ -34,13 +32,5 @@ def attach(sdk: WhyOps | None = None) -> Attachment:
         openai_agents.attach()
         Runner.run_sync(clerk, "Where is parcel 7?")
     """
-    attachment: Attachment = _processors().attach(sdk)
+    attachment: Attachment = load("_openai_agents_processor", "openai-agents", "openai-agents").attach(sdk)
     return attachment
-
-
-def _processors() -> Any:
-    try:
-        from whyops_trace.integrations import _openai_agents_processor
-    except ImportError as error:
-        raise missing("openai-agents", "openai-agents", error) from error
-    return _openai_agents_processor

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,12 @@ def outline(events: list[dict[str, Any]]) -> list[tuple[int, str, str, str]]:
 
     walk(build(events).nodes, 0)
     return rows
+
+
+@cache
+def may_mount() -> bool:
+    """Tell whether this machine lets a program of a test have disks of its own."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -14,13 +14,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collector import Collector
-from programs import environment, stored
+from programs import environment, may_mount, stored
 
 from whyops_trace import WhyOps
 from whyops_trace._journal.header import PAGE
@@ -72,14 +71,6 @@ def on_a_disk_of(size: str, home: Path) -> tuple[str, ...]:
     home.mkdir(exist_ok=True)
     script = f'mount -t tmpfs -o {size} none "$0" && exec "$@"'
     return ("unshare", "--map-root-user", "--mount", "sh", "-c", script, str(home))
-
-
-@cache
-def may_mount() -> bool:
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def as_an_ordinary_user() -> tuple[str, ...]:

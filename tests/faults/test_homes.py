@@ -11,13 +11,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from functools import cache
 from pathlib import Path
 
 import pytest
 from journals import die
 from lines import Process, encoded, tool_request, tool_response
-from programs import environment, run, start
+from programs import environment, may_mount, run, start
 
 from whyops_trace._journal.journal import Journal
 from whyops_trace.store import Store
@@ -54,14 +53,6 @@ def leave(home: Path, trace: str) -> None:
     for line in lines(trace, Process(journal.token, trace)):
         journal.append(line + b"\n")
     die(journal)
-
-
-@cache
-def may_mount() -> bool:
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def said(script: str, home: Path, *commands: list[str]) -> list[tuple[int, str, str]]:

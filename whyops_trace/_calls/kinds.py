@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from whyops_trace._calls.call import Call, Items, ModelCall
 from whyops_trace._calls.site import C, CallSite
-from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL
+from whyops_trace._checks import MAX_MODEL
 from whyops_trace._models.answers import (
     Turn,
     hide_in_arguments,
@@ -190,7 +190,7 @@ class Llm(CallSite):
             for thought in turn.thinking:
                 call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
             self._record_provider_calls(call, turn)
-        _note_answer(call, (_content(turn), _finish(turn)))
+        _note_answer(call, (turn.said(), turn.finish()))
         self._close(call, turn, elapsed_ms, ending)
 
     @staticmethod
@@ -263,17 +263,17 @@ class Llm(CallSite):
 
     def _close(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes) -> None:
         recorder = call.state.recorder
-        content = _content(turn) if self.capture_output else {}
+        content = turn.said() if self.capture_output else {}
         if turn.others and self.capture_output:
             content["otherChoices"] = [
                 {
-                    **_content(other),
-                    **_finish(other),
+                    **other.said(),
+                    **other.finish(),
                     **({"thinking": other.thinking} if other.thinking else {}),
                 }
                 for other in turn.others
             ]
-        content |= _finish(turn)
+        content |= turn.finish()
         tool_calls = [item for choice in (turn, *turn.others) for item in choice.tool_calls]
         if turn.usage:
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
@@ -388,22 +388,6 @@ def _note_answer(call: Call, content: object) -> None:
     model_call = call.model_call
     if model_call is not None and model_call.proxied:
         model_call.answer = hash((encoding.encode(content), model_call.streams))
-
-
-def _content(turn: Turn) -> dict[str, Any]:
-    """Return what a turn says, as the content of its event."""
-    content: dict[str, Any] = {}
-    if turn.content is not None:
-        content["content"] = turn.content
-    if turn.tool_calls:
-        content["toolCalls"] = turn.tool_calls
-    if turn.refusal:
-        content["refusal"] = turn.refusal
-    return content
-
-
-def _finish(turn: Turn) -> dict[str, str]:
-    return {"finishReason": turn.finish_reason[:MAX_FINISH_REASON]} if turn.finish_reason else {}
 
 
 def _without_snapshot(item: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._checks import MAX_FINISH_REASON
 from whyops_trace._models.frameworks import answer_of, messages_of
 from whyops_trace._models.provider_tools import ProviderCall, read_blocks, read_executed, read_items
 from whyops_trace._models.usage import read_usage
@@ -101,6 +102,21 @@ class Turn(msgspec.Struct):
     raw: dict[str, Any] = {}
     others: list[Turn] = []
     ran: list[ProviderCall] = []
+
+    def said(self) -> dict[str, Any]:
+        """Return its words, as the content of its event."""
+        content: dict[str, Any] = {}
+        if self.content is not None:
+            content["content"] = self.content
+        if self.tool_calls:
+            content["toolCalls"] = self.tool_calls
+        if self.refusal:
+            content["refusal"] = self.refusal
+        return content
+
+    def finish(self) -> dict[str, str]:
+        """Return its reason to stop, as a member of that content; empty if it is unknown."""
+        return {"finishReason": self.finish_reason[:MAX_FINISH_REASON]} if self.finish_reason else {}
 
 
 class Vectors(msgspec.Struct, frozen=True):

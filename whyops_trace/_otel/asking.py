@@ -1,4 +1,4 @@
-"""Which turn asked for which tool call, and what each of the two tells of the other."""
+"""The turns that asked for tool calls, and the facts that each of the two tells of the other."""
 
 from __future__ import annotations
 

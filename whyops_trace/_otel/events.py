@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._checks import MAX_FINISH_REASON, MAX_MODEL, MAX_NAME
+from whyops_trace._checks import MAX_MODEL, MAX_NAME
 from whyops_trace._clock import iso
-from whyops_trace._models.answers import Turn, read_request
+from whyops_trace._models.answers import read_request
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure
 from whyops_trace._otel.span import Span
@@ -17,7 +17,7 @@ from whyops_trace._shapes import list_of
 
 #: The name of an agent that no span names.
 _NO_AGENT: Final = "opentelemetry"
-#: What stands for a model, a provider or a tool whose name is unknown.
+#: The name of a model, a provider or a tool whose name is unknown.
 _UNKNOWN: Final = "unknown"
 #: The beginning of the names that SDKs give to services without one.
 _UNNAMED_SERVICE: Final = "unknown_service"
@@ -59,7 +59,7 @@ class Event(msgspec.Struct):
 
 
 class _Place:
-    """What is known of a node while its events are made: its events, and the time it begins at."""
+    """The events of a node while they are made, and the time it begins at."""
 
     __slots__ = ("begin", "begin_ns", "end", "node")
 
@@ -279,23 +279,10 @@ def _end_turn(node: Node, latency: dict[str, int]) -> _Parts:
         return
     for thought in answer.thinking:
         yield "llm_thinking", "thinking", {}, thought
-    content = _said(answer)
+    content = answer.said() | answer.finish()
     if answer.others:
-        content["otherChoices"] = [_said(other) for other in answer.others]
+        content["otherChoices"] = [other.said() | other.finish() for other in answer.others]
     yield "llm_response", "end", metadata, content
-
-
-def _said(turn: Turn) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    if turn.content is not None:
-        content["content"] = turn.content
-    if turn.tool_calls:
-        content["toolCalls"] = turn.tool_calls
-    if turn.refusal:
-        content["refusal"] = turn.refusal
-    if turn.finish_reason:
-        content["finishReason"] = turn.finish_reason[:MAX_FINISH_REASON]
-    return content
 
 
 def _model(node: Node) -> dict[str, str]:

@@ -16,7 +16,7 @@ _BOUNDARIES: Final = ("agent", "tool", "handoff")
 _NEAR: Final = 200
 #: Largest number of spans around one, or in one, that are looked at.
 _DEEP: Final = 500
-#: How far the clocks of two layers may be apart, in nanoseconds.
+#: Nanoseconds that the clocks of two layers may be apart.
 _SLACK_NS: Final = 2_000_000
 
 

@@ -1,4 +1,4 @@
-"""What a span tells of: a turn of a model, a tool call, an agent, a step."""
+"""The subject of a span: a turn of a model, a tool call, an agent, a step."""
 
 from __future__ import annotations
 

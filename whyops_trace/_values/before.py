@@ -17,7 +17,7 @@ from whyops_trace.types import BeforeRecord, RecordedValues
 OMITTED: Final = "[omitted]"
 #: The metadata whose texts the library writes itself.
 _OURS: Final = frozenset({"outcome", "startedAt"})
-#: What is left of a content, by the event type; of any other ``{}``.
+#: The rest of a content that is left out, by the event type; of any other ``{}``.
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "user_message": {"messages": []},
     "tool_result": {"toolName": OMITTED, "output": OMITTED},

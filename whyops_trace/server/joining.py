@@ -37,7 +37,7 @@ SWEEP: Final = 60.0
 #: Traces, and records, that are written at a time.
 _TRACES: Final = 50
 _LINES: Final = 2_000
-#: What the id of a trace has at its end in the store, if a trace of other clients has that id.
+#: The end that the id of a trace has in the store, if a trace of other clients has that id.
 _BESIDE: Final = "-otel"
 
 

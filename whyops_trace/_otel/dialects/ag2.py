@@ -16,7 +16,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "agent": "agent",
     "handoff": "handoff",
 }
-#: What a span of a turn has, beside the counts.
+#: The members of a span of a turn, beside the counts.
 _OF_TURNS: Final = ("gen_ai.output.messages", "gen_ai.response.finish_reasons", "gen_ai.response.id")
 
 

@@ -21,7 +21,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "AGENT": "agent",
     "EMBEDDING": "embedding",
 }
-#: What a framework calls to hand over its final answer: no tool that ran.
+#: The name under which a framework hands over its final answer: no tool that ran.
 _FINALS: Final = {"dspy": "finish", "smolagents": "final_answer"}
 _SCOPE: Final = "openinference.instrumentation."
 #: The span of DSPy's agent.

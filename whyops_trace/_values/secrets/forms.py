@@ -29,7 +29,8 @@ class Form(NamedTuple):
     source: str
 
 
-#: What tells a token from joined words: a digit among the next characters. Bounded, or the time would not be linear.
+#: The sign that tells a token from joined words: a digit among the next characters. It is bounded, or the
+#: time would not be linear.
 _D = r"(?=[\w-]{0,40}\d)"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 

@@ -1,4 +1,4 @@
-"""What may be a secret behind the name of one in a text, and what is code, a placeholder or prose."""
+"""The words behind the name of a secret in a text: those that may be one, and code, placeholders and prose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATE: Final = (
     rb"|sha-?\d+|md5|base64|utf-?8|oauth2?|[hrep]s\d{3}|bcrypt|argon2\w*|scrypt|pbkdf2\w*|bearer|basic|digest|v?\d+(?:\.\d+)+"
     rb"|\d{4}-\d\d-\d\d.*|https?:.*|file:.*|arn:.*|[\w-]+\.(?:py|js|ts|json|ya?ml|txt|env|pem|key|toml|cfg|ini|md)"
 )
-#: What stands in the place of a secret, or tells what is expected there.
+#: Words in the place of a secret, or that tell what is expected there.
 _PLACEHOLDER: Final = re.compile(
     rb"[*x.\-_#?\xe2\x80\xa2]+"
     rb"|[<$%@].*|.*[{}].*|\[.*|\(.*|.*\.\.\.|[,;=!)\]].*"

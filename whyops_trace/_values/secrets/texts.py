@@ -58,12 +58,12 @@ _LIKELY: Final = (
     rb"|mnemonic|code|token|ssn|otp|sig"
 )
 _PARTS: Final = tuple(_LIKELY.replace(b"[xc]", b"").split(b"|"))
-#: What stands before a value: blanks, the head of an arrow, emphasis, the prefix of a literal.
+#: The signs before a value: blanks, the head of an arrow, emphasis, the prefix of a literal.
 _VALUE: Final = re.compile(
     rb"[ \t>]*+(?:\*\*[ ]?)?+(?:[bBrRuUfF]{0,2}(?:(?P<json>\\++)\"|(?P<mark>['`]))|(?P<open>[\[{])"
     rb"|(?P<bare>[^\s\"'\\,;&<>(){}\[\]`|]{1,512}+))"
 )
-#: What follows the part of a word that was looked at.
+#: The rest of a word, behind the part that was looked at.
 _REST_OF_WORD: Final = re.compile(rb"[^\s\"'\\,;&<>(){}\[\]`|]*+")
 _SINGLE: Final = {
     b"'": re.compile(rb"((?:[^'\"\\]|\\\\'|\\.)*+)'"),
@@ -73,7 +73,7 @@ _QUOTE: Final = re.compile(rb'(\\*+)"')
 _QUOTE_OR_BRACKET: Final = re.compile(rb"(\\*+)\"|['\[\]{}()]")
 _REST_OF_TEXT: Final = re.compile(rb'(?:[^"\\]|\\.)*+')
 _LITERALS: Final = frozenset(b"null none true false undefined".split())
-#: What stands before a line, before a name in a query, and behind a value that ends a line or is one of a query.
+#: The signs before a line, before a name in a query, and behind a value that ends a line or is one of a query.
 _LINE_ENDS: Final = (b"\\n", b"\\r")
 _IN_QUERY: Final = (b"?", b"&", b";")
 _ENDS: Final = (b'"', b"\\", b"&")
@@ -258,7 +258,7 @@ class _Name(NamedTuple):
 
     @property
     def between(self) -> bytes:
-        """What separates it from the value."""
+        """The sign between it and the value."""
         return self.text[self.end : self.at]
 
     @property

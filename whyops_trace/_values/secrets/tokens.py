@@ -29,7 +29,7 @@ _ALNUM: Final = frozenset((string.ascii_letters + string.digits).encode())
 _WORD: Final = (string.ascii_letters + string.digits + "_-+/").encode()
 #: Table that maps the bytes of tokens and base64 to "x", all others to a space.
 MASK: Final = bytes(120 if byte in _WORD else 32 for byte in range(256))
-#: What follows the first dash of a UUID, which is passed over as a whole.
+#: The rest of a UUID behind its first dash, which is passed over as a whole.
 _REST_OF_UUID: Final = rb"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![\w-])"
 #: Mask of the shortest token. Few words of other kinds are as long.
 LONG: Final = b"x" * 16
@@ -55,7 +55,7 @@ _PRIVATE_KEY: Final = re.compile(
 )  # fmt: skip
 #: The private part of a key of PuTTY.
 _PRIVATE_LINES: Final = re.compile(rb"Private-Lines: \d++((?:\\++[rn]|[\w+/=])++)")
-#: What may stand before a token as the end of a word: an escape, one of a URL, a colour of a terminal.
+#: The end of a word that may stand before a token: an escape, one of a URL, a colour of a terminal.
 _BEFORE: Final = re.compile(rb"(?:\\[nrtbf]|\\u00[0-9a-f]{2}|%[0-9A-Fa-f]{2}|[\[;]\d{1,3}m)$")
 
 

@@ -106,6 +106,12 @@ class Tab:
         dialog.dismiss()
 
 
+def ready(page: Page) -> Page:
+    """Wait until the page of a trace has put itself together."""
+    page.wait_for_selector("#trace[data-ready]", state="attached")
+    return page
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start the browser, once for the tests of a module: its event loop is in the way of asynchronous tests."""

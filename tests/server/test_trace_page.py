@@ -15,7 +15,7 @@ import httpx
 import pytest
 from agent_runs import Agent, long, put, shop, stored
 from axe_playwright_python.sync_playwright import Axe
-from browser import Tab, browser, served, tab
+from browser import Tab, browser, ready, served, tab
 from hostile import ATTACK, attacked
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -55,12 +55,6 @@ def shown(url: str, browser: Browser) -> Iterator[Tab]:
 def home(tmp_path: Path) -> Path:
     """A home of its own."""
     return tmp_path / "home"
-
-
-def ready(page: Page) -> Page:
-    """Wait until the page has put itself together."""
-    page.wait_for_selector("#trace[data-ready]", state="attached")
-    return page
 
 
 def chosen(page: Page) -> Any:

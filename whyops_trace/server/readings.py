@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from anyio import to_thread
 
-from whyops_trace._reading.record import StoredRecord
+from whyops_trace._reading.nodes import parts
 from whyops_trace.analysis import Finding, findings
 from whyops_trace.server.skeleton import walk
 from whyops_trace.server.texts import matches, texts
@@ -195,11 +195,14 @@ def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:
     """Return the step of the node that shows a record, by the step of the record, for records without a node."""
     owner_of: dict[int, int] = {}
     steps_of_nodes = {row.node.step for row in walk(story.tree.nodes)}
-    for event in events:
-        record = StoredRecord.of(event)
+    first_of_call: dict[int, int] = {}
+    for record, call in parts(events):
         if record.step in steps_of_nodes:
+            first_of_call.setdefault(id(call), record.step)
             continue
-        owner = next((step for step in (record.parent, record.within) if step in steps_of_nodes), 0)
-        if record.step and owner:
+        # A response by hand in a step has the step for its parent, and its request for the other half of its call.
+        paired = first_of_call.get(id(call), 0) if call is not None else 0
+        near = (step for step in (record.parent, record.within) if step in steps_of_nodes)
+        if record.step and (owner := paired or next(near, 0)):
             owner_of[record.step] = owner
     return owner_of

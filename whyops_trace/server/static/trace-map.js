@@ -2,18 +2,38 @@
 
 import { state, update, watch } from "whyops/trace-state";
 
-/** Give each row a lane below its parent and below the calls that run at the same time. Returns the number of lanes. */
+const MOST = 60; // lanes in which the calls inside one call are kept apart
+
+/** Give each row a lane below its parent; what runs beside it has lanes of its own, with all inside. Returns the number of lanes. */
 export const arrange = (trace) => {
-  const busy = []; // end of the last row of each lane
+  const top = { row: { lane: -1 }, inside: [] };
+  const blocks = new Map();
+  for (const row of trace.rows) blocks.set(row, { row, from: row.start, to: trace.end(row), inside: [], above: 0, high: 1 });
+  const around = ({ row }) => blocks.get(row.parent) ?? top;
+  for (const block of blocks.values()) around(block).inside.push(block);
+  // A row comes after its parent, so the innermost blocks are packed first.
+  for (const block of [...blocks.values()].reverse()) pack(block);
+  pack(top);
   let lanes = 1;
-  for (const row of [...trace.rows].sort((one, other) => one.start - other.start || one.index - other.index)) {
-    let lane = row.parent ? row.parent.lane + 1 : 0;
-    while ((busy[lane] ?? -1) > row.start && lane < 60) lane++;
-    row.lane = lane;
-    busy[lane] = trace.end(row);
-    lanes = Math.max(lanes, lane + 1);
+  for (const block of blocks.values()) {
+    block.row.lane = around(block).row.lane + 1 + block.above;
+    lanes = Math.max(lanes, block.row.lane + 1);
   }
   return lanes;
+};
+
+/** Put the blocks inside another below each other where they overlap in time, and make it as long and high as they are. */
+const pack = (block) => {
+  const busy = []; // the end of the last block in each lane
+  for (const one of block.inside.sort((a, b) => a.from - b.from)) {
+    let above = 0;
+    for (let lane = 0; lane < above + one.high && above < MOST; lane++) if ((busy[lane] ?? -1) > one.from) above = lane + 1;
+    one.above = above;
+    for (let lane = above; lane < above + one.high; lane++) busy[lane] = one.to;
+    block.from = Math.min(block.from, one.from);
+    block.to = Math.max(block.to, one.to);
+  }
+  block.high = 1 + busy.length;
 };
 
 /** The colours of the page, for drawing on a canvas. */
@@ -135,7 +155,7 @@ export class Overview {
     const context = canvas.getContext("2d");
     context.scale(scale, scale);
     const [start, end] = this.#window;
-    const lane = Math.max(2, Math.min(9, height / this.lanes));
+    const lane = Math.min(9, height / this.lanes);
     const last = new Int32Array(this.lanes).fill(-1);
     const x = (ms) => ((ms - start) / (end - start)) * width;
     const failed = [];
@@ -143,8 +163,8 @@ export class Overview {
       // A bar that begins at the very end is still visible.
       const from = Math.min(Math.max(0, x(row.start)), width - 2);
       const to = Math.min(width, x(this.trace.end(row)));
-      if (to < 0 || x(row.start) > width || row.lane * lane > height) continue;
-      const bar = [from, row.lane * lane, Math.max(1, to - from), lane - 1];
+      if (to < 0 || x(row.start) > width) continue;
+      const bar = [from, row.lane * lane, Math.max(1, to - from), Math.max(1, lane - 1)];
       if (row.state === "error") failed.push(bar);
       // Painting a painted pixel again changes nothing.
       else if (to > last[row.lane] || from < last[row.lane] - width) {

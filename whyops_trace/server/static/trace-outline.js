@@ -5,7 +5,7 @@ import { Previews } from "whyops/trace-previews";
 import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
-const HEIGHT = 24;
+const HEIGHT = matchMedia("(pointer: coarse)").matches ? 44 : 24; // as in the style sheet
 const SPARE = 8; // rows above and below the visible ones
 
 const remembered = (key) => {
@@ -16,7 +16,7 @@ const remembered = (key) => {
   }
 };
 
-/** The tree grid in *nav* of the rows of *trace*; *open* shows the detail of one. */
+/** The tree grid in *nav* of the rows of *trace*; *open* shows the detail of one, *picked* is called after a click on one. */
 export class Outline {
   #pool = [];
   #shown = [];
@@ -24,9 +24,10 @@ export class Outline {
   #typed = "";
   #typedAt = 0;
 
-  constructor(nav, trace, open) {
+  constructor(nav, trace, open, picked) {
     this.trace = trace;
     this.open = open;
+    this.picked = picked;
     this.key = `whyops-folded ${document.getElementById("trace").dataset.base}`;
     this.folded = new Set(remembered(this.key));
     this.pad = make("div", { class: "pad", role: "presentation" });
@@ -153,7 +154,10 @@ export class Outline {
     const row = line && this.#shown[Number(line.dataset.number)];
     if (!row) return;
     if (event.target.closest(".twist") && (row.size > 1 || row.hidden)) this.fold(row, !row.hidden && !this.#isFolded(row));
-    else update({ e: row.step });
+    else {
+      update({ e: row.step });
+      this.picked();
+    }
   }
 
   #isFolded(row) {

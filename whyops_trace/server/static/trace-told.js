@@ -55,12 +55,18 @@ const spoken = (one, who, depth = 0) => {
   return [[speaker, Object.fromEntries(Object.entries(one).filter(([name]) => !MARKS.has(name)))]];
 };
 
+/** The name of a tool on offer. */
+const named = (tool) => word(tool?.function?.name) || word(tool?.name) || word(tool?.type);
+
 /** The input and the answer of a turn, from its records. */
 export const told = (records) => {
   const sent = given(records);
+  const { systemPrompt, tools } = records.find(({ metadata }) => metadata?.systemPrompt || metadata?.tools)?.metadata ?? {};
   const content = records.find((record) => record?.eventType === "llm_response")?.content;
   const answer = content && typeof content === "object" ? content : { content };
   return [
+    { role: "system", content: systemPrompt },
+    { role: "tools on offer", content: Array.isArray(tools) ? tools.map(named).filter(Boolean).join("\n") : "" },
     ...(Array.isArray(sent) ? sent : [sent]),
     { role: "assistant", content: answer.content, tool_calls: answer.toolCalls },
     { role: "stopped", content: answer.finishReason },

@@ -52,7 +52,7 @@ const choose = (row, said) => {
 };
 
 const below = new Below(by("below"));
-const outline = new Outline(by("outline"), trace, open);
+const outline = new Outline(by("outline"), trace, open, () => small.matches && showOutline(false));
 const overview = new Overview(by("map"), trace, (row) => choose(row));
 const timeline = new Timeline(by("timeline"), trace, open);
 const drawer = new Drawer(by("drawer"), columns, trace);
@@ -178,7 +178,12 @@ document.addEventListener("click", (event) => {
 by("views").hidden = false;
 by("views").addEventListener("click", ({ target }) => {
   if (target.dataset.view) update({ view: target.dataset.view === "timeline" ? "timeline" : "" });
+  else if (target.dataset.go) ({ failure, turn })[target.dataset.go](1);
   else if (target.id === "outline-open") showOutline(by("outline").hidden);
+});
+// On a phone the outline lies over the transcript: a tap beside it closes it, and so does the choice of a row.
+document.addEventListener("pointerdown", ({ target }) => {
+  if (small.matches && !target.closest("#outline, #outline-open")) showOutline(false);
 });
 
 showOutline(!small.matches);

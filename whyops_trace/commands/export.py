@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -15,7 +14,7 @@ from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import file_size, home_option, stored_traces
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.export import MAX_TOKENS, export_markdown, json_pieces
+from whyops_trace.export import MAX_TOKENS, export_markdown, file_name, json_pieces
 from whyops_trace.store import Store
 
 _FORMATS: Final = ("html", "json", "markdown")
@@ -62,7 +61,7 @@ def export(trace: str, form: str | None, output: Path | None, max_tokens: int, h
     with stored_traces(home) as store:
         trace_id = store.resolve(trace)
         if output is None and form == "html":
-            output = Path(f"{_file_name(trace_id)}.html")
+            output = Path(file_name(trace_id, "html"))
         pieces = _pieces(store, trace_id, form, max_tokens)
         if output is None or str(output) == "-":
             is_terminal = sys.stdout.isatty()
@@ -104,8 +103,3 @@ def _pieces(store: Store, trace_id: str, form: str, max_tokens: int) -> Iterator
             raise
         raise ConfigurationError(f"HTML needs more packages: {install_hint('ui')}") from error
     yield offline_page(store, trace_id)
-
-
-def _file_name(trace_id: str) -> str:
-    """Return a trace id as a file name that is valid on every system."""
-    return re.sub(r"[^\w.-]+", "_", trace_id).strip("._") or "trace"

@@ -7,6 +7,7 @@ Secrets are replaced when they are recorded, so no export holds them. ``docs/how
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,7 +19,16 @@ from whyops_trace.export.markdown import CHARACTERS, markdown
 from whyops_trace.store import Store
 from whyops_trace.story import tell
 
-__all__ = ["CHARACTERS", "FORMAT", "MAX_TOKENS", "VERSION", "export_json", "export_markdown", "json_pieces"]
+__all__ = [
+    "CHARACTERS",
+    "FORMAT",
+    "MAX_TOKENS",
+    "VERSION",
+    "export_json",
+    "export_markdown",
+    "file_name",
+    "json_pieces",
+]
 
 #: Name of the JSON format.
 FORMAT: Final = "whyops-trace"
@@ -90,3 +100,15 @@ def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS
     events = store.events(trace_id)
     is_gone = store.ended_in(trace_id)
     return markdown(summary, tell(events, is_gone, priced=True), findings(events, is_gone), max_tokens)
+
+
+def file_name(trace_id: str, ending: str) -> str:
+    """
+    Return the name of a file for a trace, valid on every system.
+
+    Args:
+        trace_id: The id of the trace.
+        ending: The ending, such as ``json``.
+    """
+    stem = re.sub(r"[^\w.-]+", "_", trace_id).strip("._")
+    return f"{stem or 'trace'}.{ending}"

@@ -16,7 +16,8 @@ export const given = (records) => {
   return content?.messages ?? content;
 };
 
-const result = (records) => {
+/** The result of a call, as in its record. */
+export const result = (records) => {
   const answer = of(records, "tool_call_response", "llm_response", "embedding_response", "step_end");
   const { content } = answer ?? {};
   if (answer?.eventType === "tool_call_response") {
@@ -81,7 +82,8 @@ const usage = (row, records) => {
   return counts.length ? [make("h3", {}, "Tokens"), table(counts)] : [];
 };
 
-const copied = async (text, what) => {
+/** Copy a text, and announce it; returns true if the browser let it. */
+export const copied = async (text, what) => {
   try {
     await navigator.clipboard.writeText(text);
     say(`${what} copied`);

@@ -201,7 +201,7 @@ export class Outline {
   #type(event, at) {
     const now = event.timeStamp;
     const going = this.#typed && now - this.#typedAt < 700;
-    if (event.key.length !== 1 || (!going && "jknNtdeco?/".includes(event.key)) || event.key === " ") return false;
+    if (event.key.length !== 1 || (!going && "jknNtdecoy?/".includes(event.key)) || event.key === " ") return false;
     this.#typed = (going ? this.#typed : "") + event.key.toLowerCase();
     this.#typedAt = now;
     const count = this.#shown.length;

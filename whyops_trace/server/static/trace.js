@@ -1,6 +1,7 @@
 // The page of one trace: puts its parts together and binds the keys.
 
 import { bind } from "whyops/keys";
+import { Copier } from "whyops/trace-copy";
 import { Trace, duration } from "whyops/trace-data";
 import { compare } from "whyops/trace-diff";
 import { Drawer } from "whyops/trace-drawer";
@@ -62,6 +63,7 @@ const transcript = new Transcript(by("transcript"), trace, (seen) => {
   below.clear(Math.max(...seen));
 });
 const search = new Search(by("find"), [by("transcript"), by("drawer")]);
+const copier = new Copier(by("transcript"));
 transcript.changed = () => state.q && search.mark();
 
 const showOutline = (shown) => {
@@ -155,6 +157,7 @@ bind({
   e: () => outline.toggleAll(),
   o: () => showOutline(by("outline").hidden),
   c: () => void link(),
+  y: () => void copier.copy(copier.chosen),
   "/": () => search.focus(),
   Enter: (event) => (event.target.closest("a, button, summary") ? false : enter()),
   Escape: back,
@@ -181,9 +184,11 @@ by("views").addEventListener("click", ({ target }) => {
   else if (target.dataset.go) ({ failure, turn })[target.dataset.go](1);
   else if (target.id === "outline-open") showOutline(by("outline").hidden);
 });
+const downloads = document.querySelector(".download");
 // On a phone the outline lies over the transcript: a tap beside it closes it, and so does the choice of a row.
 document.addEventListener("pointerdown", ({ target }) => {
   if (small.matches && !target.closest("#outline, #outline-open")) showOutline(false);
+  if (downloads && !downloads.contains(target)) downloads.open = false;
 });
 
 showOutline(!small.matches);

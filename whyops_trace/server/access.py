@@ -185,6 +185,7 @@ def _headers(import_map_hash: str) -> Sequence[tuple[str, str]]:
         ("content-security-policy", "; ".join(f"{name} {value}" for name, value in policy.items())),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
+        ("x-dns-prefetch-control", "off"),  # the names in links are asked for when one is followed
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
     )

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import mimetypes
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,8 @@ from whyops_trace.server.rendering import extend
 _HERE: Final = Path(__file__).parent
 #: Cache header of a file, whose address changes with its content.
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
+#: Comments that begin a line of a module, with that line, and indentation: a seventh of its bytes when compressed.
+_UNSENT: Final = re.compile(rb"^\s*(?://.*|/\*\*.*\*/|/\*\*\n(?:\s*\*.*\n)*?\s*\*/)\n|^[ \t]+", re.MULTILINE)
 
 
 class Assets:
@@ -37,7 +40,7 @@ class Assets:
     """
 
     def __init__(self, folder: Path = _HERE / "static") -> None:
-        self.files: Mapping[str, bytes] = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        self.files: Mapping[str, bytes] = {path.name: _content(path) for path in sorted(folder.iterdir())}
         self._tags = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in self.files.items()}
         modules = {
             f"whyops/{name.removesuffix('.js')}": self.url(name)
@@ -74,6 +77,12 @@ class Assets:
             return Response(status_code=304, headers=headers)
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(content, headers=headers, media_type=kind)
+
+
+def _content(path: Path) -> bytes:
+    """Return a file as it is sent: a module goes without indentation and the comments that begin a line."""
+    content = path.read_bytes()
+    return _UNSENT.sub(b"", content) if path.suffix == ".js" else content
 
 
 class Renderer:

@@ -27,9 +27,10 @@ from whyops_trace.store import Store
 
 #: The modules of the page, the entry first. A browser fetches them before it has seen their imports.
 MODULES: Final = (
-    "trace.js", "trace-copy.js", "trace-data.js", "trace-diff.js", "trace-drawer.js", "trace-json.js",
-    "trace-live.js", "trace-map.js", "trace-outline.js", "trace-previews.js", "trace-search.js", "trace-source.js", "trace-state.js",
-    "trace-timeline.js", "trace-told.js", "trace-transcript.js",
+    "trace.js", "trace-code.js", "trace-copy.js", "trace-data.js", "trace-diff.js", "trace-drawer.js", "trace-json.js",
+    "trace-layout.js", "trace-live.js", "trace-map.js", "trace-markdown.js", "trace-outline.js",
+    "trace-previews.js", "trace-search.js", "trace-source.js", "trace-state.js", "trace-timeline.js",
+    "trace-told.js", "trace-transcript.js",
 )  # fmt: skip
 #: Number of chunks at the beginning of a long transcript that are in the page, so that they need no script.
 _FIRST: Final = 2

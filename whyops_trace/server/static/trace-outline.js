@@ -69,7 +69,7 @@ export class Outline {
     this.pad.style.height = `${this.#shown.length * HEIGHT}px`;
     this.grid.setAttribute("aria-rowcount", this.#shown.length);
     const some = this.#shown.length < rows.length ? `${this.#shown.length.toLocaleString("en")} of ` : "";
-    this.counted.textContent = `${some}${rows.length.toLocaleString("en")} rows`;
+    this.counted.textContent = `${some}${rows.length.toLocaleString("en")} ${rows.length === 1 ? "row" : "rows"}`;
     this.all.textContent = this.folded.size ? "unfold all (e)" : "fold all (e)";
     this.#draw();
   }
@@ -201,7 +201,7 @@ export class Outline {
   #type(event, at) {
     const now = event.timeStamp;
     const going = this.#typed && now - this.#typedAt < 700;
-    if (event.key.length !== 1 || (!going && "jknNtdecoy?/".includes(event.key)) || event.key === " ") return false;
+    if (event.key.length !== 1 || (!going && "jknNtdecoyr?/".includes(event.key)) || event.key === " ") return false;
     this.#typed = (going ? this.#typed : "") + event.key.toLowerCase();
     this.#typedAt = now;
     const count = this.#shown.length;

@@ -3,6 +3,7 @@
 import { make } from "whyops/trace-data";
 import { given } from "whyops/trace-drawer";
 import { printed } from "whyops/trace-json";
+import { layOut } from "whyops/trace-layout";
 import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
@@ -26,6 +27,7 @@ export class Transcript {
     this.sections = new IntersectionObserver((entries) => this.#noticed(entries), { rootMargin: "-96px 0px 0px 0px" });
     this.near = new IntersectionObserver((entries) => this.#approached(entries), { rootMargin: `${NEAR} 0px` });
     for (const chunk of place.querySelectorAll(".chunk")) this.#adopt(chunk);
+    layOut(place);
     place.addEventListener("click", (event) => this.#click(event));
     place.addEventListener("toggle", (event) => this.#toggled(event), true);
   }
@@ -72,6 +74,7 @@ export class Transcript {
   #fill(chunk, markup) {
     const template = document.createElement("template");
     template.innerHTML = markup; // made by this page's server, which escapes everything in a record
+    layOut(template.content);
     staying(() => {
       chunk.replaceChildren(template.content);
       delete chunk.dataset.empty;
@@ -158,6 +161,7 @@ export class Transcript {
     const messages = given(await source.records(of));
     if (!Array.isArray(messages)) return;
     fold.append(...messages.slice(0, Number(earlier)).map(message));
+    layOut(fold);
     this.changed();
   }
 
@@ -185,6 +189,7 @@ export class Transcript {
     template.innerHTML = markup;
     const fresh = template.content.firstElementChild;
     if (!fresh) return;
+    layOut(fresh);
     const unfolded = [...section.querySelectorAll("details")].map((fold) => fold.open);
     fresh.querySelectorAll("details").forEach((fold, i) => (fold.open = unfolded[i] ?? fold.open));
     const focused = section.contains(document.activeElement) ? document.activeElement.id : "";
@@ -224,6 +229,6 @@ const message = (one) => {
   const role = typeof one?.role === "string" ? one.role : typeof one?.type === "string" ? one.type : "message";
   const content = one?.content ?? one;
   const plain = typeof content === "string" && !one.tool_calls;
-  const shown = plain ? make("div", { class: "text", dir: "auto" }, content) : make("div", { class: "json" }, printed(one));
+  const shown = plain ? make("div", { class: "text md", dir: "auto" }, content) : make("div", { class: "json" }, printed(one));
   return make("div", { class: "message" }, make("span", { class: "role" }, role), make("div", { class: "body" }, shown));
 };

@@ -5,6 +5,7 @@ import { Copier } from "whyops/trace-copy";
 import { Trace, duration } from "whyops/trace-data";
 import { compare } from "whyops/trace-diff";
 import { Drawer } from "whyops/trace-drawer";
+import { isRaw, layOut, toggleRaw } from "whyops/trace-layout";
 import { Below, keepUp } from "whyops/trace-live";
 import { Overview } from "whyops/trace-map";
 import { Outline } from "whyops/trace-outline";
@@ -70,6 +71,13 @@ const showOutline = (shown) => {
   by("outline").hidden = !shown;
   columns.classList.toggle("outlined", shown);
   by("outline-open").setAttribute("aria-pressed", String(shown));
+};
+const showRaw = () => by("raw").setAttribute("aria-pressed", String(isRaw()));
+const switchRaw = () => {
+  toggleRaw();
+  showRaw();
+  staying(() => layOut(by("transcript")));
+  if (state.q) search.mark();
 };
 const showView = () => {
   const isTimeline = state.view === "timeline";
@@ -157,6 +165,7 @@ bind({
   e: () => outline.toggleAll(),
   o: () => showOutline(by("outline").hidden),
   c: () => void link(),
+  r: switchRaw,
   y: () => void copier.copy(copier.chosen),
   "/": () => search.focus(),
   Enter: (event) => (event.target.closest("a, button, summary") ? false : enter()),
@@ -182,6 +191,7 @@ by("views").hidden = false;
 by("views").addEventListener("click", ({ target }) => {
   if (target.dataset.view) update({ view: target.dataset.view === "timeline" ? "timeline" : "" });
   else if (target.dataset.go) ({ failure, turn })[target.dataset.go](1);
+  else if (target.id === "raw") switchRaw();
   else if (target.id === "outline-open") showOutline(by("outline").hidden);
 });
 const downloads = document.querySelector(".download");
@@ -193,6 +203,7 @@ document.addEventListener("pointerdown", ({ target }) => {
 
 showOutline(!small.matches);
 showView();
+showRaw();
 if (!state.e && /^#e\d+$/.test(location.hash)) update({ e: location.hash.slice(2) });
 if (state.e) {
   await outline.fetch(Number(root.dataset.selected) || Number(state.e));

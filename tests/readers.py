@@ -154,6 +154,9 @@ def _agree_on_calls(told: Told) -> None:
     assert told.tree.tool_calls == told.summary.tool_calls == tools.total() == told.page.tool_calls
     assert told.tree.llm_responses == told.summary.llm_responses == len(closed) == told.page.llm_responses
     assert told.tree.errors == told.page.errors == told.summary.errors
+    said = [ToolCall(orphan, orphan) for orphan in told.found.orphans] + told.found.tools
+    said_failed = sum(bool(call.said_failed) for call in said)
+    assert told.tree.said_failed == told.page.said_failed == told.summary.said_failed == said_failed
 
 
 def _agree_on_what_is_open(told: Told) -> None:
@@ -177,6 +180,7 @@ def _agree_on_figures(told: Told) -> None:
         for name in {node.name for node in tools}
     }
     assert _sums(told.figures.models) == _figures(models)
+    assert sum(each.said_failed for each in told.figures.tools) == told.summary.said_failed
     tokens = told.tree.tokens
     assert tokens == told.page.tokens == told.summary.tokens
     assert tokens.total == sum(each.tokens.total for each in told.figures.models)
@@ -213,6 +217,7 @@ def _agree_with_story(told: Told) -> None:
     assert f"- tool calls: {told.tree.tool_calls:,}\n" in told.markdown
     assert f"- turns of models: {told.tree.llm_responses:,}\n" in told.markdown
     assert len(re.findall("FAILED: ", told.markdown)) == failed
+    assert told.markdown.count("; said that it failed") == told.tree.said_failed
 
 
 def _shown(story: Story) -> Iterator[tuple[Node, str]]:

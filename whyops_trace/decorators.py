@@ -33,6 +33,7 @@ def traced_tool(
     metadata: Mapping[str, Any] | None = None,
     accumulate: Callable[[list[Any]], Any] | None = None,
     not_errors: Iterable[ExceptionLike] = (),
+    failed: Callable[[Any], object] | None = None,
     tool_call_id: str | None = None,
     enabled: bool = True,
 ) -> Callable[[F], F]: ...
@@ -55,6 +56,10 @@ def traced_tool(function: Any = None, /, **options: Any) -> Any:
         not_errors: Exceptions that are no failures: classes, or dotted names as in ``"package.module.Name"``. The
             control flow of well-known frameworks, such as LangGraph's ``GraphInterrupt``, is known. The exception goes
             on to the caller, and the call ends with its name as the outcome.
+        failed: Function from the result to True or some words if it tells of a failure, for a tool that does not raise;
+            its verdict is recorded with the result. By default readers of the trace judge by the shape of the result,
+            such as ``{"success": false}`` or ``Error: no such order``. The items of a generator are judged only with
+            ``accumulate``.
         tool_call_id: The parameter that holds the id a model gave to the call, by which the turn that asked for it is
             found; default: ``tool_call_id``, if there is one. Without an id it is found by name and arguments.
         enabled: False leaves the function as it is.

@@ -256,6 +256,7 @@ def tool_call_response(
     *,
     latency_ms: float | None = None,
     responded_at: str | datetime | None = None,
+    failed: bool | str | None = None,
     **options: Unpack[ResponseOptions],
 ) -> Event[int]:
     """
@@ -268,6 +269,8 @@ def tool_call_response(
         tool_results: Result; a failure is ``{"error": {"type": ..., "message": ...}}``.
         latency_ms: Milliseconds it ran; rounded to a whole number.
         responded_at: Time it returned, ISO 8601 or a :class:`~datetime.datetime`.
+        failed: True or some words if the result tells of a failure, False if it does not; by default readers judge
+            by its shape.
         **options: See :class:`~whyops_trace.types.EventOptions`.
 
     Returns:
@@ -283,8 +286,12 @@ def tool_call_response(
         "toolResults": tool_results,
         **moment("responded_at", responded_at),
     }
+    metadata = tool_metadata(tool, latency_ms)
+    if failed is not None:
+        require(isinstance(failed, (bool, str)), "failed", failed, "True, False or the words of the failure")
+        metadata["failed"] = failed
     paired: EventOptions = {**options, "span_id": span_id}
-    return Event("tool_call_response", content, tool_metadata(tool, latency_ms), paired)
+    return Event("tool_call_response", content, metadata, paired)
 
 
 def tool_result(tool_name: str, output: Any, **options: Unpack[EventOptions]) -> Event[int]:

@@ -44,7 +44,9 @@ class Figures(msgspec.Struct, rename="camel"):
         name: Its name, as it was recorded.
         calls: Number of calls; for an agent of traces.
         errors: Number of them that failed.
-        error_share: The share of them that failed, 0 to 1.
+        said_failed: Number of calls of a tool that did not raise, but whose results say that they failed; for an agent
+            of those in its traces.
+        error_share: The share of calls that failed, 0 to 1, without those that only say so.
         p50_ms: The latency that half of the calls did not exceed, in milliseconds; None if none is known.
         p95_ms: That which 95 of 100 did not exceed.
         p99_ms: That which 99 of 100 did not exceed.
@@ -61,6 +63,7 @@ class Figures(msgspec.Struct, rename="camel"):
     name: str
     calls: int = 0
     errors: int = 0
+    said_failed: int = 0
     error_share: float = 0.0
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -140,11 +143,13 @@ class _Seen(msgspec.Struct, gc=False):
         record: It, without its content.
         half: Members by which its partners are found.
         failed: True if it tells of a failure.
+        said_failed: True if it is the end of a tool that says that it failed.
     """
 
     record: Head
     half: Half
     failed: bool
+    said_failed: bool = False
 
 
 _NOTHING: Final = msgspec.Raw(b"null")
@@ -158,6 +163,8 @@ def _read(line: str) -> _Seen | None:
         return None
     half = half_of_head(record)
     seen = None if half is None else _Seen(record, half, half.part != "request" and bool(record.error))
+    if seen is not None and (verdict := record.verdict) is not None:
+        seen.said_failed = verdict.kind == "failed"
     record.content = _NOTHING  # which would keep the whole line in memory
     return seen
 
@@ -165,10 +172,10 @@ def _read(line: str) -> _Seen | None:
 class _Group:
     """The sums of one agent, tool or model."""
 
-    __slots__ = ("calls", "errors", "known", "latencies", "tokens", "turns", "unpriced")
+    __slots__ = ("calls", "errors", "known", "latencies", "said_failed", "tokens", "turns", "unpriced")
 
     def __init__(self) -> None:
-        self.calls = self.errors = self.turns = self.unpriced = 0
+        self.calls = self.errors = self.said_failed = self.turns = self.unpriced = 0
         self.latencies = array("d")
         self.tokens = Tokens()
         self.known = Decimal(0)
@@ -197,6 +204,7 @@ class _Group:
             name,
             calls=self.calls,
             errors=self.errors,
+            said_failed=self.said_failed,
             error_share=self.errors / self.calls if self.calls else 0.0,
             p50_ms=p50,
             p95_ms=p95,
@@ -225,6 +233,7 @@ class _Groups:
         agent = self._agents[trace.agent_name or _UNKNOWN]
         agent.calls += 1
         agent.errors += trace.failed
+        agent.said_failed += trace.said_failed
         agent.took(None if trace.running else elapsed(trace.started_at, trace.last_at))
         records = list(filter(None, seen))
         for place, each in enumerate(records):
@@ -240,6 +249,7 @@ class _Groups:
                 if end is not None:
                     tool.took(_latency(request, end))
                     tool.errors += end.failed or error is not None
+                    tool.said_failed += end.said_failed and error is None
             elif call.first.kind in ("llm", "embedding") and call.counts and end is not None:
                 self._add_turn(agent, request, end)
 

@@ -31,12 +31,12 @@ _ASCII: Final = str.maketrans("├└│─⋯●⚒✦≡·✗⊘◌→←…",
 
 _SIGNS: Final[dict[str, str]] = {
     "tool": "⚒", "step": "●", "llm": "✦", "embedding": "≡", "event": "·",
-    "error": "✗", "cancelled": "⊘", "running": "◌", "unfinished": "◌",
+    "said failed": "✗", "error": "✗", "cancelled": "⊘", "running": "◌", "unfinished": "◌",
 }  # fmt: skip
 #: ANSI colours of kinds, and of the states that outrank them.
 _COLOURS: Final[dict[str, str]] = {
     "tool": "34", "step": "1", "llm": "35", "embedding": "35", "event": "2",
-    "error": "31", "cancelled": "33", "running": "36", "unfinished": "33",
+    "said failed": "33", "error": "31", "cancelled": "33", "running": "36", "unfinished": "33",
 }  # fmt: skip
 _DIM: Final = "2"
 
@@ -119,7 +119,9 @@ def _header(tree: TraceTree, width: int) -> str:
     counts = [(tree.tool_calls, "tools"), (tree.llm_responses, "llm"), (tree.errors, "errors")]
     counts += [(tree.running, "running"), (tree.unfinished, "unfinished")]
     counted = [f"{n:,} {noun.removesuffix('s') if n == 1 else noun}" for n, noun in counts if n]
-    if not tree.errors:
+    if tree.said_failed:
+        counted.append(f"{tree.said_failed:,} said failed")
+    elif not tree.errors:
         counted.append("no errors")
     parts = [
         tree.agent_name,
@@ -137,7 +139,7 @@ def _header(tree: TraceTree, width: int) -> str:
 
 def _line(node: Node, guides: str, mark: str, width: int, color: bool) -> str:
     """Return one line: guides, sign, what it is, and at the right what it cost."""
-    state = node.kind if node.status == "ok" else node.status
+    state = "said failed" if node.said_failed else node.kind if node.status == "ok" else node.status
     cost = _cost(node, width * 3 // 5)
     room = width - cells(guides) - 2 - (cells(cost) + 2 if cost else 0)
     name, rest = _fitted(node, mark, room)
@@ -181,6 +183,8 @@ def _outcome(node: Node) -> str:
         return f"  {node.error or 'failed'}"
     if node.status != "ok":
         return f"  {node.status}"
+    if node.said_failed:
+        return f"  said failed: {node.said_failed}"
     came_out = node.calls if node.kind == "llm" else node.result
     return f" → {came_out}" if came_out else ""
 

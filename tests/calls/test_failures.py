@@ -661,3 +661,82 @@ def test_wrong_arguments_raise_the_same_error_at_the_call(
     assert str(caught.value) == str(expected.value)
     assert len(frames_of_ours(caught.value)) == 1
     assert events.rows == []
+
+
+def responses(events: Recorded) -> list[dict[str, Any]]:
+    """Return the records of results of tools."""
+    return [record for record in events.records if record["eventType"] == "tool_call_response"]
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [(True, True), ("no money", "no money"), ("", False), (None, False), (0, False), ([1], True)],
+)
+def test_a_tool_decides_which_of_its_results_tell_of_a_failure(
+    events: Recorded, said: object, recorded: object
+) -> None:
+    """Its verdict is recorded with the result, which is not changed."""
+
+    @traced_tool(failed=lambda result: said if result == "declined" else None)
+    def pay() -> str:
+        return "declined"
+
+    with trace("t"):
+        assert pay() == "declined"
+    (response,) = responses(events)
+
+    assert response["metadata"]["failed"] == recorded
+    assert response["content"]["toolResults"] == {"result": "declined"}
+    assert "outcome" not in response["metadata"]
+
+
+def test_a_verdict_has_no_words_where_no_output_is_recorded(events: Recorded) -> None:
+    """They may repeat it."""
+
+    @traced_tool(failed=lambda result: f"card {result}", capture_output=False)
+    def pay() -> int:
+        return 4999
+
+    with trace("t"):
+        pay()
+
+    assert responses(events)[0]["metadata"]["failed"] is True
+
+
+def test_a_verdict_that_fails_is_left_out_with_a_warning(
+    events: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The result is recorded, and returned, all the same."""
+
+    @traced_tool(failed=lambda result: result["state"])
+    def pay() -> int:
+        return 4999
+
+    with trace("t"):
+        assert [pay(), pay()] == [4999, 4999]
+
+    assert "failed" not in responses(events)[0]["metadata"]
+    assert [record.getMessage() for record in caplog.records] == ["failed of 'pay' raised TypeError."]
+
+
+def test_all_items_of_a_generator_are_judged_together(events: Recorded) -> None:
+    """With accumulate; without it no result is there to judge."""
+
+    @traced_tool(accumulate=sum, failed=lambda total: total > 2)
+    def count() -> Iterator[int]:
+        yield from (1, 2)
+
+    @traced_tool(failed=lambda total: True)
+    def stream() -> Iterator[int]:
+        yield from (1, 2)
+
+    with trace("t"):
+        assert [*count(), *stream()] == [1, 2, 1, 2]
+
+    assert [event["metadata"].get("failed") for event in responses(events)] == [True, None]
+
+
+def test_what_decides_has_to_be_a_function() -> None:
+    """Which is said where the tool is decorated."""
+    with pytest.raises(ConfigurationError, match="failed is 3; it must be a function"):
+        traced_tool(failed=3)  # type: ignore[call-overload]

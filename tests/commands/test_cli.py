@@ -147,6 +147,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "repeated": 1,
         "openCalls": 0,
         "forgotten": 0,
+        "saidFailed": 0,
         "running": False,
         "cost": None,
     }

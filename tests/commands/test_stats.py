@@ -111,6 +111,17 @@ def test_no_latencies_have_no_percentile() -> None:
 # By tool
 
 
+def test_calls_that_say_that_they_failed_are_counted_apart(store: Store) -> None:
+    """By tool, and by agent those in its traces; a column has them where there are any."""
+    put(store, *tool("card", 5, results={"success": False, "message": "no"}), *tool("card", 5))
+    figures = everything(store)
+
+    assert [(each.name, each.calls, each.errors, each.said_failed) for each in figures.tools] == [
+        ("card", 2, 0, 1)
+    ]
+    assert [each.said_failed for each in figures.agents] == [1]
+
+
 def test_calls_of_a_tool(store: Store) -> None:
     """How many, how many failed, and how long they took; the tool that was called most is first."""
     failed = tool("card", 100, results={"error": {"type": "E", "message": "no"}}, about={"outcome": "error"})
@@ -375,6 +386,7 @@ def test_stats_as_json(cli: Callable[..., Result], store: Store) -> None:
                 "name": "kärt\x9b",
                 "calls": 1,
                 "errors": 0,
+                "saidFailed": 0,
                 "errorShare": 0.0,
                 "p50Ms": 8.0,
                 "p95Ms": 8.0,

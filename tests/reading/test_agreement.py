@@ -52,6 +52,9 @@ _results: st.SearchStrategy[Any] = st.one_of(
     st.just({"result": 1}),
     st.fixed_dictionaries({"error": _failures}),
     st.sampled_from([None, "error", [], {"cancelled": True}, {"error": {"message": "no"}, "more": 1}]),
+    st.sampled_from(
+        [{"result": "Error: no"}, {"success": False}, {"rows": []}, {"isError": True, "content": "no"}]
+    ),
 )
 _strange = st.sampled_from(
     [None, "error", 3, [], [{"error": "no"}], {"error": {"message": "no"}}, {"error": "no"}]
@@ -102,6 +105,7 @@ def _metadata(draw: st.DrawFn, kind: str) -> Event:
                     "outcome": st.sampled_from(["error", "cancelled", "Retry", None, 3]),
                     "ranAt": st.sampled_from(["provider", None]),
                     "wraps": st.sampled_from([True, False, None, "yes"]),
+                    "failed": st.sampled_from([True, False, None, "no", 3]),
                 },
             )
         )
@@ -144,7 +148,7 @@ def test_readers_agree_on_what_other_clients_sent(shared: Store, events: list[Ev
 _acts = st.sampled_from(
     ["tool", "turn", "embedding", "step", "hand", "fails", "leaves", "cancels", "ends"]
     + 2 * ["asks", "answers", "errs"]
-    + ["calls", "returns", "embeds", "spoils", "spoiled"]
+    + ["calls", "returns", "says", "embeds", "spoils", "spoiled"]
 )
 #: What the acts of a program that records by hand record, and of whom.
 _BY_HAND: dict[str, tuple[str, Event, Event]] = {
@@ -154,6 +158,7 @@ _BY_HAND: dict[str, tuple[str, Event, Event]] = {
     "errs": ("error", {}, {"message": "down"}),
     "calls": ("tool_call_request", {"tool": "a"}, {"toolCalls": [{"name": "a"}]}),
     "returns": ("tool_call_response", {"tool": "a"}, {"toolResults": {"result": 1}}),
+    "says": ("tool_call_response", {"tool": "a"}, {"toolResults": {"result": "Error: no"}}),
     "spoiled": ("tool_call_response", {"tool": "a", "outcome": "error"}, {"toolResults": {"result": 1}}),
     "embeds": ("embedding_request", {}, {"input": ["a"]}),
 }

@@ -480,6 +480,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "repeated": 1,
         "open_calls": 0,
         "forgotten": 0,
+        "said_failed": 0,
         "running": False,
         "cost": None,
     }
@@ -547,7 +548,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert [*columns[5:-4], columns[-1]] == list(TraceSummary.__struct_fields__[:-2])
+    assert [*columns[5:-5], *columns[-2:]] == list(TraceSummary.__struct_fields__[:-2])
 
 
 # Costs
@@ -961,7 +962,10 @@ def test_a_store_that_another_process_made_meanwhile_is_not_set_aside(store: Sto
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("PRAGMA user_version = 8", r"traces\.db is a store of format 8 .*: upgrade it with pip install -U"),
+        (
+            "PRAGMA user_version = 10",
+            r"traces\.db is a store of format 10 .*: upgrade it with pip install -U",
+        ),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
 )
@@ -1090,11 +1094,31 @@ def test_a_store_of_format_6_is_brought_up_to_date(store: Store) -> None:
     store.close()
     before = content_of(store.path)
     with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
         connection.execute("ALTER TABLE traces DROP COLUMN forgotten")
         connection.execute("DROP TABLE forgotten")
         connection.execute("PRAGMA user_version = 6")
 
     assert store.trace("checkout-8841").forgotten == 0
+    assert content_of(store.path) == before
+
+
+def test_a_store_of_format_7_is_brought_up_to_date(store: Store) -> None:
+    """It did not know which calls say that they failed."""
+    process = Process()
+    request, _ = tool_call(process)
+    said = process.line(
+        "tool_call_response", 2, 1, content={"toolResults": {"result": "Error: no such order"}}
+    )
+    store.ingest((TOKEN, [request, said]))
+    counted = store.trace("checkout-8841").said_failed
+    store.close()
+    before = content_of(store.path)
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
+        connection.execute("PRAGMA user_version = 7")
+
+    assert store.trace("checkout-8841").said_failed == counted == 1
     assert content_of(store.path) == before
 
 
@@ -1190,7 +1214,7 @@ INTERRUPTED = """
         return upgrade.move(connection)
 
     upgrade._SECONDS = 0.0
-    lines.UPGRADES = (*upgrade.UPGRADES[:-2], move, upgrade.UPGRADES[-1])
+    lines.UPGRADES = tuple(move if one is upgrade.move else one for one in upgrade.UPGRADES)
     Store({path!r}).traces()
 """
 
@@ -1226,8 +1250,8 @@ def test_an_upgrade_that_was_killed_goes_on(store: Store, tmp_path: Path, number
     assert content_of(store.path) == before
     with contextlib.closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'earlier'").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone() == (7,)
-        assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (9,)
+        assert connection.execute("PRAGMA freelist_count").fetchone() <= (1,)
 
 
 def test_a_conversation_of_an_earlier_format_takes_less_room(
@@ -1235,14 +1259,15 @@ def test_a_conversation_of_an_earlier_format_takes_less_room(
 ) -> None:
     """The room of what it repeats is given back to the file system, many pages in each part of the upgrade."""
     parts = []
+    real = upgrade.move
 
     def move(connection: sqlite3.Connection) -> bool:
         parts.append(connection)
-        return upgrade.move(connection)
+        return real(connection)
 
     conversing_store(store, 4)
     large = store.path.stat().st_size
-    monkeypatch.setattr(lines, "UPGRADES", (*upgrade.UPGRADES[:-2], move, upgrade.UPGRADES[-1]))
+    monkeypatch.setattr(lines, "UPGRADES", tuple(move if one is real else one for one in upgrade.UPGRADES))
     with contextlib.closing(Store(store.path)) as new:
         new.traces()
 
@@ -1287,8 +1312,8 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')",
             "no such table: events",
         ),
-        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "30 columns but 24"),
-        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "30 columns but 28"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "31 columns but 24"),
+        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "31 columns but 28"),
         (
             4,
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}', '')",

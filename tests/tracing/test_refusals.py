@@ -46,6 +46,12 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("tool_call_response", ("t", 5, CALLS, {}), {}, "span_id is 5"),
     ("tool_call_response", ("t", "s", CALLS, "text"), {}, "tool_results is str 'text'; it must be a dict"),
     ("tool_call_response", ("t", "s", CALLS, {}), {"responded_at": 5}, "responded_at is 5"),
+    (
+        "tool_call_response",
+        ("t", "s", CALLS, {}),
+        {"failed": 5},
+        "failed is int 5; it must be True, False or the words",
+    ),
     ("tool_result", (5, {}), {}, "tool_name is 5"),
     ("error", (ValueError("x"),), {}, r"message is ValueError .*str\(exception\)"),
     ("error", ("x",), {"status": "500"}, "status is '500'"),

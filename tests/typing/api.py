@@ -134,7 +134,7 @@ def sync_face(sdk: WhyOps) -> None:
         span = handle.tool_call_request_sync("t", [{"name": "t", "arguments": {}}], step_id=3)
         assert_type(span, SpanId)
         assert_type(span.step_id, int)
-        handle.tool_call_response_sync("t", span, [{"name": "t", "arguments": {}}], {"ok": True})
+        handle.tool_call_response_sync("t", span, [{"name": "t", "arguments": {}}], {"ok": True}, failed="no")
         handle.error_sync("x", status=500, timestamp=datetime.now(UTC), parent_step_id=span.step_id)
         with step("plan", input=1) as plan:
             assert_type(plan, Step)

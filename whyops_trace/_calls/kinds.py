@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 from whyops_trace._calls.call import Call, Items, ModelCall
 from whyops_trace._calls.site import C, CallSite
 from whyops_trace._checks import MAX_MODEL
+from whyops_trace._guard import attempt, warn_once
 from whyops_trace._models.answers import (
     Turn,
     hide_in_arguments,
@@ -38,8 +39,12 @@ MIN_RAW_BYTES: Final = 1_000
 class Tool(CallSite):
     """``tool_call_request``, then ``tool_call_response``; an ``error`` between the two if the tool raised."""
 
-    options: ClassVar[Mapping[str, str]] = {**CallSite.options, "tool_call_id": "text"}
-    written: ClassVar[frozenset[str]] = frozenset({"tool", "latencyMs", "outcome", "requestedBy"})
+    options: ClassVar[Mapping[str, str]] = {
+        **CallSite.options,
+        "failed": "a function",
+        "tool_call_id": "text",
+    }
+    written: ClassVar[frozenset[str]] = frozenset({"failed", "tool", "latencyMs", "outcome", "requestedBy"})
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Tool(CallSite):
         self._id_parameter: str = options.get("tool_call_id") or "tool_call_id"
         if "tool_call_id" in options:
             self.require(self._id_parameter)
+        self._failed: Callable[[Any], object] | None = options.get("failed")
         self.strips = "" if self._arguments.names(TRACE_ID_ARGUMENT) else TRACE_ID_ARGUMENT
         self.keeps_short = self.capture_output and self.accumulate is None
         name = encoding.encode(self.name)
@@ -84,7 +90,21 @@ class Tool(CallSite):
             if results[0] != 123:  # not an object
                 results = b"".join((b'{"result":', results, b"}"))
         metadata = b'%b,"latencyMs":%d' % (self._metadata, elapsed_ms)
+        if self._failed is not None and call.items is None:
+            metadata += self._verdict(result, encode)
         call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
+
+    def _verdict(self, result: Any, encode: Callable[[object], bytes]) -> bytes:
+        """Return the metadata member in which the tool itself says whether its result tells of a failure."""
+        said, error = attempt(self._decide, result)
+        if error is not None:
+            warn_once(f"failed of {self.name}", "failed of %r raised %s.", self.name, type(error).__name__)
+            return b""
+        return b',"failed":%b' % encode(said if self.capture_output else bool(said))
+
+    def _decide(self, result: Any) -> str | bool:
+        said = self._failed(result) if self._failed is not None else None
+        return said if type(said) is str and said else bool(said)
 
     def fail(self, call: Call, error: BaseException, elapsed_ms: int) -> None:
         """Record an ``error`` event and a response with the error, or a response that says how else it ended."""

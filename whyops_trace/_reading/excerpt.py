@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -21,6 +22,13 @@ _compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 MAX_TOKENS: Final = 2**40
 #: Largest number of exceptions behind an error, of those in it and of its notes, that are told with it.
 BEHIND: Final = 3
+#: Sequences that colour a text on a terminal, also where a limit cut one.
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;:]{0,20}(?:m|…|$)")
+
+
+def without_colours(text: str) -> str:
+    """Return *text* without the sequences that colour it on a terminal."""
+    return _COLOURS.sub("", text) if "\x1b" in text else text
 
 
 def clean(text: str) -> str:
@@ -62,6 +70,11 @@ def excerpt(text: str, limit: int) -> str:
     # Anything behind that many characters cannot show, and a prompt may be megabytes long.
     words = " ".join(text[: 4 * limit].split())
     return words if len(words) <= limit and len(text) <= 4 * limit else words[: limit - 1] + "…"
+
+
+def headline(text: str, limit: int) -> str:
+    """Return the beginning of *text* as one safe line, without the sequences that colour it on a terminal."""
+    return clean(excerpt(without_colours(text[: 8 * limit]), limit))
 
 
 def message_text(content: object) -> str:

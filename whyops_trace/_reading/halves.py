@@ -51,6 +51,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
         counts: False if its call only repeats that of a client.
         place: Its place among the records, for the caller.
         failed: True if it tells of an error, for the caller.
+        said_failed: True if it is the end of a tool that says that it failed, for the caller.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Half(msgspec.Struct, array_like=True, gc=False):
     counts: bool = True
     place: int = -1
     failed: bool = False
+    said_failed: bool = False
 
     @property
     def order(self) -> tuple[float, int, bool]:

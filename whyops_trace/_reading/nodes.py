@@ -55,6 +55,9 @@ class Node:
         result: Its result.
         calls: The tools a model wants called.
         error: Why it failed.
+        said_failed: The words in which the result of a tool says that it failed, though it did not raise; "" if it does
+            not.
+        empty: True if the result of a tool says that there was nothing.
         tokens: Token counts of a call of a model.
         cost: Its cost in US dollars, None if unknown.
         answer: The step of a model's answer, 0 while there is none.
@@ -77,6 +80,8 @@ class Node:
     result: str = ""
     calls: str = ""
     error: str = ""
+    said_failed: str = ""
+    empty: bool = False
     tokens: Tokens | None = None
     cost: float | None = None
     answer: int = 0
@@ -99,6 +104,7 @@ class TraceTree:
         tool_calls: Number of tool calls.
         llm_responses: Number of calls of models, answered or failed, without those that only repeat calls of clients.
         errors: Calls that failed, and errors that belong to none; at least 1 if anything failed.
+        said_failed: Calls of tools that did not raise, but whose results say that they failed.
         running: Calls that go on.
         unfinished: Calls that will never end, as their process has.
         tokens: Token counts of all calls of models.
@@ -113,6 +119,7 @@ class TraceTree:
     tool_calls: int = 0
     llm_responses: int = 0
     errors: int = 0
+    said_failed: int = 0
     running: int = 0
     unfinished: int = 0
     tokens: Tokens = field(default_factory=Tokens)
@@ -215,6 +222,7 @@ class TreeBuilder:
                 tree.unfinished += node.status == "unfinished"
                 tree.running += node.status == "running"
         failed = [node.kind for node in self._nodes if node.status == "error"]
+        tree.said_failed = sum(bool(node.said_failed) for node in self._nodes)
         tree.errors = sum(kind != "step" for kind in failed) or int(self._failed or bool(failed))
         tree.cost = _amount(total(self._costs))
         first, last = milliseconds(self._first), milliseconds(self._last)
@@ -293,6 +301,9 @@ class TreeBuilder:
             node.result = _line(value(results["result"] if alone else results))
         node.result = _raised(results) or node.result
         self._close(node, event, error)
+        found = event.verdict if node.status == "ok" else None
+        if found is not None:
+            node.said_failed, node.empty = clean(found.words), found.kind == "empty"
         return node
 
     def _message(self, event: StoredRecord, call: Call | None) -> Node:
@@ -368,7 +379,7 @@ class TreeBuilder:
             node = self._place(event, call, "llm" if call else "event", function if call else "error")
         elif node.kind == "event":  # recorded by hand
             node.kind, node.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
-        node.status, node.error = "error", _line(event.error)
+        node.status, node.error, node.said_failed = "error", _line(event.error), ""
         if call is not None and (call.response is None or call.response.fails):
             self._close(node, event, node.error)
         return node

@@ -84,6 +84,11 @@ class Call(msgspec.Struct, gc=False, eq=False):
         return self.response or self.error
 
     @property
+    def said_failed(self) -> bool:
+        """True for a call of a tool that did not fail, but whose results say that it did."""
+        return self.response is not None and self.response.said_failed and self.error is None
+
+    @property
     def is_turn(self) -> bool:
         """True for a call of a model that was answered or failed, and does not only repeat one of a client."""
         end = self.response or self.error

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from whyops_trace._reading.excerpt import failure, get, number, problem
+from whyops_trace._reading.verdict import Verdict, verdict_of
 from whyops_trace._recording.line import LOCAL
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 
@@ -103,6 +104,14 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
         return error_of(self.kind, self.metadata.get("outcome"), self.content)
 
     @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of a tool's results on its call, None if there is none or the call ended in another way."""
+        about = self.metadata.get
+        if self.kind != "tool_call_response" or about("outcome") is not None or self.error:
+            return None
+        return verdict_of(about("failed"), get(self.content, "toolResults"))
+
+    @property
     def is_local(self) -> bool:
         """True if no WhyOps server sees it."""
         return self.kind in LOCAL
@@ -128,6 +137,7 @@ class About(msgspec.Struct, rename="camel", gc=False):
     function: Any = None
     step: Any = None
     tool: Any = None
+    failed: Any = None
 
 
 class Head(msgspec.Struct, rename="camel", gc=False):
@@ -172,6 +182,13 @@ class Head(msgspec.Struct, rename="camel", gc=False):
                     content = json.loads(bytes(self.content))
             return error_of(self.event_type, self.metadata.outcome, content)
         return "failed" if self.metadata.outcome == "error" else ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of a tool's results on its call, None if there is none or the call ended in another way."""
+        if self.event_type != "tool_call_response" or self.metadata.outcome is not None or self.error:
+            return None
+        return verdict_of(self.metadata.failed, get(self.plain(), "toolResults"))
 
 
 class _AboutStored(About, rename="camel", gc=False):

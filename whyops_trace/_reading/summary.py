@@ -41,17 +41,19 @@ class Tally(NamedTuple):
         turns: Of models, as far as they were answered or failed.
         open: Those, and steps, that have not ended.
         errors: Those that failed, and errors that belong to none.
+        said_failed: Those of tools that did not fail, but say that they did.
     """
 
     tools: int = 0
     turns: int = 0
     open: int = 0
     errors: int = 0
+    said_failed: int = 0
 
     @classmethod
     def of(cls, halves: Iterable[Half], calls: Iterable[Call]) -> Tally:
         """Count the calls that halves make."""
-        tools = turns = open_ = 0
+        tools = turns = open_ = said = 0
         errors = sum(half.failed and half.kind != "step" for half in halves)
         for call in calls:
             kind = call.first.kind
@@ -59,11 +61,12 @@ class Tally(NamedTuple):
                 errors -= 1  # both tell of the same
             if kind == "tool":
                 tools += 1
+                said += call.said_failed
             elif kind == "llm":
                 turns += call.is_turn
             if call.response is None:
                 open_ += call.is_open
-        return cls(tools, turns, open_, errors)
+        return cls(tools, turns, open_, errors, said)
 
 
 class TraceSummary(msgspec.Struct, rename="camel"):
@@ -94,6 +97,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         repeated: Largest number of calls in a row of one tool with the same arguments.
         open_calls: Calls and steps in it that have not ended.
         forgotten: Number of its earlier events, which the store deleted for their age or for room before it went on.
+        said_failed: Calls of tools that did not raise, but whose results say that they failed.
         running: True if more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: Cost of all calls of models in US dollars; None if one of them is unknown.
@@ -121,6 +125,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     repeated: int = 0
     open_calls: int = 0
     forgotten: int = 0
+    said_failed: int = 0
     running: bool = False
     cost: float | None = None
 
@@ -163,6 +168,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         self.tool_calls = max(0, self.tool_calls + after.tools - before.tools)
         self.llm_responses = max(0, self.llm_responses + after.turns - before.turns)
         self.open_calls = max(0, self.open_calls + after.open - before.open)
+        self.said_failed = max(0, self.said_failed + after.said_failed - before.said_failed)
 
     def _add_time(self, kind: str, timestamp: str, latency_ms: object) -> None:
         started = timestamp
@@ -222,7 +228,7 @@ _metadata: Final = msgspec.json.Decoder(dict[str, Any])
 _SHAPES: Final = frozenset(
     (str, str, user, str, str, *[int] * 8, str, str, *[int] * numbers)
     for user in (str, type(None))
-    for numbers in (5, 6)
+    for numbers in (6, 7)
 )
 #: The columns of a summary, for a statement.
 SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
@@ -230,7 +236,7 @@ SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
 
 def columns(summary: TraceSummary) -> list[Any]:
     """Return the columns of a summary up to ``open_calls``, which follow one another in the table."""
-    trace_id, tags, metadata, *rest, _, _, _ = msgspec.structs.astuple(summary)
+    trace_id, tags, metadata, *rest, _, _, _, _ = msgspec.structs.astuple(summary)
     return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
 
 

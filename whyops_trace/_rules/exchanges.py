@@ -91,6 +91,12 @@ class ToolCall(Exchange):
         return calls[0].get("arguments") if len(calls) == 1 else None
 
     @property
+    def said_failed(self) -> str:
+        """The words in which its results say that it failed, though it did not; "" if they do not."""
+        found = None if self.response is None or self.failure else self.response.verdict
+        return found.words if found is not None else ""
+
+    @property
     def results(self) -> Any:
         """Its results, None while it has none."""
         return None if self.response is None else get(self.response.content, "toolResults")

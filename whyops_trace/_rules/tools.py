@@ -29,6 +29,9 @@ LOOKED_FOR: Final = 20
 #: Largest number of characters of each.
 LONGEST: Final = 60
 
+#: How failures are alike, by what the calls did.
+_ALIKE: Final = {"failed": "with the same error", "said that it failed": "in the same words"}
+
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]+")
 
 
@@ -87,26 +90,28 @@ def _outcome(call: ToolCall) -> str:
 
 
 def failures(exchanges: Exchanges) -> Iterator[Finding]:
-    """Yield calls of tools and models that repeatedly fail with the same error."""
-    failed: dict[tuple[str, str], list[int]] = defaultdict(list)
+    """Yield calls of tools and models that repeatedly fail with the same error, or say so in the same words."""
+    failed: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     last_success: dict[str, int] = {}
     for call in exchanges.tools:
         if call.failure:
-            failed[call.name, named(call.failure)].append(call.step)
+            failed[call.name, "failed", named(call.failure)].append(call.step)
+        elif call.said_failed:
+            failed[call.name, "said that it failed", named(call.said_failed)].append(call.step)
         elif call.response is not None and not call.is_cancelled:
             last_success[call.name] = call.step
     for turn in exchanges.turns:
         if turn.failure:
-            failed[turn.name, named(turn.failure)].append(turn.step)
+            failed[turn.name, "failed", named(turn.failure)].append(turn.step)
         elif turn.response is not None and not turn.is_cancelled:
             last_success[turn.name] = turn.step
-    for (name, error), steps in failed.items():
+    for (name, verb, error), steps in failed.items():
         if len(steps) >= REPEATED:
             recovered = last_success.get(name, 0) > steps[-1]
             yield Finding(
                 "REPEATED_FAILURE",
                 "medium" if recovered else "high",
-                f"{name} failed {len(steps):,} times with the same error: {error}",
+                f"{name} {verb} {len(steps):,} times {_ALIKE[verb]}: {error}",
                 steps,
                 "Each attempt took time and tokens, and taught the agent nothing."
                 + ("" if recovered else " It never worked after that."),

@@ -129,7 +129,7 @@ def _table(traces: Sequence[TraceSummary], width: int) -> Table:
             _story(trace),
             f"{trace.tool_calls:,}",
             f"{trace.llm_responses:,}",
-            Text(f"{trace.errors:,}", "red" if trace.errors else ""),
+            _failures(trace),
             _tokens(trace.tokens),
             *(["" if trace.cost is None else dollars(trace.cost)] if priced else []),
             duration(elapsed(trace.started_at, trace.last_at) or 0.0),
@@ -152,6 +152,12 @@ def _story(trace: TraceSummary) -> Text:
         story.append(" → " if trace.asked else "")
         story.append(clean(("✗ " if trace.failed else "") + trace.ended_with), "red" if trace.failed else "")
     return story
+
+
+def _failures(trace: TraceSummary) -> Text:
+    """Return the errors of a trace, and the calls that say that they failed."""
+    failures = Text(f"{trace.errors:,}", "red" if trace.errors else "")
+    return failures.append(f" +{trace.said_failed:,} said", "yellow") if trace.said_failed else failures
 
 
 def _tokens(tokens: Tokens) -> str:

@@ -95,10 +95,12 @@ def _print(statistics: Stats, by: By | None) -> None:
 def _table(by: By, rows: Sequence[Figures]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(by, style="bold")
+    said = any(row.said_failed for row in rows)
     billed = any(row.tokens.total for row in rows)
     priced = any(row.known_cost is not None for row in rows)
     tokens = ("in", "out", "cached") if billed else ()
-    for column in (*_CALLS[by], "", "p50", "p95", "p99", *tokens, *(["cost"] if priced else [])):
+    calls = (*_CALLS[by], "", *(("said failed",) if said else ()))
+    for column in (*calls, "p50", "p95", "p99", *tokens, *(["cost"] if priced else [])):
         table.add_column(column, no_wrap=True, justify="right")
     for row in rows:
         table.add_row(
@@ -106,6 +108,7 @@ def _table(by: By, rows: Sequence[Figures]) -> Table:
             f"{row.calls:,}",
             Text(f"{row.errors:,}", "red" if row.errors else ""),
             percent(row.error_share, 1) if row.errors else "",
+            *([f"{row.said_failed:,}" if row.said_failed else ""] if said else []),
             *("" if ms is None else duration(ms) for ms in (row.p50_ms, row.p95_ms, row.p99_ms)),
             *(
                 [f"{row.tokens.sent:,}", f"{row.tokens.completion:,}", row.tokens.cached_share]

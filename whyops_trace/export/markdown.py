@@ -90,7 +90,7 @@ def _finding(one: Finding) -> str:
 def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, ToolUse]) -> Iterator[Part]:
     """Yield the parts of a section. *results* has the calls whose results are written already, by call id."""
     where = f" in {inline(' > '.join(section.path))}" if section.path else ""
-    failed = any(use.error for use in section.uses) or any(node.error for node in section.others)
+    failed = any(use.problem for use in section.uses) or any(node.error for node in section.others)
     if section.node is not None:
         yield Part([Piece(f"\n### Step {inline(section.node.name)}{where}{_facts(section.node)}\n")])
     elif section.turn is not None:
@@ -100,7 +100,7 @@ def _section(section: Section, uses: dict[int, ToolUse], results: dict[str, Tool
     else:
         yield Part([Piece(f"\n### Calls{where}\n")], vital=failed)
     for use in section.uses:
-        yield Part(list(_use(use)), vital=bool(use.error))
+        yield Part(list(_use(use)), vital=bool(use.problem))
     for node in section.others:
         yield Part(list(_other(node)), vital=bool(node.error))
 
@@ -185,6 +185,8 @@ def _use(use: ToolUse) -> Iterator[Piece]:
     yield Piece(f"- {inline(node.name)}")
     yield from _arguments(use.arguments)
     yield Piece(_facts(node))
+    if node.said_failed:
+        yield Piece("; said that it failed")
     if use.repeats:
         yield Piece(f"; the same call as before, {use.repeats + 1} in a row")
     if use.retry_of:

@@ -71,7 +71,7 @@ class Columns:
         for number, row in enumerate(rows):
             for name, value in zip(_COLUMNS, self._values(row), strict=True):
                 columns[name].append(value)
-            preview = _preview(row.node) if self._previews or row.node.error else ""
+            preview = _preview(row.node) if self._previews or _problem(row.node) else ""
             if preview:
                 texts[number] = preview
             if row.hidden:
@@ -85,7 +85,7 @@ class Columns:
         started = milliseconds(node.started)
         return (
             _KINDS[node.kind],
-            _STATES[node.status],
+            _STATES["error" if node.said_failed else node.status],
             row.depth,
             node.step,
             self._name(node.name),
@@ -164,7 +164,11 @@ def previews(story: Story, first: int, end: int) -> bytes:
 def _preview(node: Node) -> str:
     """Return the text of a row beside the name of its call."""
     text = node.result or node.calls if node.kind == "llm" else node.arguments
-    return shorten(node.error or text, PREVIEW)
+    return shorten(_problem(node) or text, PREVIEW)
+
+
+def _problem(node: Node) -> str:
+    return node.error or node.said_failed
 
 
 def walk(nodes: Iterable[Node]) -> Iterator[Row]:
@@ -197,7 +201,7 @@ def _failing(nodes: Iterable[Node]) -> tuple[set[int], dict[int, int]]:
     below: dict[int, int] = {}
     for node in reversed(order):
         below[id(node)] = 1 + sum(below[id(child)] for child in node.children)
-        if node.status == "error" or any(id(child) in failing for child in node.children):
+        if node.status == "error" or node.said_failed or any(id(child) in failing for child in node.children):
             failing.add(id(node))
     return failing, below
 

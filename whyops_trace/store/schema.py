@@ -81,6 +81,11 @@ CREATE TABLE forgotten (
 );
 """
 
+#: The column added by format 8; -1 in traces of which the upgrade has not counted them yet.
+OF_FORMAT_8: Final = """
+ALTER TABLE traces ADD COLUMN said_failed INTEGER NOT NULL DEFAULT -1;
+"""
+
 SCHEMA: Final = (
     """
 CREATE TABLE traces (
@@ -130,4 +135,5 @@ CREATE TABLE processes (
     + OF_FORMAT_3
     + OF_FORMAT_5
     + OF_FORMAT_7
+    + OF_FORMAT_8
 )

@@ -22,7 +22,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         user: The user that the agent acted for last.
         tag: One of its tags.
         failed: True if it ended with an error.
-        errors: True if any call in it failed, even if the agent recovered.
+        errors: True if any call in it failed or said that it did, even if the agent recovered.
         looping: True if a tool was called with the same arguments at least three times in a row.
         running: True if more may come.
         stopped: True if its process ended in the middle of it.
@@ -112,7 +112,7 @@ def conditions(where: Filter | None, now: int) -> tuple[str, list[Any]]:
     )
     flags = (
         ("failed", where.failed),
-        ("(errors > 0)", where.errors),
+        ("(errors > 0 OR said_failed > 0)", where.errors),
         (f"(repeated >= {LOOP})", where.looping),
         (running(now), where.running),
         (stopped(now), where.stopped),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
-from whyops_trace._reading.excerpt import clean, counted, excerpt
+from whyops_trace._reading.excerpt import counted, headline
 from whyops_trace._reading.nodes import Node
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
@@ -34,8 +34,13 @@ class Trouble(NamedTuple):
     @property
     def error(self) -> str:
         """``Type: message``, uncut if the error was recorded for a call."""
-        text = self.use.error if self.use else self.turn.error if self.turn else self.node.error
+        text = self.use.problem if self.use else self.turn.error if self.turn else self.node.error
         return text or self.node.error or "failed"
+
+    @property
+    def is_said(self) -> bool:
+        """True if it did not raise, but its result says that it failed."""
+        return bool(self.node.said_failed)
 
 
 class Failures:
@@ -105,17 +110,26 @@ def _passed_on(nodes: Iterable[Node]) -> set[int]:
     """Return the ids of nodes that only pass on the error of a call inside them."""
     passing: set[int] = set()
     for node in nodes:
-        outer = node.parent if node.status == "error" else None
-        while outer and outer.status == "error" and outer.error == node.error and id(outer) not in passing:
+        said = node.error or node.said_failed
+        outer = node.parent if said or node.status == "error" else None
+        while outer and _passes_on(outer, node) and id(outer) not in passing:
             passing.add(id(outer))
             outer = outer.parent
     return passing
+
+
+def _passes_on(outer: Node, node: Node) -> bool:
+    """Return True if a node failed or said so in the same words as one inside it."""
+    if outer.status == "error":
+        return node.status == "error" and outer.error == node.error
+    return bool(outer.said_failed) and outer.said_failed == (node.said_failed or node.error)
 
 
 def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
     """Add the user's question, the end and the failures to a story."""
     story.turns = story.tree.llm_responses
     story.failed = len(failures.troubles)
+    story.said_failed = sum(trouble.is_said for trouble in failures.troubles)
     story.recovered = sum(map(failures.recovered, failures.troubles))
     story.asked = _question(telling, arrangement)
     _add_ending(story, telling, arrangement)
@@ -148,7 +162,7 @@ def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> Non
 def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     """Return the outcome in words."""
     tree = story.tree
-    failures = _failures(story.failed, story.recovered)
+    failures = _failures(story)
     if tree.running and not telling.ended:
         calls = sum(node.status == "running" and node.kind != "step" for node in telling.order)
         calls_open = f"{counted(calls, 'call')} open" if calls else "between calls"
@@ -157,7 +171,7 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
         return "stopped: the process ended in the middle" + (f", {failures}" if story.failed else "")
     if story.ended_reason == "error":
         others = f" ({failures})" if story.failed > 1 else ""
-        return f"failed: {clean(excerpt(story.ended, _ERROR))}{others}"
+        return f"failed: {headline(story.ended, _ERROR)}{others}"
     if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
         return f"cancelled: {failures}"
     reason = story.ended_reason.lower()
@@ -175,10 +189,15 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     return f"{outcome}: {failures}" + (f", {counted(open_count, 'call')} never ended" if open_count else "")
 
 
-def _failures(count: int, recovered: int) -> str:
-    """Return the numbers of failed and recovered calls, in words."""
+def _failures(story: Story) -> str:
+    """Return the numbers of calls that failed, that say so, and that recovered, in words."""
+    count, said, recovered = story.failed, story.said_failed, story.recovered
     if not count:
         return "no failures"
     if count == 1:
-        return f"1 call failed, {'recovered' if recovered else 'not recovered'}"
-    return f"{count:,} calls failed, {recovered or 'none'} recovered"
+        verb = "said that it failed" if said else "failed"
+        return f"1 call {verb}, {'recovered' if recovered else 'not recovered'}"
+    verb = (
+        "said that they failed" if said == count else f"failed, {said:,} only said so" if said else "failed"
+    )
+    return f"{count:,} calls {verb}, {recovered or 'none'} recovered"

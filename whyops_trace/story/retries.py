@@ -13,8 +13,10 @@ from whyops_trace._reading.excerpt import value
 from whyops_trace.story.messages import fingerprint
 from whyops_trace.story.turns import Call, Change, ToolUse, Turn
 
-#: Number of turns after a failed call, in its conversation, in which a call of the same tool is a retry.
+#: Number of turns after a failed one in which a turn of the same function is a retry.
 TURNS: Final = 3
+#: Number of turns after a failed tool call, in its conversation, that are searched for the next calls of the tool.
+_SEARCHED: Final = 50
 #: Number of tool calls after it instead, if no turn continues its own; also the calls compared in each turn.
 CALLS: Final = 10
 #: Largest number of differences between two sets of arguments that are reported.
@@ -39,8 +41,8 @@ class PlacedCall(NamedTuple):
 
 
 def failed(use: ToolUse) -> bool:
-    """Return True if a tool call failed."""
-    return bool(use.error) or use.node.status == "error"
+    """Return True if a tool call failed, or its result says that it did."""
+    return bool(use.problem) or use.node.status == "error"
 
 
 def changes(before: Any, after: Any) -> list[Change]:
@@ -163,7 +165,9 @@ def _later(
         yield from ([other.use] for other in tool_calls[place + 1 : place + 1 + CALLS])
         return
     level = [turn]
-    for _ in range(TURNS):
+    for _ in range(_SEARCHED):
+        if not level:
+            return
         level = [later for earlier in level for later in after.get(earlier.number, ())]
         yield [use for later in level for use in later.tools]
 

@@ -103,6 +103,8 @@ class ToolUse:
         retried_by: The step of the call that tries this failed one again, 0 if none.
         changes: Differences from the arguments of the call that it tries again.
         repeats: Number of identical calls directly before it: 2 for the third.
+
+    Its node says whether the result tells of a failure or of nothing: ``node.said_failed`` and ``node.empty``.
     """
 
     node: Node
@@ -115,6 +117,11 @@ class ToolUse:
     retried_by: int = 0
     changes: list[Change] = field(default_factory=list)
     repeats: int = 0
+
+    @property
+    def problem(self) -> str:
+        """Its error, or the words in which its result says that it failed; "" if there is neither."""
+        return self.error or self.node.error or self.node.said_failed
 
 
 @dataclass(slots=True)
@@ -232,7 +239,8 @@ class Story:
         asked: The user's first question, uncut.
         ended: The last answer or error, uncut.
         ended_reason: The finish reason of that answer, ``error``, ``running``, or "" if unknown.
-        failed: Number of failed calls.
+        failed: Number of failed calls, those that only say so among them.
+        said_failed: Number of calls that did not raise, but whose results say that they failed.
         recovered: Number of failed calls with a successful retry: a later call of the same tool or model.
         status: The outcome in words, never a bare "ok": ``answered: 3 calls failed, 3 recovered``.
         sections: The transcript.
@@ -246,6 +254,7 @@ class Story:
     ended: str = ""
     ended_reason: str = ""
     failed: int = 0
+    said_failed: int = 0
     recovered: int = 0
     status: str = ""
     sections: list[Section] = field(default_factory=list)

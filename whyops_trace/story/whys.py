@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
-from whyops_trace._reading.excerpt import clean, duration, excerpt, percent, shorten, value
+from whyops_trace._reading.excerpt import clean, duration, excerpt, headline, percent, shorten, value
 from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.summary import LOOP
 from whyops_trace.story.arrangement import Arrangement
@@ -111,10 +111,10 @@ def _failures(reader: _Reader) -> Iterator[Why]:
         yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
     error = reader.telling.ending.block[1]
     if error and not any(
-        _short(trouble.error, _ERROR) == _short(error, _ERROR) for trouble in reader.failures.troubles
+        headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in reader.failures.troubles
     ):
         last = max(reader.telling.steps, default=0)
-        yield Why("failed", f"the trace ended with {_short(error, _ERROR)}", last, bad=True)
+        yield Why("failed", f"the trace ended with {headline(error, _ERROR)}", last, bad=True)
 
 
 def _cancelled(reader: _Reader) -> Iterator[Why]:
@@ -132,15 +132,17 @@ def _failure_text(trouble: Trouble) -> str:
     node, error = trouble.node, trouble.error
     kind = error.partition(":")[0]
     verb = next((phrase for pattern, phrase in _VERBS if pattern.search(kind)), "failed")
+    if trouble.is_said:
+        return f"{_call(node)} said that it failed: {headline(error, _ERROR)}"
     if verb == "timed out" and node.latency_ms:
         verb += f" after {duration(node.latency_ms)}"
     if node.kind == "event" and node.name == "error":
-        return f"error: {_short(error, _ERROR)}"
+        return f"error: {headline(error, _ERROR)}"
     if trouble.turn is not None:
         subject = " ".join(filter(None, ["the model", f"({node.model or node.name})"]))
     else:
         subject = _call(node) if node.kind in ("tool", "embedding") else f"step {node.name}"
-    return f"{subject} {verb}" + (f": {_short(error, _ERROR)}" if error != "failed" else "")
+    return f"{subject} {verb}" + (f": {headline(error, _ERROR)}" if error != "failed" else "")
 
 
 def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
@@ -155,8 +157,11 @@ def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
         f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where},"
     )
     if failed(last):
-        same = last.error == use.error
-        outcome = "failed with the same error" if same else f"failed: {_short(last.error, _ERROR)}"
+        said = bool(last.node.said_failed)
+        if last.problem == use.problem:
+            outcome = "said the same again" if said else "failed with the same error"
+        else:
+            outcome = f"{'said that it failed' if said else 'failed'}: {headline(last.problem, _ERROR)}"
     else:
         outcome = {"ok": "ok", "running": "still open", "unfinished": "never ended"}.get(
             last.node.status, last.node.status
@@ -176,7 +181,7 @@ def _then_of_turn(reader: _Reader, turn: Turn) -> tuple[str, int]:
     beginning = (
         f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where}"
     )
-    outcome = f"failed: {_short(last.error, _ERROR)}" if last.error else last.node.status
+    outcome = f"failed: {headline(last.error, _ERROR)}" if last.error else last.node.status
     return f"{beginning}{by}: {outcome}", last.node.step
 
 
@@ -188,10 +193,10 @@ def _changed(changes: Sequence[Change]) -> str:
     for change in changes[:_CHANGES]:
         path = clean(change.path) or "arguments"
         if change.after is None:
-            parts.append(f"no {path} (was {_short(change.before or '', _VALUE)})")
+            parts.append(f"no {path} (was {headline(change.before or '', _VALUE)})")
         else:
-            was = f" (was {_short(change.before, _VALUE)})" if change.before is not None else " (new)"
-            parts.append(f"{path}={_short(change.after, _VALUE)}{was}")
+            was = f" (was {headline(change.before, _VALUE)})" if change.before is not None else " (new)"
+            parts.append(f"{path}={headline(change.after, _VALUE)}{was}")
     more = len(changes) - len(parts)
     return ", ".join(parts) + (f" and {more} more changes" if more else "")
 
@@ -260,7 +265,7 @@ def _prompts(reader: _Reader) -> Iterator[Why]:
     for turn in turns:
         if not turn.changes:
             continue
-        summaries = ", ".join(_short(change.summary, _ERROR) for change in turn.changes)
+        summaries = ", ".join(headline(change.summary, _ERROR) for change in turn.changes)
         if not turn.lost and all(change.part == "tools" for change in turn.changes):
             continue  # an agent that offers other tools in another phase, at no cost
         fell = [percent(one.cached or 0) for one in (turns[turn.continues - 1], turn)]
@@ -321,7 +326,3 @@ _RULES: Final[tuple[Callable[[_Reader], Iterator[Why]], ...]] = (
 
 def _call(node: Node) -> str:
     return shorten(f"{node.name}({node.arguments})", _CALL)
-
-
-def _short(text: str, limit: int) -> str:
-    return clean(excerpt(text, limit))

@@ -1,0 +1,318 @@
+"""
+The verdict of a tool's result on its own call: that it failed, or that there was nothing.
+
+Most tools of agents do not raise. They return ``Error: no such order``, ``{"success": false}`` or an exit code, and the
+model reads it. The rules look at the shape of a result and at the first and last words of a text, never at its subject.
+Of a text only so many characters are looked at, so that no text, however long, takes much time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from whyops_trace._reading.excerpt import excerpt, get, without_colours
+from whyops_trace._shapes import dicts_of, text_of
+
+#: Largest number of characters of the words of a verdict.
+WORDS: Final = 200
+#: Characters at the beginning and at the end of a text that are looked at.
+_HEAD: Final = 400
+_TAIL: Final = 1_000
+#: Longest text that is read as JSON, and longest text that may say that there was nothing.
+_JSON: Final = 65_536
+_SHORT: Final = 300
+#: Levels of results in results that are looked at, and blocks of a content.
+_LEVELS: Final = 4
+_BLOCKS: Final = 50
+
+
+class Verdict(NamedTuple):
+    """
+    A result's verdict on its call.
+
+    Attributes:
+        kind: ``failed``, or ``empty`` for a result that says that there was nothing: no rows, no hits, no text.
+        words: The words in which it says so, on one line, at most 200 characters; "" if it is empty.
+    """
+
+    kind: Literal["failed", "empty"]
+    words: str = ""
+
+
+_EMPTY: Final = Verdict("empty")
+
+# Members
+_TRUE_IF_FAILED: Final = ("isError", "is_error", "hasError", "has_error", "failed")
+_TRUE_IF_OK: Final = ("success", "ok", "succeeded", "successful")
+_ERRORS: Final = ("error", "errors", "exception", "error_message", "errorMessage")
+_WORDS: Final = (*_ERRORS, "message", "detail", "details", "reason", "msg", "stderr", "title", "description")
+_INNER: Final = (
+    "result",
+    "results",
+    "output",
+    "content",
+    "text",
+    "stdout",
+    "data",
+    "rows",
+    "items",
+    "hits",
+    "matches",
+)
+_CODES: Final = (
+    "exit_code",
+    "exitCode",
+    "exitcode",
+    "returncode",
+    "return_code",
+    "returnCode",
+    "exit_status",
+    "rc",
+)
+_STATUSES: Final = ("status", "statusCode", "status_code", "http_status", "httpStatus", "code")
+#: Members of which one at least is there in a result that failed.
+_SIGNS: Final = frozenset((*_TRUE_IF_FAILED, *_TRUE_IF_OK, *_ERRORS, *_CODES, *_STATUSES, "stderr"))
+#: Members that say nothing of what came out.
+_BESIDE: Final = _SIGNS | {
+    "type", "count", "total", "truncated", "query", "annotations", "meta", "_meta", "id", "name", "tool_call_id",
+    "tool_use_id", "role",
+}  # fmt: skip
+_BAD: Final = frozenset(
+    {"error", "errored", "exception", "fail", "failed", "failure", "timed_out", "timeout"}
+)
+#: Statuses that a thing may have as well: they tell of the call if a reason stands beside them.
+_BAD_WITH_REASON: Final = frozenset(
+    {"blocked", "denied", "forbidden", "invalid", "refused", "rejected", "unauthorized"}
+)
+#: Texts of a member ``error`` that say that there is none.
+_NO_ERROR: Final = frozenset({"", "-", "0", "false", "n/a", "nil", "no", "no error", "none", "null", "ok"})
+
+# Texts
+_SHELLS: Final = r"(?:[\w./-]+/)?(?:ba|z|da|fi|k)?sh(?:: line)?(?: \d+)?"
+_VERBS: Final = (
+    r"(?:calling|connecting|creating|during|executing|fetching|finding|getting|in|invoking|loading|occurred|opening|"
+    r"parsing|processing|reading|retrieving|running|searching|sending|while|with|writing)"
+)
+_DEEDS: Final = (
+    r"(?:access|action|call|change|command|connection|edit|operation|payment|permission|query|request)"
+)
+_FAILED_HEADS: Final = (
+    # Error: no such order | HTTP error 500: ... | npm ERR! ..., but not "Error: none", "Standard error: 0.3"
+    r"(?!(?:no|without|zero)\b)(?:[\w.'`\"-]+ ){0,4}?(?<![-\w])(?:errors?|exception|failure|failed|fatal|err)"
+    r"(?:\s?(?:\([^)\n]{0,60}\)|\[[^]\n]{0,60}\]|\#?\d{2,6}|e\w{1,20}))?\s?(?::|!| [-\u2013\u2014] )"
+    r"(?!\s*(?:none|null|nil|false|n/a)?\W*(?:\n|$))(?!\s*[-+]?\d[\d.,]*(?!\d|\s?[a-z]{3}))",
+    r"err(?:or)?!|error code[:=]? \d|fatal:|<(?:\w{1,30}_)?error>|[\u274c\u2717\u2718\u26d4]",
+    rf"(?:an? )?(?:unexpected |unknown |internal |server )*error {_VERBS}\b|errors?\s*(?:\n|$)|something went wrong",
+    # ValueError: ... | java.lang.NullPointerException | [Errno 2] | ENOENT: ...
+    r"(?:uncaught )?[a-z_][\w.$]{0,80}(?:error|exception|timeout|interrupt)\b\s?(?:[:(]|\n|$)|\[errno\s-?\d+\]",
+    r"e(?:acces|addrinuse|connrefused|connreset|exist|isdir|noent|notdir|notempty|notfound|perm|pipe|timedout)\b",
+    r"traceback \(most recent",
+    # HTTP 500 | Status code: 503 | 404 Not Found | 403 Client Error: ...
+    r"(?:http(?:/\d(?:\.\d)?)? )?(?:error )?(?:(?:response )?status(?: code)?[:=]? )?(?:http )?[45]\d\d\s?[:-]? "
+    r"(?:bad (?:gateway|request)|client error|conflict|forbidden|gateway|gone|internal server|method not|"
+    r"not (?:acceptable|found|implemented)|payment req|precondition|request t|server error|service unav|too many|"
+    r"unauthori[sz]ed|unprocessable)",
+    r"(?:http(?:/\d(?:\.\d)?)?|(?:response )?status code|http status|http error)[:=]? [45]\d\d\b",
+    # Failed to ... | Unable to ... | Payment failed. | The request was rejected
+    r"(?:sorry,? |i'm sorry,? (?:but )?|oops[,!]? )?(?:failed|unable) to [a-z]+|(?:sorry,? (?:but )?(?:i |we )?)?"
+    r"(?:can\s?not|can't|could not|couldn't) [a-z]+",
+    r"(?!no\b)(?:[\w'`\"-]+ ){1,5}(?:failed|timed out|did not succeed|was unsuccessful)"
+    r"(?: (?:after|at|because|during|due|in|on|to|while|with)\b|\s*[.:!,;(]|\s*$)",
+    rf"(?:[\w'`\"-]+ ){{0,3}}{_DEEDS} (?:is|was|were|(?:has|have) been) (?:blocked|denied|refused|rejected|"
+    r"not (?:allowed|applied|authori[sz]ed|permitted|saved|valid))\b",
+    rf"{_DEEDS} (?:denied|refused|rejected|reset|aborted|forbidden|not permitted)",
+    r"(?:request |connection |operation |read )?(?:timed?\s?-?out|deadline exceeded)\b|too many requests|"
+    r"(?:rate limit|quota) (?:was )?exceeded|service unavailable|(?:unauthori[sz]ed|forbidden)\b\W*(?:\n|$)|"
+    r"(?:you are )?not (?:allowed|authori[sz]ed|permitted)\b",
+    # Refusals by validation
+    r"\d+ validation errors?\b|(?:\w+ )?validation (?:error|failed)|"
+    r"(?:syntax|parse|parsing|schema) errors?\b(?!\s*:?\s*(?:0|none)\b)|"
+    r"invalid (?:[\w'`\"-]+ ){0,3}(?:api key|argument|arguments|command|credentials|format|id|input|json|key|parameter|"
+    r"path|query|request|syntax|token|url|value)s?\b|missing required |unknown (?:command|function|method|tool)\b",
+    r"(?:your|the) (?:[\w-]+ ){1,4}(?:has|have) (?:introduced|produced|caused) (?:[\w-]+ ){0,2}(?:syntax )?errors?",
+    r"(?:the )?(?:command|file|function|method|module|path|tool) (?:[\w./'`\"-]{1,80} )?"
+    r"(?:does not exist|doesn't exist|is not defined|(?:was )?not found)\b|"
+    r"no (?:such (?:file|tool|command|module)|replacement was|module named)",
+    # Shells
+    rf"{_SHELLS}: [^\n]{{0,160}}?(?:not found|denied|no such file)|[\w./-]{{1,60}}: (?:[^\n:]{{1,100}}: ){{0,2}}"
+    r"(?:command not found|cannot \w+|no such file|permission denied|invalid option)",
+)  # fmt: skip
+_FAILED: Final = re.compile(rf"[^\w<\[\u274c\u2717\u2718\u26d4]{{0,6}}(?:{'|'.join(_FAILED_HEADS)})", re.I)
+_EXIT: Final = re.compile(
+    r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"
+    r"\W{0,3}(?:was |of )?(-?\d{1,10})\b",
+    re.I,
+)
+#: What a runner of code says before what the code said.
+_RUNNER: Final = re.compile(
+    r"[^\n]{0,60}?\bexit[ _-]?(?:code|status)\W{0,3}\d+[^\n]{0,60}(?:\n|$)|(?:its |code )?output(?: was)?: *\n?",
+    re.I,
+)
+_TRACEBACK: Final = re.compile(r"^\W{0,4}traceback \(most recent call last\)", re.I | re.M)
+_RAISED: Final = re.compile(
+    r"^[A-Za-z_][\w.]{0,100}(?:Error|Exception|Interrupt|Exit|Warning|Timeout)\b[^\n]{0,400}", re.M
+)
+_THINGS: Final = (
+    r"(?:answers?|code(?: block)?|content|data|documents?|entr(?:y|ies)|events?|files?|hits?|images?|"
+    r"information|items?|lines?|links?|match(?:es)?|objects?|orders?|output|pages?|products?|"
+    r"records?|results?|rows?|tables?|text|users?|values?)"
+)
+_NOTHING: Final = re.compile(
+    r"(?!\W*[^\n:]{0,60}?\b(?:conflict|error|failure|issue|problem|violation|warning)s?\b)"
+    rf"\W{{0,4}}(?:\[\s*\]|\{{\s*\}}|none|null|nil|n/a|empty|undefined|nothing(?: (?:found|matched|returned|to \w+))?"
+    rf"|(?:there (?:is|are|was|were) )?(?:no|0|zero) (?:[\w-]+ ){{0,4}}?{_THINGS}\b[^\n]{{0,200}}"
+    rf"|(?:[\w'`\"-]+ ){{0,6}}(?:was |were |is |are )?not found"
+    rf"|(?:did not|didn't|could not|couldn't) find any\b[^\n]{{0,120}}"
+    rf"|[^\n:]{{3,60}}:\s*(?:none|null|nan|\[\s*\]|\{{\s*\}}|))\W{{0,4}}",
+    re.I,
+)
+
+
+def verdict_of(marked: object, results: object) -> Verdict | None:
+    """
+    Return the verdict on a call of a tool that ended without an exception, None if there is none.
+
+    Args:
+        marked: Member ``failed`` of the metadata of its end, by which the tool itself decides: True or the words for a
+            failure, False for none.
+        results: Its results.
+    """
+    said = verdict(results)
+    if marked is False:
+        return said if said == _EMPTY else None
+    if marked is True or (isinstance(marked, str) and marked):
+        words = marked if isinstance(marked, str) else (said.words if said else "") or _told(results)
+        return Verdict("failed", _words(words) or "failed")
+    return said
+
+
+def verdict(result: object, levels: int = _LEVELS) -> Verdict | None:
+    """
+    Return what the result of a tool says of its call, None if it says nothing.
+
+    Args:
+        result: Decoded JSON of any kind. None says nothing: many tools return nothing.
+        levels: Levels of results in it that are looked at.
+    """
+    if not levels:
+        return None
+    if isinstance(result, str):
+        return _of_text(result, levels)
+    if isinstance(result, dict):
+        return _of_members(result, levels) if result else _EMPTY
+    if isinstance(result, list):
+        return _of_list(result, levels) if result else _EMPTY
+    return None
+
+
+def _of_list(items: list[Any], levels: int) -> Verdict | None:
+    """Return the verdict of a content of text blocks; any other list is a result like any other."""
+    blocks = dicts_of(items[:_BLOCKS])
+    if len(blocks) < len(items[:_BLOCKS]) or any(block.get("type") != "text" for block in blocks):
+        return None
+    return verdict("\n".join(text_of(block.get("text"))[:_JSON] for block in blocks)[:_JSON], levels - 1)
+
+
+def _of_members(found: Mapping[str, Any], levels: int) -> Verdict | None:
+    if not _SIGNS.isdisjoint(found):
+        code = next((found[name] for name in _CODES if type(found.get(name)) is int), None)
+        stderr = text_of(found.get("stderr"))[:_HEAD].strip()
+        if (
+            any(found.get(name) is True for name in _TRUE_IF_FAILED)
+            or any(found.get(name) is False for name in _TRUE_IF_OK)
+            or code
+            or any(_is_error(found.get(name)) for name in _ERRORS)
+            or any(_is_bad(found.get(name), found) for name in _STATUSES)
+            or (stderr and code is None and not text_of(found.get("stdout"))[:_HEAD].strip())
+        ):
+            return Verdict("failed", _told(found) or (f"exit code {code}" if code else "failed"))
+        if stderr or any(found.get(name) is True for name in _TRUE_IF_OK):
+            return None
+    inner = [name for name in found if name in _INNER]
+    if len(inner) == 1 and all(name in _BESIDE or name == inner[0] for name in found):
+        return verdict(found[inner[0]], levels - 1)
+    return None
+
+
+def _is_error(error: object) -> bool:
+    """Return True if a member of that name tells of an error. A number may be that of a measurement."""
+    if isinstance(error, str):
+        return error[:20].strip().lower() not in _NO_ERROR
+    return error is True or (isinstance(error, (dict, list)) and bool(error))
+
+
+def _is_bad(status: object, found: Mapping[str, Any]) -> bool:
+    reason = any(isinstance(found.get(name), str) for name in _WORDS)
+    if isinstance(status, str):
+        word = status[:20].strip().lower()
+        return word in _BAD or (reason and word in _BAD_WITH_REASON)
+    told = reason or "body" in found or len(found) <= 2
+    return type(status) is int and 400 <= status < 600 and told
+
+
+def _told(results: object) -> str:
+    """Return the words in which a result tells of a failure, "" if it has none."""
+    if isinstance(results, str):
+        return _words(results)
+    for name in _WORDS if isinstance(results, dict) else ():
+        if words := _first_text(get(results, name)):
+            return _words(words)
+    for name in (*_INNER, "body") if isinstance(results, dict) else ():
+        if words := _first_text(get(results, name)):
+            return _words(words)
+    return ""
+
+
+def _first_text(thing: object) -> str:
+    """Return a text, or the first one in a list or in the usual members of an object; "" if there is none."""
+    for _ in range(_LEVELS):
+        if isinstance(thing, list):
+            thing = thing[0] if thing else None
+        elif isinstance(thing, dict):
+            thing = next(
+                (thing[name] for name in ("message", "text", *_WORDS, "type") if thing.get(name)), None
+            )
+        else:
+            break
+    return thing if isinstance(thing, str) and thing[:_HEAD].strip() else ""
+
+
+def _of_text(text: str, levels: int) -> Verdict | None:
+    plain = text.strip()
+    if not plain:
+        return _EMPTY
+    if plain[0] in "{[" and plain[-1] in "}]" and len(plain) <= _JSON:
+        try:
+            return verdict(msgspec.json.decode(plain), levels - 1)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            pass
+    body, tail = without_colours(plain[:_HEAD]).lstrip(), without_colours(plain[-_TAIL:])
+    codes: list[int] = []
+    if "exit" in body[:_SHORT].lower() or "exit" in tail[-_SHORT:].lower():
+        codes = [int(code) for part in (body[:_SHORT], tail[-_SHORT:]) for code in _EXIT.findall(part)]
+    while (header := _RUNNER.match(body)) and header.end():
+        body = body[header.end() :].lstrip()
+    if any(codes):
+        return Verdict("failed", _raised(tail) or _words(body) or f"exit code {next(filter(None, codes))}")
+    traced = _TRACEBACK.match(body) or (not codes and "raceback" in tail and _TRACEBACK.search(tail))
+    if traced and (raised := _raised(tail)):
+        return Verdict("failed", raised)
+    if _FAILED.match(body):
+        return Verdict("failed", _words(body))
+    if not body or (len(plain) <= _SHORT and _NOTHING.fullmatch(body)):
+        return _EMPTY
+    return None
+
+
+def _raised(tail: str) -> str:
+    """Return the last line that names an exception, "" if there is none."""
+    lines: Iterable[str] = _RAISED.findall(tail)
+    return _words([*lines][-1]) if lines else ""
+
+
+def _words(text: str) -> str:
+    return excerpt(without_colours(text[: 4 * WORDS]), WORDS)

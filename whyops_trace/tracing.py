@@ -17,7 +17,6 @@ from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
 from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
-from whyops_trace._models.answers import hide_in_arguments
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._recording.line import NO_SPAN, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
@@ -342,8 +341,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str) -> int:
         options = _NO_OPTIONS if only_span else options
     metadata, content, ending = members(state, event.metadata), event.content, USUAL
     if event.type == "llm_response" and content.get("toolCalls"):
-        content = mending.plain(content, recorder.hides)
-        hide_in_arguments(content, recorder.hides)
+        content = mending.plain_view(content, recorder.hides)
     if event.type == "llm_response" and state.reported is not None:
         doubled = _claim_turn(state, state.reported, event)
         if doubled:

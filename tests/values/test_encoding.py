@@ -65,6 +65,7 @@ from strategies import (
     Whole,
     Words,
     Zone,
+    hiding_values,
     json_values,
     python_values,
     texts,
@@ -72,7 +73,7 @@ from strategies import (
 
 from whyops_trace._values import encoding, mending
 from whyops_trace._values.encoding import encoder, string
-from whyops_trace._values.mending import CHANGING, CIRCULAR, TOO_DEEP, plain
+from whyops_trace._values.mending import CHANGING, CIRCULAR, TOO_DEEP, plain, plain_view
 from whyops_trace._values.processor import REDACTED, Redactor
 from whyops_trace._values.reflection import TOO_MANY, name_of
 
@@ -147,6 +148,27 @@ def test_any_value_is_encoded_and_both_forms_agree(value: Any) -> None:
     assert json.loads(json.dumps(copy, allow_nan=False)) == copy
     assert b"\n" not in line
     assert b"\\u0000" not in line
+
+
+@STEADY
+@given(json_values | python_values | hiding_values)
+def test_a_value_is_its_own_plain_copy_only_if_no_part_of_it_changes(value: Any) -> None:
+    """Whoever only reads a value is given the same as a copy of it, down to the types, with secrets replaced."""
+    view, copy = plain_view(value, hides), plain(value, hides)
+
+    assert repr(view) == repr(copy)
+
+
+def test_a_value_that_holds_itself_is_no_plain_copy() -> None:
+    """Neither a circle nor a value that holds the same one many times over keeps a reader busy."""
+    circle: list[Any] = []
+    circle += [circle, circle]
+    many: list[Any] = []
+    for _ in range(60):
+        many = [many, many]
+
+    assert plain_view(circle, hides) == [CIRCULAR, CIRCULAR]
+    assert len(json.dumps(plain_view(many, hides))) < 1_000_000
 
 
 @STEADY

@@ -11,7 +11,6 @@ from whyops_trace._checks import MAX_MODEL
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace._models.answers import (
     Turn,
-    hide_in_arguments,
     is_of_provider,
     read_embedding,
     read_error,
@@ -253,9 +252,7 @@ class Llm(CallSite):
     def _read(self, call: Call, result: Any) -> Turn:
         if self._extract is not None:
             result = self.apply("extract", self._extract, result)
-        hides = call.state.recorder.hides
-        answer = mending.plain(result, hides, digests=True)
-        hide_in_arguments(answer, hides)
+        answer = mending.plain_view(result, call.state.recorder.hides, digests=True)
         turn = read_response(answer)
         turn.id = id_of(answer)
         if self._extract is None and is_of_provider(answer):

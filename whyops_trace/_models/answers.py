@@ -8,8 +8,7 @@ of the user's is touched. Any subset of a shape is accepted: missing members sta
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +18,6 @@ from whyops_trace._models.frameworks import answer_of, messages_of
 from whyops_trace._models.provider_tools import ProviderCall, read_blocks, read_executed, read_items
 from whyops_trace._models.usage import read_usage
 from whyops_trace._shapes import dict_of, dicts_of, list_of, text_of
-from whyops_trace._values import mending
 from whyops_trace.types import TokenUsage, ToolCallItem
 
 #: Parameters that hold the conversation, in the order of the search.
@@ -445,26 +443,3 @@ def _joined(blocks: Any, member: str, separator: str = "") -> str:
 
 def _compact(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def hide_in_arguments(value: Any, hides: Callable[[str], bool]) -> None:
-    """
-    Replace the secrets in the arguments of tool calls, which are JSON text, at any depth.
-
-    Args:
-        value: Plain data. It is changed in place.
-        hides: Function from a name to True if the value under it is a secret.
-    """
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, list):
-            pending += value
-        elif isinstance(value, dict):
-            text = value.get("arguments")
-            if isinstance(text, str) and text.startswith("{"):
-                with suppress(msgspec.DecodeError, ValueError, RecursionError):
-                    arguments = msgspec.json.decode(text)
-                    safe = mending.plain(arguments, hides)
-                    value["arguments"] = text if safe == arguments else _compact(safe)
-            pending += value.values()

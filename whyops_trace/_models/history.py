@@ -46,30 +46,27 @@ class Messages(NamedTuple):
     The JSON of a list of messages.
 
     Attributes:
-        chunks: The JSON without the brackets around it, in pieces that follow each other.
-        sizes: Number of bytes of each message.
+        parts: The JSON of those that follow each other, without the brackets around it.
+        sizes: Number of bytes of each message, for each part.
     """
 
-    chunks: Sequence[bytes]
-    sizes: Sequence[int]
+    parts: Sequence[bytes]
+    sizes: Sequence[Sequence[int]]
 
     @classmethod
     def joined(cls, fragments: Sequence[bytes]) -> Messages:
         """Return messages from the JSON of each."""
-        return cls((b",".join(fragments),), [*map(len, fragments)])
+        return cls((b",".join(fragments),), ([*map(len, fragments)],))
 
     @property
     def size(self) -> int:
         """Number of bytes."""
-        return sum(self.sizes) + max(len(self.sizes) - 1, 0)
+        return sum(map(len, self.parts)) + max(len(self.parts) - 1, 0)
 
-    def followed_by(self, other: Messages) -> Messages:
-        """Return these messages and others, in pieces each of which is larger than the next: none is copied often."""
-        chunks = [*self.chunks, *(b"," + chunk for chunk in other.chunks)]
-        while len(chunks) > 1 and len(chunks[-2]) <= 2 * len(chunks[-1]):
-            last = chunks.pop()
-            chunks[-1] += last
-        return Messages(chunks, [*self.sizes, *other.sizes])
+    @property
+    def chunks(self) -> Sequence[bytes]:
+        """The JSON without the brackets around it, in pieces that follow each other."""
+        return [chunk for part in self.parts for chunk in (b",", part)][1:]
 
     def within(self, room: int) -> Sequence[bytes]:
         """
@@ -96,11 +93,12 @@ class Messages(NamedTuple):
         return (b",".join([first, *note, *reversed(newest)]),)
 
     def _messages(self) -> list[bytes]:
-        json, start = b"".join(self.chunks), 0
         messages = []
-        for size in self.sizes:
-            messages.append(json[start : start + size])
-            start += size + 1
+        for part, sizes in zip(self.parts, self.sizes, strict=True):
+            start = 0
+            for size in sizes:
+                messages.append(part[start : start + size])
+                start += size + 1
         return messages
 
 
@@ -298,50 +296,88 @@ def _are_equal(values: list[Any], known: list[Any], types: array[int] | None = N
     return _types(values) == types and values == known
 
 
+class _Run:
+    """
+    Messages that follow each other, as they were, and their JSON.
+
+    Attributes:
+        json: The JSON, without the brackets around it.
+        sizes: Number of bytes of each message.
+    """
+
+    __slots__ = ("_group", "_identity", "json", "sizes")
+
+    def __init__(self, group: _Group, identity: _Identity | None, json: bytes, sizes: list[int]) -> None:
+        self._group = group
+        # Whoever remembers a message itself keeps its texts alive.
+        self._identity = None if group.has_long else identity
+        self.json = json
+        self.sizes = sizes
+
+    @property
+    def weight(self) -> int:
+        """The number of bytes that it takes, about."""
+        return len(self.json) + self._group.characters + len(self.sizes) * _MESSAGE_BYTES
+
+    def holds(self, messages: list[Any]) -> bool:
+        """Return True if messages are the same as these, down to the last value."""
+        if self._identity is not None:
+            if self._identity.holds(messages):
+                return True
+            self._identity = None  # they were made anew, and will be again
+        return self._group.holds(messages)
+
+    def followed_by(self, other: _Run) -> _Run:
+        """Return these messages and others."""
+        ours, theirs = self._identity, other._identity
+        return _Run(
+            self._group.followed_by(other._group),
+            None if ours is None or theirs is None else ours.followed_by(theirs),
+            b",".join((self.json, other.json)),
+            self.sizes + other.sizes,
+        )
+
+
 class _Conversation:
     """
     The messages of one list as they were, and their JSON.
 
     Attributes:
-        messages: The JSON.
         count: Number of messages.
         weight: Number of bytes that it takes, about.
+
+    Args:
+        runs: The messages, in runs each of which is larger than the next: none is copied often.
     """
 
-    __slots__ = ("_group", "_identity", "count", "messages", "weight")
+    __slots__ = ("_runs", "count", "weight")
 
-    def __init__(
-        self,
-        group: _Group | None = None,
-        messages: Messages = Messages((), ()),  # noqa: B008
-        identity: _Identity | None = None,
-    ) -> None:
-        self._group = group
-        self._identity = identity
-        self.messages = messages
-        self.count = len(messages.sizes)
-        texts = 0 if group is None else group.characters
-        self.weight = messages.size + texts + self.count * _MESSAGE_BYTES
+    def __init__(self, runs: Sequence[_Run] = ()) -> None:
+        self._runs = runs
+        self.count = sum(len(run.sizes) for run in runs)
+        self.weight = sum(run.weight for run in runs)
+
+    @property
+    def messages(self) -> Messages:
+        """The JSON."""
+        return Messages([run.json for run in self._runs], [run.sizes for run in self._runs])
 
     def begins(self, messages: list[Any]) -> bool:
         """Return True if a list begins with these messages."""
-        if self._group is None:
-            return True
-        beginning = messages[: self.count]
-        if self._identity is not None:
-            if self._identity.holds(beginning):
-                return True
-            self._identity = None  # they were made anew, and will be again
-        return self._group.holds(beginning)
+        end = 0
+        for run in self._runs:
+            start, end = end, end + len(run.sizes)
+            if not run.holds(messages[start:end]):
+                return False
+        return True
 
-    def followed_by(self, group: _Group, messages: Messages, identity: _Identity) -> _Conversation:
+    def followed_by(self, run: _Run) -> _Conversation:
         """Return the conversation that goes on with further messages."""
-        # Whoever remembers a message itself keeps its texts alive.
-        present = None if group.has_long else identity
-        if self._group is None:
-            return _Conversation(group, messages, present)
-        both = None if self._identity is None or present is None else self._identity.followed_by(present)
-        return _Conversation(self._group.followed_by(group), self.messages.followed_by(messages), both)
+        runs = [*self._runs, run]
+        while len(runs) > 1 and len(runs[-2].json) <= 2 * len(runs[-1].json):
+            last = runs.pop()
+            runs[-1] = runs[-1].followed_by(last)
+        return _Conversation(runs)
 
 
 class History:
@@ -383,11 +419,11 @@ class History:
             raise NoKeyError
         group = _Group(dict, new)
         encode = self._encode_new if known.count else self._memory.encode
-        said = Messages.joined([encode(message) for message in new])
-        identity = _Identity(new)
+        fragments = [encode(message) for message in new]
+        run = _Run(group, _Identity(new), b",".join(fragments), [*map(len, fragments)])
         if not group.holds(new):  # another thread changed a message meanwhile
             raise NoKeyError
-        longer = known.followed_by(group, said, identity)
+        longer = known.followed_by(run)
         if len(messages) >= _BEGINNING:
             self._keep(key, known, longer)
         return longer.messages

@@ -87,10 +87,10 @@ class Requests:
 
     def _read_beside(self, others: dict[str, Any], name: str, messages: list[Any]) -> Request:
         """Read a request without its earlier messages, as far as these do not tell the tool of the last one."""
-        plain = mending.plain(others, self._processor.hides, digests=True)
+        plain = mending.plain_view(others, self._processor.hides, digests=True)
         request = Request()
         for count in (*_RECENT, len(messages)):
-            recent = mending.plain(messages[-count:], self._processor.hides, digests=True)
+            recent = mending.plain_view(messages[-count:], self._processor.hides, digests=True)
             request = read_request({**plain, name: recent})
             if request.tool != "tool" or count >= len(messages):
                 break

@@ -66,6 +66,59 @@ def plain(value: object, hides: Callable[[str], bool], *, shapes: bool = False, 
         return TOO_DEEP
 
 
+def plain_view(value: object, hides: Callable[[str], bool], *, digests: bool = False) -> Any:
+    """Return what :func:`plain` does, or the value itself if that is the same: for those who only read it, at once."""
+    if _is_plain(value, hides, MAX_INLINE if digests else sys.maxsize):
+        return value
+    return plain(value, hides, digests=digests)
+
+
+def _is_plain(value: object, hides: Callable[[str], bool], longest: int) -> bool:
+    """
+    Return True if a value is surely its own mended copy.
+
+    Args:
+        value: The value.
+        hides: Function that tells the keys of secrets.
+        longest: Characters of a text up to which it is no attachment.
+    """
+    nodes = 0
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for node in level:
+            kind = type(node)
+            if kind is str:
+                if len(node) > longest or "\0" in node or not (node.isascii() or mended_text(node) is node):
+                    return False
+            elif kind is dict:
+                for key in node:
+                    if type(key) is not str or not key.isascii() or hides(key):
+                        return False
+                if "value" in node or "Value" in node:  # it may have the name of a secret beside it
+                    return False
+                inner += node.values()
+            elif kind is list:
+                if len(node) == 2 and type(node[0]) is str:  # they may be the name of a secret, and the secret
+                    return False
+                inner += node
+            elif kind is int:
+                if not MIN_INT <= node <= MAX_INT:
+                    return False
+            elif kind is float:
+                if not MIN_FLOAT <= node <= MAX_FLOAT:  # a NaN neither
+                    return False
+            elif node is not None and kind is not bool:
+                return False
+        if not inner:
+            return True
+        level = inner
+        nodes += len(inner)
+        if nodes > _MANY:
+            return False
+    return False
+
+
 class Mender:
     """The mended copy of one value, while it is built."""
 

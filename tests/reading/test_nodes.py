@@ -434,6 +434,18 @@ checkout-8841 · shop · <1 ms · 4 tools, 2 llm, 2 running, n…
     )
 
 
+def test_a_tool_may_begin_before_the_turn_that_asked_for_it_ends() -> None:
+    """As soon as a stream has told all of the call, and so may an agent."""
+    process = Process()
+    asks, answer = turn(process, 1, 40)
+    about = {"step": "guide", "kind": "agent", "requestedBy": 4}
+    agent = process.event("llm_thinking", 3, 1, metadata=about)
+    answer["stepId"] = 4
+    tree = build([asks, *asked(process, 2, by=4)[:1], agent, answer])
+
+    assert [node.asked_by for node in tree.nodes] == [None, tree.nodes[0], tree.nodes[0]]
+
+
 def test_the_number_of_a_turn_is_kept_where_a_line_is_short_and_in_ascii() -> None:
     """What it was given is shortened first."""
     process = Process()

@@ -198,6 +198,8 @@ class TreeBuilder:
         #: By run and step: processes that record on one trace at the same time may use a number twice.
         self._by_run: dict[tuple[str, int], Node] = {}
         self._by_step: dict[int, Node] = {}
+        #: Calls whose asker has not answered yet, each with its request.
+        self._unnamed: list[tuple[Node, StoredRecord]] = []
         #: By the :func:`id` of the call.
         self._by_call: dict[int, Node] = {}
 
@@ -216,6 +218,9 @@ class TreeBuilder:
     def finish(self, ended: Callable[[str], bool]) -> TraceTree:
         """Return the tree, once all records were added."""
         tree = self._tree
+        unnamed, self._unnamed = self._unnamed, []
+        for node, event in unnamed:
+            self._name_asker(node, event)
         for node in self._nodes:
             if node.status == "running":
                 node.status = "unfinished" if ended(node.process) else "running"
@@ -283,10 +288,17 @@ class TreeBuilder:
         name = tool_name(event.metadata.get("tool"), lambda: event.content)
         arguments = ", ".join(_arguments(get(each, "arguments")) for each in calls)
         node = self._place(event, call, "tool", name, "tool_call_response", arguments)
-        step = event.metadata.get("requestedBy")
-        asked_by = self._find(event, step) if type(step) is int and step > 0 else None
-        node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
+        self._name_asker(node, event)
         return node
+
+    def _name_asker(self, node: Node, event: StoredRecord) -> None:
+        """Note the call of a model that asked for this one. Its answer may end later, if it is a stream."""
+        step = event.metadata.get("requestedBy")
+        if type(step) is int and step > 0:
+            asked_by = self._find(event, step)
+            node.asked_by = asked_by if asked_by is not None and asked_by.answer == step else None
+            if node.asked_by is None:
+                self._unnamed.append((node, event))
 
     def _tool_response(self, event: StoredRecord, call: Call | None) -> Node:
         node = self._by_call.get(id(call))
@@ -351,10 +363,12 @@ class TreeBuilder:
         if isinstance(name, str):
             kind = event.metadata.get("kind")
             name = f"{kind} {name}" if kind in ("agent", "handoff") else name
-            return self._place(event, call, "step", name, "step_end", _shown(event.metadata.get("input")))
-        node = self._by_call.get(id(call)) or self._caller(event)
+            node = self._place(event, call, "step", name, "step_end", _shown(event.metadata.get("input")))
+            self._name_asker(node, event)
+            return node
+        caller = self._by_call.get(id(call)) or self._caller(event)
         thinking = text_of(get(event.content, "thinking"))
-        return node or self._place(event, None, "event", "thinking", arguments=thinking)
+        return caller or self._place(event, None, "event", "thinking", arguments=thinking)
 
     def _caller(self, event: StoredRecord) -> Node | None:
         """Return the open call of a model that recorded a thought of itself; None if its body did."""

@@ -50,6 +50,39 @@ INTEGRATIONS = {
     "openai-agents": ["openai-agents"],
 }
 
+#: Frameworks whose runs are compared with what their own objects tell of them, with those who make their spans.
+RUNS = {
+    "ag2": ["ag2[openai,tracing]"],
+    "claude-agent": ["claude-agent-sdk"],
+    "crewai": [
+        "crewai",
+        "openinference-instrumentation-crewai",
+        "openinference-instrumentation-openai",
+    ],
+    "dspy": [
+        "dspy",
+        "openinference-instrumentation-dspy",
+        "openinference-instrumentation-litellm",
+    ],
+    "google-adk": ["google-adk>=2.13", "litellm"],
+    "haystack": ["haystack-ai", "opentelemetry-haystack"],
+    "langgraph": [
+        "langchain",
+        "langchain-openai",
+        "langgraph",
+        "openinference-instrumentation-langchain",
+    ],
+    "llama-index": [
+        "llama-index-core",
+        "llama-index-llms-openai",
+        "openinference-instrumentation-llama-index",
+    ],
+    "openai-agents": ["openai-agents", "openinference-instrumentation-openai-agents"],
+    "pydantic-ai": ["pydantic-ai-slim[openai]"],
+    "smolagents": ["openinference-instrumentation-smolagents", "smolagents[openai]"],
+    "strands": ["strands-agents[openai]>=1.62"],
+}
+
 #: Frameworks that register tools: the newest of all, older ones that read functions otherwise, and a few small ones.
 REGISTRARS = {
     "newest": [
@@ -129,6 +162,14 @@ def integrations(session: nox.Session, packages: list[str]) -> None:
     session.run(
         "python", "-m", "pytest", "tests/integrations", "tests/project/test_docs.py", *session.posargs
     )
+
+
+@nox.session(python=PYTHONS[0], default=False)
+@nox.parametrize("packages", list(RUNS.values()), ids=list(RUNS))
+def framework_runs(session: nox.Session, packages: list[str]) -> None:
+    """Run agents of a framework, and compare their traces with what its own objects tell of them."""
+    session.install(".[test]", "opentelemetry-exporter-otlp-proto-http", *packages)
+    session.run("python", "-m", "pytest", "tests/runs", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -106,8 +106,23 @@ def test_what_no_dialect_knows_is_kept() -> None:
     assert reading.rest == {"gen_ai.new.thing": 1, "mine": "x"}
 
 
-def test_anthropic_s_counts_of_claude_code_exclude_the_cached_ones() -> None:
-    """All others include them in the input."""
+def test_the_text_of_a_failure_is_said_and_not_its_code() -> None:
+    """Google ADK has the code in the status, and the text in the result."""
+    about = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "depth",
+        "gen_ai.tool.call.result": json.dumps({"error": "too deep"}),
+        "error.type": "TOOL_ERROR",
+    }
+    error = read_span(span("execute_tool depth", attributes=about, error="TOOL_ERROR")).error
+
+    assert error is not None
+    assert (error.type, error.message) == ("TOOL_ERROR", "too deep")
+
+
+@pytest.mark.parametrize("genai", [{}, {"gen_ai.usage.input_tokens": 105}])
+def test_anthropic_s_counts_of_claude_code_exclude_the_cached_ones(genai: dict[str, int]) -> None:
+    """All others include them in the input, and so does its count in GenAI's words."""
     about = {
         "span.type": "llm_request",
         "model": "claude-sonnet-5",
@@ -115,6 +130,7 @@ def test_anthropic_s_counts_of_claude_code_exclude_the_cached_ones() -> None:
         "output_tokens": 7,
         "cache_read_tokens": 90,
         "cache_creation_tokens": 10,
+        **genai,
     }
     reading = read_span(span("claude_code.llm_request", attributes=about))
 

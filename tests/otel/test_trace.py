@@ -10,7 +10,7 @@ import pytest
 from spans import ARGUMENTS, CALL, RESULT, raised, span, tool, turn
 
 from whyops_trace._otel.node import Node
-from whyops_trace._otel.span import Span
+from whyops_trace._otel.span import LogRecord, Span
 from whyops_trace._otel.trace import read_trace
 
 CALLED = {"id": "call_1", "name": "depth", "arguments": ARGUMENTS}
@@ -389,3 +389,124 @@ def test_a_chain_of_spans_is_no_deeper_than_memory(count: int) -> None:
     (root,) = read_trace(spans)
 
     assert sum(1 for _ in root.walk()) == count
+
+
+# Agents that work for others
+
+
+def test_an_agent_in_another_one_stays_an_agent_though_its_span_has_its_name() -> None:
+    """A graph of LangGraph is a span of the agent's name."""
+    root = agent("desk")
+    spans = [root, span("guide", root, at=1, took=50, attributes={
+        "openinference.span.kind": "CHAIN", "metadata": json.dumps({"lc_agent_name": "guide"}),
+    })]  # fmt: skip
+
+    assert outline(read_trace(spans)) == ["agent desk", "  agent guide"]
+
+
+def test_an_agent_without_a_name_has_that_of_the_tool_that_it_is() -> None:
+    """Agents of Haystack have none of their own."""
+    root = agent("desk")
+    call = tool(root, at=1, took=50, name="guide")
+    spans = [root, call, span("haystack.agent.run", call, at=2, took=40)]
+
+    assert outline(read_trace(spans)) == ["agent desk", "  tool guide", "    agent guide"]
+
+
+def test_what_is_in_a_call_that_runs_an_agent_is_that_agent_s() -> None:
+    """Claude Code and CrewAI tell the agent's name with the call, and have no span for it."""
+    root = agent("desk")
+    call = span("claude_code.tool", root, at=1, took=50, tool_name="Agent", subagent_type="guide")
+    spans = [root, call, turn(call, at=2)]
+
+    assert outline(read_trace(spans)) == [
+        "agent desk", "  tool Agent", "    agent guide", "      llm chat gpt-5",
+    ]  # fmt: skip
+
+
+def test_an_agent_that_is_called_like_a_tool_is_asked_for_by_the_turn() -> None:
+    """Managed agents of smolagents are on offer as tools, and no span is there for the call."""
+    root = agent("desk")
+    ask = {"id": "call_9", "name": "guide", "arguments": {"task": "How deep?"}}
+    spans = [root, turn(root, at=1, calls=[ask]), agent("guide", root, at=20)]
+    (_, guide) = only(spans, "agent")
+
+    assert guide.reading.call_id == "call_9"
+    assert guide.asked_by is not None
+
+
+def test_a_tool_may_be_named_with_capitals_and_blanks() -> None:
+    """Models know the tools of CrewAI under plainer names."""
+    root = agent("desk")
+    ask = {"id": "call_9", "name": "ask_a_guide", "arguments": ARGUMENTS}
+    spans = [root, turn(root, at=1, calls=[ask]), tool(root, at=20, name="Ask a guide")]
+    (one,) = only(spans, "tool")
+
+    assert one.reading.call_id == "call_9"
+
+
+# What frameworks tell of their own work
+
+
+def test_a_span_that_makes_a_request_is_no_turn() -> None:
+    """LlamaIndex has one before each turn, of the same kind."""
+    root = agent("guide")
+    about = {
+        "openinference.span.kind": "LLM",
+        "llm.model_name": "gpt-5",
+        "output.value": json.dumps({"messages": ["How deep?"], "tools": []}),
+    }
+    spans = [root, span("OpenAI._prepare_chat", root, at=1, attributes=about), openinference_turn(root, at=2)]
+
+    assert tokens(spans) == 107
+    assert len(only(spans, "llm")) == 1
+
+
+def test_the_steps_of_an_agent_that_is_a_workflow_are_folded() -> None:
+    """They are LlamaIndex's own, and tell the name of the agent."""
+    scope = "openinference.instrumentation.llama_index"
+    about = {"openinference.span.kind": "CHAIN"}
+    root = span("FunctionAgent.run", scope=scope, took=90, attributes=about)
+    step = span(
+        "BaseWorkflowAgent.run_agent_step", root, at=1, took=50, scope=scope,
+        attributes={**about, "input.value": "AgentSetup(input=[], current_agent_name='guide')"},
+    )  # fmt: skip
+
+    assert outline(read_trace([root, step, openinference_turn(step, at=2)])) == [
+        "agent guide", "  llm ChatCompletion",
+    ]  # fmt: skip
+
+
+def test_a_record_of_claude_code_belongs_to_the_call_that_it_names() -> None:
+    """All of them are made in the span of the whole."""
+    root = span("claude_code.interaction", took=90)
+    asks = span("claude_code.llm_request", root, at=1, request_id="req_1")
+    call = span("claude_code.tool", root, at=20, tool_name="depth", tool_use_id="call_1")
+    ids: dict[str, Any] = {"trace_id": root.trace_id, "span_id": root.span_id, "time_ns": 1}
+    body = {"role": "assistant", "type": "message", "content": [{"type": "text", "text": "deep"}]}
+    asked = {"messages": [{"role": "user", "content": "How deep?"}]}
+    logs = [
+        LogRecord(
+            name="api_request_body", body="",
+            attributes={"request_body_id": "b", "body": json.dumps(asked)}, **ids,
+        ),
+        LogRecord(
+            name="api_response_body", body="",
+            attributes={"request_body_id": "b", "request_id": "req_1", "body": json.dumps(body)}, **ids,
+        ),
+        LogRecord(
+            name="tool_result", body="",
+            attributes={
+                "tool_use_id": "call_1", "request_id": "req_1", "tool_input": json.dumps(ARGUMENTS),
+                "success": "false", "error": "too deep",
+            }, **ids,
+        ),
+    ]  # fmt: skip
+    (tree,) = read_trace([root, asks, call], logs)
+    told, ran = (node.reading for node in tree.children)
+
+    assert told.request.messages == asked["messages"]
+    assert told.answer.content == "deep"
+    assert ran.input == ARGUMENTS
+    assert ran.error is not None
+    assert ran.error.message == "too deep"

@@ -41,8 +41,8 @@ def link(nodes: list[Node]) -> None:
     """
     Find the turn that asked for each tool call: by the id of the call, otherwise by its name and arguments.
 
-    A step with the name of a tool that a turn before it asked for is that tool's call. Where one of the two does not
-    tell the id or the names of the arguments, the other does.
+    A step with the name of a tool that a turn before it asked for is that tool's call, and so is an agent that no
+    tool call ran. Where one of the two does not tell the id or the names of the arguments, the other does.
     """
     turns = sorted((node for node in nodes if node.kind == "llm"), key=lambda node: node.span.start_ns)
     _add_ids(turns)
@@ -53,7 +53,8 @@ def link(nodes: list[Node]) -> None:
     calls += [
         node
         for node in nodes
-        if node.kind == "step" and node.reading.may_be_tool and _bare(node) in requests.by_name
+        if (node.kind == "agent" or (node.kind == "step" and node.reading.may_be_tool))
+        and _bare(node) in requests.by_name
     ]
     for node in sorted(calls, key=lambda node: (not node.reading.call_id, node.span.start_ns)):
         one = requests.find(node)
@@ -71,7 +72,7 @@ class _Requests:
         self.by_name: dict[str, list[_Asked]] = {}
         self._by_id: dict[str, _Asked] = {}
         for each in asked:
-            self.by_name.setdefault(each.name, []).append(each)
+            self.by_name.setdefault(_plain(each.name), []).append(each)
             if each.id:
                 self._by_id[each.id] = each
 
@@ -87,7 +88,7 @@ class _Requests:
             for each in named[max(0, end - _NEAR) : end]
             if not (call_id and each.id)
             and (node.kind == "tool" or not each.is_made)
-            and each.fits(node.reading.input)
+            and (node.kind == "agent" or each.fits(node.reading.input))
         ]
         places = _places(node)
         return max(
@@ -104,7 +105,12 @@ def _places(node: Node) -> set[int]:
 
 def _bare(node: Node) -> str:
     """Return the name of a step as the tool that it may be."""
-    return node.reading.name or node.span.name
+    return _plain(node.reading.name or node.span.name)
+
+
+def _plain(name: str) -> str:
+    """Return the name of a tool as a model may be told of it: without capital letters and blanks."""
+    return name.casefold().replace(" ", "_")
 
 
 def _by_place(node: Node, turns: list[Node]) -> Node | None:
@@ -140,6 +146,8 @@ def _connect(node: Node, one: _Asked) -> None:
     one.is_made = True
     node.asked_by = one.turn
     reading.fill(call_id=one.id)
+    if node.kind == "agent":
+        return
     if not isinstance(reading.input, dict) and isinstance(one.arguments, dict):
         reading.input = one.arguments
     if not one.id and reading.call_id:

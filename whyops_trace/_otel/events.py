@@ -183,7 +183,7 @@ def _name_askers(places: dict[int, _Place]) -> None:
     for place in places.values():
         asker = place.node.asked_by
         end = places[id(asker)].end if asker is not None and id(asker) in places else None
-        if end is not None and place.begin is not None and place.node.kind == "tool":
+        if end is not None and place.begin is not None and place.node.kind in ("tool", "agent"):
             place.begin.metadata = {"requestedBy": end.step, **place.begin.metadata}
 
 
@@ -219,6 +219,8 @@ def _begin(place: _Place) -> Event:
         kind, metadata = "llm_thinking", {"step": name}
         if node.kind in ("agent", "handoff"):
             metadata["kind"] = node.kind
+        if reading.call_id:
+            metadata["callId"] = reading.call_id
         if reading.input is not None:
             metadata["input"] = reading.input
         content = {"type": "thinking", "thinking": name}

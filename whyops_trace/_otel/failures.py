@@ -38,6 +38,7 @@ def read_failure(span: Span, reading: Reading) -> Failure | None:
 def _failure(span: Span, exception: SpanEvent | None, told: str = "", *, told_so: bool = False) -> Failure:
     about = exception.attributes if exception is not None else {}
     error = parsed(span.attributes.get("error"))
+    kind = text_of(about.get("exception.type")) or text_of(span.attributes.get("error.type"))
     texts = (
         text_of(about.get("exception.message")),
         span.message,
@@ -46,11 +47,10 @@ def _failure(span: Span, exception: SpanEvent | None, told: str = "", *, told_so
         text_of(span.attributes.get("langfuse.observation.status_message")),
         told,
         error if isinstance(error, str) else text_of(dict_of(error).get("message")),
-        text_of(span.attributes.get("error.type")),
     )
     return Failure(
-        message=next((text for text in texts if text), "failed"),
-        type=text_of(about.get("exception.type")) or text_of(span.attributes.get("error.type")),
+        message=next((text for text in texts if text not in ("", kind)), kind or "failed"),
+        type=kind,
         stack=text_of(about.get("exception.stacktrace")),
         is_sure=exception is not None or "error.type" in span.attributes or told_so,
     )

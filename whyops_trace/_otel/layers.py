@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 from whyops_trace._otel.node import Node
+from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import ERROR
 
 #: Kinds that separate what is in them from what they are in.
@@ -37,6 +38,11 @@ def join(roots: list[Node]) -> None:
                 _merge_tools(outer, node)
             elif outer is not None and node.kind == outer.kind == "agent" and _same_agent(node, outer):
                 node.reading.kind = "step"
+            elif outer is not None and node.kind == "agent" and outer.kind == "tool":
+                node.reading.fill(name=outer.reading.delegate or outer.reading.name)
+        for node in list(root.walk()):
+            if node.reading.delegate and node.children:
+                _add_agent(node)
 
 
 def clear_copied_failures(nodes: Iterable[Node]) -> None:
@@ -81,12 +87,27 @@ def _outer(node: Node) -> Node | None:
 
 def _same_tool(inner: Node, outer: Node) -> bool:
     mine, other = inner.reading, outer.reading
+    if mine.call_id and other.call_id:
+        return mine.call_id == other.call_id
     return mine.name == other.name and (not mine.input or not other.input or mine.input == other.input)
 
 
 def _same_agent(inner: Node, outer: Node) -> bool:
     """Return True for an agent in one of its name, or for one without a name of its own."""
-    return inner.reading.name in (outer.reading.name, inner.span.name)
+    return inner.reading.name in ("", outer.reading.name)
+
+
+def _add_agent(tool: Node) -> None:
+    """Put turns and calls in a tool call into the agent that it runs, unless a span tells of that agent."""
+    inner = islice(tool.walk(), 1, _DEEP)
+    if any(node.kind == "agent" and _outer(node) is tool for node in inner):
+        return
+    agent = Node(tool.span, Reading(kind="agent", name=tool.reading.delegate))
+    agent.parent = tool
+    agent.children = [node for node in tool.children if node.kind != "step"]
+    tool.children = [*(node for node in tool.children if node.kind == "step"), agent]
+    for child in agent.children:
+        child.parent = agent
 
 
 def _merge_tools(outer: Node, inner: Node) -> None:

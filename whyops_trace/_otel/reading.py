@@ -49,8 +49,9 @@ class Reading(msgspec.Struct):
         agent: Name of the agent that it belongs to.
         conversation: Id of the conversation.
         user: Id of the user.
+        delegate: Name of the agent that a tool call runs.
         may_be_tool: A step that is a tool's call, if a turn asked for a tool of its name.
-        is_copy: It repeats what other spans tell: nothing but a source of what they lack.
+        is_copy: It repeats what other spans tell, and is a source of what they lack.
         rest: Attributes that no dialect knows.
     """
 
@@ -68,6 +69,7 @@ class Reading(msgspec.Struct):
     agent: str = ""
     conversation: str = ""
     user: str = ""
+    delegate: str = ""
     may_be_tool: bool = False
     is_copy: bool = False
     rest: dict[str, Any] = {}
@@ -108,6 +110,11 @@ class Reading(msgspec.Struct):
             mine.tool_calls = answer.tool_calls or mine.tool_calls
         mine.usage = richer(mine.usage, answer.usage)
         mine.others = mine.others or answer.others
+
+    @property
+    def is_folded(self) -> bool:
+        """True if it is nothing of an agent's, or a step that repeats what others tell."""
+        return self.kind == "" or (self.kind == "step" and self.is_copy)
 
     @property
     def has_answer(self) -> bool:

@@ -8,11 +8,16 @@ the best of each.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from whyops_trace._otel import asking, layers
 from whyops_trace._otel.dialects import read_span
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.span import LogRecord, Span
+from whyops_trace._shapes import text_of
+
+#: Attributes that name the tool call or the request that a span or a log record is of.
+_OWN_IDS: Final = ("tool_use_id", "request_id")
 
 
 def read_trace(spans: Iterable[Span], logs: Iterable[LogRecord] = ()) -> list[Node]:
@@ -42,11 +47,34 @@ def _nodes(spans: Iterable[Span], logs: Iterable[LogRecord]) -> list[Node]:
         before = by_id.get(key)
         if before is None or (span.end_ns, len(span.attributes)) > (before.end_ns, len(before.attributes)):
             by_id[key] = span
-    told: dict[str, list[LogRecord]] = {}
-    for log in sorted(logs, key=lambda log: log.time_ns):
-        told.setdefault(log.span_id, []).append(log)
     ordered = sorted(by_id.values(), key=lambda span: (span.start_ns, -span.end_ns))
+    told = _told(ordered, sorted(logs, key=lambda log: log.time_ns))
     return [Node(span, read_span(span, told.get(span.span_id, ()))) for span in ordered]
+
+
+def _told(spans: list[Span], logs: list[LogRecord]) -> dict[str, list[LogRecord]]:
+    """
+    Return log records by the id of the span that they tell of, each in order of time.
+
+    It is the one whose tool call or whose request they name, for Claude Code makes them all in the span of the whole.
+    """
+    owners: dict[tuple[str, str], str] = {}
+    requests: dict[str, str] = {}
+    for span in spans if logs else ():
+        for name in _OWN_IDS:
+            if own_id := text_of(span.attributes.get(name)):
+                owners.setdefault((name, own_id), span.span_id)
+    for log in logs:
+        if body := text_of(log.attributes.get("request_body_id")):
+            requests[body] = text_of(log.attributes.get("request_id")) or requests.get(body, "")
+    told: dict[str, list[LogRecord]] = {}
+    for log in logs:
+        about = log.attributes
+        if "request_id" not in about and "request_body_id" in about:
+            about = {**about, "request_id": requests[text_of(about["request_body_id"])]}
+        named = (owners.get((name, text_of(about.get(name)))) for name in _OWN_IDS)
+        told.setdefault(next(filter(None, named), log.span_id), []).append(log)
+    return told
 
 
 def _link(nodes: list[Node]) -> None:
@@ -76,10 +104,12 @@ def _folded(roots: list[Node]) -> list[Node]:
     for root in roots:
         root.reading.kind = root.reading.kind or "step"
         for node in reversed(list(root.walk())):  # those inside come first
-            folded = [child for child in node.children if child.reading.kind == ""]
+            folded = [child for child in node.children if child.reading.is_folded]
             if folded:
-                kept = [child for child in node.children if child.reading.kind != ""]
+                kept = [child for child in node.children if not child.reading.is_folded]
                 for each in folded:
+                    if node.kind == "agent":
+                        node.reading.name = each.reading.agent or node.reading.name
                     node.folded += [each.span, *each.folded]
                     kept += each.children
                     for child in each.children:

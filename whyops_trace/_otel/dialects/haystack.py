@@ -29,7 +29,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
             kind="tool",
             name=attributes.text("haystack.tool.name"),
             input=attributes.parsed(_STEP + "tool.input"),
-            output=attributes.parsed(_STEP + "tool.output"),
+            output=_answer(attributes.parsed(_STEP + "tool.output")),
         )
         reading.has_failed = True if attributes.flag("haystack.tool.error") else reading.has_failed
     elif span.name == "haystack.agent.step.llm" or _STEP + "llm.output" in span.attributes:
@@ -43,7 +43,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
             kind="agent",
             name=attributes.text(_COMPONENT + "name"),
             input=read_messages(asked.get("messages") or []) or asked,
-            output=answer_of([told["last_message"]]).content if dict_of(told.get("last_message")) else told,
+            output=_answer(told),
         )
     else:
         reading.fill(
@@ -54,6 +54,12 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
             ),
             output=attributes.parsed(_COMPONENT + "output", "haystack.pipeline.output_data"),
         )
+
+
+def _answer(told: Any) -> Any:
+    """Return the text of the last message that an agent returned, any other output as it is."""
+    last = dict_of(dict_of(told).get("last_message"))
+    return answer_of([last]).content if last else told
 
 
 def _read_turn(asked: Any, told: Any, reading: Reading) -> None:

@@ -24,8 +24,10 @@ _KINDS: Final[dict[str, Kind]] = {
 #: The name under which a framework hands over its final answer: no tool that ran.
 _FINALS: Final = {"dspy": "finish", "smolagents": "final_answer"}
 _SCOPE: Final = "openinference.instrumentation."
-#: The span of DSPy's agent.
+#: The span of DSPy's agent. One of a class of its own is known by the trajectory that it returns.
 _REACT: Final = "ReAct.forward"
+#: The tool argument that names the agent to which one of CrewAI delegates.
+_COWORKER: Final = "coworker"
 #: The beginning of the name of a span in which one agent of the OpenAI Agents SDK hands over to another.
 _HANDOFF: Final = "handoff to "
 
@@ -91,6 +93,8 @@ def _read_turn(attributes: Attributes, reading: Reading) -> None:
     reading.reply(raw)
     if not reading.has_answer and isinstance(told, str):
         reading.reply(Turn(content=told))
+    if not reading.has_answer and not reading.answer.usage and "messages" in dict_of(told):
+        reading.kind, reading.is_copy = "step", True  # it makes the request that the turn sends
 
 
 def _generation(told: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +146,8 @@ def _read_tool(span: Span, attributes: Attributes, reading: Reading) -> None:
             attributes.parsed("input.value") or parsed(attributes.get("tool_call.function.arguments"))
         ),
     )
+    if span.scope == f"{_SCOPE}crewai":
+        reading.fill(delegate=text_of(dict_of(reading.input).get(_COWORKER)))
     read_result(attributes.get("output.value"), reading)
 
 
@@ -164,8 +170,9 @@ def _read_embedding(attributes: Attributes, reading: Reading) -> None:
 
 def _read_step(span: Span, attributes: Attributes, reading: Reading) -> None:
     name = attributes.text("agent.name", "graph.node.id", "graph.node.name")
-    if span.name == _REACT:
-        name, reading.kind = "ReAct", "agent"
+    output = attributes.parsed("output.value")
+    if span.name == _REACT or (span.scope == f"{_SCOPE}dspy" and "trajectory" in dict_of(output)):
+        name, reading.kind = span.name.removesuffix(".forward"), "agent"
     if reading.kind == "agent" and not name and "openai_agents" in span.scope:
         reading.kind = "step"  # the trace as a whole, which has no agent
     if span.name in _agents_of(attributes):
@@ -173,7 +180,7 @@ def _read_step(span: Span, attributes: Attributes, reading: Reading) -> None:
     reading.fill(
         name=name or (span.name.removesuffix(".run") if reading.kind == "agent" else ""),
         input=attributes.parsed("input.value"),
-        output=attributes.parsed("output.value"),
+        output=output,
     )
 
 

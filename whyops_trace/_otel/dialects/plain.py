@@ -22,7 +22,8 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     """
     Fill in what is missing of any span.
 
-    A span that no dialect knows is a step if it is of the program itself; what calls other services is none.
+    A span that no dialect knows is a step if it is of the program itself; what calls other services is none. The name
+    of a span is not that of an agent.
     """
     if reading.kind == "":
         is_foreign = any(name.startswith(_FOREIGN) for name in span.attributes)
@@ -34,7 +35,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
             output=attributes.parsed("output.value", "output"),
         )
     reading.fill(
-        name=span.name,
+        name="" if reading.kind == "agent" else span.name,
         conversation=attributes.text("session.id"),
         user=attributes.text("user.id", "enduser.id"),
     )

@@ -54,4 +54,8 @@ def read_result(value: Any, reading: Reading) -> None:
         reading.fill(output=parsed(plain_result(inner["content"])))
         reading.has_failed = inner["isError"] if reading.has_failed is None else reading.has_failed
         return
+    if "raw_output" in inner and isinstance(inner.get("is_error"), bool):
+        reading.fill(output=inner["raw_output"])  # of LlamaIndex
+        reading.has_failed = inner["is_error"] if reading.has_failed is None else reading.has_failed
+        return
     reading.fill(output=value)

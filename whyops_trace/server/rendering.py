@@ -18,6 +18,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from whyops_trace._reading.excerpt import counted, dollars, duration, value
+from whyops_trace.server.attachments import attached, shown
 from whyops_trace.story import Message
 
 #: Characters of a text that are shown at once. Most messages and results are shorter, and three of these fill a
@@ -120,6 +121,8 @@ def _parsed(text: str) -> object:
 
 
 _FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "attached": attached,
+    "shown": shown,
     "pretty": pretty,
     "parts": parts,
     "tokens": tokens,

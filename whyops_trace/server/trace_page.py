@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
 from anyio import to_thread
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server import trace_url
 from whyops_trace.server.assets import Renderer
+from whyops_trace.server.attachments import Attachment, attached, shown
 from whyops_trace.server.readings import Reading, Readings
 from whyops_trace.server.rendering import in_script
 from whyops_trace.server.routing import RawRoute
@@ -59,6 +60,7 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
         "/sections": pages.sections,
         "/events/{step:int}": pages.events,
         "/find": pages.find,
+        "/attachments/{digest}": pages.attachment,
         "": pages.page,
     }
     return [
@@ -148,6 +150,15 @@ class _Pages:
         count, steps = await to_thread.run_sync(reading.matches, text)
         return JSONResponse({"count": count, "steps": steps})
 
+    async def attachment(self, request: Request, reading: Reading) -> Response:
+        """Answer with a picture to be shown, or a file to be saved."""
+        found = await to_thread.run_sync(attachments, reading)
+        one = found.get(request.path_params["digest"])
+        if one is None:
+            return PlainTextResponse("There is no such attachment.\n", 404)
+        headers = {} if one.width else {"content-disposition": "attachment"}
+        return Response(one.content, headers=headers, media_type=one.media_type)
+
     def _records(self, trace_id: str, steps: list[int]) -> str:
         # In ASCII, since half a surrogate pair has no other form.
         return json.dumps([record for step in steps for record in self._store.event(trace_id, step)])
@@ -192,6 +203,20 @@ def page(
         modules=MODULES,
         **context,
     )
+
+
+def attachments(reading: Reading) -> dict[str, Attachment]:
+    """Return the attachments that the page of a trace shows, by the digests of their bytes."""
+
+    def each() -> Iterator[Attachment]:
+        for section in reading.story.sections:
+            for message in section.turn.messages if section.turn else ():
+                yield from attached(message.blocks)
+                yield from shown(message.text).attachments if message.role == "tool" else ()
+            for use in section.uses:
+                yield from shown(use.result).attachments
+
+    return reading.once("attachments", lambda: {one.digest: one for one in each() if one.digest})
 
 
 def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIEWED) -> bytes:

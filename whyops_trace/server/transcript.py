@@ -15,6 +15,7 @@ from whyops_trace._models.answers import DONE_REASONS
 from whyops_trace._reading.excerpt import value
 from whyops_trace.analysis import Finding
 from whyops_trace.server.assets import Renderer
+from whyops_trace.server.attachments import Attachment
 from whyops_trace.server.readings import Reading
 from whyops_trace.server.rendering import SHOWN
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
@@ -74,12 +75,17 @@ class Transcript:
         """Return the names that the templates of the transcript use."""
         return {
             "base": self._base,
+            "address": self._address,
             "node": self._reading.node,
             "placed": self._placed,
             "plain": {"", *DONE_REASONS},
             "turns": self._turns,
             "turn_at": self._turn_at,
         }
+
+    def _address(self, attachment: Attachment) -> str:
+        """Return the address of an attachment: of the server, or one that holds it."""
+        return f"{self._base}/attachments/{attachment.digest}" if self._base else attachment.data_url
 
     def _turn_at(self, step: int) -> int:
         """Return the number of the turn that shows a step, 0 if no turn shows it."""
@@ -115,7 +121,7 @@ def _turn_height(turn: Turn) -> int:
     height = 80 + 26 * (
         bool(turn.earlier) + bool(turn.system) + bool(turn.thinking) + len(turn.messages) - len(messages)
     )
-    height += sum(30 + _text_height(message.text) for message in messages)
+    height += sum(30 + _text_height(message.text) + 200 * len(message.blocks) for message in messages)
     diffs = (0 if change.only_removes else min(40, len(change.diff)) for change in turn.changes)
     height += sum(60 + _LINE * lines for lines in diffs)
     return height + (30 + _text_height(turn.answer) if turn.answer else 0) + (40 if turn.error else 0)

@@ -104,18 +104,18 @@ def read_message(message: Any, names: Mapping[str, str]) -> list[Message]:
     if role in ("assistant", "model") or (kind and not role):
         return [_model_message(message, kind)]
     results = [block for block in dicts_of(message.get("content")) if block.get("type") == "tool_result"]
-    text, others = _split(message.get("content", message.get("text")))
+    text, others = _split(_content_of(message))
     messages = [_result(block, names) for block in results]
     if messages and not (text or others):
         return messages
-    return [*messages, Message(role, text, other=_block_counts(others))]
+    return [*messages, Message(role, text, other=_block_counts(others), blocks=others)]
 
 
 def _model_message(message: dict[str, Any], kind: str) -> Message:
     """Return a message from a model: its whole message, or an item of its answer."""
     item = not message.get("role") or kind == "message"
     turn = read_answer({"output": [message]} if item else message)
-    text, others = _split(message.get("content"))
+    text, others = _split(_content_of(message))
     calls = [read_call(call) for call in turn.tool_calls]
     if isinstance(message.get("content"), list) and not item:
         calls += [
@@ -123,7 +123,7 @@ def _model_message(message: dict[str, Any], kind: str) -> Message:
         ]
     if item and not calls and not text and kind not in _ELSEWHERE:
         others = [message]
-    return Message("assistant", turn.content or text, calls=calls, other=_block_counts(others))
+    return Message("assistant", turn.content or text, calls=calls, other=_block_counts(others), blocks=others)
 
 
 def _result(message: dict[str, Any], names: Mapping[str, str]) -> Message:
@@ -134,7 +134,7 @@ def _result(message: dict[str, Any], names: Mapping[str, str]) -> Message:
     )
     text, others = _split(message.get("content", message.get("output")))
     name = text_of(message.get("name")) or names.get(call_id, "")
-    return Message("tool", text, name=name, call_id=call_id, other=_block_counts(others))
+    return Message("tool", text, name=name, call_id=call_id, other=_block_counts(others), blocks=others)
 
 
 def read_answer(answer: Any) -> answers.Turn:
@@ -150,6 +150,14 @@ def read_call(call: Mapping[str, Any]) -> Call:
     function = get(call, "function")
     arguments = asked_arguments(get(function, "arguments"))
     return Call(text_of(get(call, "id")), text_of(get(function, "name")), arguments)
+
+
+def _content_of(message: dict[str, Any]) -> Any:
+    """Return the content of a message. Google's parts are told by the name of their only member."""
+    parts = dicts_of(message.get("parts"))
+    if message.get("content") is None and parts:
+        return [part if "text" in part else {"type": next(iter(part), ""), **part} for part in parts]
+    return message.get("content", message.get("text"))
 
 
 def _split(content: Any) -> tuple[str, list[Any]]:

@@ -40,6 +40,7 @@ class Message:
         call_id: Id of the call that it answers, "" if unknown.
         calls: The tool calls in it, if it is an assistant's.
         other: Its other contents in words, such as ``2 images``; "" if it holds only text.
+        blocks: These contents, as sent.
     """
 
     role: str
@@ -48,6 +49,7 @@ class Message:
     call_id: str = ""
     calls: list[Call] = field(default_factory=list)
     other: str = ""
+    blocks: list[Any] = field(default_factory=list, compare=False)
 
 
 @dataclass(slots=True)

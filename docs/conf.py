@@ -34,6 +34,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(sorted(sys.stdlib_module_names))})\..+"),
     ("py:.*", r"(msgspec|typing_extensions)\..+"),
     ("py:class", "BaseCallbackHandler"),  # of LangChain, which a build does not need
+    ("py:class", "Context|ReadableSpan|Span"),  # of OpenTelemetry
     # Type variables, which have no entries.
     ("py:class", r"~?(whyops_trace\.[\w.]+\.)?[A-Z](_co)?"),
     # What only the library itself uses is named in some signatures, and is no part of the reference.

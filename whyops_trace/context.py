@@ -14,13 +14,14 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from whyops_trace._forks import at_fork
 from whyops_trace._frames import ENTERS, SUSPENDS, generator_around, nearest, running
 from whyops_trace._guard import warn_once
+from whyops_trace._models.answers import Turn
 from whyops_trace._recording import recorders
 from whyops_trace._recording.line import ROOT, TOP
 from whyops_trace._recording.state import TraceState
@@ -45,14 +46,28 @@ class OpenTurn(Enclosing):
     A call of a model, by a traced function or a provider's client, that is not over.
 
     Attributes:
+        step: The step of its request; 0 if it has none yet.
         wraps: True if a client made a request in it, which is a turn with a report of its own.
+        by_client: True if a client made it. Then whatever else tells of a turn in it tells of the same one.
+        layer: What another layer tells of the same turn, None if none does.
     """
 
-    __slots__ = ("wraps",)
+    __slots__ = ("by_client", "layer", "step", "wraps")
 
     def __init__(self, outer: Enclosing | None) -> None:
         super().__init__(outer)
+        self.step: int = 0
         self.wraps: bool = False
+        self.by_client: bool = False
+        self.layer: Layer | None = None
+
+
+class Layer(Protocol):
+    """What another layer tells of a turn: its answer."""
+
+    @property
+    def answer(self) -> Turn:
+        """The answer."""
 
 
 class HeldBlock:
@@ -129,19 +144,30 @@ class Loan(Enclosing):
         self.place: Callable[[], object] = weakref.ref(running())
         self.ended: bool = False
 
+    def is_over(self) -> bool:
+        """Tell whether the code that runs has its place no more."""
+        return self.ended
+
     def end(self) -> None:
         """Make the scope before the current one again, here or wherever else the loan is found."""
         self.ended = True
         if self.place() is not running():
-            UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
+            self.unsettle()
         scope = get_scope()
         if _loan_of(scope) is self:
             set_scope(_without_loans(scope))
 
+    def unsettle(self) -> None:
+        """Have the scope of each call settled, as long as a context may have that of this loan."""
+        UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
 
-#: The open blocks of generators, and the visits and ended loans that a context may still have, by identity. As long as
-#: it is empty, the current scope is that of the code that runs, and a call pays nothing for generators.
-UNSETTLED: Final[dict[int, HeldBlock | weakref.ref[Visit] | weakref.ref[Loan]]] = {}
+
+#: The open blocks of generators, the visits and ended loans that a context may still have, and those who know places
+#: and have some open, by identity. As long as it is empty, the current scope is that of the code that runs, and a call
+#: pays nothing for all of these.
+UNSETTLED: Final[dict[int, object]] = {}
+#: Functions that know places by another context than ours: from the current scope to that of the code that runs.
+PLACES: Final[list[Callable[[Scope | None], Scope | None]]] = []
 #: The open blocks of generators by frame, the innermost last.
 _held: Final[dict[FrameType, list[HeldBlock]]] = {}
 
@@ -194,7 +220,17 @@ def find_scope() -> Scope | None:
 
 
 def settle() -> Scope | None:
-    """Do the work of :func:`find_scope` while blocks are open in generators."""
+    """Do the work of :func:`find_scope` while blocks are open in generators, or others know places."""
+    before = scope = own_scope()
+    for place in PLACES:
+        scope = place(scope)
+    if scope is not before:
+        set_scope(scope)
+    return scope
+
+
+def own_scope() -> Scope | None:
+    """Return the scope of the code that runs, as far as our own context tells, and make it current."""
     present = get_scope()
     scope = _without_loans(present)
     blocks = nearest(sys._getframe(1), _held) if _held else None
@@ -234,7 +270,7 @@ def _loan_of(scope: Scope | None) -> Loan | None:
 
 def _without_loans(scope: Scope | None) -> Scope | None:
     """Return what a scope covers if it was lent and the loans have ended, else the scope itself."""
-    while (loan := _loan_of(scope)) is not None and loan.ended:
+    while (loan := _loan_of(scope)) is not None and loan.is_over():
         scope = loan.covered
     return scope
 
@@ -305,6 +341,23 @@ def leave_scope(block: HeldBlock | None, state: TraceState, within: int, outer: 
     if visit is not None and visit.block is block:
         set_scope(visit.covered)
     return Scope(state, block.within, block.parent)
+
+
+def mark_wraps(enclosing: Enclosing | None) -> None:
+    """Note in each call of a model around a turn that the turn has a report of its own."""
+    while enclosing is not None:
+        if isinstance(enclosing, OpenTurn):
+            enclosing.wraps = True
+        enclosing = enclosing.outer
+
+
+def turn_at(scope: Scope | None) -> OpenTurn | None:
+    """Return the call of a model that a scope is directly in, None if it is in none, or in something inside one."""
+    enclosing = None if scope is None else scope.enclosing
+    while isinstance(enclosing, Visit | Loan):
+        enclosing = enclosing.outer
+    is_here = isinstance(enclosing, OpenTurn) and scope is not None and enclosing.step == scope.within
+    return enclosing if is_here and isinstance(enclosing, OpenTurn) else None
 
 
 def advance(state: TraceState, step: int) -> None:

@@ -30,7 +30,11 @@ PAGES = [
 #: Pages whose trees are those of the code above them, run as ``agent.py``.
 WITH_TREES = [DOCS / "tutorial.md"]
 #: Packages that the code of a page needs beside those of all tests.
-NEEDS = {"docs/how-to/langchain.md": "langchain_openai", "docs/how-to/openai-agents.md": "agents"}
+NEEDS = {
+    "docs/how-to/langchain.md": "langchain_openai",
+    "docs/how-to/openai-agents.md": "agents",
+    "docs/how-to/opentelemetry.md": "opentelemetry.sdk",
+}
 #: What the model says to the code of a page, instead of the same again and again.
 SAYS = {
     "docs/how-to/langchain.md": [
@@ -77,7 +81,7 @@ def settled(tree: str) -> list[str]:
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """All its blocks, one after the other, as one program; the providers that it asks are on this machine."""
     if package := NEEDS.get(place(page)):
-        pytest.importorskip(package, reason="the session `integrations` of nox installs it")
+        pytest.importorskip(package, reason="an extra, or the session `integrations` of nox, installs it")
     with Provider() as provider:
         provider.reply(*SAYS.get(place(page), ()))
         done = run(program(page, tmp_path), home=tmp_path / "home", **provider.environment)

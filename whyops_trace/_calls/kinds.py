@@ -247,6 +247,14 @@ class Llm(CallSite):
         if call.settle():
             turn.usage, turn.raw = {}, {}  # they are in the turns inside
             return b',"wraps":true'
+        layer = call.model_call.turn.layer if call.model_call and call.model_call.turn else None
+        if layer is not None:
+            told = layer.answer
+            turn.id, turn.model = turn.id or told.id, turn.model or told.model
+            turn.usage, turn.finish_reason = (
+                turn.usage or told.usage,
+                turn.finish_reason or told.finish_reason,
+            )
         return b""
 
     def _read(self, call: Call, result: Any) -> Turn:

@@ -272,7 +272,7 @@ class CallSite:
         step = recorder.record(state, kind, parent, within, metadata, content, span, ending, BEGINS)
         call = run(self, state, step, span, outer, own, recorder.perf_counter_ns())
         model_call = call.model_call = ModelCall()
-        model_call.turn = turn
+        model_call.turn, turn.step = turn, step
         if recorder.serves:
             model_call.held_request = HeldRequest(
                 kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000)

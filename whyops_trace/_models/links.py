@@ -21,7 +21,7 @@ TRACE_ID_ARGUMENT: Final = "_whyops_trace_id"
 REMEMBERED: Final = 1_000
 
 
-class _AskedTool:
+class AskedTool:
     """
     A tool call that a model requested: step of the answer, id, name, and a flag once it was made.
 
@@ -38,6 +38,12 @@ class _AskedTool:
         self.digests = _digests(text_of(function.get("arguments")))
         self.is_made = False
 
+    def named(self, value: Any) -> dict[str, Any] | None:
+        """Return the arguments of a call of which one value alone is known, by name; None if it is another call."""
+        if self.digests is None or list(self.digests.values()) != [_digest(value)]:
+            return None
+        return dict.fromkeys(self.digests, value)
+
     def fits(self, digests: Mapping[str, int], hides: Callable[[str], bool]) -> bool:
         """Return True if a call has the requested arguments. It may have more, such as defaults."""
         return self.digests is not None and all(
@@ -50,38 +56,49 @@ class AskedTools:
     """The tool calls that the models of a trace requested."""
 
     def __init__(self) -> None:
-        self._tools: deque[_AskedTool] = deque(maxlen=REMEMBERED)
+        self._tools: deque[AskedTool] = deque(maxlen=REMEMBERED)
+        self._untold: AskedTool | None = None
 
     def note(self, step: int, tool_calls: Any) -> None:
-        """Remember the tool calls, plain data, that the answer at that step requests."""
-        self._tools.extend(_AskedTool(step, item) for item in dicts_of(tool_calls))
+        """Remember the tool calls, plain data, that the answer at that step requests; none if it does not tell them."""
+        self._tools.extend(AskedTool(step, item) for item in dicts_of(tool_calls))
+        self._untold = None if tool_calls else AskedTool(step, {})
 
     def find(
         self, name: str, arguments: Mapping[str, Any], call_id: Any, hides: Callable[[str], bool]
     ) -> int:
+        """Return the step of the answer that requested a call, 0 if none did; see :meth:`match`."""
+        one = self.match(name, arguments, call_id, hides)
+        return 0 if one is None else one.step
+
+    def match(
+        self, name: str, arguments: Any, call_id: Any, hides: Callable[[str], bool]
+    ) -> AskedTool | None:
         """
-        Return the step of the answer that requested a call, 0 if none did.
+        Return the request of a call, None if there was none.
 
         The request is found by its id, otherwise by its name and arguments: the first one that was not made yet, or
         the last one that was, which is then made once more.
 
         Args:
             name: The tool.
-            arguments: The arguments of the call, by name.
+            arguments: The arguments of the call, by name; or the only one, if its name is unknown.
             call_id: The id that the model gave the call, if known.
             hides: Function from a name to True if the value under it is a secret. Such values are not compared.
         """
         candidates = [one for one in tuple(self._tools) if one.name == name or one.id == call_id]
         matches = [one for one in candidates if call_id and one.id == call_id]
-        if not matches and candidates:
-            plain = dict_of(mending.plain(dict(arguments), hides))
+        if not matches and isinstance(arguments, Mapping):
+            plain = dict_of(mending.plain(dict(arguments), hides)) if candidates else {}
             digests = {name: _digest(value) for name, value in plain.items()}
             matches = [one for one in candidates if one.name == name and one.fits(digests, hides)]
+        elif not matches:
+            matches = [one for one in candidates if one.named(arguments) is not None]
         if not matches:
-            return 0
+            return self._untold
         one = next((one for one in matches if not one.is_made), matches[-1])
         one.is_made = True
-        return one.step
+        return one
 
 
 class ReportedTurns:

@@ -128,7 +128,12 @@ def _by_place(node: Node, turns: list[Node]) -> Node | None:
     turn = max(before, key=lambda turn: (_nearness(turn, places), turn.span.start_ns), default=None)
     if turn is None or turn.reading.answer.tool_calls:
         return None
-    return turn if turn.reading.answer.finish_reason.replace("-", "_") in _TOOL_REASONS else None
+    return turn if stops_for_tools(turn) else None
+
+
+def stops_for_tools(turn: Node) -> bool:
+    """Return True if a model stopped to have tools called."""
+    return turn.reading.answer.finish_reason.replace("-", "_") in _TOOL_REASONS
 
 
 def _nearness(turn: Node, places: set[int]) -> int:

@@ -92,12 +92,13 @@ def events_of(roots: list[Node], first_step: int = 1, *, ended: bool = False) ->
     for node in _in_order(roots):
         if isinstance(node, _Closing):
             place = places[id(node.node)]
-            for event in _end(place):
+            for event in ends_of(node.node, place.begin_ns):
+                place.end = event
                 made.append((event.time_ns, len(made), event, node.node))
             continue
         outer = places[id(node.parent)].begin_ns if node.parent is not None else 0
         place = places[id(node)] = _Place(node, max(node.span.start_ns, outer))
-        place.begin = _begin(place)
+        place.begin = begin_of(node, place.begin_ns)
         made.append((place.begin_ns, len(made), place.begin, node))
     made.sort(key=lambda each: each[:2])
     _number([(event, node) for _, _, event, node in made], places, first_step)
@@ -187,8 +188,8 @@ def _name_askers(places: dict[int, _Place]) -> None:
             place.begin.metadata = {"requestedBy": end.step, **place.begin.metadata}
 
 
-def _begin(place: _Place) -> Event:
-    node = place.node
+def begin_of(node: Node, begin_ns: int) -> Event:
+    """Return the event of the begin of a node, at a time in nanoseconds since the epoch; it is not numbered."""
     reading = node.reading
     about = _about(node)
     if node.kind == "llm":
@@ -226,7 +227,7 @@ def _begin(place: _Place) -> Event:
         content = {"type": "thinking", "thinking": name}
     return Event(
         kind,
-        place.begin_ns,
+        begin_ns,
         node.span.span_id,
         f"otel-{node.span.span_id}-begin",
         {**metadata, **about},
@@ -241,13 +242,12 @@ def _given(metadata: dict[str, Any]) -> dict[str, Any]:
     return {"system": system} if system else {}
 
 
-def _end(place: _Place) -> Iterator[Event]:
-    """Yield the events of the end of a node; none for one that has not ended."""
-    node = place.node
+def ends_of(node: Node, begin_ns: int) -> Iterator[Event]:
+    """Yield the events of the end of a node that began then, the last of which ends it; none if it has not ended."""
     if not node.span.end_ns:
         return
-    end_ns = max(node.span.end_ns, place.begin_ns)
-    latency = {"latencyMs": (end_ns - place.begin_ns) // 1_000_000}
+    end_ns = max(node.span.end_ns, begin_ns)
+    latency = {"latencyMs": (end_ns - begin_ns) // 1_000_000}
     events = {
         "llm": _end_turn,
         "tool": _end_tool,
@@ -255,12 +255,10 @@ def _end(place: _Place) -> Iterator[Event]:
     }.get(node.kind, _end_step)(node, latency)
     for number, (kind, suffix, metadata, content) in enumerate(events):
         key = f"otel-{node.span.span_id}-{suffix}" + (f"-{number}" if suffix == "thinking" else "")
-        event = Event(
+        yield Event(
             kind, end_ns, node.span.span_id, key, metadata, content, user=node.reading.user[:MAX_NAME],
             is_local=kind == "step_end",
         )  # fmt: skip
-        place.end = event
-        yield event
 
 
 _Parts = Iterator[tuple[str, str, dict[str, Any], Any]]

@@ -34,9 +34,9 @@ def join(roots: list[Node]) -> None:
     for root in roots:
         for node in list(root.walk()):
             outer = _outer(node)
-            if outer is not None and node.kind == outer.kind == "tool" and _same_tool(node, outer):
-                _merge_tools(outer, node)
-            elif outer is not None and node.kind == outer.kind == "agent" and _same_agent(node, outer):
+            if outer is not None and node.kind == outer.kind == "tool" and is_same_tool(node, outer):
+                merge_tools(outer, node)
+            elif outer is not None and node.kind == outer.kind == "agent" and is_same_agent(node, outer):
                 node.reading.kind = "step"
             elif outer is not None and node.kind == "agent" and outer.kind == "tool":
                 node.reading.fill(name=outer.reading.delegate or outer.reading.name)
@@ -85,14 +85,15 @@ def _outer(node: Node) -> Node | None:
     return next((outer for outer in around if outer.kind != "step"), None)
 
 
-def _same_tool(inner: Node, outer: Node) -> bool:
+def is_same_tool(inner: Node, outer: Node) -> bool:
+    """Return True for a tool in one of its name, unless both tell of arguments and these differ."""
     mine, other = inner.reading, outer.reading
     if mine.call_id and other.call_id:
         return mine.call_id == other.call_id
     return mine.name == other.name and (not mine.input or not other.input or mine.input == other.input)
 
 
-def _same_agent(inner: Node, outer: Node) -> bool:
+def is_same_agent(inner: Node, outer: Node) -> bool:
     """Return True for an agent in one of its name, or for one without a name of its own."""
     return inner.reading.name in ("", outer.reading.name)
 
@@ -110,7 +111,8 @@ def _add_agent(tool: Node) -> None:
         child.parent = agent
 
 
-def _merge_tools(outer: Node, inner: Node) -> None:
+def merge_tools(outer: Node, inner: Node) -> None:
+    """Add to a tool call what another layer tells of it."""
     told = inner.reading
     outer.reading.fill(
         call_id=told.call_id, input=told.input, output=told.output, error=told.error, agent=told.agent
@@ -119,7 +121,7 @@ def _merge_tools(outer: Node, inner: Node) -> None:
     outer.absorb(inner)
 
 
-def _merge_turns(outer: Node, inner: Node) -> None:
+def merge_turns(outer: Node, inner: Node) -> None:
     """Add to a turn what another layer tells of it."""
     mine, told = outer.reading, inner.reading
     mine.ask(told.request.messages, **told.request.metadata)
@@ -149,7 +151,7 @@ def _join_by_id(nodes: list[Node], roots: list[Node]) -> None:
         # Nodes come before those in them, so the second is never around the first.
         is_inside = any(each is first for each in node.ancestry())
         place, layer = (node, first) if first.reading.is_copy and not is_inside else (first, node)
-        _merge_turns(place, layer)
+        merge_turns(place, layer)
         by_id[answer_id] = place
         roots[:] = [root for root in roots if root is not layer]
 
@@ -183,7 +185,7 @@ def _join_inner(node: Node) -> None:
     while turns := _inner_turns(node):
         answered = [turn for turn in turns if turn.reading.error is None]
         if len(turns) == 1 or len(answered) == 1:
-            _merge_turns(node, (answered or turns)[-1])
+            merge_turns(node, (answered or turns)[-1])
             if len(turns) > 1:
                 return
         elif not answered:
@@ -205,10 +207,10 @@ def _join_beside(nodes: list[Node]) -> None:
         if other is None:
             earlier.append(node)
         elif other.contains(node):
-            _merge_turns(other, node)
+            merge_turns(other, node)
         else:
             earlier.remove(other)
-            _merge_turns(node, other)
+            merge_turns(node, other)
             earlier.append(node)
 
 
@@ -244,7 +246,7 @@ def _place_copies(nodes: list[Node], roots: list[Node]) -> None:
         )
         if place is not None:
             turns.remove(place)
-            _merge_turns(place, node)
+            merge_turns(place, node)
             roots[:] = [root for root in roots if root is not node]
 
 

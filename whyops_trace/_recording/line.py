@@ -169,7 +169,7 @@ class Draft(msgspec.Struct, eq=False):
         """
         state, step = self.state, self.step
         chosen = state.given or ()
-        parent = self.parent or (state.root if state.root != step else ROOT)
+        parent = self.parent or (state.root if state.root < step else ROOT)
         if self.given:
             parent = self.given.get("parent_step_id") or parent
         foreign = []

@@ -113,7 +113,7 @@ class Recorder:
         self.serves: bool = False
         #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
         #: turn of theirs, which they report.
-        self.traces_clients: bool = False
+        self.traces_clients: bool = recorders.has_layers()
         #: Steps from one event of a trace to the next.
         self.stride: int = 1
         #: Number of open with-blocks of traces, by the thread that entered them.
@@ -165,9 +165,13 @@ class Recorder:
         """Return the state of a new trace with an id of its own: 32 hexadecimal digits."""
         return TraceState(self, f"{self._random.getrandbits(128):032x}")
 
-    def trace(self, trace_id: str | None) -> TraceState:
+    def trace(self, trace_id: str | None, *, is_new: bool = False) -> TraceState:
         """
         Return the state of a trace: the present one of that id, or a new one.
+
+        Args:
+            trace_id: The id, None for one of its own.
+            is_new: True if nobody else has recorded anything under that id.
 
         An id that the user chose may come back in another process. So its numbering has a name, and a store or server
         continues the steps of the trace. The same holds if it comes back in this process after a second in which
@@ -177,6 +181,8 @@ class Recorder:
         with self.lock:
             if trace_id is None:
                 state = self.new_trace()
+            elif is_new:
+                state = TraceState(self, trace_id)
             else:
                 state = self._present_state(trace_id) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)

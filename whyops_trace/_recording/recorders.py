@@ -16,8 +16,23 @@ if TYPE_CHECKING:
 alive: Final[weakref.WeakSet[Recorder]] = weakref.WeakSet()
 #: Functions that are told of each trace with a record that is made long after its end, by the thread that made it.
 on_late: Final[list[Callable[[TraceState], None]]] = []
+#: True once several layers may tell of one turn: clients of providers are traced, or spans are.
+_layered = False
 #: Function that takes the lines instead of the journals during a capture.
 _sink: Callable[[bytes], None] | None = None
+
+
+def expect_layers() -> None:
+    """Have every recorder, also one made later, know that another layer may tell of the turn of a call."""
+    global _layered  # noqa: PLW0603 - of the process
+    _layered = True
+    for recorder in list(alive):
+        recorder.traces_clients = True
+
+
+def has_layers() -> bool:
+    """Return True once several layers may tell of one turn."""
+    return _layered
 
 
 def sink() -> Callable[[bytes], None] | None:

@@ -117,7 +117,7 @@ class TraceState:
         return chosen
 
     def note_asked(self, step: int, tool_calls: Any) -> None:
-        """Remember the tool calls, plain data, that the answer of that step asks for."""
+        """Remember the tool calls, plain data, that the answer of that step asks for; none if it does not tell them."""
         tools = self.asked_tools = self.asked_tools or AskedTools()
         tools.note(step, tool_calls)
         self.recorder.linked_traces.add(self)

@@ -44,7 +44,7 @@ State = Literal["ok", "warning", "problem"]
 _PACKAGES: Final = ("anyio", "httpx", "msgspec", "wrapt")
 _EXTRAS: Final = {
     "cli": ("click", "rich"),
-    "otel": ("opentelemetry-proto",),
+    "otel": ("opentelemetry-proto", "opentelemetry-sdk"),
     "prices": ("genai-prices",),
     "ui": ("starlette", "uvicorn", "jinja2"),
 }

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from whyops_trace._calls.call import Call
+from whyops_trace._calls.call import Call, ModelCall
 from whyops_trace._calls.responses import is_read, read_answer, watch
 from whyops_trace._checks import MAX_ID, size
 from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._recording import recorders
 from whyops_trace._recording.line import TOP
 from whyops_trace._recording.state import UNENDING
 from whyops_trace._values import encoding
-from whyops_trace.context import OpenTurn, Scope, find_scope, set_scope
+from whyops_trace.context import OpenTurn, Scope, find_scope, get_scope, mark_wraps, set_scope
 from whyops_trace.providers._undo import Undo, undo
 
 if TYPE_CHECKING:
@@ -192,11 +193,20 @@ class Request:
         if call.model_call is not None:
             call.model_call.by_client = True
             call.model_call.proxied = self.proxy is not None
-        enclosing = None if before is None else before.enclosing
-        while enclosing is not None:
-            if isinstance(enclosing, OpenTurn):
-                enclosing.wraps = True
-            enclosing = enclosing.outer
+            if recorders.has_layers():
+                self._name_turn(call.model_call)
+        mark_wraps(None if before is None else before.enclosing)
+
+    @staticmethod
+    def _name_turn(model_call: ModelCall) -> None:
+        """Let whatever tells of the same turn further in know that the client does."""
+        scope = get_scope()
+        if model_call.turn is None and scope is not None:
+            model_call.turn = OpenTurn(scope.enclosing)
+            model_call.turn.step = scope.within
+            set_scope(Scope(scope.trace, scope.within, scope.parent, model_call.turn))
+        if model_call.turn is not None:
+            model_call.turn.by_client = True
 
     @guarded("reporting a request to a model")
     def _tell_first(self, options: Any) -> bool:

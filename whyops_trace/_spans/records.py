@@ -1,0 +1,121 @@
+"""The records of one span: its begin, and its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from whyops_trace._clock import iso
+from whyops_trace._models.links import AskedTool
+from whyops_trace._otel.asking import stops_for_tools
+from whyops_trace._otel.events import Event, begin_of, ends_of
+from whyops_trace._otel.node import Node
+from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
+from whyops_trace._recording.recorder import BEGINS, ENDS
+from whyops_trace._recording.state import TraceState
+from whyops_trace.context import Scope, advance
+from whyops_trace.types import EventOptions
+
+#: Nanoseconds that a time which a span tells may be away from now without being written down.
+_NOW_NS: Final = 20_000_000
+
+
+def asked_by(state: TraceState, node: Node) -> AskedTool | None:
+    """Return the request of a turn that a tool call, or a step that may be one, was made for."""
+    reading, tools = node.reading, state.asked_tools
+    if tools is None:
+        return None
+    arguments = {} if reading.input is None else reading.input
+    return tools.match(reading.name, arguments, reading.call_id, state.recorder.hides)
+
+
+class Records:
+    """
+    The records of a span.
+
+    Attributes:
+        state: The trace.
+        ends_trace: True if the trace ends with it.
+        has_ended: True once the end is recorded.
+    """
+
+    __slots__ = ("_begin_ns", "_span", "_step", "ends_trace", "has_ended", "state")
+
+    def __init__(self, state: TraceState) -> None:
+        self.state: TraceState = state
+        self.ends_trace: bool = False
+        self.has_ended: bool = False
+        self._step = 0
+        self._span = b""
+        self._begin_ns = 0
+
+    def keep_step(self) -> None:
+        """Take the step of the begin, which is recorded later. A numbering begins with what is recorded first."""
+        state = self.state
+        if state.on and (state.first or not state.numbering):
+            with state.recorder.lock:
+                self._step = state.take_step(None)
+
+    def begin(self, node: Node, place: Scope) -> Scope:
+        """Record the begin of what a span tells of, at its place. Return the place inside."""
+        state, reading = self.state, node.reading
+        if not state.on:
+            return place
+        recorder = state.recorder
+        self._begin_ns = node.span.start_ns
+        asked = asked_by(state, node) if node.kind == "tool" else None
+        if asked is not None:
+            reading.call_id = reading.call_id or asked.id
+            if not isinstance(reading.input, dict):
+                reading.input = asked.named(reading.input) or reading.input
+        event = begin_of(node, self._begin_ns)
+        if asked is not None:
+            event.metadata = {"requestedBy": asked.step, **event.metadata}
+        if event.user and event.user != state.user:
+            state.tell(event.user, b"")
+        self._span = recorder.open_span()
+        self._step = step = self._write(event, place.parent, place.within, opens=BEGINS, step=self._step)
+        return Scope(state, step, step, place.enclosing)
+
+    def end(self, node: Node, place: Scope) -> None:
+        """Record the end."""
+        state, step = self.state, self._step
+        if not state.on:
+            return
+        last = 0
+        *before, end = ends_of(node, self._begin_ns)
+        for event in before:
+            self._write(event, step, step)
+        ending = LAST if self.ends_trace else USUAL
+        if end.is_local:
+            self._write(end, place.parent, place.within, ending=ending, opens=ENDS, step=step)
+            last = step
+        else:
+            last = self._write(end, step, step, ending=ending, opens=ENDS)
+        state.recorder.close_span(self._span)
+        self.has_ended = True
+        reading = node.reading
+        if node.kind == "llm" and reading.error is None:
+            calls = [call for turn in (reading.answer, *reading.answer.others) for call in turn.tool_calls]
+            if calls or stops_for_tools(node):
+                state.note_asked(last, calls)
+            state.note_turn(last, (reading.model, reading.answer.model), reading.answer.content)
+        if not place.within:
+            state.last = last
+            advance(state, last)
+
+    def _write(
+        self, event: Event, parent: int, within: int, *, ending: Ending = USUAL, opens: int = 0, step: int = 0
+    ) -> int:
+        """Record an event, under a step that was taken before if there is one, at its own time unless that is now."""
+        state = self.state
+        recorder = state.recorder
+        metadata = b"," + recorder.encode(event.metadata)[1:-1] if event.metadata else b""
+        content, kind = recorder.encode(event.content), event.type.encode()
+        is_now = abs(time.time_ns() - event.time_ns) < _NOW_NS
+        if is_now and not step:
+            return recorder.record(state, kind, parent, within, metadata, content, self._span, ending, opens)
+        given = None if is_now and event.is_local else EventOptions(timestamp=iso(event.time_ns))
+        return recorder.record_draft(
+            Draft(state, kind, parent, within, metadata, content, self._span, ending, opens, given, step)
+        )

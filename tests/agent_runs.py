@@ -30,7 +30,7 @@ class Agent:
         self.events: list[dict[str, Any]] = []
         self.clock = 0.0
         self.within = 0
-        self._entered = 0.0
+        self._entered: dict[int, float] = {}
         self._step = 0
         self.messages: list[dict[str, Any]] = []
         self.begin(question)
@@ -40,19 +40,18 @@ class Agent:
         self._sent = 0
         self.messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
 
-    def step(self, name: str) -> int:
-        """Enter a step, in which the rest runs until it is left."""
-        step = self.add(
-            "llm_thinking", metadata={"step": name}, content={"type": "thinking", "thinking": name}
-        )
+    def step(self, name: str, kind: str = "") -> int:
+        """Enter a step, in which the rest runs until it is left; *kind* is ``agent`` or ``handoff``."""
+        about = {"step": name, **({"kind": kind} if kind else {})}
+        step = self.add("llm_thinking", metadata=about, content={"type": "thinking", "thinking": name})
         self.within = step
-        self._entered = self.clock
+        self._entered[step] = self.clock
         return step
 
     def leave(self, step: int, name: str, outer: int = 0) -> None:
         """Leave a step again."""
         self.within = outer
-        metadata = {"step": name, "latencyMs": self.clock - self._entered}
+        metadata = {"step": name, "latencyMs": self.clock - self._entered[step]}
         self.events.append(
             self.process.event("step_end", step, metadata=metadata, within=outer, at=self.clock)
         )
@@ -218,6 +217,30 @@ def long(trace: str = "long-run-b", turns: int = 435, tools: int = 10) -> Agent:
                 )
         agent.leave(step, f"batch {number}")
     agent.turn("All open orders are settled.")
+    agent.end()
+    return agent
+
+
+def team(trace: str = "team") -> Agent:
+    """A run of three agents: one looks at the question, asks another one, and hands over to a third that fails once."""
+    agent = Agent(trace, "Refund my broken teapot, please.")
+    triage = agent.step("triage", "agent")
+    asked = agent.turn("", ("look_up", {"order": 8841}))
+    agent.tool("look_up", {"order": 8841}, {"item": "teapot"}, by=asked)
+    for part in ("policy", "price"):
+        clerk = agent.step("clerk", "agent")
+        agent.turn(f"The {part} is known.")
+        agent.leave(clerk, "clerk", triage)
+    hands_over = agent.step("refunds", "handoff")
+    agent.leave(hands_over, "refunds", triage)
+    agent.leave(triage, "triage")
+    refunds = agent.step("refunds", "agent")
+    asked = agent.turn("", ("refund", {"amount": 129.0}))
+    agent.tool("refund", {"amount": 129.0}, by=asked, error="PolicyError: more than the fee")
+    asked = agent.turn("", ("refund", {"amount": 12.9}))
+    agent.tool("refund", {"amount": 12.9}, {"refunded": 12.9}, by=asked)
+    agent.turn("I refunded 12.90 EUR.")
+    agent.leave(refunds, "refunds")
     agent.end()
     return agent
 

@@ -99,7 +99,9 @@ def _is_plain(value: object, hides: Callable[[str], bool], longest: int) -> bool
                     return False
                 inner += node.values()
             elif kind is list:
-                if len(node) == 2 and type(node[0]) is str:  # they may be the name of a secret, and the secret
+                if (
+                    len(node) == 2 and type(node[0]) is str
+                ):  # they may be the name of a secret, and the secret
                     return False
                 inner += node
             elif kind is int:

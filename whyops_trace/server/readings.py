@@ -20,6 +20,7 @@ from anyio import to_thread
 from whyops_trace._reading.nodes import parts
 from whyops_trace.analysis import Finding, findings
 from whyops_trace.server.skeleton import walk
+from whyops_trace.server.team import Team
 from whyops_trace.server.texts import matches, texts
 from whyops_trace.store import Store, TraceSummary
 from whyops_trace.story import Story, tell
@@ -79,6 +80,11 @@ class Reading:
             self._results[name] = make()
         result: T = self._results[name]
         return result
+
+    @property
+    def team(self) -> Team:
+        """The agents of the trace."""
+        return self.once("team", lambda: Team(self.story.tree))
 
     @property
     def tag(self) -> str:

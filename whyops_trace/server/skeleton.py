@@ -7,7 +7,7 @@ texts only when they are read. For a trace too large even for that, deep nodes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -28,10 +28,11 @@ PREVIEW: Final = 72
 #: the page fetches those of the visible rows.
 PREVIEWED: Final = 1_500
 
-#: Columns of nodes: name, model and section are indexes of lists; start and took are in milliseconds, cost is in
+#: Columns of nodes: name, model, agent and section are indexes of lists; start and took are in milliseconds, cost is in
 #: millionths of a dollar, asked is the step of the turn that requested it, and turn is its own number as a turn.
 _COLUMNS: Final = (
     "kind", "state", "depth", "step", "name", "model", "start", "took", "tokens", "cost", "asked", "turn", "section",
+    "agent",
 )  # fmt: skip
 _KINDS: Final = {"tool": "t", "llm": "l", "step": "s", "embedding": "m", "event": "e"}
 _STATES: Final = {"ok": ".", "error": "x", "cancelled": "c", "running": "r", "unfinished": "u"}
@@ -51,11 +52,13 @@ class Columns:
 
     Args:
         story: The story of the trace, with the section of each node.
+        agent: Function from a node to the name of its agent, "" if the trace has only one.
         previews: True to include previews of calls that did not fail.
     """
 
-    def __init__(self, story: Story, *, previews: bool) -> None:
+    def __init__(self, story: Story, agent: Callable[[Node], str], *, previews: bool) -> None:
         self._story = story
+        self._agent = agent
         self._previews = previews
         self._names: dict[str, int] = {}
         self._turns = {
@@ -97,6 +100,7 @@ class Columns:
             node.asked_by.step if node.asked_by else 0,
             self._turns.get(id(node), 0),
             self._story.steps.get(node.step, 0),
+            self._name(self._agent(node)),
         )
 
     def _name(self, name: str) -> int:
@@ -108,6 +112,7 @@ def skeleton(
     findings: Sequence[Finding] | None,
     version: str,
     *,
+    agent: Callable[[Node], str] = lambda _: "",
     running: bool = False,
     limit: int = WHOLE,
     previewed: int = PREVIEWED,
@@ -119,13 +124,14 @@ def skeleton(
         story: The trace.
         findings: Its findings, None if they are not computed yet.
         version: Name of this state of the trace.
+        agent: Function from a node to the name of its agent, "" if the trace has only one.
         running: True if more may come.
         limit: Number of nodes above which deep nodes are left out.
         previewed: Largest number of nodes with previews of calls that did not fail; see :func:`previews`.
     """
     rows = list(walk(story.tree.nodes))
     whole = len(rows) <= limit
-    columns = Columns(story, previews=len(rows) <= previewed)
+    columns = Columns(story, agent, previews=len(rows) <= previewed)
     shape = columns.of(rows if whole else outer(story.tree.nodes))
     shape |= {
         "version": version,
@@ -146,11 +152,18 @@ def outlined(findings: Iterable[Finding]) -> list[list[Any]]:
     return [[one.code, one.severity, one.title, one.steps[:20]] for one in findings]
 
 
-def children(story: Story, step: int) -> bytes:
-    """Return all nodes below the node of a step, as JSON, with depths counted from that node."""
+def children(story: Story, step: int, agent: Callable[[Node], str] = lambda _: "") -> bytes:
+    """
+    Return all nodes below the node of a step, as JSON, with depths counted from that node.
+
+    Args:
+        story: The trace.
+        step: The step.
+        agent: Function from a node to the name of its agent, "" if the trace has only one.
+    """
     for row in walk(story.tree.nodes):
         if row.node.step == step and row.node.children:
-            columns = Columns(story, previews=False)
+            columns = Columns(story, agent, previews=False)
             return msgspec.json.encode(columns.of(walk(row.node.children)))
     return msgspec.json.encode({})
 

@@ -118,7 +118,9 @@ class _Pages:
 
     async def children(self, request: Request, reading: Reading) -> Response:
         """Answer with the part of the shape below one step."""
-        return Response(children(reading.story, request.path_params["step"]), media_type=_JSON)
+        return Response(
+            children(reading.story, request.path_params["step"], reading.team.name), media_type=_JSON
+        )
 
     async def previews(self, request: Request, reading: Reading) -> Response:
         """Answer with the previews of some calls, for the outline."""
@@ -223,7 +225,12 @@ def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIE
     """Return the skeleton of a trace: all of it up to *limit* nodes, with previews up to *previewed* of them."""
     subject = reading.story, reading.findings, reading.version
     make = functools.partial(
-        skeleton, *subject, running=reading.summary.running, limit=limit, previewed=previewed
+        skeleton,
+        *subject,
+        agent=reading.team.name,
+        running=reading.summary.running,
+        limit=limit,
+        previewed=previewed,
     )
     return reading.once(f"{reading.tag} {limit} {previewed}", make)
 
@@ -236,6 +243,7 @@ def head(reading: Reading, renderer: Renderer) -> str:
         story=reading.story,
         findings=reading.findings or [],
         node=reading.node,
+        team=reading.team.members,
     )
 
 

@@ -74,6 +74,7 @@ class Transcript:
     def context(self) -> dict[str, Any]:
         """Return the names that the templates of the transcript use."""
         return {
+            "agent": self._reading.team.name,
             "base": self._base,
             "address": self._address,
             "node": self._reading.node,

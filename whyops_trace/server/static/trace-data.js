@@ -14,6 +14,7 @@ const decoded = (columns, depth = 0) =>
     step: columns.step[i],
     name: columns.names[columns.name[i]],
     model: columns.names[columns.model[i]],
+    agent: columns.names[columns.agent[i]],
     start: columns.start[i],
     took: columns.took[i],
     tokens: columns.tokens[i],

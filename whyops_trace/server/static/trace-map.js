@@ -4,22 +4,37 @@ import { state, update, watch } from "whyops/trace-state";
 
 const MOST = 60; // lanes in which the calls inside one call are kept apart
 
-/** Give each row a lane below its parent; what runs beside it has lanes of its own, with all inside. Returns the number of lanes. */
+/**
+ * Give each row a lane below its parent; what runs beside it has lanes of its own, with all inside. Each of several
+ * agents has a band of lanes, the first one of which is free for its name. Returns the number of lanes.
+ */
 export const arrange = (trace) => {
-  const top = { row: { lane: -1 }, inside: [] };
+  const agents = [...new Set(trace.rows.map(({ agent }) => agent))];
+  trace.bands = [];
+  let lanes = 0;
+  for (const name of agents) {
+    if (agents.length > 1) trace.bands.push({ name, lane: lanes++ });
+    lanes = stack(trace, trace.rows.filter(({ agent }) => agent === name), lanes);
+  }
+  return Math.max(1, lanes);
+};
+
+/** Give some rows their lanes, from a lane on. Returns the number of the lane after them. */
+const stack = (trace, rows, first) => {
+  const top = { row: { lane: first - 1 }, inside: [] };
   const blocks = new Map();
-  for (const row of trace.rows) blocks.set(row, { row, from: row.start, to: trace.end(row), inside: [], above: 0, high: 1 });
-  const around = ({ row }) => blocks.get(row.parent) ?? top;
+  for (const row of rows) blocks.set(row, { row, from: row.start, to: trace.end(row), inside: [], above: 0, high: 1 });
+  const around = ({ row }) => {
+    let { parent } = row;
+    while (parent && !blocks.has(parent)) ({ parent } = parent);
+    return blocks.get(parent) ?? top;
+  };
   for (const block of blocks.values()) around(block).inside.push(block);
   // A row comes after its parent, so the innermost blocks are packed first.
   for (const block of [...blocks.values()].reverse()) pack(block);
   pack(top);
-  let lanes = 1;
-  for (const block of blocks.values()) {
-    block.row.lane = around(block).row.lane + 1 + block.above;
-    lanes = Math.max(lanes, block.row.lane + 1);
-  }
-  return lanes;
+  for (const block of blocks.values()) block.row.lane = around(block).row.lane + 1 + block.above;
+  return first + top.high - 1;
 };
 
 /** Put the blocks inside another below each other where they overlap in time, and make it as long and high as they are. */

@@ -265,7 +265,7 @@ class Line {
     this.name.textContent = row.turn ? `Turn ${row.turn}` : row.name;
     this.said.textContent = [
       row.state === "ok" ? "" : row.state === "error" ? "failed" : WORDS[row.state],
-      row.turn ? row.model || row.name : "",
+      row.turn ? row.agent || row.model || row.name : "",
       row.text,
       closed ? `${(row.hidden + row.size - 1).toLocaleString("en")} below` : row.hidden ? `${row.hidden} more` : "",
     ].filter(Boolean).join(" · ");

@@ -88,6 +88,7 @@ export class Timeline {
     context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
     this.#ticks(context, width, height);
+    this.#names(context, width);
     const chosen = this.trace.at(Number(state.e));
     this.byLane.forEach((lane, number) => {
       const y = AXIS + number * LANE - this.top;
@@ -127,6 +128,18 @@ export class Timeline {
     context.fillStyle = row.state === "error" ? all.bad : all.text;
     context.fillText(`${row.state === "error" ? "✗ " : ""}${row.turn ? `Turn ${row.turn}` : row.name}  ${duration(row.took)}`, x + 7, y + LANE / 2);
     context.restore();
+  }
+
+  /** The name of each agent, in the lane above its calls. */
+  #names(context, width) {
+    for (const { name, lane } of this.trace.bands) {
+      const y = AXIS + lane * LANE - this.top;
+      if (y < AXIS) continue;
+      context.fillStyle = this.colours.line;
+      context.fillRect(0, y, width, 1);
+      context.fillStyle = this.colours.dim;
+      context.fillText(name, 4, y + LANE / 2);
+    }
   }
 
   #ticks(context, width, height) {

@@ -1,0 +1,131 @@
+"""The agents of a trace: whose each call is, what each did, and who brought in whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent_runs import Agent, shop, stored, team
+from axe_playwright_python.sync_playwright import Axe
+from browser import Tab, browser, ready, served, tab
+from playwright.sync_api import Browser, expect
+
+from whyops_trace.server.team import Link, Team
+from whyops_trace.story import tell
+
+__all__ = ["browser"]
+
+
+def of(agent: Agent) -> Team:
+    """The agents of a run."""
+    return Team(tell(agent.events, priced=True).tree)
+
+
+def chat(*names: str) -> Agent:
+    """A run in which each turn is in a step of the name of who takes it."""
+    agent = Agent("chat", "Plan my trip.")
+    for name in names:
+        step = agent.step(name)
+        agent.turn(f"{name} says something.")
+        agent.leave(step, name)
+    return agent
+
+
+def test_each_agent_has_what_it_did_and_whom_it_brought_in() -> None:
+    """Its turns, tools, failures, tokens and cost, without those of the agents that it called."""
+    triage, clerk, refunds = of(team()).members
+
+    assert [(one.name, one.turns, one.tools, one.errors) for one in (triage, clerk, refunds)] == [
+        ("triage", 1, 1, 0),
+        ("clerk", 2, 0, 0),
+        ("refunds", 3, 2, 1),
+    ]
+    assert triage.links == [Link("called", "clerk", 2), Link("handed off to", "refunds", 1)]
+    assert clerk.links == refunds.links == []
+    assert all(one.tokens and one.cost for one in (triage, clerk, refunds))
+
+
+def test_steps_that_take_turns_are_agents() -> None:
+    """Where no framework says who is one, the order in which they follow each other is all that is known."""
+    members = of(chat("planner", "surfer", "planner", "surfer", "critic", "planner")).members
+
+    assert [(one.name, one.turns) for one in members] == [("planner", 3), ("surfer", 2), ("critic", 1)]
+    assert members[0].links == [Link("was followed by", "surfer", 2)]
+    assert members[1].links == [
+        Link("was followed by", "planner", 1),
+        Link("was followed by", "critic", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [shop(), chat("plan", "act"), chat("plan", "plan", "plan"), chat(*(f"batch {one}" for one in range(9)))],
+    ids=["two steps", "one after the other", "one name", "batches"],
+)
+def test_the_steps_of_one_agent_are_no_agents(agent: Agent) -> None:
+    """A plan and what follows from it are the work of one."""
+    assert of(agent).members == []
+
+
+def test_a_single_agent_of_a_framework_is_no_team() -> None:
+    """All that happens is its own."""
+    agent = Agent("alone", "Hello")
+    agent.step("alone", "agent")
+    agent.turn("Hello.")
+
+    assert of(agent).members == []
+
+
+@pytest.fixture
+def shown(tmp_path: Path, browser: Browser) -> Iterator[Tab]:
+    """A tab of a server with the run of three agents."""
+    stored(tmp_path, team()).close()
+    with served(tmp_path) as url, tab(browser, url) as opened:
+        yield opened
+
+
+def test_cards_and_outline_name_the_agent(shown: Tab) -> None:
+    """In place of the model."""
+    page = ready(shown.open("/t/team"))
+
+    expect(page.locator("[data-turn='2'] > header")).to_contain_text("clerk")
+    expect(page.locator("[data-turn='4'] > header")).to_contain_text("refunds")
+    row = page.locator("[role=row]", has_text="Turn 4")
+    expect(row).to_contain_text("refunds")
+    expect(row).not_to_contain_text("gpt-4o")
+
+
+def test_the_head_tells_of_the_agents(shown: Tab) -> None:
+    """Each is a row, its name a link to where it came in."""
+    page = ready(shown.open("/t/team"))
+    rows = page.locator(".team tr")
+
+    expect(rows.nth(1)).to_contain_text("called clerk ×2")
+    expect(rows.nth(1)).to_contain_text("handed off to refunds")
+    expect(rows.nth(3).locator(".bad")).to_have_text("1")
+    rows.nth(3).get_by_role("link", name="refunds").click()
+    expect(page.locator(".chosen")).to_contain_text("agent refunds")
+    assert Axe().run(page).violations_count == 0
+
+
+def test_each_agent_has_lanes_of_its_own(shown: Tab) -> None:
+    """Also where an agent works for another one; the first lane of each has its name."""
+    page = ready(shown.open("/t/team?view=timeline"))
+    lanes = page.evaluate(
+        """async () => {
+          const { Trace } = await import("whyops/trace-data");
+          const { arrange } = await import("whyops/trace-map");
+          const trace = new Trace(JSON.parse(document.getElementById("skeleton").textContent));
+          const count = arrange(trace);
+          const lanes = Object.groupBy(trace.rows, ({ agent }) => agent);
+          const of = (rows) => [...new Set(rows.map(({ lane }) => lane))].sort((a, b) => a - b);
+          return [count, trace.bands, Object.entries(lanes).map(([name, rows]) => [name, of(rows)])];
+        }"""
+    )
+
+    assert lanes == [
+        9,
+        [{"name": "triage", "lane": 0}, {"name": "clerk", "lane": 3}, {"name": "refunds", "lane": 6}],
+        [["triage", [1, 2]], ["clerk", [4, 5]], ["refunds", [7, 8]]],
+    ]

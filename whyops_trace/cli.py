@@ -17,6 +17,7 @@ from whyops_trace.commands.common import Commands
 _MODULES: Final = {
     "check": "whyops_trace.commands.check",
     "demo": "whyops_trace.demo",
+    "diff": "whyops_trace.commands.diff",
     "doctor": "whyops_trace.commands.doctor",
     "export": "whyops_trace.commands.export",
     "journal": "whyops_trace.commands.journal",

@@ -101,7 +101,7 @@ def test_the_head_tells_of_the_agents(shown: Tab) -> None:
     page = ready(shown.open("/t/team"))
     rows = page.locator(".team tr")
 
-    expect(rows.nth(1)).to_contain_text("called clerk ×2")
+    expect(rows.nth(1)).to_contain_text("called clerk \u00d72")
     expect(rows.nth(1)).to_contain_text("handed off to refunds")
     expect(rows.nth(3).locator(".bad")).to_have_text("1")
     rows.nth(3).get_by_role("link", name="refunds").click()

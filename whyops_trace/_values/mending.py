@@ -73,7 +73,9 @@ def plain_view(value: object, hides: Callable[[str], bool], *, digests: bool = F
     return plain(value, hides, digests=digests)
 
 
-def _is_plain(value: object, hides: Callable[[str], bool], longest: int) -> bool:
+def _is_plain(  # noqa: PLR0912 - flat, because every turn pays for it
+    value: object, hides: Callable[[str], bool], longest: int
+) -> bool:
     """
     Return True if a value is surely its own mended copy.
 

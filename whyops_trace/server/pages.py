@@ -156,7 +156,7 @@ def _look(store: Store, index: Index, figures: _Figures, text: str, after: str |
         after, traces = None, store.traces(PAGE + 1, where=where)
     counts, slow = figures.get()
     turns = store.turn_tokens([trace.trace_id for trace in traces[:PAGE]])
-    rows = [_row(trace, turns.get(trace.trace_id, []), query.terms) for trace in traces[:PAGE]]
+    rows = [row(trace, turns.get(trace.trace_id, []), query.terms) for trace in traces[:PAGE]]
     return {
         "rows": rows,
         "notes": notes,
@@ -181,7 +181,15 @@ def _find(index: Index, query: Query) -> tuple[list[str], list[str], bool]:
     return result.trace_ids, [f"The search index is being filled: {filling}."], True
 
 
-def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Row:
+def row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term] = ()) -> Row:
+    """
+    Return a trace as a row of the list.
+
+    Args:
+        trace: Its summary.
+        turns: The tokens of its turns.
+        terms: The terms of the search that found it.
+    """
     if trace.running:
         state = "running"
     elif trace.stopped:
@@ -193,7 +201,7 @@ def _row(trace: TraceSummary, turns: Sequence[int], terms: Sequence[Term]) -> Ro
     took = elapsed(trace.started_at, trace.last_at) or 0.0
     loops = trace.repeated >= LOOP
     return Row(
-        trace, _trace_url(trace.trace_id, terms), _when(trace.last_at), took, state, loops, spark(turns)
+        trace, _trace_url(trace.trace_id, terms), when(trace.last_at), took, state, loops, spark(turns)
     )
 
 
@@ -213,7 +221,7 @@ def spark(turns: Sequence[int]) -> str:
     return "".join(f"M{4 * at} {_HEIGHT}v-{height}h3v{height}z" for at, height in enumerate(heights))
 
 
-def _when(timestamp: str) -> str:
+def when(timestamp: str) -> str:
     """Return a wire timestamp in local time, "" if it is not one: only the time for today, else day and time."""
     try:
         moment = datetime.fromisoformat(timestamp).astimezone()

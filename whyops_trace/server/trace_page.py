@@ -129,7 +129,7 @@ class _Pages:
 
     async def head(self, _: Request, reading: Reading) -> Response:
         """Answer with the summary at the top of the page."""
-        return HTMLResponse(head(reading, self._renderer))
+        return HTMLResponse(head(reading, self._renderer, trace_url(reading.summary.trace_id)))
 
     async def sections(self, request: Request, reading: Reading) -> Response:
         """Answer with some sections of the transcript."""
@@ -198,7 +198,7 @@ def page(
         base=base,
         selected=reading.node(selected) if selected else "",
         whole=whole,
-        head=Markup(head(reading, renderer)),  # noqa: S704 - made by a template that escapes
+        head=Markup(head(reading, renderer, base)),  # noqa: S704 - made by a template that escapes
         chunks=pieces,
         filled=filled,
         skeleton=in_script(shape(reading).decode()) if whole else "",
@@ -235,8 +235,8 @@ def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIE
     return reading.once(f"{reading.tag} {limit} {previewed}", make)
 
 
-def head(reading: Reading, renderer: Renderer) -> str:
-    """Return the summary at the top of the page."""
+def head(reading: Reading, renderer: Renderer, base: str) -> str:
+    """Return the summary at the top of the page, with links to other pages unless *base* is ""."""
     return renderer.text(
         "_head.html",
         summary=reading.summary,
@@ -244,6 +244,7 @@ def head(reading: Reading, renderer: Renderer) -> str:
         findings=reading.findings or [],
         node=reading.node,
         team=reading.team.members,
+        base=base,
     )
 
 

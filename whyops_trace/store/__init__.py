@@ -37,7 +37,7 @@ from whyops_trace.store.pruning import (
 from whyops_trace.store.reading import Reader
 from whyops_trace.store.records import Records
 from whyops_trace.store.rows import StoredEvent
-from whyops_trace.store.selection import Counts, Filter
+from whyops_trace.store.selection import Counts, Filter, Session
 from whyops_trace.store.statements import SLICE, slices
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "AgentVersion",
     "Counts",
     "Filter",
+    "Session",
     "Store",
     "Stored",
     "StoredEvent",

@@ -19,9 +19,11 @@ from whyops_trace.store.lines import RecordReader
 from whyops_trace.store.selection import (
     Counts,
     Filter,
+    Session,
     conditions,
     running,
     seconds,
+    session_value,
     stopped,
     unanswered,
 )
@@ -107,6 +109,41 @@ class Reader(RecordReader):
         sums = ", ".join(f"coalesce(sum({flag}), 0)" for flag in flags)
         rows = self._database.rows(f"SELECT count(*), {sums} FROM traces WHERE {condition}", *values)  # noqa: S608
         return Counts(*rows[0]) if rows else Counts()
+
+    def sessions(self, by: str, limit: int = 200) -> list[Session]:
+        """
+        Return the users, threads or values that traces belong to, the one that was last recorded on first.
+
+        Args:
+            by: ``user``, ``thread``, or a key of the metadata of traces.
+            limit: Largest number of them.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        value, parameters = session_value(by)
+        rows = self._database.rows(
+            f"SELECT value, count(*), sum(failed), min(started_at), max(last_at) AS last FROM"  # noqa: S608
+            f" (SELECT {value} AS value, failed, started_at, last_at FROM traces)"
+            " WHERE value <> '' GROUP BY value ORDER BY last DESC, value LIMIT ?",
+            *parameters,
+            limit,
+        )
+        return [Session(*row) for row in rows]
+
+    def metadata_keys(self, limit: int = 20) -> list[str]:
+        """
+        Return the keys in the metadata of traces whose values are texts or numbers, the most frequent first.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT key FROM traces, json_each(traces.metadata) WHERE type IN ('text', 'integer')"
+            " GROUP BY key ORDER BY count(*) DESC, key LIMIT ?",
+            limit,
+        )
+        return [key for (key,) in rows]
 
     def slow_seconds(self) -> float:
         """

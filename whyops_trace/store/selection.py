@@ -13,6 +13,32 @@ from whyops_trace._reading.summary import LOOP
 QUIET: Final = 300
 
 
+#: Members of a trace's metadata that name the thread it belongs to.
+THREADS: Final = (
+    "thread_id", "threadId", "thread", "session_id", "sessionId", "session", "conversation_id", "conversationId",
+    "conversation", "chat_id", "chatId", "group_id", "groupId",
+)  # fmt: skip
+
+
+class Session(NamedTuple):
+    """
+    The traces of one user, of one thread, or of one value in their metadata.
+
+    Attributes:
+        value: The user, thread or value.
+        traces: Number of the traces.
+        failed: Number of those that ended with an error.
+        started_at: When the first of them began, ISO 8601.
+        last_at: When the latest record of any of them was made, ISO 8601.
+    """
+
+    value: str
+    traces: int
+    failed: int
+    started_at: str
+    last_at: str
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """
     A choice of traces: those that meet every condition that is not None.
@@ -21,6 +47,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         agent: The name of the agent.
         user: The user that the agent acted for last.
         tag: One of its tags.
+        session: The traces that it belongs to: ``user``, ``thread`` or a key of its metadata, and the value of that.
         failed: True if it ended with an error.
         errors: True if any call in it failed or said that it did, even if the agent recovered.
         looping: True if a tool was called with the same arguments at least three times in a row.
@@ -37,6 +64,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
     user: str | None = None
     tag: str | None = None
+    session: tuple[str, str] | None = None
     failed: bool | None = None
     errors: bool | None = None
     looping: bool | None = None
@@ -92,6 +120,18 @@ def seconds() -> str:
     return "round((julianday(last_at) - julianday(started_at)) * 86400.0, 3)"
 
 
+def session_value(by: str) -> tuple[str, list[Any]]:
+    """Return the SQL expression for the user, thread or value that a trace belongs to, and its parameters."""
+    if by == "user":
+        return "external_user_id", []
+    names = msgspec.json.encode(THREADS if by == "thread" else [by]).decode()
+    value = (
+        "(SELECT CAST(value AS TEXT) FROM json_each(metadata) WHERE key IN (SELECT value FROM json_each(?))"
+        " AND type IN ('text', 'integer') LIMIT 1)"
+    )
+    return value, [names]
+
+
 def conditions(where: Filter | None, now: int) -> tuple[str, list[Any]]:
     """Return a filter as an SQL condition on ``traces``, and the values of its parameters."""
     if where is None:
@@ -120,6 +160,10 @@ def conditions(where: Filter | None, now: int) -> tuple[str, list[Any]]:
     )
     parts = [(part, [value]) for part, value in compared if value is not None]
     parts += [(part if holds else f"NOT {part}", []) for part, holds in flags if holds is not None]
+    if where.session is not None:
+        by, value = where.session
+        expression, parameters = session_value(by)
+        parts.append((f"{expression} = ?", [*parameters, value]))
     return " AND ".join(part for part, _ in parts) or "TRUE", [
         value for _, values in parts for value in values
     ]

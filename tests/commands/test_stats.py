@@ -453,3 +453,49 @@ def test_a_damaged_store_is_one_line(cli: Callable[..., Result], tmp_path: Path)
 
     assert (result.stdout, result.exit_code) == ("", 1)
     assert re.fullmatch(r"Error: .*traces\.db is damaged, or no store at all .*\n", result.stderr)
+
+
+# Failures
+
+
+def failing(trace: str, message: str) -> list[dict[str, Any]]:
+    """Return a trace of a call that failed."""
+    error = {"error": {"type": "ValueError", "message": message}}
+    return tool("refund", trace=trace, results=error, about={"outcome": "error"})
+
+
+def test_failures_are_grouped_with_the_latest_example(store: Store, cli: Callable[..., Result]) -> None:
+    """Place, way and words of each pattern, how many traces have it, and one to look at."""
+    put(store, *failing("late-1", "129.0 exceeds the fee"), *failing("late-2", "49.5 exceeds the fee"))
+    put(store, *tool("search", results={"success": False, "message": "no such order"}, trace="late-3"))
+
+    lines = cli("--failures", "--home", store.path.parent).output.splitlines()
+
+    assert lines[0].split() == ["traces", "failures", "recovered", "trend", "pattern", "latest"]
+    assert [line.split()[:3] for line in lines[1:3]] == [["2", "2", "0"], ["1", "1", "0"]]
+    assert re.search(r"refund raised: ValueError: (129\.0|49\.5) exceeds the fee +late-[12] #1$", lines[1])
+    assert re.search(r"search said that it failed: no such order +late-3 #1$", lines[2])
+    assert lines[3] == "Patterns in 3 traces. What fails alike may have several reasons."
+
+
+def test_failures_for_a_program(store: Store, cli: Callable[..., Result]) -> None:
+    """The same as JSON."""
+    put(store, *failing("late-1", "129.0 exceeds the fee"))
+
+    report = json.loads(cli("--failures", "--json", "--home", store.path.parent).output)
+
+    assert report["traces"] == 1
+    assert [(one["kind"], one["place"], one["example"], one["step"]) for one in report["patterns"]] == [
+        ("raised", "refund", "late-1", 1)
+    ]
+
+
+def test_traces_without_failures_say_so(store: Store, cli: Callable[..., Result]) -> None:
+    """Nothing failed; or there is no trace, which a script can tell by the exit code."""
+    home = store.path.parent
+    none = cli("--failures", "--home", home)
+    put(store, *tool("refund"))
+
+    assert (none.output, none.exit_code) == ("There are no such traces.\n", 1)
+    assert cli("--failures", "--home", home).output == "Nothing failed in 1 trace.\n"
+    assert cli("--failures", "--by", "tool", "--home", home).exit_code == 2

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from whyops_trace._reading.excerpt import clean, counted, dollars, duration, percent
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
+from whyops_trace.commands.failures import print_patterns
 from whyops_trace.stats import Figures, Stats, gather
 from whyops_trace.store import Filter
 
@@ -34,10 +35,19 @@ _CALLS: Final[dict[By, tuple[str, str]]] = {
 @click.option("--until", type=Moment(), metavar="TIME", help="Only traces not recorded on any more since.")
 @click.option("--agent", metavar="NAME", help="Only traces of this agent.")
 @click.option("--by", type=click.Choice(list(_CALLS)), help="Only the figures by agent, by tool or by model.")
+@click.option(
+    "--failures", is_flag=True, help="Show what the failures of these traces have in common instead."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @home_option
 def stats(
-    since: str | None, until: str | None, agent: str | None, by: By | None, as_json: bool, home: Path
+    since: str | None,
+    until: str | None,
+    agent: str | None,
+    by: By | None,
+    failures: bool,
+    as_json: bool,
+    home: Path,
 ) -> None:
     """
     Show the number, the failures, the latency and the cost of the calls of agents, tools and models.
@@ -45,8 +55,13 @@ def stats(
     Latencies are percentiles of the nearest rank: half of the calls took at most p50, 95 of 100 at most p95. A ≥
     before a cost means that it lacks turns without a known price.
     """
+    if failures and by is not None:
+        raise click.UsageError("--failures groups by what failures have in common: it goes not with --by.")
     where = Filter(agent=agent, since=since, until=until)
     with stored_traces(home) as store:
+        if failures:
+            print_patterns(store, where, as_json=as_json)
+            return
         statistics = gather(store, tracked(store.each(where), "reading traces", store.counts(where).total))
     if as_json:
         click.echo(json.dumps(_report(statistics, by), indent=1))

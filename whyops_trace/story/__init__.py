@@ -17,6 +17,7 @@ from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import (
     Call,
     Change,
+    FailedCall,
     Message,
     PromptChange,
     Section,
@@ -31,6 +32,7 @@ from whyops_trace.story.whys import explain
 __all__ = [
     "Call",
     "Change",
+    "FailedCall",
     "Message",
     "PromptChange",
     "Section",

@@ -11,7 +11,7 @@ from whyops_trace._reading.nodes import Node
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
-from whyops_trace.story.turns import Story, ToolUse, Turn
+from whyops_trace.story.turns import FailedCall, Story, ToolUse, Turn
 
 #: Largest number of characters of an error in the status.
 _ERROR: Final = 160
@@ -128,9 +128,12 @@ def _passes_on(outer: Node, node: Node) -> bool:
 def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
     """Add the user's question, the end and the failures to a story."""
     story.turns = story.tree.llm_responses
-    story.failed = len(failures.troubles)
+    story.failed_calls = [
+        FailedCall(trouble.node, trouble.error, failures.recovered(trouble)) for trouble in failures.troubles
+    ]
+    story.failed = len(story.failed_calls)
     story.said_failed = sum(trouble.is_said for trouble in failures.troubles)
-    story.recovered = sum(map(failures.recovered, failures.troubles))
+    story.recovered = sum(call.recovered for call in story.failed_calls)
     story.asked = _question(telling, arrangement)
     _add_ending(story, telling, arrangement)
     story.status = _status(story, telling, arrangement)

@@ -232,6 +232,22 @@ class Why:
 
 
 @dataclass(slots=True)
+class FailedCall:
+    """
+    A call that failed itself, rather than passing on the failure of a call inside it.
+
+    Attributes:
+        node: Its node of the tree.
+        error: ``Type: message``, or the words in which its result says that it failed.
+        recovered: True if its last retry succeeded.
+    """
+
+    node: Node
+    error: str
+    recovered: bool
+
+
+@dataclass(slots=True)
 class Story:
     """
     A whole trace, in the order of reading.
@@ -244,6 +260,7 @@ class Story:
         failed: Number of failed calls, those that only say so among them.
         said_failed: Number of calls that did not raise, but whose results say that they failed.
         recovered: Number of failed calls with a successful retry: a later call of the same tool or model.
+        failed_calls: Those calls, in the order they began.
         status: The outcome in words, never a bare "ok": ``answered: 3 calls failed, 3 recovered``.
         sections: The transcript.
         whys: Lines that explain it, the most important first.
@@ -258,6 +275,7 @@ class Story:
     failed: int = 0
     said_failed: int = 0
     recovered: int = 0
+    failed_calls: list[FailedCall] = field(default_factory=list)
     status: str = ""
     sections: list[Section] = field(default_factory=list)
     whys: list[Why] = field(default_factory=list)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FrameType
 from typing import Final, Protocol
@@ -50,9 +50,10 @@ class OpenTurn(Enclosing):
         wraps: True if a client made a request in it, which is a turn with a report of its own.
         by_client: True if a client made it. Then whatever else tells of a turn in it tells of the same one.
         layer: What another layer tells of the same turn, None if none does.
+        failure: The exception with which the last turn in it failed, and the step of its record; None if none failed.
     """
 
-    __slots__ = ("by_client", "layer", "step", "wraps")
+    __slots__ = ("by_client", "failure", "layer", "step", "wraps")
 
     def __init__(self, outer: Enclosing | None) -> None:
         super().__init__(outer)
@@ -60,6 +61,7 @@ class OpenTurn(Enclosing):
         self.wraps: bool = False
         self.by_client: bool = False
         self.layer: Layer | None = None
+        self.failure: tuple[BaseException, int] | None = None
 
 
 class Layer(Protocol):
@@ -345,9 +347,15 @@ def leave_scope(block: HeldBlock | None, state: TraceState, within: int, outer: 
 
 def mark_wraps(enclosing: Enclosing | None) -> None:
     """Note in each call of a model around a turn that the turn has a report of its own."""
+    for turn in turns_around(enclosing):
+        turn.wraps = True
+
+
+def turns_around(enclosing: Enclosing | None) -> Iterator[OpenTurn]:
+    """Yield the calls of models around a place, the innermost first."""
     while enclosing is not None:
         if isinstance(enclosing, OpenTurn):
-            enclosing.wraps = True
+            yield enclosing
         enclosing = enclosing.outer
 
 

@@ -52,6 +52,7 @@ from wire import PATIENCE, Request
 from whyops_trace import WhyOps, propagate, trace, traced_llm, traced_tool
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.testing import ManualClock
+from whyops_trace.tree import build
 
 CHARGE = ToolCall("charge_card", {"amount": 4999}, "call_1")
 CHARGED = {"id": "call_1", "function": {"name": "charge_card", "arguments": '{"amount":4999}'}}
@@ -960,3 +961,49 @@ def test_a_client_of_another_service_says_who_serves_it(
     made.close()
 
     assert events.records[1]["metadata"]["provider"] == expected
+
+
+@pytest.mark.parametrize("is_raised_anew", [False, True])
+def test_a_failure_that_goes_through_a_wrapper_counts_once(
+    provider: Provider, tmp_path: Path, is_raised_anew: bool
+) -> None:
+    """Whether the function around the client's call raises it as it is, or another exception from it."""
+    provider.reply(Failure(500))
+    with WhyOps(home=tmp_path) as sdk:
+        made = openai.OpenAI(base_url=provider.openai_url, api_key="sk-test", max_retries=0)
+        asking = sdk.openai(made)
+
+        @traced_llm(model="gpt-4o", provider="openai")
+        def ask() -> None:
+            try:
+                asking.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+            except openai.InternalServerError as error:
+                if is_raised_anew:
+                    raise ValueError("no answer") from error
+                raise
+
+        with sdk.trace("t"), contextlib.suppress(openai.InternalServerError, ValueError):
+            ask()
+        made.close()
+    tree = build(stored(tmp_path, "t"))
+
+    assert tree.errors == 1
+    assert [node.status for node in tree.nodes] == ["error"]
+
+
+def test_a_failure_of_a_wrapper_itself_counts(provider: Provider, tmp_path: Path) -> None:
+    """Its client was answered."""
+    with WhyOps(home=tmp_path) as sdk:
+        made = openai.OpenAI(base_url=provider.openai_url, api_key="sk-test", max_retries=0)
+        asking = sdk.openai(made)
+
+        @traced_llm(model="gpt-4o", provider="openai")
+        def ask() -> None:
+            asking.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+            raise ValueError("no answer")
+
+        with sdk.trace("t"), contextlib.suppress(ValueError):
+            ask()
+        made.close()
+
+    assert build(stored(tmp_path, "t")).errors == 1

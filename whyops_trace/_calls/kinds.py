@@ -24,13 +24,15 @@ from whyops_trace._recording.line import Content
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding, mending
-from whyops_trace._values.failures import describe_passing, describe_whole
+from whyops_trace._values.failures import Told, describe_passing, describe_whole
 from whyops_trace._values.reflection import name_of
 from whyops_trace._values.truncation import truncated
 from whyops_trace.context import Scope
 
 #: Bytes of JSON after which no more items of a generator are recorded. Short items do not count.
 MAX_ITEMS_BYTES: Final = 65_536
+#: Largest number of causes of a failure that are looked at.
+_MAX_CAUSES: Final = 20
 #: Fewest bytes of a record in which a cut answer of a provider still tells something.
 MIN_RAW_BYTES: Final = 1_000
 
@@ -153,7 +155,7 @@ class Llm(CallSite):
     }
     written: ClassVar[frozenset[str]] = frozenset(
         {"function", "latencyMs", "model", "outcome", "params", "provider", "rawResponse", "requestId",
-         "responseId", "system", "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
+         "doubles", "responseId", "system", "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
     )  # fmt: skip
     holds = True
     follows = True
@@ -273,11 +275,20 @@ class Llm(CallSite):
         turn = self._read(call, assemble(call.items.values)) if has_pieces and call.items else Turn()
         ending, ended = self._settle(call, turn), self.outcome(call, error)
         if ended == "error":
+            ending += self._doubled(call, error)
             self._fail(call, turn, elapsed_ms, ending, describe_whole(error, stacks=True))
         else:
             turn.finish_reason = ended
             ending += b',"outcome":%b' % call.state.recorder.encode(ended)
             self._close(call, turn, elapsed_ms, ending)
+
+    @staticmethod
+    def _doubled(call: Call, error: BaseException) -> bytes:
+        """Return the metadata member that names the record of a turn inside that failed alike, led by a comma."""
+        turn = call.model_call.turn if call.model_call else None
+        if turn is None or turn.failure is None or not _is_of(error, turn.failure[0]):
+            return b""
+        return b',"doubles":%d' % turn.failure[1]
 
     def _fail(self, call: Call, turn: Turn, elapsed_ms: int, ending: bytes, error: Mapping[str, Any]) -> None:
         content = {"message": "The stream broke off.", **error}
@@ -406,6 +417,18 @@ class Embedding(Llm):
     ) -> None:
         body = call.state.recorder.encode(content)
         call.close(b"embedding_response", self._answer_metadata(call, turn, elapsed_ms, ending), body)
+
+
+def _is_of(error: BaseException, inner: BaseException) -> bool:
+    """Tell whether a failure is one of a turn inside, as it is, raised from it, or in words alone."""
+    if type(error) is Told:
+        return bool(words := str(inner)) and words in str(error)
+    seen: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if seen is inner or seen is None:
+            break
+        seen = seen.__cause__ or seen.__context__
+    return seen is inner
 
 
 def _note_answer(call: Call, content: object) -> None:

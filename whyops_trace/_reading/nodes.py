@@ -195,6 +195,8 @@ class TreeBuilder:
         self._began: list[float] = []
         self._failed = False
         self._nodes: list[Node] = []
+        #: Nodes whose failure is that of a turn inside, by identity.
+        self._doubled: set[int] = set()
         #: By run and step: processes that record on one trace at the same time may use a number twice.
         self._by_run: dict[tuple[str, int], Node] = {}
         self._by_step: dict[int, Node] = {}
@@ -226,7 +228,9 @@ class TreeBuilder:
                 node.status = "unfinished" if ended(node.process) else "running"
                 tree.unfinished += node.status == "unfinished"
                 tree.running += node.status == "running"
-        failed = [node.kind for node in self._nodes if node.status == "error"]
+        failed = [
+            node.kind for node in self._nodes if node.status == "error" and id(node) not in self._doubled
+        ]
         tree.said_failed = sum(bool(node.said_failed) for node in self._nodes)
         tree.errors = sum(kind != "step" for kind in failed) or int(self._failed or bool(failed))
         tree.cost = _amount(total(self._costs))
@@ -394,6 +398,8 @@ class TreeBuilder:
         elif node.kind == "event":  # recorded by hand
             node.kind, node.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
         node.status, node.error, node.said_failed = "error", _line(event.error), ""
+        if event.metadata.get("doubles") is not None:
+            self._doubled.add(id(node))
         if call is not None and (call.response is None or call.response.fails):
             self._close(node, event, node.error)
         return node

@@ -72,7 +72,7 @@ class Ongoing:
         )
         self._kept.beside = self._kept.beside or (bool(error) and kind in ("step_end", "trace_end"))
         if half is not None:
-            half.failed = bool(error)
+            half.failed = bool(error) and record.metadata.doubles is None
             half.said_failed = (verdict := record.verdict) is not None and verdict.kind == "failed"
             self._new.append(half)
 

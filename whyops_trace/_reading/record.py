@@ -131,6 +131,7 @@ class About(msgspec.Struct, rename="camel", gc=False):
     provider: Any = None
     usage: Any = None
     wraps: Any = None
+    doubles: Any = None
     latency_ms: Any = None
     ran_at: Any = None
     trace: Any = None

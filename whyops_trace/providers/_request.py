@@ -18,7 +18,7 @@ from whyops_trace._recording import recorders
 from whyops_trace._recording.line import TOP
 from whyops_trace._recording.state import UNENDING
 from whyops_trace._values import encoding
-from whyops_trace.context import OpenTurn, Scope, find_scope, get_scope, mark_wraps, set_scope
+from whyops_trace.context import OpenTurn, Scope, find_scope, get_scope, mark_wraps, set_scope, turns_around
 from whyops_trace.providers._undo import Undo, undo
 
 if TYPE_CHECKING:
@@ -334,11 +334,20 @@ class Request:
     def _failed(self, error: BaseException) -> None:
         if self.call is not None:
             self.call.fail(error)
+            self._tell_around(error)
             if self.proxy is not None and self._link.is_reported(error):
                 self._end_turn(self.proxy, error=error)
             elif self.proxy is not None:
                 self._forget_turn(self.proxy)
             self._return()
+
+    def _tell_around(self, error: BaseException) -> None:
+        """Let the calls of models around know the failure, which is one with theirs if they fail with it."""
+        scope = find_scope()
+        model_call = None if self.call is None else self.call.model_call
+        if scope is not None and model_call is not None:
+            for turn in turns_around(scope.enclosing):
+                turn.failure = error, model_call.last_step
 
 
 #: The request in progress in this context.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,15 @@ from collector import Collector, Reset
 from journals import die, fill, make
 from lines import Process, encoded
 from programs import ROOT, start, start_code
+from spans import span
 from wire import Answer, Request
 
 from whyops_trace import WhyOps
 from whyops_trace._clock import iso
+from whyops_trace._otel.events import events_of
+from whyops_trace._otel.records import lines_of
+from whyops_trace._otel.trace import read_trace
+from whyops_trace._values.processor import Processor
 from whyops_trace.cli import main
 from whyops_trace.commands import diagnosis
 from whyops_trace.commands.serving import running
@@ -139,6 +146,31 @@ def test_an_extra_that_is_missing_says_how_to_install_it(
             "advice": "To have more, install whyops-trace again with the extra prices; "
             "in a checkout: pip install '.[prices]'",
         }
+    ]
+
+
+def test_a_framework_that_is_installed_is_named_with_what_attaches_to_it(checks: Callable[..., Any]) -> None:
+    """With its version; those that are not installed are left out."""
+    told = {finding["message"] for finding in checks()["framework"]}
+
+    assert f"openai {version('openai')}: sdk.openai(client)" in told
+    assert not any(message.startswith("crewai") for message in told)
+
+
+def test_the_makers_of_the_spans_of_the_latest_traces_are_named(
+    home: Path, checks: Callable[..., Any]
+) -> None:
+    """What is attached is known in a running program alone."""
+    before = checks()
+    spans = [span("plan", scope="pydantic-ai"), span("run", scope="strands")]
+    events = events_of(read_trace(spans), ended=True)
+    processor = Processor(max_event_bytes=10_000, sample_rate=1)
+    with contextlib.closing(Store(home / "traces.db")) as store:
+        store.ingest(("", lines_of("t", "shop", events, processor)))
+
+    assert "attached" not in before
+    assert [finding["message"] for finding in checks()["attached"]] == [
+        "Spans in the last 1 trace are of: pydantic-ai, strands."
     ]
 
 

@@ -49,9 +49,10 @@ def doctor(init: bool, as_json: bool, home: Path) -> None:
 
 def _examine(home: Path, init: bool) -> Iterator[Finding]:
     # These modules take longer to load than most commands to run.
-    from whyops_trace.commands import diagnosis, server_diagnosis
+    from whyops_trace.commands import diagnosis, framework_diagnosis, server_diagnosis
 
     yield from diagnosis.installation()
+    yield from framework_diagnosis.frameworks()
     settings, finding = diagnosis.settings_of(home)
     yield finding
     if settings is not None:
@@ -64,6 +65,7 @@ def _examine(home: Path, init: bool) -> Iterator[Finding]:
     yield from diagnosis.clock()
     yield from diagnosis.home(home)
     yield from diagnosis.store(home, settings)
+    yield from framework_diagnosis.attached(home)
     yield from diagnosis.journal(home, settings)
     yield diagnosis.viewer(home)
 

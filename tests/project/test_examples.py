@@ -209,6 +209,22 @@ def test_callbacks_of_a_framework_make_one_tree(tmp_path: Path) -> None:
     ]
 
 
+def test_spans_of_a_framework_make_one_tree_with_functions(tmp_path: Path) -> None:
+    """The turn that asked for the tool is known, and the function that does the work is in it."""
+    pytest.importorskip("opentelemetry.sdk", reason="the extra [otel] installs it")
+    done = run(EXAMPLES / "13_spans_of_a_framework.py", home=tmp_path)
+    events = stored(tmp_path, "parcel-7")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outline(events) == [
+        (0, "step", "agent clerk", "ok"),
+        (1, "llm", "gpt-4o", "ok"),
+        (1, "tool", "track", "ok"),
+        (2, "tool", "look_up", "ok"),
+    ]
+    assert sum("requestedBy" in event["metadata"] for event in events) == 1
+
+
 def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:
     """Not in the store, and not in the journal."""
     done = run(EXAMPLES / "05_redaction_and_options.py", home=tmp_path)

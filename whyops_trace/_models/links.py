@@ -57,12 +57,13 @@ class AskedTools:
 
     def __init__(self) -> None:
         self._tools: deque[AskedTool] = deque(maxlen=REMEMBERED)
-        self._untold: AskedTool | None = None
+        #: What the latest answer requests without telling it, if that is the latest one that requests anything.
+        self.untold: AskedTool | None = None
 
     def note(self, step: int, tool_calls: Any) -> None:
         """Remember the tool calls, plain data, that the answer at that step requests; none if it does not tell them."""
         self._tools.extend(AskedTool(step, item) for item in dicts_of(tool_calls))
-        self._untold = None if tool_calls else AskedTool(step, {})
+        self.untold = None if tool_calls else AskedTool(step, {})
 
     def find(
         self, name: str, arguments: Mapping[str, Any], call_id: Any, hides: Callable[[str], bool]
@@ -95,7 +96,7 @@ class AskedTools:
         elif not matches:
             matches = [one for one in candidates if one.named(arguments) is not None]
         if not matches:
-            return self._untold
+            return None
         one = next((one for one in matches if not one.is_made), matches[-1])
         one.is_made = True
         return one

@@ -26,7 +26,7 @@ def asked_by(state: TraceState, node: Node) -> AskedTool | None:
     if tools is None:
         return None
     arguments = {} if reading.input is None else reading.input
-    return tools.match(reading.name, arguments, reading.call_id, state.recorder.hides)
+    return tools.match(reading.name, arguments, reading.call_id, state.recorder.hides) or tools.untold
 
 
 class Records:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final
 
 from whyops_trace._models.answers import Turn
-from whyops_trace._otel.dialects import read_span
+from whyops_trace._otel.dialects import is_known, read_span
 from whyops_trace._otel.layers import is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure, Kind
@@ -31,6 +31,8 @@ TURNS: Final = ("llm", "embedding")
 _CALLS: Final = ("tool", *TURNS)
 #: Largest number of spans around one that are looked at.
 _DEEP: Final = 500
+#: Largest number of things inside a span that are remembered until it ends.
+_MANY: Final = 200
 
 
 class OpenSpan:
@@ -67,7 +69,7 @@ class OpenSpan:
         #: One item until somebody records the begin: several threads may need it.
         self._to_begin = [True]
         self._node: Node | None = None
-        self._seen = (-1, -1, -1)
+        self._seen = (-1, -1)
         #: What other spans tell of the same call, spans that are nothing of an agent's, and sure failures inside.
         self._layers: list[OpenSpan] = []
         self._folded: list[Span] = []
@@ -86,14 +88,18 @@ class OpenSpan:
     @property
     def node(self) -> Node:
         """What it tells so far."""
-        source = self.source
-        seen = (len(source.attributes), len(source.events), source.end_time or 0)
-        if self._node is None or seen != self._seen:
-            span = span_of(source)
-            self._node, self._seen = Node(span, read_span(span)), seen
+        node = self._node
+        if node is None or (not self.is_over and self._count() != self._seen):
+            span = span_of(self.source)
+            node = self._node = Node(span, read_span(span))
+            self._seen = self._count()
             if self.parent is not None:
-                self._node.reading.conversation = ""
-        return self._node
+                node.reading.conversation = ""
+        return node
+
+    def _count(self) -> tuple[int, int]:
+        """Return the numbers of its attributes and events, by which it is seen to tell more."""
+        return len(self.source.attributes), len(self.source.events)
 
     @property
     def kind(self) -> str:
@@ -162,7 +168,9 @@ class OpenSpan:
 
     def tells_enough(self) -> bool:
         """Tell whether it says at its start what it is, with what it was given."""
-        if not self.source.attributes:
+        source = self.source
+        scope, names = source.instrumentation_scope, tuple(source.attributes)
+        if not names or not is_known("" if scope is None else scope.name, source.name, names):
             return False
         reading = self.node.reading
         if reading.kind == "tool":
@@ -194,6 +202,7 @@ class OpenSpan:
     def become_step(self) -> None:
         """Begin as a step, since it stands for several turns in it. One that waits in it is one of these."""
         waiting, self.turn.layer = self.turn.layer, None
+        self.turn.wraps = True
         self._kind = "step"
         self.begin()
         if isinstance(waiting, OpenSpan):
@@ -201,12 +210,12 @@ class OpenSpan:
 
     def end(self) -> None:
         """Record the end, or leave it to another layer."""
-        self.is_over = True
+        self._node = None
         if self._layer_of is not None:
             return
         if self._to_begin:
             if self.kind == "":
-                if self.parent is not None:
+                if self.parent is not None and len(self.parent._folded) < _MANY:
                     self.parent._folded += [self.node.span, *self._folded]
                 return
             if self._is_told_inside() or (self.kind in TURNS and self._is_told_elsewhere()):
@@ -226,13 +235,21 @@ class OpenSpan:
             records.end(self.node, self._inside)
         node = self._told()
         error = node.reading.error
-        for span in islice(self._ancestry(), 1, _DEEP):
-            span._recorded.append(node)
-            if span.kind not in ("", "step"):
-                break
-        if error is not None and self.parent is not None:
-            self.parent._failures.append(error)
+        parent = self.parent
+        if parent is not None:
+            if node.kind in _CALLS:
+                parent._note_recorded(node)
+            if error is not None and len(parent._failures) < _MANY:
+                parent._failures.append(error)
         self.records.end(node, self.place())
+
+    def _note_recorded(self, node: Node) -> None:
+        """Note a call that is recorded inside it, as long as it may turn out to tell of the same one."""
+        reading = self.node.reading
+        if (reading.kind in ("", *_CALLS) or reading.may_be_tool) and len(self._recorded) < _MANY:
+            self._recorded.append(node)
+        if reading.kind in ("", "step") and self.parent is not None:
+            self.parent._note_recorded(node)
 
     def _told(self) -> Node:
         """Return what it and its layers tell so far."""
@@ -261,6 +278,8 @@ class OpenSpan:
 
     def _is_told_inside(self) -> bool:
         """Tell whether a call in it that is recorded is the one that it tells of, as it said only at last."""
+        if self._turn is not None and self._turn.wraps:
+            return True
         if self.kind == "tool":
             return any(node.kind == "tool" and is_same_tool(node, self.node) for node in self._recorded)
         return self.kind in TURNS and any(node.kind in TURNS for node in self._recorded)

@@ -127,26 +127,34 @@ def _content(content: Any) -> Any:
 
 
 def _read_tool(span: Span, attributes: Attributes, reading: Reading) -> None:
+    reading.fill(
+        name=attributes.text("gen_ai.tool.name"),
+        call_id=attributes.text("gen_ai.tool.call.id"),
+        input=attributes.parsed("gen_ai.tool.call.arguments", "gen_ai.tool.arguments"),
+        output=parsed(plain_result(attributes.parsed("gen_ai.tool.call.result", "gen_ai.tool.result"))),
+    )
+    if "gen_ai.input.messages" in attributes.values or "gen_ai.output.messages" in attributes.values:
+        _read_tool_messages(attributes, reading)
+    if span.events:
+        old_input, old_output = _old_tool(span.events)
+        reading.fill(input=old_input, output=old_output)
+    if reading.has_failed is None and attributes.get("gen_ai.tool.status") in ("error", "success"):
+        reading.has_failed = attributes.values["gen_ai.tool.status"] == "error"
+
+
+def _read_tool_messages(attributes: Attributes, reading: Reading) -> None:
+    """Read a tool whose call and result are in messages."""
     asked, answered = (
         dicts_of(read_messages(attributes.get(f"gen_ai.{which}.messages"))) for which in ("input", "output")
     )
     calls = [call for message in asked for call in dicts_of(message.get("tool_calls"))]
     results = [message for message in answered if message.get("role") == "tool"]
     call, result = next(iter(calls), {}), next(iter(results), {})
-    old_input, old_output = _old_tool(span.events)
     reading.fill(
-        name=attributes.text("gen_ai.tool.name"),
-        call_id=attributes.text("gen_ai.tool.call.id") or text_of(call.get("id")),
-        input=attributes.parsed("gen_ai.tool.call.arguments", "gen_ai.tool.arguments"),
-        output=parsed(plain_result(attributes.parsed("gen_ai.tool.call.result", "gen_ai.tool.result"))),
-    )
-    reading.fill(
+        call_id=text_of(call.get("id")),
         input=parsed(dict_of(call.get("function")).get("arguments")),
         output=parsed(result.get("content")),
     )
-    reading.fill(input=old_input, output=old_output)
-    if reading.has_failed is None and attributes.get("gen_ai.tool.status") in ("error", "success"):
-        reading.has_failed = attributes.values["gen_ai.tool.status"] == "error"
 
 
 def _old_tool(events: Iterable[SpanEvent]) -> tuple[Any, Any]:

@@ -510,3 +510,13 @@ def test_a_record_of_claude_code_belongs_to_the_call_that_it_names() -> None:
     assert ran.input == ARGUMENTS
     assert ran.error is not None
     assert ran.error.message == "too deep"
+
+
+def test_a_copy_around_a_turn_that_a_tool_made_stays_where_it_is() -> None:
+    """It is no layer of what is further in."""
+    copy = span("raw_gen_ai_request", scope="litellm", attributes={"llm.openai.id": "chatcmpl-9"}, took=None)
+    inner = tool(copy)
+    uncounted = {"gen_ai.usage.input_tokens": None, "gen_ai.usage.output_tokens": None}
+    spans = [copy, inner, turn(inner, at=3, attributes=uncounted)]
+
+    assert outline(read_trace(spans)) == ["llm raw_gen_ai_request", "  tool depth", "    llm chat gpt-5"]

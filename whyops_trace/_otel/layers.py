@@ -234,7 +234,11 @@ def _place_copies(nodes: list[Node], roots: list[Node]) -> None:
             continue
         inside = {id(each) for each in islice(node.ancestry(), _DEEP)}
         near = [turn for turn in turns if id(turn) in inside] or nearby(turns, node)
-        fitting = [turn for turn in near if id(turn) in inside or _repeats(node, turn)]
+        fitting = [
+            turn
+            for turn in near
+            if id(turn) in inside or (_repeats(node, turn) and node not in islice(turn.ancestry(), _DEEP))
+        ]
         place = max(
             fitting,
             key=lambda turn: (

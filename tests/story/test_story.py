@@ -900,6 +900,20 @@ def test_strange_records_have_a_story(data: st.DataObject) -> None:
     assert all(0 <= place <= len(story.sections) for place in story.steps.values())
 
 
+def test_a_call_that_stands_before_the_turn_that_asked_for_it_has_a_story() -> None:
+    """The numbers of another program may say so; the call is told where it stands."""
+    agent = Agent()
+    call = {"id": "c1", "function": {"name": "look", "arguments": "{}"}}
+    agent.tool("look", {}, {"found": 1})
+    agent.turn([USER], "Let me look.", call)
+    agent.events[0]["metadata"]["requestedBy"] = agent.events[-1]["stepId"]
+
+    first, second = agent.story().sections
+
+    assert [use.node.name for use in first.tools] == ["look"]
+    assert second.turn is not None
+
+
 def nested() -> Any:
     """Return a value nested deeper than anything that reads it goes."""
     deep: Any = "x"

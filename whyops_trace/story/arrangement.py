@@ -108,8 +108,10 @@ class Arrangement:
         """Return the turn that requested a tool call, and its request."""
         node = use.node
         entry = self._telling.turns.get(id(node.asked_by)) if node.asked_by is not None else None
-        if entry is not None:
-            askers = [inner.turn for inner in entry.innermost()]
+        inside = entry.innermost() if entry is not None else ()
+        # A call may stand before the turn that is said to have asked for it.
+        askers = [inner.turn for inner in inside if id(inner.turn.node) in self._places]
+        if askers:
             open_calls = [
                 (turn, call)
                 for turn in askers

@@ -14,6 +14,7 @@ from hostile import attacked
 from hypothesis import given
 from hypothesis import strategies as st
 from lines import Process, tool_request, tool_response
+from tales import Agent as Teller
 
 from whyops_trace._reading.excerpt import counted
 from whyops_trace.analysis import findings
@@ -58,6 +59,39 @@ def test_a_reading_is_made_once_for_all_who_ask_at_the_same_time(home: Path) -> 
     together, later = asyncio.run(ask())
 
     assert {id(reading) for reading in together} == {id(later)}
+
+
+def test_what_was_recorded_by_hand_in_a_step_belongs_to_its_call() -> None:
+    """Thoughts, errors, answers and results have the step for their parent, and are told with their call all the same."""
+    agent = Teller()
+    step = agent.event("llm_thinking", metadata={"step": "plan"}, content={"thinking": "plan"})
+    asked = agent.request({"role": "user", "content": "Which?"}, within=step, function="")
+    thought = agent.event("llm_thinking", step, within=step, content={"type": "thinking", "thinking": "Hm."})
+    answer = agent.event(
+        "llm_response",
+        step,
+        within=step,
+        metadata={"model": "m", "provider": "p"},
+        content={"content": "One."},
+    )
+    called = agent.event(
+        "tool_call_request",
+        step,
+        within=step,
+        metadata={"tool": "look"},
+        content={"toolCalls": [{"name": "look"}]},
+    )
+    error = agent.event("error", step, within=step, metadata={"tool": "look"}, content={"message": "no"})
+    result = agent.event(
+        "tool_call_response",
+        step,
+        within=step,
+        metadata={"tool": "look"},
+        content={"toolCalls": [{"name": "look"}], "toolResults": {"error": {"message": "no"}}},
+    )
+
+    owned = owners(agent.events, agent.story())
+    assert {thought: asked, answer: asked, error: called, result: called} == owned
 
 
 def test_a_reading_is_made_anew_when_its_trace_has_grown(home: Path) -> None:

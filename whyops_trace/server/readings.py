@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from anyio import to_thread
 
 from whyops_trace._reading.nodes import parts
+from whyops_trace._reading.record import StoredRecord
 from whyops_trace.analysis import Finding, findings
 from whyops_trace.server.skeleton import walk
 from whyops_trace.server.team import Team
@@ -199,16 +200,34 @@ def version(summary: TraceSummary) -> str:
 
 def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:
     """Return the step of the node that shows a record, by the step of the record, for records without a node."""
-    owner_of: dict[int, int] = {}
-    steps_of_nodes = {row.node.step for row in walk(story.tree.nodes)}
-    first_of_call: dict[int, int] = {}
-    for record, call in parts(events):
-        if record.step in steps_of_nodes:
-            first_of_call.setdefault(id(call), record.step)
-            continue
-        # A response by hand in a step has the step for its parent, and its request for the other half of its call.
-        paired = first_of_call.get(id(call), 0) if call is not None else 0
-        near = (step for step in (record.parent, record.within) if step in steps_of_nodes)
-        if record.step and (owner := paired or next(near, 0)):
+    nodes = {row.node.step: row.node for row in walk(story.tree.nodes)}
+    ends = ((end, node.step) for node in nodes.values() for end in (node.answer, node.response))
+    owner_of = {end: step for end, step in ends if end and end not in nodes}
+    is_clear = True
+    for event in events:
+        record = StoredRecord.of(event)
+        near = (step for step in (record.parent, record.within) if step in nodes)
+        if (
+            record.step
+            and record.step not in nodes
+            and record.step not in owner_of
+            and (owner := next(near, 0))
+        ):
             owner_of[record.step] = owner
+            is_clear = is_clear and nodes[owner].kind != "step"
+    # By hand, what belongs to a call in a step has the step for its parent. Finding the call takes longer than all else.
+    return owner_of if is_clear else owner_of | _paired(events, nodes)
+
+
+def _paired(events: list[dict[str, Any]], nodes: Container[int]) -> dict[int, int]:
+    """Return the step of the node of its call, by the step of a record, for records without a node."""
+    first: dict[int, int] = {}
+    owner_of: dict[int, int] = {}
+    for record, call in parts(events):
+        if call is None or not record.step:
+            continue
+        if record.step in nodes:
+            first.setdefault(id(call), record.step)
+        elif id(call) in first:
+            owner_of[record.step] = first[id(call)]
     return owner_of

@@ -54,8 +54,8 @@ class Stored:
             asked, answered = by_step.get(node.step, {}), by_step.get(node.response, {})
             self.calls.append((node, asked, answered))
             self.requests[id(node)] = asked
-            if asked.get("metadata", {}).get("kind") == "agent":
-                self.agents[id(node)] = asked["metadata"]["step"]
+            if node.kind == "step" and node.name.startswith("agent "):
+                self.agents[id(node)] = node.name.removeprefix("agent ")
 
     def of(self, kind: str) -> list[Call]:
         """Return the calls of a kind in order of their begin."""
@@ -108,7 +108,7 @@ def compare(told: Told, stored: Stored) -> Score:
     score = Score()
     turns, tools = stored.of("llm"), stored.of("tool")
     score.add("turns", len(told.turns), len(turns))
-    agents = sum(node.asked_by is not None for node, _, _ in stored.of("step"))
+    agents = sum(_is_call(node) for node, _, _ in stored.of("step"))
     score.add("tools", len(told.ran), len(tools) + agents)
     _compare_tokens(score, told, turns)
     for agent in told.agents:
@@ -199,9 +199,17 @@ def _compare_call(score: Score, told: Told, ran: Ran, found: Call, stored: Store
     score.add("parents", _line(told, ran.agent), stored.agents_of(node))
 
 
-def _runs(node: Node, ran: Ran, stored: Stored) -> bool:
+def _is_call(agent: Node) -> bool:
     """Return True if an agent was asked for as a tool, and there is no tool call around it."""
-    return node.asked_by is not None and stored.agents.get(id(node)) == ran.name
+    around = agent.parent
+    while around is not None and around.kind == "step" and not around.name.startswith("agent "):
+        around = around.parent
+    return agent.asked_by is not None and (around is None or around.kind != "tool")
+
+
+def _runs(node: Node, ran: Ran, stored: Stored) -> bool:
+    """Return True if an agent is the call."""
+    return _is_call(node) and stored.agents.get(id(node)) == ran.name
 
 
 def _line(told: Told, agent: str) -> list[str]:

@@ -108,8 +108,9 @@ def play(
     """
     Run an agent in this process, and print what the framework's objects tell of it.
 
-    Its spans are sent in the way that the command names: ``wire`` by an SDK in this process, ``own`` by a process of
-    the framework. With ``file`` and ``caught`` they are written to the file that comes next in the command.
+    Its spans are taken in the way that the command names: ``attached`` in this process, ``wire`` by an SDK in it that
+    sends them, ``own`` by a process of the framework that does. With ``file`` and ``caught`` they are written to the
+    file that comes next in the command.
 
     Args:
         run: Runs the agent, and tells of it.
@@ -132,6 +133,14 @@ def play(
 @contextlib.contextmanager
 def _by_itself(golden: Golden) -> Iterator[None]:
     yield
+
+
+@contextlib.contextmanager
+def _attached(golden: Golden) -> Iterator[None]:
+    from whyops_trace import otel
+
+    with otel.attach():
+        yield
 
 
 @contextlib.contextmanager
@@ -192,4 +201,4 @@ class Receiver(Server):
         return Answer(200, {}).send(connection) and request.lasting
 
 
-_WAYS = {"own": _by_itself, "wire": _by_wire, "caught": _caught, "file": _to_file}
+_WAYS = {"attached": _attached, "own": _by_itself, "wire": _by_wire, "caught": _caught, "file": _to_file}

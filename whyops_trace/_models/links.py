@@ -101,6 +101,13 @@ class AskedTools:
         one.is_made = True
         return one
 
+    def take(self, name: str) -> AskedTool | None:
+        """Return the first request of that name that was not made yet, None if there is none; now it is made."""
+        one = next((one for one in tuple(self._tools) if one.name == name and not one.is_made), None)
+        if one is not None:
+            one.is_made = True
+        return one
+
 
 class ReportedTurns:
     """The turns of a trace that clients of providers made, until they are reported once more by hand."""

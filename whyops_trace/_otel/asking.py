@@ -72,7 +72,7 @@ class _Requests:
         self.by_name: dict[str, list[_Asked]] = {}
         self._by_id: dict[str, _Asked] = {}
         for each in asked:
-            self.by_name.setdefault(_plain(each.name), []).append(each)
+            self.by_name.setdefault(plain_name(each.name), []).append(each)
             if each.id:
                 self._by_id[each.id] = each
 
@@ -105,10 +105,10 @@ def _places(node: Node) -> set[int]:
 
 def _bare(node: Node) -> str:
     """Return the name of a step as the tool that it may be."""
-    return _plain(node.reading.name or node.span.name)
+    return plain_name(node.reading.name or node.span.name)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return the name of a tool as a model may be told of it: without capital letters and blanks."""
     return name.casefold().replace(" ", "_")
 

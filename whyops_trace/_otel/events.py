@@ -332,6 +332,8 @@ def _end_step(node: Node, latency: dict[str, int]) -> _Parts:
     name = reading.name[:MAX_NAME] or node.span.name[:MAX_NAME] or _UNKNOWN
     metadata: dict[str, Any] = {"step": name, "startedAt": iso(node.span.start_ns), **latency}
     content = {} if reading.output is None else {"output": reading.output}
+    if node.kind in ("agent", "handoff"):
+        metadata["kind"] = node.kind
     if reading.error is not None:
         metadata["outcome"] = "error"
         content["error"] = _error(reading.error)

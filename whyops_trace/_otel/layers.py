@@ -10,6 +10,7 @@ from typing import Final
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import ERROR
+from whyops_trace.types import TokenUsage
 
 #: Kinds that separate what is in them from what they are in.
 _BOUNDARIES: Final = ("agent", "tool", "handoff")
@@ -260,9 +261,14 @@ def nearby(turns: list[Node], node: Node) -> list[Node]:
     return turns[max(0, place - _NEAR) : place + 1]
 
 
+def counts_again(copy: TokenUsage, turn: TokenUsage) -> bool:
+    """Return True if a span counts the tokens of a turn."""
+    return all(copy.get(name) == turn.get(name) for name in ("totalTokens", "completionTokens"))
+
+
 def _repeats(copy: Node, turn: Node) -> bool:
     """Return True if a span counts the tokens of a turn, or that turn counts none and came just before."""
     mine, other = copy.reading.answer.usage, turn.reading.answer.usage
-    names = ("totalTokens", "completionTokens")
-    same = all(mine.get(name) == other.get(name) for name in names)
-    return same or (not other and turn.parent is copy.parent and turn.span.start_ns <= copy.span.start_ns)
+    return counts_again(mine, other) or (
+        not other and turn.parent is copy.parent and turn.span.start_ns <= copy.span.start_ns
+    )

@@ -365,9 +365,8 @@ class TreeBuilder:
     def _thinking(self, event: StoredRecord, call: Call | None) -> Node:
         name = event.metadata.get("step")
         if isinstance(name, str):
-            kind = event.metadata.get("kind")
-            name = f"{kind} {name}" if kind in ("agent", "handoff") else name
-            node = self._place(event, call, "step", name, "step_end", _shown(event.metadata.get("input")))
+            shown = _step_name(event)
+            node = self._place(event, call, "step", shown, "step_end", _shown(event.metadata.get("input")))
             self._name_asker(node, event)
             return node
         caller = self._by_call.get(id(call)) or self._caller(event)
@@ -384,8 +383,10 @@ class TreeBuilder:
     def _step_end(self, event: StoredRecord, call: Call | None) -> Node:
         node = self._by_call.get(id(call))
         if node is None:
-            node = self._place(event, call, "step", text_of(event.metadata.get("step")))
+            node = self._place(event, call, "step", _step_name(event))
             node.started = text_of(event.metadata.get("startedAt")) or node.started
+        elif event.metadata.get("kind") is not None:
+            node.name = _line(_step_name(event))  # some tell what they were at last
         node.result = _raised(event.content) or _line(_shown(get(event.content, "output")))
         self._close(node, event, event.error)
         return node
@@ -448,6 +449,12 @@ _HANDLERS: Final[dict[str, Callable[[TreeBuilder, StoredRecord, Call | None], No
 
 def _amount(amount: Decimal | None) -> float | None:
     return None if amount is None else float(amount)
+
+
+def _step_name(event: StoredRecord) -> str:
+    """Return the name of a step, with its kind if it is of a particular one."""
+    kind, name = event.metadata.get("kind"), text_of(event.metadata.get("step"))
+    return f"{kind} {name}" if kind in ("agent", "handoff") else name
 
 
 def _line(said: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from whyops_trace._clock import iso
 from whyops_trace._models.links import AskedTool
-from whyops_trace._otel.asking import stops_for_tools
+from whyops_trace._otel.asking import plain_name, stops_for_tools
 from whyops_trace._otel.events import Event, begin_of, ends_of
 from whyops_trace._otel.node import Node
 from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
@@ -21,12 +21,16 @@ _NOW_NS: Final = 20_000_000
 
 
 def asked_by(state: TraceState, node: Node) -> AskedTool | None:
-    """Return the request of a turn that a tool call, or a step that may be one, was made for."""
+    """Return the request of a turn that a tool call, a step that may be one, or an agent was made for."""
     reading, tools = node.reading, state.asked_tools
     if tools is None:
         return None
+    if node.kind == "agent":
+        return tools.take(reading.name)
     arguments = {} if reading.input is None else reading.input
-    return tools.match(reading.name, arguments, reading.call_id, state.recorder.hides) or tools.untold
+    names = dict.fromkeys((reading.name, plain_name(reading.name)))
+    matches = (tools.match(name, arguments, reading.call_id, state.recorder.hides) for name in names)
+    return next(filter(None, matches), tools.untold)
 
 
 class Records:
@@ -56,17 +60,25 @@ class Records:
             with state.recorder.lock:
                 self._step = state.take_step(None)
 
-    def begin(self, node: Node, place: Scope) -> Scope:
-        """Record the begin of what a span tells of, at its place. Return the place inside."""
+    def begin(self, node: Node, place: Scope, *, is_called: bool = True) -> Scope:
+        """
+        Record the begin of what a span tells of. Return the place inside.
+
+        Args:
+            node: What it is.
+            place: Where it is.
+            is_called: Of an agent, whether a turn may have asked for it.
+        """
         state, reading = self.state, node.reading
         if not state.on:
             return place
         recorder = state.recorder
         self._begin_ns = node.span.start_ns
-        asked = asked_by(state, node) if node.kind == "tool" else None
+        may_be_asked = node.kind == "tool" or (node.kind == "agent" and is_called)
+        asked = asked_by(state, node) if may_be_asked else None
         if asked is not None:
             reading.call_id = reading.call_id or asked.id
-            if not isinstance(reading.input, dict):
+            if node.kind == "tool" and not isinstance(reading.input, dict):
                 reading.input = asked.named(reading.input) or reading.input
         event = begin_of(node, self._begin_ns)
         if asked is not None:

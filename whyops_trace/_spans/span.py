@@ -17,13 +17,14 @@ from typing import Final
 
 from whyops_trace._models.answers import Turn
 from whyops_trace._otel.dialects import is_known, read_span
-from whyops_trace._otel.layers import is_same_agent, is_same_tool, merge_tools, merge_turns
+from whyops_trace._otel.layers import counts_again, is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure, Kind
 from whyops_trace._otel.span import Span
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.records import Records, asked_by
 from whyops_trace._spans.source import Source, span_of
+from whyops_trace.types import TokenUsage
 from whyops_trace.context import OpenTurn, Scope, mark_wraps, turn_at
 
 #: Kinds of readings that are calls of models.
@@ -52,8 +53,8 @@ class OpenSpan:
     """
 
     __slots__ = (
-        "_failures", "_folded", "_inside", "_is_recorded", "_kind", "_layer_of", "_layers", "_node", "_place",
-        "_recorded", "_seen", "_to_begin", "_turn", "children", "is_over", "parent", "records", "source",
+        "_counted", "_failures", "_folded", "_inside", "_is_recorded", "_kind", "_layer_of", "_layers", "_name", "_node",
+        "_place", "_recorded", "_seen", "_to_begin", "_turn", "children", "is_over", "parent", "records", "source",
     )  # fmt: skip
 
     def __init__(
@@ -78,9 +79,13 @@ class OpenSpan:
         self._turn: OpenTurn | None = None
         #: The call that it is a layer of.
         self._layer_of: OpenSpan | None = None
+        #: The name of an agent that what is folded into it tells, "" if nothing does.
+        self._name = ""
         #: What it was recorded as, and the calls in it that were.
         self._kind: Kind = ""
         self._recorded: list[Node] = []
+        #: The tokens of the turn in it that was recorded last.
+        self._counted: TokenUsage = {}
         self._is_recorded = False
 
     # What it is
@@ -104,7 +109,7 @@ class OpenSpan:
     @property
     def kind(self) -> str:
         """What it is, as far as it tells."""
-        return self.node.kind
+        return "" if self.node.reading.is_folded else self.node.kind
 
     @property
     def answer(self) -> Turn:
@@ -172,10 +177,10 @@ class OpenSpan:
         scope, names = source.instrumentation_scope, tuple(source.attributes)
         if not names or not is_known("" if scope is None else scope.name, source.name, names):
             return False
-        reading = self.node.reading
-        if reading.kind == "tool":
+        reading, kind = self.node.reading, self.kind
+        if kind == "tool":
             return bool(reading.name) and reading.input is not None
-        return reading.kind in ("agent", "handoff", "step") and not reading.may_be_tool
+        return kind in ("agent", "handoff", "step") and not reading.may_be_tool
 
     def begin(self) -> Scope:
         """Record the begin, unless that is done. Return the place of what runs in it."""
@@ -194,9 +199,9 @@ class OpenSpan:
             around._layers.append(self)
             self._layer_of, self._inside = around, around.begin()
             return self._inside
-        is_part = around is not None and reading.kind == around.kind and is_same_agent(node, around.node)
-        self._kind = "step" if is_part else self._kind or reading.kind or "step"
-        self._inside = self.records.begin(self._told(), place)
+        self._kind = "step" if self._is_part() else self._kind or reading.kind or "step"
+        is_called = around is None or around.kind != "tool"  # else the call is what it is in
+        self._inside = self.records.begin(self._told(), place, is_called=is_called)
         return self._inside
 
     def become_step(self) -> None:
@@ -217,6 +222,9 @@ class OpenSpan:
             if self.kind == "":
                 if self.parent is not None and len(self.parent._folded) < _MANY:
                     self.parent._folded += [self.node.span, *self._folded]
+                    self.parent._name = self.node.reading.agent or self.parent._name
+                return
+            if self.node.reading.is_copy and self._is_repeated():
                 return
             if self._is_told_inside() or (self.kind in TURNS and self._is_told_elsewhere()):
                 return
@@ -228,6 +236,8 @@ class OpenSpan:
         if self._layer_of is not None or self._is_recorded:
             return
         self._is_recorded = True
+        if self._kind == "step" and self.kind in ("agent", "handoff") and not self._is_part():
+            self._kind = "agent" if self.kind == "agent" else "handoff"  # it says so at last
         is_late = self._kind == "step" and self.kind in _CALLS and not self._is_told_inside()
         if is_late and self._inside is not None:
             records = Records(self.records.state)
@@ -239,6 +249,8 @@ class OpenSpan:
         if parent is not None:
             if node.kind in _CALLS:
                 parent._note_recorded(node)
+            if node.kind in TURNS:
+                parent._counted = node.reading.answer.usage
             if error is not None and len(parent._failures) < _MANY:
                 parent._failures.append(error)
         self.records.end(node, self.place())
@@ -258,6 +270,11 @@ class OpenSpan:
         if self._kind == "step" and reading.kind in TURNS:
             reading.fill(input=reading.request.messages, output=reading.answer.content)
         reading.kind = self._kind
+        if reading.kind == "agent":
+            around = self._around()
+            reading.name = self._name or reading.name
+            if around is not None and around.kind == "tool":
+                reading.fill(name=around.node.reading.delegate or around.node.reading.name)
         for layer in self._layers:
             merge_tools(node, layer.node)
         if self._turn is not None and isinstance(self._turn.layer, OpenSpan):
@@ -266,6 +283,11 @@ class OpenSpan:
         if reading.error is not None and self._is_copied(reading.error):
             reading.error = None
         return node
+
+    def _is_part(self) -> bool:
+        """Tell whether it is a part of the agent that it is in."""
+        around = self._around() if self.kind == "agent" else None
+        return around is not None and around.kind == "agent" and is_same_agent(self.node, around.node)
 
     def _is_copied(self, error: Failure) -> bool:
         """Tell whether a failure is that of something inside it, which went on."""
@@ -283,6 +305,10 @@ class OpenSpan:
         if self.kind == "tool":
             return any(node.kind == "tool" and is_same_tool(node, self.node) for node in self._recorded)
         return self.kind in TURNS and any(node.kind in TURNS for node in self._recorded)
+
+    def _is_repeated(self) -> bool:
+        """Tell whether it counts the tokens of the turn beside it that was recorded last."""
+        return self.parent is not None and counts_again(self.answer.usage, self.parent._counted)
 
     def _is_told_elsewhere(self) -> bool:
         """Tell whether code in a turn reports it, or something around it tells of the same turn."""

@@ -24,8 +24,8 @@ from whyops_trace._otel.span import Span
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.records import Records, asked_by
 from whyops_trace._spans.source import Source, span_of
-from whyops_trace.types import TokenUsage
 from whyops_trace.context import OpenTurn, Scope, mark_wraps, turn_at
+from whyops_trace.types import TokenUsage
 
 #: Kinds of readings that are calls of models.
 TURNS: Final = ("llm", "embedding")
@@ -53,8 +53,9 @@ class OpenSpan:
     """
 
     __slots__ = (
-        "_counted", "_failures", "_folded", "_inside", "_is_recorded", "_kind", "_layer_of", "_layers", "_name", "_node",
-        "_place", "_recorded", "_seen", "_to_begin", "_turn", "children", "is_over", "parent", "records", "source",
+        "_counted", "_failures", "_folded", "_inside", "_is_recorded", "_kind", "_layer_of", "_layers",
+        "_name", "_node", "_place", "_recorded", "_seen", "_to_begin", "_turn", "children", "is_over",
+        "parent", "records", "source",
     )  # fmt: skip
 
     def __init__(

@@ -62,7 +62,7 @@ def test_a_reading_is_made_once_for_all_who_ask_at_the_same_time(home: Path) -> 
 
 
 def test_what_was_recorded_by_hand_in_a_step_belongs_to_its_call() -> None:
-    """Thoughts, errors, answers and results have the step for their parent, and are told with their call all the same."""
+    """Thoughts, errors, answers and results have the step for their parent, and are told with their call."""
     agent = Teller()
     step = agent.event("llm_thinking", metadata={"step": "plan"}, content={"thinking": "plan"})
     asked = agent.request({"role": "user", "content": "Which?"}, within=step, function="")

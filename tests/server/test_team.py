@@ -19,14 +19,16 @@ __all__ = ["browser"]
 
 def of(agent: Agent) -> Team:
     """The agents of a run."""
-    return Team(tell(agent.events, priced=True).tree)
+    return Team(tell(agent.events, priced=True))
 
 
-def chat(*names: str) -> Agent:
-    """A run in which each turn is in a step of the name of who takes it."""
+def chat(*names: str, prompts: bool = False) -> Agent:
+    """A run in which each turn is in a step of the name of who takes it, with a prompt of its own if told so."""
     agent = Agent("chat", "Plan my trip.")
     for name in names:
         step = agent.step(name)
+        if prompts:
+            agent.messages[0]["content"] = f"You are {name}."
         agent.turn(f"{name} says something.")
         agent.leave(step, name)
     return agent
@@ -56,6 +58,13 @@ def test_steps_that_take_turns_are_agents() -> None:
         Link("was followed by", "planner", 1),
         Link("was followed by", "critic", 1),
     ]
+
+
+def test_steps_with_prompts_of_their_own_are_agents() -> None:
+    """Even if each speaks once."""
+    members = of(chat("expert", "verifier", "verifier", "programmer", prompts=True)).members
+
+    assert [(one.name, one.turns) for one in members] == [("expert", 1), ("verifier", 2), ("programmer", 1)]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Reading:
     @property
     def team(self) -> Team:
         """The agents of the trace."""
-        return self.once("team", lambda: Team(self.story.tree))
+        return self.once("team", lambda: Team(self.story))
 
     @property
     def tag(self) -> str:
@@ -215,7 +215,7 @@ def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:
         ):
             owner_of[record.step] = owner
             is_clear = is_clear and nodes[owner].kind != "step"
-    # By hand, what belongs to a call in a step has the step for its parent. Finding the call takes longer than all else.
+    # By hand, what belongs to a call in a step has the step for its parent. Finding the call takes long.
     return owner_of if is_clear else owner_of | _paired(events, nodes)
 
 

@@ -2,7 +2,7 @@
 The agents of a trace: which call is whose, what each did, and who called or handed over to whom.
 
 An agent is the run of one that a framework or ``step(kind="agent")`` tells of. A program without those may have a step
-for each turn of an agent: names of such steps that come again after another one are agents as well.
+for each turn of an agent: such steps are those of agents if their names take turns, or each has a prompt of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from whyops_trace.server.skeleton import walk
-from whyops_trace.tree import Node, TraceTree
+from whyops_trace.story import Story
+from whyops_trace.tree import Node
 
 #: Largest number of names that steps of agents have. More are the parts of a task.
 _MOST: Final = 30
@@ -64,16 +65,17 @@ class Team:
     The agents of a trace that has several, in the order in which they came in.
 
     Args:
-        tree: The trace.
+        story: The trace.
 
     Attributes:
         members: The agents; none if the trace is that of a single one.
     """
 
-    def __init__(self, tree: TraceTree) -> None:
+    def __init__(self, story: Story) -> None:
+        tree = story.tree
         self._whose: dict[int, str] = {}
         nodes = [row.node for row in walk(tree.nodes)]
-        names = _named_by_kind(nodes) or _named_by_turns(nodes)
+        names = _named_by_kind(nodes) or _named_by_turns(story)
         ways: Counter[tuple[str, Way, str]] = Counter()
         members: dict[str, Member] = {}
         before = ""
@@ -123,12 +125,16 @@ def _named_by_kind(nodes: Iterable[Node]) -> dict[int, str]:
     return {id(node): name for node in nodes if (name := _told(node, "agent"))}
 
 
-def _named_by_turns(nodes: Iterable[Node]) -> dict[int, str]:
-    """Return the names of steps that hold a turn each and take turns with others."""
-    steps = [
-        node for node in nodes if node.kind == "step" and any(one.kind == "llm" for one in node.children)
-    ]
-    names = [node.name for node in steps]
+def _named_by_turns(story: Story) -> dict[int, str]:
+    """Return the names of the steps that hold turns, if they are those of agents."""
+    turns = [section.turn for section in story.sections if section.turn]
+    steps = [(turn.node.parent, turn.system) for turn in turns]
+    names = [step.name for step, _ in steps if step and step.kind == "step"]
     changes = sum(one != other for one, other in pairwise(names))
-    takes_turns = 1 < len(set(names)) <= _MOST and changes >= len(set(names))
-    return {id(node): node.name for node in steps} if takes_turns else {}
+    prompts = {(step.name, system) for step, system in steps if step and system}
+    named = {name for name, _ in prompts}
+    have_prompts = len(names) == len(turns) and len({system for _, system in prompts}) == len(prompts)
+    several = 1 < len(set(names)) <= _MOST
+    if not several or not (changes >= len(set(names)) or (have_prompts and named == set(names))):
+        return {}
+    return {id(step): step.name for step, _ in steps if step and step.kind == "step"}

@@ -37,12 +37,12 @@ const stack = (trace, rows, first) => {
   return first + top.high - 1;
 };
 
-/** Put the blocks inside another below each other where they overlap in time, and make it as long and high as they are. */
+/** Put the blocks inside another below each other where they overlap in time by more than the millisecond of the clock, and make it as long and high as they are. */
 const pack = (block) => {
   const busy = []; // the end of the last block in each lane
   for (const one of block.inside.sort((a, b) => a.from - b.from)) {
     let above = 0;
-    for (let lane = 0; lane < above + one.high && above < MOST; lane++) if ((busy[lane] ?? -1) > one.from) above = lane + 1;
+    for (let lane = 0; lane < above + one.high && above < MOST; lane++) if ((busy[lane] ?? 0) > one.from + 1) above = lane + 1;
     one.above = above;
     for (let lane = above; lane < above + one.high; lane++) busy[lane] = one.to;
     block.from = Math.min(block.from, one.from);

@@ -33,7 +33,8 @@ def patterns(*runs: Callable[[], object]) -> list[Pattern]:
             run()
         records[f"trace-{number}"] = events
     traces = [
-        TraceSummary(name, started_at=f"2026-11-30T{hour:02}:00:00.000Z") for hour, name in enumerate(records)
+        TraceSummary(name, started_at=f"2026-11-30T{hour:02}:00:00.000Z", errors=1)
+        for hour, name in enumerate(records)
     ]
     return gather_patterns(traces, records.__getitem__)
 

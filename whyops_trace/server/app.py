@@ -18,7 +18,17 @@ from whyops_trace._delivery.archive import readable
 from whyops_trace._guard import told_once
 from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
-from whyops_trace.server import collector, downloads, otlp, pages, sessions, strays, trace_page
+from whyops_trace.server import (
+    collector,
+    comparing,
+    downloads,
+    failing,
+    otlp,
+    pages,
+    sessions,
+    strays,
+    trace_page,
+)
 from whyops_trace.server.access import LOOPBACK, Access
 from whyops_trace.server.assets import Assets, Renderer
 from whyops_trace.server.live import Live
@@ -63,6 +73,8 @@ class Application:
             *self._live.routes(),
             *pages.routes(for_pages, self._index, renderer, home),
             *sessions.routes(for_pages, renderer),
+            *comparing.routes(for_pages, renderer),
+            *failing.routes(for_pages, renderer),
             *downloads.routes(for_pages, renderer),
             *trace_page.routes(for_pages, renderer),
             *collector.routes(for_collector, retention, home),

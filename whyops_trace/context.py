@@ -70,6 +70,7 @@ class Layer(Protocol):
     @property
     def answer(self) -> Turn:
         """The answer."""
+        ...
 
 
 class HeldBlock:

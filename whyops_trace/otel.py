@@ -107,7 +107,7 @@ class _Attached(WhyOpsSpanProcessor):
 
 _attachments: list[Attachment] = []
 #: The providers that have a processor of an attachment.
-_attached: WeakSet[TracerProvider] = WeakSet()
+_attached: WeakSet[object] = WeakSet()
 
 
 def attach(sdk: WhyOps | None = None) -> Attachment:

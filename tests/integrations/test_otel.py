@@ -301,6 +301,22 @@ def test_a_failure_is_told_where_it_happened(tracer: Any, shown: Any) -> None:
     ]
 
 
+def test_a_span_may_say_at_its_end_what_it_was(tracer: Any, shown: Any) -> None:
+    """An agent, a tool or a turn that something ran in before that is what it says."""
+    with tracer.start_as_current_span("run") as run_span:
+        with tracer.start_as_current_span("call") as span:
+            look("a")
+            span.set_attributes({**TOOL, "gen_ai.tool.call.result": '"310"'})
+        run_span.set_attributes(AGENT)
+
+    assert shown() == [
+        "agent guide",
+        "  call",
+        '    look(place="a") -> "a"',
+        '    depth(lake="Geneva") -> 310',
+    ]
+
+
 def test_a_web_request_without_an_agent_is_no_trace(tracer: Any, shown: Any) -> None:
     """One with something of an agent's in it is the step around that."""
     server = {"http.request.method": "GET", "http.route": "/health"}
@@ -437,3 +453,47 @@ def test_a_provider_without_processors_is_refused(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(ConfigurationError, match="takes no span processors"):
         otel.attach()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_own_spans_of_a_providers_client_are_layers_of_ours(
+    provider: Provider, tmp_path: Path, streamed: bool
+) -> None:
+    """Those of Anthropic's package: traced, not traced, and inside a call that a framework tells of."""
+    if not (Path(anthropic.__file__).parent / "_tracing.py").exists():
+        pytest.skip("the package emits spans from 2.14 on")
+    program = f"""
+        import anthropic
+        from whyops_trace import WhyOps, otel
+        sdk = WhyOps(agent_name="shop")
+        plain = anthropic.Anthropic()
+        asked = dict(model="claude-test", max_tokens=9, messages=[{{"role": "user", "content": "Hi"}}])
+        def ask(client):
+            if not {streamed}:
+                return client.messages.create(**asked)
+            with client.messages.stream(**asked) as stream:
+                return stream.get_final_message()
+        with otel.attach(sdk):
+            with sdk.trace("traced"):
+                ask(sdk.anthropic(plain))
+            with sdk.trace("not traced"):
+                ask(plain)
+            with sdk.trace("called") as trace:
+                call = trace.start_llm_call("claude-test", "anthropic", "Hi")
+                call.enter()
+                ask(plain)
+                call.end("Hello")
+        sdk.close_sync()
+    """
+    done = run_code(program, tmp_path, **provider.environment)
+    found = {tree.trace_id: tree for tree in trees(tmp_path)}
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {name: tree.llm_responses for name, tree in found.items()} == {
+        "traced": 1,
+        "not traced": 1,
+        "called": 1,
+    }
+    assert {tree.tokens.prompt for tree in found.values()} == {12}
+    assert [len(tree.nodes) for tree in found.values()] == [1, 1, 1]
+    assert [node.result for node in found["called"].nodes] == ["Hello"]

@@ -14,42 +14,52 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+        ...
 
     @property
     def context(self) -> Any:
         """Its ids."""
+        ...
 
     @property
     def parent(self) -> Any:
         """The ids of its parent, None for a root."""
+        ...
 
     @property
     def kind(self) -> Any:
         """Its kind, an enumeration that begins with 0 for internal."""
+        ...
 
     @property
     def start_time(self) -> int | None:
         """Its start, in nanoseconds since the epoch."""
+        ...
 
     @property
     def end_time(self) -> int | None:
         """Its end, in nanoseconds since the epoch; None while it is open."""
+        ...
 
     @property
     def status(self) -> Any:
         """Its status, whose code is an enumeration of 0 unset, 1 ok, 2 error."""
+        ...
 
     @property
     def attributes(self) -> Any:
         """Its attributes, a mapping that may grow."""
+        ...
 
     @property
     def events(self) -> Sequence[Any]:
         """Its events."""
+        ...
 
     @property
     def instrumentation_scope(self) -> Any:
         """The library that made it."""
+        ...
 
 
 def span_of(source: Source) -> Span:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from browser import served
 from programs import ROOT, environment
 from runs.compared import Stored, compare
+from runs.installed import is_here
 from runs.told import Told
 
 #: The package that each program needs.
@@ -35,14 +35,6 @@ NEEDS = {
 SEND_THEMSELVES = ("claude_agent",)
 #: What is told too late in this process: which agent a call runs, and the arguments of an agent that is a tool.
 TOO_LATE = {"crewai": {"agents", "parents"}, "openai_agents": {"arguments", "askers", "ids"}}
-
-
-def is_here(package: str) -> bool:
-    """Return True if a package is installed."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
 
 
 def run(name: str, way: str, home: Path, **environ: str) -> Told:

@@ -106,7 +106,7 @@ def link(to: str, label: str) -> str:
         ("```\nno end", '<div class="code"><pre><code>no end</code></pre></div>'),
         (
             "a | b\n:-|-\n1 | `x` | 3\n\nend",
-            '<table><tr><th scope="col">a</th><th scope="col">b</th></tr>'
+            '<table tabindex="0"><tr><th scope="col">a</th><th scope="col">b</th></tr>'
             "<tr><td>1</td><td><code>x</code></td></tr></table><p>end</p>",
         ),
         ("a | b, no table", "<p>a | b, no table</p>"),
@@ -244,6 +244,26 @@ def test_hostile_markdown_does_nothing(tmp_path: Path, browser: Browser) -> None
             assert one.get_attribute("rel") == "noreferrer noopener"
         assert page.locator("#transcript :is(img, script, iframe, style, [onclick], [style])").count() == 0
         assert page.evaluate("window.harmed") is None
+
+
+def test_what_is_too_wide_or_high_is_scrolled_by_keys(tmp_path: Path, browser: Browser) -> None:
+    """A wide table and a long difference, on a phone as well; the page itself is not wider than the screen."""
+    agent = Agent("wide", "Compare.")
+    agent.turn("|" + "name of a column|" * 12 + "\n" + "|-" * 12 + "|\n" + "|value" * 12 + "|")
+    agent.messages[0]["content"] = "\n".join(f"rule {number}" for number in range(33))
+    agent.turn("Once more.")
+    stored(tmp_path, agent).close()
+    with served(tmp_path) as url, tab(browser, url, viewport={"width": 390, "height": 844}) as opened:
+        page = ready(opened.open("/t/wide"))
+        table = page.locator(".answer table")
+
+        expect(page.locator(".changed .diff")).to_be_visible()
+        assert table.evaluate("(one) => one.scrollWidth > one.clientWidth")
+        table.focus()
+        expect(table).to_be_focused()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

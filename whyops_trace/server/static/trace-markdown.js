@@ -56,7 +56,7 @@ const table = (lines, i) => {
   const end = after(lines, i + 2, (line) => line.includes("|"));
   const head = cells(lines[i]);
   const row = (texts, tag, about) => make("tr", {}, ...head.map((_, j) => make(tag, about, inline(texts[j] ?? ""))));
-  return [make("table", {}, row(head, "th", { scope: "col" }), ...lines.slice(i + 2, end).map((line) => row(cells(line), "td", {}))), end];
+  return [make("table", { tabindex: 0 }, row(head, "th", { scope: "col" }), ...lines.slice(i + 2, end).map((line) => row(cells(line), "td", {}))), end];
 };
 const cells = (line) => {
   const found = [""];

@@ -17,6 +17,7 @@ from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.doubles import doubled
 from whyops_trace._rules.exchanges import Exchanges, exchanges
 from whyops_trace._rules.finding import SEVERITIES, Finding, Severity, rank
+from whyops_trace._rules.habits import HABIT_CODES, habit
 from whyops_trace._rules.payloads import secrets
 from whyops_trace._rules.prompts import missed_caches
 from whyops_trace._rules.server import SERVER_RULES, Rule
@@ -35,6 +36,7 @@ from whyops_trace._rules.views import views
 from whyops_trace._rules.workflows import changed_ids, scattered
 from whyops_trace._shapes import dict_of
 from whyops_trace.store import TraceSummary
+from whyops_trace.story import Story, tell
 
 __all__ = [
     "OWN_CODES",
@@ -63,6 +65,7 @@ OWN_CODES: Final = (
     "COSTLY_TURN",
     "SLOW_CALL",
     "UNUSED_TOOL_RESULT",
+    *HABIT_CODES,
 )
 
 
@@ -78,7 +81,11 @@ def server_findings(events: Iterable[Mapping[str, Any]], *, deep: bool = False) 
 
 
 def findings(
-    events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool] = lambda _: True, *, deep: bool = False
+    events: Iterable[Mapping[str, Any]],
+    ended: Callable[[str], bool] = lambda _: True,
+    *,
+    deep: bool = False,
+    story: Story | None = None,
 ) -> list[Finding]:
     """
     Return all findings of a trace, the most severe first, then by step.
@@ -92,11 +99,16 @@ def findings(
         ended: Returns True for the token of a process that is gone: an open call of a running one is no mistake. By
             default all are taken to be gone.
         deep: True to weigh slow steps as the server's mode ``deep`` does.
+        story: The story of the trace, if it was told already.
     """
+    events = list(events)
     records = views(events)
     sent = _sent(records)
     found = exchanges(sent)
     all_found = [*_own(records, sent, found, ended)]
+    lines = (story or tell(events, ended)).whys
+    habits = (habit(line.kind, line.text, [line.step, *line.more], bad=line.bad) for line in lines)
+    all_found += filter(None, habits)
     told = {(one.code, step) for one in all_found for step in one.steps}
     unfollowed = _unfollowed(found, ended)
     for one in _server_findings(sent, deep=deep):

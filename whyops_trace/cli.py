@@ -28,6 +28,7 @@ _MODULES: Final = {
     "stats": "whyops_trace.commands.stats",
     "verify": "whyops_trace.commands.verify",
     "view": "whyops_trace.commands.serve",
+    "why": "whyops_trace.commands.why",
 }
 
 

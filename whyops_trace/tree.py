@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
 from whyops_trace._reading.excerpt import Tokens, cells, dollars, duration, shorten
@@ -27,7 +27,7 @@ __all__ = ["Kind", "Node", "Status", "TraceTree", "build", "fits", "render", "wr
 
 #: Every sign a tree is drawn with, and what stands for it where it cannot be encoded: one character each,
 #: so that the columns stay where they are.
-_ASCII: Final = str.maketrans("├└│─⋯●⚒✦≡·✗⊘◌→←…", "|`|-~o*@#-x/.><~")
+_ASCII: Final = str.maketrans("├└│─⋯●⚒✦≡·✗⊘◌→←…»", "|`|-~o*@#-x/.><~>")
 
 _SIGNS: Final[dict[str, str]] = {
     "tool": "⚒", "step": "●", "llm": "✦", "embedding": "≡", "event": "·",
@@ -39,6 +39,7 @@ _COLOURS: Final[dict[str, str]] = {
     "said failed": "33", "error": "31", "cancelled": "33", "running": "36", "unfinished": "33",
 }  # fmt: skip
 _DIM: Final = "2"
+_BOLD: Final = "1"
 
 
 def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
@@ -54,7 +55,12 @@ def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only:
     rows = list(_rows(tree, width))
     marks = _marks(node for _, node in rows)
     lines = [_header(tree, width)]
-    lines += [_line(node, guides, marks.get(id(node), ""), width, color) for guides, node in rows]
+    for question, guides, node in _with_questions(rows):
+        if question:
+            beside = guides[:-3] + "│  "
+            said = shorten(f"» {question}", width - cells(beside))
+            lines.append(f"{_coloured(beside, _DIM)}{_coloured(said, _BOLD)}" if color else beside + said)
+        lines.append(_line(node, guides, marks.get(id(node), ""), width, color))
     drawn = "\n".join(lines)
     return drawn.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else drawn
 
@@ -95,6 +101,17 @@ def _rows(tree: TraceTree, width: int) -> Iterator[tuple[str, Node]]:
         yield shown + ("└─ " if last else "├─ "), node
         below = (guides + ("   " if last else "│  "))[-3 * levels :]
         stack += [(child, below, child is node.children[-1]) for child in reversed(node.children)]
+
+
+def _with_questions(rows: Sequence[tuple[str, Node]]) -> Iterator[tuple[str, str, Node]]:
+    """Yield what the user has just said to a model, where a conversation has several such messages, and each row."""
+    questions = [node.question for _, node in rows if node.kind == "llm" and node.question]
+    several = len(set(questions)) > 1
+    last = ""
+    for guides, node in rows:
+        new = several and node.kind == "llm" and node.question not in ("", last)
+        last = node.question if new else last
+        yield last if new else "", guides, node
 
 
 def _marks(nodes: Iterable[Node]) -> dict[int, str]:

@@ -148,6 +148,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "openCalls": 0,
         "forgotten": 0,
         "saidFailed": 0,
+        "ending": "",
         "running": False,
         "cost": None,
     }

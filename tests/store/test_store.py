@@ -481,6 +481,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "open_calls": 0,
         "forgotten": 0,
         "said_failed": 0,
+        "ending": "answer",
         "running": False,
         "cost": None,
     }
@@ -548,7 +549,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert [*columns[5:-5], *columns[-2:]] == list(TraceSummary.__struct_fields__[:-2])
+    assert [*columns[5:-6], *columns[-3:]] == list(TraceSummary.__struct_fields__[:-2])
 
 
 # Costs
@@ -1095,6 +1096,7 @@ def test_a_store_of_format_6_is_brought_up_to_date(store: Store) -> None:
     before = content_of(store.path)
     with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
+        connection.execute("ALTER TABLE traces DROP COLUMN ending")
         connection.execute("ALTER TABLE traces DROP COLUMN forgotten")
         connection.execute("DROP TABLE forgotten")
         connection.execute("PRAGMA user_version = 6")
@@ -1116,6 +1118,7 @@ def test_a_store_of_format_7_is_brought_up_to_date(store: Store) -> None:
     before = content_of(store.path)
     with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
+        connection.execute("ALTER TABLE traces DROP COLUMN ending")
         connection.execute("PRAGMA user_version = 7")
 
     assert store.trace("checkout-8841").said_failed == counted == 1
@@ -1312,8 +1315,8 @@ def test_processes_bring_a_store_up_to_date_at_the_same_time(store: Store, tmp_p
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}')",
             "no such table: events",
         ),
-        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "31 columns but 24"),
-        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "31 columns but 28"),
+        (2, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 24)})", "32 columns but 24"),
+        (3, f"INSERT OR REPLACE INTO traces VALUES ({', '.join(['?'] * 28)})", "32 columns but 28"),
         (
             4,
             "INSERT INTO events VALUES (99, 1, 99, 1, 0, 'error', '', '', 'k', '{}', '')",

@@ -60,7 +60,7 @@ def test_failures_of_both_kinds_are_counted_apart() -> None:
     story = agent.story()
 
     assert story.status == "answered: 2 calls failed, 1 only said so, none recovered"
-    assert [use.node.empty for section in story.sections for use in section.uses] == [False, False, True]
+    assert [use.node.is_empty for section in story.sections for use in section.uses] == [False, False, True]
 
 
 def test_a_tool_around_another_one_that_says_the_same_only_passes_it_on() -> None:

@@ -829,10 +829,9 @@ def test_an_answer_without_a_request_is_a_turn() -> None:
 
 
 def test_a_trace_without_an_answer_says_so() -> None:
-    """The model only ever asked for tools."""
+    """The model said nothing."""
     agent = Agent()
-    answer = agent.turn([USER], None, called("look"))
-    agent.tool("look", {}, asked_by=answer)
+    agent.turn([USER], "")
     agent.end()
 
     assert agent.story().status == "ended without an answer: no failures"
@@ -935,4 +934,4 @@ def test_a_value_nested_without_end_has_a_story() -> None:
     agent.tool("look", {"deep": nested()}, nested(), error=("OSError", "no"))
     agent.tool("look", {"deep": [nested()]}, nested())
 
-    assert agent.story().status == "answered: 1 call failed, recovered"
+    assert agent.story().status == "stopped after look: 1 call failed, recovered"

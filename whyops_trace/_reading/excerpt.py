@@ -72,6 +72,15 @@ def excerpt(text: str, limit: int) -> str:
     return words if len(words) <= limit and len(text) <= 4 * limit else words[: limit - 1] + "…"
 
 
+def both_ends(text: str, limit: int) -> str:
+    """Return a text of at most *limit* characters: of a longer one the beginning, and the last third of that many."""
+    last = limit // 3
+    if len(text) <= limit and len(" ".join(text.split())) <= limit:
+        return excerpt(text, limit)
+    beginning, end = excerpt(text, limit - last - 2), " ".join(text[-4 * last :].split())[-last:]
+    return f"{beginning.rstrip('…')}… {end}"
+
+
 def headline(text: str, limit: int) -> str:
     """Return the beginning of *text* as one safe line, without the sequences that colour it on a terminal."""
     return clean(excerpt(without_colours(text[: 8 * limit]), limit))

@@ -27,6 +27,7 @@ from whyops_trace._reading.halves import half_of
 from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._reading.record import StoredRecord, latency, tool_name
+from whyops_trace._reading.verdict import Verdict
 from whyops_trace._shapes import list_of, text_of
 
 Kind = Literal["tool", "llm", "step", "embedding", "event"]
@@ -52,12 +53,11 @@ class Node:
         latency_ms: Its duration in milliseconds, None if unknown.
         model: The model that answered.
         arguments: Its arguments.
+        question: What the user said last to a model, where that was recorded.
         result: Its result.
         calls: The tools a model wants called.
         error: Why it failed.
-        said_failed: The words in which the result of a tool says that it failed, though it did not raise; "" if it does
-            not.
-        empty: True if the result of a tool says that there was nothing.
+        verdict: The verdict of a tool's result on its call, None if it says nothing or the call failed.
         tokens: Token counts of a call of a model.
         cost: Its cost in US dollars, None if unknown.
         answer: The step of a model's answer, 0 while there is none.
@@ -77,11 +77,11 @@ class Node:
     latency_ms: float | None = None
     model: str = ""
     arguments: str = ""
+    question: str = ""
     result: str = ""
     calls: str = ""
     error: str = ""
-    said_failed: str = ""
-    empty: bool = False
+    verdict: Verdict | None = None
     tokens: Tokens | None = None
     cost: float | None = None
     answer: int = 0
@@ -89,6 +89,16 @@ class Node:
     children: list[Node] = field(default_factory=list)
     response: int = 0
     parent: Node | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def said_failed(self) -> str:
+        """The words in which the result of a tool says that it failed, though it did not; "" if it does not say so."""
+        return self.verdict.words if self.verdict is not None else ""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the result of a tool says that there was nothing."""
+        return self.verdict is not None and self.verdict.kind == "empty"
 
 
 @dataclass(slots=True)
@@ -318,8 +328,7 @@ class TreeBuilder:
         node.result = _raised(results) or node.result
         self._close(node, event, error)
         found = event.verdict if node.status == "ok" else None
-        if found is not None:
-            node.said_failed, node.empty = clean(found.words), found.kind == "empty"
+        node.verdict = found and found._replace(words=clean(found.words))
         return node
 
     def _message(self, event: StoredRecord, call: Call | None) -> Node:
@@ -333,7 +342,9 @@ class TreeBuilder:
             )
         function = text_of(event.metadata.get("function"))
         kind: Kind = "llm" if function else "event"
-        return self._place(event, call, kind, function or by_hand, "llm_response", asked)
+        node = self._place(event, call, kind, function or by_hand, "llm_response", asked)
+        node.question = node.arguments if event.kind == "user_message" else ""
+        return node
 
     def _llm_response(self, event: StoredRecord, call: Call | None) -> Node:
         model = text_of(event.metadata.get("model"))
@@ -398,7 +409,7 @@ class TreeBuilder:
             node = self._place(event, call, "llm" if call else "event", function if call else "error")
         elif node.kind == "event":  # recorded by hand
             node.kind, node.name = "llm", _line(text_of(event.metadata.get("model"))) or "model"
-        node.status, node.error, node.said_failed = "error", _line(event.error), ""
+        node.status, node.error, node.verdict = "error", _line(event.error), None
         if event.metadata.get("doubles") is not None:
             self._doubled.add(id(node))
         if call is not None and (call.response is None or call.response.fails):

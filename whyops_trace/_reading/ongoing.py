@@ -8,10 +8,9 @@ from typing import Final
 import msgspec
 
 from whyops_trace._reading.ending import Ending
-from whyops_trace._reading.excerpt import answer, excerpt
 from whyops_trace._reading.halves import Half, half_of_head
 from whyops_trace._reading.pairing import Call, pair
-from whyops_trace._reading.record import Head, decoded
+from whyops_trace._reading.record import Head
 from whyops_trace._reading.summary import EXCERPT, Tally, TraceSummary
 
 #: Calls that are kept besides open ones, and errors of no call. A record of another SDK that arrives more than so many
@@ -66,14 +65,21 @@ class Ongoing:
         kind, half = record.event_type, half_of_head(record)
         ends = kind == "trace_end" or (half is not None and half.part in ("response", "error"))
         error = record.error if ends else ""
-        said = excerpt(answer(decoded(record.content)), EXCERPT) if kind == "llm_response" else ""
+        verdict = record.verdict if ends and not error else None
+        content = record.plain() if kind == "llm_response" else None
         self._kept.ending.add(
-            kind, record.step_id, excerpt(error, EXCERPT), said=said, tool=record.metadata.tool
+            kind,
+            record.step_id,
+            error,
+            content=content,
+            tool=record.metadata.tool,
+            verdict=verdict,
+            most=EXCERPT,
         )
         self._kept.beside = self._kept.beside or (bool(error) and kind in ("step_end", "trace_end"))
         if half is not None:
             half.failed = bool(error) and record.metadata.doubles is None
-            half.said_failed = (verdict := record.verdict) is not None and verdict.kind == "failed"
+            half.said_failed = verdict is not None and verdict.kind == "failed"
             self._new.append(half)
 
     def count(self) -> None:
@@ -87,12 +93,14 @@ class Ongoing:
             kept.errors += after.errors - before.errors
             kept.halves, self._new = _unsettled(halves, calls, ended=summary.ended), []
         summary.errors = max(kept.errors, int(kept.beside))
-        summary.ended_with, summary.failed = kept.ending.told()
+        summary.ending, summary.ended_with, _ = kept.ending.told()
+        summary.failed = summary.ending == "error"
 
     def keep(self) -> str | None:
         """Return what has to be kept until more records come, None if the summary tells it all."""
         kept, summary = self._kept, self._summary
-        if summary.ended and not (kept.halves or kept.beside or summary.failed):
+        is_answer = summary.ending in ("", "answer")
+        if summary.ended and is_answer and not (kept.halves or kept.beside):
             return None
         return msgspec.json.encode(kept).decode()
 

@@ -98,6 +98,8 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         open_calls: Calls and steps in it that have not ended.
         forgotten: Number of its earlier events, which the store deleted for their age or for room before it went on.
         said_failed: Calls of tools that did not raise, but whose results say that they failed.
+        ending: Kind of what it ended with: ``answer``, ``error``, ``call`` if nothing came after a call of a tool,
+            ``limit`` if its rounds were used up, "" if nothing was said.
         running: True if more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: Cost of all calls of models in US dollars; None if one of them is unknown.
@@ -126,6 +128,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     open_calls: int = 0
     forgotten: int = 0
     said_failed: int = 0
+    ending: str = ""
     running: bool = False
     cost: float | None = None
 
@@ -226,9 +229,9 @@ _tags: Final = msgspec.json.Decoder(list[str])
 _metadata: Final = msgspec.json.Decoder(dict[str, Any])
 #: The types that the columns of a summary have, but for tags and metadata: with and without a user, and ``running``.
 _SHAPES: Final = frozenset(
-    (str, str, user, str, str, *[int] * 8, str, str, *[int] * numbers)
+    (str, str, user, str, str, *[int] * 8, str, str, *[int] * 6, str, *running)
     for user in (str, type(None))
-    for numbers in (6, 7)
+    for running in ((), (int,))
 )
 #: The columns of a summary, for a statement.
 SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
@@ -236,7 +239,7 @@ SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
 
 def columns(summary: TraceSummary) -> list[Any]:
     """Return the columns of a summary up to ``open_calls``, which follow one another in the table."""
-    trace_id, tags, metadata, *rest, _, _, _, _ = msgspec.structs.astuple(summary)
+    trace_id, tags, metadata, *rest, _, _, _, _, _ = msgspec.structs.astuple(summary)
     return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
 
 

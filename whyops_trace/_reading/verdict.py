@@ -22,6 +22,8 @@ WORDS: Final = 200
 #: Characters at the beginning and at the end of a text that are looked at.
 _HEAD: Final = 400
 _TAIL: Final = 1_000
+#: Characters of a traceback at the beginning of an answer.
+_LONG: Final = 8_000
 #: Longest text that is read as JSON, and longest text that may say that there was nothing.
 _JSON: Final = 65_536
 _SHORT: Final = 300
@@ -306,6 +308,21 @@ def _of_text(text: str, levels: int) -> Verdict | None:
     if not body or (len(plain) <= _SHORT and _NOTHING.fullmatch(body)):
         return _EMPTY
     return None
+
+
+def last_traceback(text: str) -> str:
+    """
+    Return the exception of a traceback that a text begins or ends with, "" if there is none.
+
+    One in a block of code is quoted, and none.
+    """
+    if "raceback" not in text:
+        return ""
+    for part, within in ((text[:_LONG], _HEAD), (text[-_TAIL:], _TAIL)):
+        found = _TRACEBACK.search(part, 0, within)
+        if found and "```" not in part[: found.end()] and (raised := _raised(part[found.start() :])):
+            return raised
+    return ""
 
 
 def _raised(tail: str) -> str:

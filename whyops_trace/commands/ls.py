@@ -150,7 +150,10 @@ def _story(trace: TraceSummary) -> Text:
         story.append(" → no end seen" if trace.asked else "no end seen", "red")
     elif trace.ended_with:
         story.append(" → " if trace.asked else "")
-        story.append(clean(("✗ " if trace.failed else "") + trace.ended_with), "red" if trace.failed else "")
+        story.append(
+            clean(("✗ " if trace.failed else "") + trace.ended_with),
+            "red" if trace.failed else "yellow" if trace.ending in ("call", "limit") else "",
+        )
     return story
 
 

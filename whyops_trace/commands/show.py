@@ -15,6 +15,7 @@ from whyops_trace._reading.prices import cost_of, is_billed
 from whyops_trace.commands.common import echo_json_lines, home_option, stored_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store
+from whyops_trace.story import moments, tell
 from whyops_trace.tree import build, write_tree
 
 
@@ -29,7 +30,7 @@ from whyops_trace.tree import build, write_tree
 @home_option
 def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json: bool, home: Path) -> None:
     """
-    Show a trace as a tree: TRACE is its id, the beginning of its id, or "latest".
+    Show a trace as a tree, and below it what "why" tells: TRACE is its id, the beginning of its id, or "latest".
 
     With --follow and --json each event is printed as a line when it comes.
     """
@@ -54,6 +55,8 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
     tree = build(events, is_gone, priced=True)
     hidden = cut(tree, depth)
     write_tree(tree, sys.stdout)
+    for moment in moments(tell(events, is_gone).whys):
+        click.echo(f"why: {moment.text}  #{', '.join(map(str, moment.steps))}")
     if beginning:
         click.echo(beginning)
     if hidden:

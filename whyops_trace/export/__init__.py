@@ -99,7 +99,8 @@ def export_markdown(store: Store, trace_id: str, *, max_tokens: int = MAX_TOKENS
     summary = store.trace(trace_id)
     events = store.events(trace_id)
     is_gone = store.ended_in(trace_id)
-    return markdown(summary, tell(events, is_gone, priced=True), findings(events, is_gone), max_tokens)
+    story = tell(events, is_gone, priced=True)
+    return markdown(summary, story, findings(events, is_gone, story=story), max_tokens)
 
 
 def file_name(trace_id: str, ending: str) -> str:

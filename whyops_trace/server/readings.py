@@ -68,7 +68,7 @@ class Reading:
 
     def search(self) -> None:
         """Compute the findings."""
-        self.findings = findings(self.events, self.ended)
+        self.findings = findings(self.events, self.ended, story=self.story)
         self.events = []
 
     def matches(self, text: str) -> tuple[int, list[int]]:

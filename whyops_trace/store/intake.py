@@ -172,7 +172,7 @@ class StoredTraces:
                 *(trace.number, trace.last_step, token, trace.made_at, self._now),
                 *columns(trace.summary),
                 *(trace.last_call, trace.alike, trace.ongoing.keep(), trace.summary.forgotten),
-                trace.summary.said_failed,
+                *(trace.summary.said_failed, trace.summary.ending),
             )
             for trace in changed
         ]

@@ -81,9 +81,10 @@ CREATE TABLE forgotten (
 );
 """
 
-#: The column added by format 8; -1 in traces of which the upgrade has not counted them yet.
+#: The columns added by format 8. The number is -1 in traces that the upgrade has not read yet.
 OF_FORMAT_8: Final = """
 ALTER TABLE traces ADD COLUMN said_failed INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE traces ADD COLUMN ending TEXT NOT NULL DEFAULT '';
 """
 
 SCHEMA: Final = (

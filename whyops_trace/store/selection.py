@@ -112,7 +112,7 @@ def stopped(now: int) -> str:
 
 def unanswered(now: int) -> str:
     """Return the SQL condition for a trace that has a question and will not get an answer."""
-    return f"(asked <> '' AND ended_with = '' AND NOT {running(now)})"
+    return f"(asked <> '' AND ending IN ('', 'call', 'limit') AND NOT {running(now)})"
 
 
 def seconds() -> str:

@@ -135,9 +135,9 @@ def move(connection: sqlite3.Connection) -> bool:
             return True
 
 
-def count_said(connection: sqlite3.Connection) -> bool:
+def read_outcomes(connection: sqlite3.Connection) -> bool:
     """
-    Count the calls that say that they failed, trace by trace for half a second, in an open transaction.
+    Count the calls that say that they failed, and find how traces ended, for half a second, in an open transaction.
 
     Returns:
         True if there is more to do.
@@ -151,8 +151,18 @@ def count_said(connection: sqlite3.Connection) -> bool:
             with contextlib.suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
                 ongoing.add(head_of(line))
         ongoing.count()
-        said = (summary.said_failed, number)
-        connection.execute("UPDATE traces SET said_failed = ? WHERE id = ?", said)
+        outcome = (
+            summary.said_failed,
+            summary.ending,
+            summary.ended_with,
+            summary.failed,
+            ongoing.keep(),
+            number,
+        )
+        connection.execute(
+            "UPDATE traces SET said_failed = ?, ending = ?, ended_with = ?, failed = ?, ongoing = ? WHERE id = ?",
+            outcome,
+        )
     return False
 
 
@@ -186,5 +196,5 @@ UPGRADES: Final[tuple[Upgrade, ...]] = (
     move,
     OF_FORMAT_7,
     OF_FORMAT_8,
-    count_said,
+    read_outcomes,
 )

@@ -12,7 +12,9 @@ from typing import Any
 
 from whyops_trace._reading.nodes import parts
 from whyops_trace.story.arrangement import Arrangement
-from whyops_trace.story.outcome import Failures, add_outcome
+from whyops_trace.story.material import Material
+from whyops_trace.story.moments import Explanation, Moment, moments, why
+from whyops_trace.story.outcome import Failures, add_outcome, add_status
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import (
     Call,
@@ -32,8 +34,10 @@ from whyops_trace.story.whys import explain
 __all__ = [
     "Call",
     "Change",
+    "Explanation",
     "FailedCall",
     "Message",
+    "Moment",
     "PromptChange",
     "Section",
     "Story",
@@ -41,7 +45,9 @@ __all__ = [
     "Turn",
     "Why",
     "WhyKind",
+    "moments",
     "tell",
+    "why",
 ]
 
 
@@ -69,5 +75,6 @@ def tell(
     arrangement = Arrangement(telling, story)
     failures = Failures(telling, arrangement)
     add_outcome(story, telling, arrangement, failures)
-    story.whys = explain(story, telling, arrangement, failures)
+    story.whys = explain(Material(story, telling, arrangement, failures))
+    add_status(story, telling, arrangement)
     return story

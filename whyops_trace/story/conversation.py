@@ -8,6 +8,7 @@ conversation takes memory only for its new messages.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ _RECENT: Final = 4
 _LINES: Final = 400
 
 
+#: A number in the name of an agent or a step.
+_NUMBER: Final = re.compile(r"\W*\d+")
+
+
 @dataclass(slots=True)
 class Sent:
     """
@@ -42,6 +47,7 @@ class Sent:
         chain: One number for the messages together, and for the answer too once it is there.
         offered: Fingerprint of the tools on offer.
         conversation: Number of the conversation that it belongs to.
+        owner: Name of its agent. A number in it may count turns or agents, so the prompt stands for the number.
         closed: True once later turns may continue it.
     """
 
@@ -54,6 +60,7 @@ class Sent:
     chain: int = 0
     offered: int = 0
     conversation: int = 0
+    owner: str = ""
     closed: bool = False
 
 
@@ -64,11 +71,14 @@ class Conversations:
     The messages of a turn begin with those of an earlier turn and the answer to them. The turn continues that earlier
     turn; the longest such beginning counts. If the messages of a conversation come back with some of them edited,
     removed or replaced, the turn continues the latest turn of that conversation, and the difference is reported.
+
+    Each agent has conversations of its own. A turn that only continues those of other agents begins one, and changes
+    nothing in the prompts of others.
     """
 
     def __init__(self) -> None:
-        #: The latest request of a chain, by the chain with None, and by the chain with the system prompt.
-        self._ends: dict[tuple[int, str | None], Sent] = {}
+        #: The latest request of a chain: of an agent by the system prompt, of an agent, and of anybody.
+        self._ends: dict[tuple[int, str | None, str | None], Sent] = {}
         self._latest: dict[int, Sent] = {}
         self._recent: deque[Sent] = deque(maxlen=_RECENT)
         #: Number of the conversation, by the likeness of an answer or a result. Only one conversation can hold these.
@@ -98,6 +108,8 @@ class Conversations:
         tools = self._tools.setdefault(offered, prompt.tools)
         request = Sent(turn, prompt._replace(tools=tools), scope, offered=offered)
         request.likes = self._likes(prompt.messages)
+        bare = _NUMBER.sub("", turn.agent)
+        request.owner = turn.agent if bare == turn.agent else f"{bare}\n{prompt.system}"
         base, prefix = self._find(request)
         edited_from = self._find_edited(request, base, prefix)
         if edited_from is not None:
@@ -149,7 +161,8 @@ class Conversations:
     def _end(self, request: Sent) -> None:
         """Let later turns whose messages begin with these continue this one."""
         if request.chain:
-            self._ends[request.chain, None] = self._ends[request.chain, request.prompt.system] = request
+            for key in ((None, None), (request.owner, None), (request.owner, request.prompt.system)):
+                self._ends[request.chain, *key] = request
 
     def _likes(self, messages: list[Any]) -> list[int]:
         """Return the likeness of each message. A message seen before is not read again."""
@@ -183,20 +196,22 @@ class Conversations:
         # Most turns continue one of these, and comparing lists is fast.
         for base in reversed(self._recent):
             prefix = len(base.likes)
-            if prefix and base.prompt.system == system and likes[:prefix] == base.likes:
+            is_alike = _is_same(base, request) and base.prompt.system == system
+            if prefix and is_alike and likes[:prefix] == base.likes:
                 request.chain = reduce(_link, likes[prefix:], base.chain)
                 return base, prefix
         chain = list(accumulate(likes, _link, initial=0))
         request.chain = chain[-1]
-        for prefix in range(len(likes), 0, -1):
-            match = self._ends.get((chain[prefix], system))
-            if match is None:
-                match = self._ends.get((chain[prefix], None))
-                # The same question to another agent is a conversation of its own until there is an answer.
-                if match is not None and not any(like in self._owners for like in likes[:prefix]):
-                    match = None
-            if match is not None:
-                return match, prefix
+        for owner in (request.owner, None):
+            for prefix in range(len(likes), 0, -1):
+                match = self._ends.get((chain[prefix], owner, system)) if owner is not None else None
+                if match is None:
+                    match = self._ends.get((chain[prefix], owner, None))
+                    # The same question to another agent is a conversation of its own until there is an answer.
+                    if match is not None and not any(like in self._owners for like in likes[:prefix]):
+                        match = None
+                if match is not None:
+                    return match, prefix
         return None, 0
 
     def _find_edited(self, request: Sent, base: Sent | None, prefix: int) -> Sent | None:
@@ -207,8 +222,10 @@ class Conversations:
         del counts[0]
         if counts:
             match = self._latest.get(counts.most_common(1)[0][0])
-            return None if match is base else match
+            return None if match is base or not _is_same(match, request) else match
         if base is None or len(request.likes) == prefix or base.prompt.system != request.prompt.system:
+            return None
+        if not _is_same(base, request):
             return None
         latest = self._latest[base.conversation]
         answered = request.likes[prefix - 1] in self._owners or self._repeats(
@@ -241,7 +258,9 @@ class Conversations:
         ]
         if base is not None:
             request.base = base.turn
-        is_latest = base is not None and self._latest.get(base.conversation) is base
+        is_latest = (
+            _is_same(base, request) and base is not None and self._latest.get(base.conversation) is base
+        )
         if base is not None and is_latest:
             request.conversation, request.since = base.conversation, prefix
         else:
@@ -270,7 +289,7 @@ class Conversations:
         """Add the system prompt and the tools to the turn if they are new, and their changes."""
         turn, system = request.turn, request.prompt.system
         tools = tool_names(request.prompt.tools)
-        if base is None:
+        if base is None or not _is_same(base, request):
             turn.system = system if system != self._last_system else ""
             turn.offered = list(tools) if request.offered != self._last_offered else []
         else:
@@ -313,6 +332,11 @@ class Conversations:
 
     def _texts(self, likes: Iterable[int]) -> list[Message]:
         return [message for like in likes for message in self._messages.get(like, [])]
+
+
+def _is_same(one: Sent | None, other: Sent) -> bool:
+    """Return True if two requests are by the same agent."""
+    return one is not None and one.owner == other.owner
 
 
 def _link(chain: int, like: int) -> int:

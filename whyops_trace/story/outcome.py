@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
-from whyops_trace._reading.excerpt import counted, headline
+from whyops_trace._reading.excerpt import clean, counted, headline
 from whyops_trace._reading.nodes import Node
+from whyops_trace.story.agents import leader, talk
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
@@ -15,6 +16,12 @@ from whyops_trace.story.turns import FailedCall, Story, ToolUse, Turn
 
 #: Largest number of characters of an error in the status.
 _ERROR: Final = 160
+
+
+#: Kinds of lines that tell of a run that went round in circles.
+_CIRCLES: Final = frozenset({"loop", "cycle", "alike"})
+#: Reasons of the end, by the kinds of endings without an answer.
+_REASONS: Final = {"error": "error", "call": "stopped", "limit": "rounds"}
 
 
 class Trouble(NamedTuple):
@@ -136,7 +143,6 @@ def add_outcome(story: Story, telling: Telling, arrangement: Arrangement, failur
     story.recovered = sum(call.recovered for call in story.failed_calls)
     story.asked = _question(telling, arrangement)
     _add_ending(story, telling, arrangement)
-    story.status = _status(story, telling, arrangement)
 
 
 def _question(telling: Telling, arrangement: Arrangement) -> str:
@@ -151,19 +157,23 @@ def _question(telling: Telling, arrangement: Arrangement) -> str:
 def _add_ending(story: Story, telling: Telling, arrangement: Arrangement) -> None:
     """Add to a story its last answer or error, and the reason of the end."""
     last = max(arrangement.turns, key=lambda turn: turn.node.response or turn.node.step, default=None)
-    ended, failed = telling.ending.told()
-    if failed:
-        story.ended, story.ended_reason = ended, "error"
-    elif ended and last is not None:
+    kind, ended, story.ended_by = telling.ending.told()
+    if kind == "answer" and last is not None:
         story.ended, story.ended_reason = ended, last.finish_reason
+    elif kind:
+        story.ended, story.ended_reason = ended, _REASONS[kind]
     else:
         story.ended = telling.output
     if story.tree.running and not telling.ended:
         story.ended_reason = "running"
 
 
+def add_status(story: Story, telling: Telling, arrangement: Arrangement) -> None:
+    """Add the outcome in words to a story whose lines are there."""
+    story.status = _status(story, telling, arrangement)
+
+
 def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
-    """Return the outcome in words."""
     tree = story.tree
     failures = _failures(story)
     if tree.running and not telling.ended:
@@ -177,26 +187,46 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
         return f"failed: {headline(story.ended, _ERROR)}{others}"
     if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
         return f"cancelled: {failures}"
-    reason = story.ended_reason.lower()
-    if reason in CUT_REASONS:
-        outcome = "cut off at the token limit"
-    elif reason in FILTER_REASONS:
-        outcome = "stopped by a refusal or a filter"
-    elif story.ended:
-        outcome = "answered"
-    else:
-        outcome = "ended without an answer" if arrangement.turns else "finished"
     open_count = sum(
         node.status in ("running", "unfinished") and node.kind != "step" for node in telling.order
     )
-    return f"{outcome}: {failures}" + (f", {counted(open_count, 'call')} never ended" if open_count else "")
+    never_ended = f", {counted(open_count, 'call')} never ended" if open_count else ""
+    return f"{_outcome(story, arrangement)}: {failures}{never_ended}"
+
+
+def _outcome(story: Story, arrangement: Arrangement) -> str:
+    reason = story.ended_reason.lower()
+    if reason == "stopped":
+        return headline(story.ended, _ERROR)
+    if reason == "rounds":
+        return "used up its rounds"
+    if reason in CUT_REASONS:
+        return "cut off at the token limit"
+    if reason in FILTER_REASONS:
+        return "stopped by a refusal or a filter"
+    if any(why.bad and why.kind in _CIRCLES for why in story.whys):
+        return "went round in circles"
+    if left := _left_alone(arrangement.turns):
+        return left
+    if story.ended:
+        return "answered" + (f" and ended by {headline(story.ended_by, _ERROR)}" if story.ended_by else "")
+    return "ended without an answer" if arrangement.turns else "finished"
+
+
+def _left_alone(turns: Sequence[Turn]) -> str:
+    """Return in words that a run ended in a turn which the agent that leads the others did not take up, "" if not."""
+    lead = leader(turns) if talk(turns) else ""
+    if not lead or turns[-1].agent == lead:
+        return ""
+    return f"stopped in a turn of {clean(turns[-1].agent)}, not taken up by {clean(lead)}"
 
 
 def _failures(story: Story) -> str:
     """Return the numbers of calls that failed, that say so, and that recovered, in words."""
     count, said, recovered = story.failed, story.said_failed, story.recovered
     if not count:
-        return "no failures"
+        problems = sum(why.bad and why.kind != "cut" for why in story.whys)
+        return f"no failed calls, but {counted(problems, 'problem')}" if problems else "no failures"
     if count == 1:
         verb = "said that it failed" if said else "failed"
         return f"1 call {verb}, {'recovered' if recovered else 'not recovered'}"

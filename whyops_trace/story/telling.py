@@ -16,6 +16,9 @@ from whyops_trace.story.conversation import Conversations, Sent
 from whyops_trace.story.messages import read_call, read_prompt
 from whyops_trace.story.turns import ToolUse, Turn
 
+#: Number of calls around a turn that are searched for its agent.
+_LEVELS: Final = 50
+
 
 @dataclass(slots=True)
 class TurnEntry:
@@ -93,8 +96,11 @@ class Telling:
         """Take the next record."""
         record, node = part.record, self._builder.add(part)
         self.ended = self.ended or record.ends or record.kind == "trace_end"
-        said = answer(record.content) if record.kind == "llm_response" else ""
-        self.ending.add(record.kind, record.step, record.error, said=said, tool=record.metadata.get("tool"))
+        verdict = node.verdict if node is not None and record.kind == "tool_call_response" else None
+        tool = record.metadata.get("tool")
+        self.ending.add(
+            record.kind, record.step, record.error, content=record.content, tool=tool, verdict=verdict
+        )
         if node is None:
             return
         if id(node) not in self._seen:
@@ -121,7 +127,7 @@ class Telling:
 
     def _open(self, node: Node) -> TurnEntry:
         """Begin a turn."""
-        entry = self.turns[id(node)] = TurnEntry(Turn(0, node))
+        entry = self.turns[id(node)] = TurnEntry(Turn(0, node, agent=_agent(node)))
         outer = self.turns.get(_scope(node))
         if outer is not None:
             outer.inside.append(entry)
@@ -189,6 +195,22 @@ class Telling:
         output = get(record.content, "output")
         if isinstance(output, str) and node.parent is None:
             self.output = output
+
+
+def _agent(node: Node) -> str:
+    """Return the agent that a node runs in: the innermost run of an agent, else the innermost step; "" if neither."""
+    step = ""
+    outer = node.parent
+    for _ in range(_LEVELS):
+        if outer is None:
+            break
+        if outer.kind == "step":
+            kind, _, name = outer.name.partition(" ")
+            if kind == "agent" and name:
+                return name
+            step = step or outer.name
+        outer = outer.parent
+    return step
 
 
 def _scope(node: Node) -> int:

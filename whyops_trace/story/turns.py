@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from whyops_trace._reading.nodes import Node, TraceTree
 
-WhyKind = Literal["failed", "retried", "loop", "unanswered", "cut", "context", "prompt", "longest", "open"]
+WhyKind = Literal[
+    "failed", "retried", "look", "early", "loop", "cycle", "again", "alike", "stuck", "claim", "unused", "contradicted",
+    "unanswered", "cut", "context", "prompt", "longest", "open",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -106,7 +109,7 @@ class ToolUse:
         changes: Differences from the arguments of the call that it tries again.
         repeats: Number of identical calls directly before it: 2 for the third.
 
-    Its node says whether the result tells of a failure or of nothing: ``node.said_failed`` and ``node.empty``.
+    Its node says whether the result tells of a failure or of nothing: ``node.said_failed`` and ``node.is_empty``.
     """
 
     node: Node
@@ -134,6 +137,8 @@ class Turn:
     Attributes:
         number: 1 for the first turn of the trace.
         node: Its node of the tree: name, model, status, time, tokens, cost.
+        agent: Name of the agent whose turn it is: of the run of an agent around it, else of the innermost step around
+            it; "" if there is neither.
         messages: New messages since the turn that it continues, in the order sent. An assistant's message that only
             repeats that turn's answer is left out.
         earlier: Number of messages before those.
@@ -176,6 +181,7 @@ class Turn:
     tools: list[ToolUse] = field(default_factory=list)
     retry_of: int = 0
     retried_by: int = 0
+    agent: str = ""
 
     @property
     def cached(self) -> float | None:
@@ -221,6 +227,7 @@ class Why:
         then: The consequence, such as ``turn 7 tried again with amount 12.9 (was 129.0): ok``; "" if there was none.
         then_step: The step to show for the consequence, 0 if there was none.
         bad: True for a problem without recovery: a failure with no successful retry, a loop, a cut answer.
+        more: Further steps that it is about.
     """
 
     kind: WhyKind
@@ -229,6 +236,7 @@ class Why:
     then: str = ""
     then_step: int = 0
     bad: bool = False
+    more: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -255,8 +263,10 @@ class Story:
     Attributes:
         tree: Its tree, with the totals.
         asked: The user's first question, uncut.
-        ended: The last answer or error, uncut.
-        ended_reason: The finish reason of that answer, ``error``, ``running``, or "" if unknown.
+        ended: The last answer or error, uncut; in words after which call the run stopped, if no answer came after it.
+        ended_reason: The finish reason of that answer, ``error``, ``stopped`` after a call, ``rounds`` if they were
+            used up, ``running``, or "" if unknown.
+        ended_by: What a model said after its answer to end the run, such as ``TERMINATE``; "" if it did not.
         failed: Number of failed calls, those that only say so among them.
         said_failed: Number of calls that did not raise, but whose results say that they failed.
         recovered: Number of failed calls with a successful retry: a later call of the same tool or model.
@@ -272,6 +282,7 @@ class Story:
     asked: str = ""
     ended: str = ""
     ended_reason: str = ""
+    ended_by: str = ""
     failed: int = 0
     said_failed: int = 0
     recovered: int = 0

@@ -11,11 +11,12 @@ from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
 from whyops_trace._reading.excerpt import clean, duration, excerpt, headline, percent, shorten, value
 from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.summary import LOOP
-from whyops_trace.story.arrangement import Arrangement
-from whyops_trace.story.outcome import Failures, Trouble
+from whyops_trace.story.habits import habits
+from whyops_trace.story.looks import looks
+from whyops_trace.story.material import Material
+from whyops_trace.story.outcome import Trouble
 from whyops_trace.story.retries import failed
-from whyops_trace.story.telling import Telling
-from whyops_trace.story.turns import Change, Story, ToolUse, Turn, Why, WhyKind
+from whyops_trace.story.turns import Change, ToolUse, Turn, Why, WhyKind
 
 #: A prompt that grew by more than this share, and by at least that many tokens, jumped.
 _JUMP: Final = 0.5
@@ -37,6 +38,15 @@ _MORE: Final[dict[WhyKind, str]] = {
     "failed": "calls that failed",
     "retried": "calls that failed and were tried again",
     "loop": "rows of identical calls",
+    "cycle": "cycles of calls",
+    "look": "turns that are worth a look",
+    "early": "early turns",
+    "again": "calls that were repeated",
+    "alike": "rows of answers nearly alike",
+    "stuck": "agents that say that they go round in circles",
+    "claim": "claims of what no call did",
+    "unused": "tools that were never called",
+    "contradicted": "messages of a user who contradicts",
     "unanswered": "turns whose calls were never made",
     "cut": "answers that were cut off",
     "context": "turns whose prompt jumped in size",
@@ -45,6 +55,8 @@ _MORE: Final[dict[WhyKind, str]] = {
     "open": "calls that never ended",
 }
 
+#: Kinds of lines that come first.
+_LOOKS: Final = frozenset({"look", "early"})
 #: Verbs for errors, by the name of their type.
 _VERBS: Final = (
     (re.compile(r"time_?d?_?out|deadline", re.IGNORECASE), "timed out"),
@@ -53,12 +65,16 @@ _VERBS: Final = (
 )
 
 
-def explain(story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> list[Why]:
+def explain(material: Material) -> list[Why]:
     """Return the lines that explain a trace, the most important first."""
-    reader = _Reader(story, telling, arrangement, failures)
-    lines = [why for rule in _RULES for why in rule(reader)]
-    # Problems without recovery come first, from any rule.
-    return [*_fewer([why for why in lines if why.bad]), *_fewer([why for why in lines if not why.bad])]
+    lines = [why for rule in _RULES for why in rule(material)]
+    # Turns that are worth a look come first, in a run of several agents, and then problems without recovery.
+    lines.sort(key=lambda why: (why.kind != "look", why.kind != "early", not why.bad))
+    return [
+        why
+        for first in (True, False)
+        for why in _fewer([why for why in lines if (why.bad or why.kind in _LOOKS) is first])
+    ]
 
 
 def _fewer(lines: Sequence[Why]) -> Iterator[Why]:
@@ -74,57 +90,38 @@ def _fewer(lines: Sequence[Why]) -> Iterator[Why]:
             yield Why(why.kind, f"{rest:,} more: {_MORE[why.kind]}", why.step, bad=why.bad)
 
 
-class _Reader:
-    """The material of the rules: the story and its parts."""
-
-    def __init__(self, story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
-        self.story = story
-        self.telling = telling
-        self.arrangement = arrangement
-        self.failures = failures
-
-    def place(self, step: int) -> str:
-        """Return the turn that shows a step, as the beginning of a line."""
-        turn = self.arrangement.turn_of(step)
-        return f"turn {turn.number}: " if turn else ""
-
-    def went_on(self, turn: Turn | None) -> tuple[str, int]:
-        """Return the agent's next action after a turn, and the step to show for it."""
-        if turn is None or not turn.next:
-            return "", 0
-        return turn.next, self.arrangement.turns[turn.continued_by - 1].node.step
-
-
-def _failures(reader: _Reader) -> Iterator[Why]:
+def _failures(material: Material) -> Iterator[Why]:
     """Failures and their consequences; the first failed call stands for its retries."""
-    for trouble in reader.failures.troubles:
+    for trouble in material.failures.troubles:
         use, turn = trouble.use, trouble.turn
         if (use and use.retry_of) or (turn and turn.retry_of):
             continue
         node = trouble.node
-        text = f"{reader.place(node.step)}{_failure_text(trouble)}"
-        then, step = _then_of_use(reader, use) if use else _then_of_turn(reader, turn) if turn else ("", 0)
+        text = f"{material.place(node.step)}{_failure_text(trouble)}"
+        then, step = (
+            _then_of_use(material, use) if use else _then_of_turn(material, turn) if turn else ("", 0)
+        )
         retried = bool(step)
         if not retried:
-            then, step = reader.went_on(turn or reader.arrangement.turn_of(node.step))
-        recovered = reader.failures.recovered(trouble)
+            then, step = material.went_on(turn or material.arrangement.turn_of(node.step))
+        recovered = material.failures.recovered(trouble)
         yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
-    error = reader.telling.ending.block[1]
+    error = material.telling.ending.block[1]
     if error and not any(
-        headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in reader.failures.troubles
+        headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in material.failures.troubles
     ):
-        last = max(reader.telling.steps, default=0)
+        last = max(material.telling.steps, default=0)
         yield Why("failed", f"the trace ended with {headline(error, _ERROR)}", last, bad=True)
 
 
-def _cancelled(reader: _Reader) -> Iterator[Why]:
+def _cancelled(material: Material) -> Iterator[Why]:
     """Cancelled tool calls, with their retries."""
-    for one in reader.arrangement.tool_calls:
+    for one in material.arrangement.tool_calls:
         node = one.use.node
         if node.status == "cancelled" and not one.use.retry_of:
             took = f" after {duration(node.latency_ms)}" if node.latency_ms else ""
-            text = f"{reader.place(node.step)}{_call(node)} was cancelled{took}"
-            then, step = _then_of_use(reader, one.use)
+            text = f"{material.place(node.step)}{_call(node)} was cancelled{took}"
+            then, step = _then_of_use(material, one.use)
             yield Why("retried" if step else "failed", text, node.step, then, step)
 
 
@@ -145,13 +142,13 @@ def _failure_text(trouble: Trouble) -> str:
     return f"{subject} {verb}" + (f": {headline(error, _ERROR)}" if error != "failed" else "")
 
 
-def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
+def _then_of_use(material: Material, use: ToolUse) -> tuple[str, int]:
     """Return the retries of a tool call in words and the step of the last one, "" and 0 if there are none."""
-    tries = list(reader.failures.tries_of_use(use))
+    tries = list(material.failures.tries_of_use(use))
     if not tries:
         return "", 0
     last = tries[-1]
-    turn = reader.arrangement.turn_of(last.node.step)
+    turn = material.arrangement.turn_of(last.node.step)
     where = f"turn {turn.number}" if turn else "a later call"
     beginning = (
         f"{where} tried again" if len(tries) == 1 else f"tried again {len(tries)} times, at last in {where},"
@@ -169,9 +166,9 @@ def _then_of_use(reader: _Reader, use: ToolUse) -> tuple[str, int]:
     return f"{beginning} with {_changed(last.changes)}: {outcome}", last.node.step
 
 
-def _then_of_turn(reader: _Reader, turn: Turn) -> tuple[str, int]:
+def _then_of_turn(material: Material, turn: Turn) -> tuple[str, int]:
     """Return the retries of a turn in words and the step of the last one, "" and 0 if there are none."""
-    tries = list(reader.failures.tries_of_turn(turn))
+    tries = list(material.failures.tries_of_turn(turn))
     if not tries:
         return "", 0
     last = tries[-1]
@@ -201,18 +198,18 @@ def _changed(changes: Sequence[Change]) -> str:
     return ", ".join(parts) + (f" and {more} more changes" if more else "")
 
 
-def _open(reader: _Reader) -> Iterator[Why]:
+def _open(material: Material) -> Iterator[Why]:
     """Calls that never end because their process is gone; of nested calls only the innermost."""
-    for node in reader.telling.order:
+    for node in material.telling.order:
         if node.status == "unfinished" and not any(child.status == "unfinished" for child in node.children):
             subject = _call(node) if node.kind in ("tool", "embedding") else f"{node.kind} {node.name}"
-            text = f"{reader.place(node.step)}{subject} never ended: its process is gone"
+            text = f"{material.place(node.step)}{subject} never ended: its process is gone"
             yield Why("open", text, node.step, bad=True)
 
 
-def _loops(reader: _Reader) -> Iterator[Why]:
+def _loops(material: Material) -> Iterator[Why]:
     """The same call with the same arguments, three times or more in a row."""
-    for row in reader.arrangement.rows:
+    for row in material.arrangement.rows:
         if len(row) < LOOP:
             continue
         first, last = row[0], row[-1]
@@ -222,15 +219,15 @@ def _loops(reader: _Reader) -> Iterator[Why]:
         same = not all_failed and len({(value(one.use.result), one.use.error) for one in row}) == 1
         came = ", each time with the same result" if same else ""
         text = f"{_call(first.use.node)} was called {len(row)} times in a row{where}{came}"
-        then, step = reader.went_on(last.turn)
+        then, step = material.went_on(last.turn)
         yield Why("loop", text, first.use.node.step, then, step, bad=same or all_failed)
 
 
-def _unanswered(reader: _Reader) -> Iterator[Why]:
+def _unanswered(material: Material) -> Iterator[Why]:
     """Tool calls that a model requested and the agent never made."""
-    answered = reader.telling.answered
-    running = reader.story.ended_reason == "running"
-    for turn in reader.arrangement.turns:
+    answered = material.telling.answered
+    running = material.story.ended_reason == "running"
+    for turn in material.arrangement.turns:
         missing = [
             call
             for call in turn.calls
@@ -241,27 +238,25 @@ def _unanswered(reader: _Reader) -> Iterator[Why]:
             continue
         arguments = excerpt(value(missing[0].arguments), _CALL)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        text = (
-            f"turn {turn.number} asked for {clean(missing[0].name)}({clean(arguments)}){more}, never called"
-        )
-        then, step = reader.went_on(turn)
+        text = f"{material.name(turn)} asked for {clean(missing[0].name)}({clean(arguments)}){more}, never called"
+        then, step = material.went_on(turn)
         yield Why("unanswered", text, turn.node.answer or turn.node.step, then, step, bad=continued)
 
 
-def _cuts(reader: _Reader) -> Iterator[Why]:
+def _cuts(material: Material) -> Iterator[Why]:
     """Answers that a limit or a filter cut off."""
-    for turn in reader.arrangement.turns:
+    for turn in material.arrangement.turns:
         reason = turn.finish_reason.lower()
         if reason in CUT_REASONS or reason in FILTER_REASONS:
             by = "cut off at the token limit" if reason in CUT_REASONS else "stopped by a refusal or a filter"
-            then, step = reader.went_on(turn)
-            text = f"turn {turn.number} was {by} ({clean(turn.finish_reason)})"
+            then, step = material.went_on(turn)
+            text = f"{material.name(turn)} was {by} ({clean(turn.finish_reason)})"
             yield Why("cut", text, turn.node.answer or turn.node.step, then, step, bad=not step)
 
 
-def _prompts(reader: _Reader) -> Iterator[Why]:
+def _prompts(material: Material) -> Iterator[Why]:
     """Turns that changed the earlier prompt, with the effect on the cache."""
-    turns = reader.arrangement.turns
+    turns = material.arrangement.turns
     for turn in turns:
         if not turn.changes:
             continue
@@ -270,17 +265,17 @@ def _prompts(reader: _Reader) -> Iterator[Why]:
             continue  # an agent that offers other tools in another phase, at no cost
         fell = [percent(one.cached or 0) for one in (turns[turn.continues - 1], turn)]
         then = f"cached share of the prompt fell from {fell[0]} to {fell[1]}" if turn.lost else ""
-        yield Why("prompt", f"turn {turn.number} changed the prompt: {summaries}", turn.node.step, then)
+        yield Why("prompt", f"{material.name(turn)} changed the prompt: {summaries}", turn.node.step, then)
 
 
-def _jumps(reader: _Reader) -> Iterator[Why]:
+def _jumps(material: Material) -> Iterator[Why]:
     """Turns whose prompt is much longer than that of the turn they continue."""
-    for turn in reader.arrangement.turns:
+    for turn in material.arrangement.turns:
         tokens = turn.node.tokens
         if turn.grown is None or tokens is None or turn.grown < _JUMP_TOKENS:
             continue
         if turn.grown > _JUMP * (tokens.sent - turn.grown):
-            text = f"turn {turn.number}: the prompt grew by {turn.grown:,} to {tokens.sent:,} tokens"
+            text = f"{material.name(turn)}: the prompt grew by {turn.grown:,} to {tokens.sent:,} tokens"
             largest = max(turn.messages, key=lambda message: len(message.text), default=None)
             then = ""
             if largest is not None and largest.text:
@@ -293,12 +288,12 @@ def _jumps(reader: _Reader) -> Iterator[Why]:
             yield Why("context", text, turn.node.step, then)
 
 
-def _longest(reader: _Reader) -> Iterator[Why]:
+def _longest(material: Material) -> Iterator[Why]:
     """The longest call, if it took a good part of the time."""
-    total = reader.story.tree.duration_ms or 0.0
+    total = material.story.tree.duration_ms or 0.0
     calls = [
         node
-        for node in reader.telling.order
+        for node in material.telling.order
         if node.kind in ("tool", "llm", "embedding") and not node.children
     ]
     longest = max(calls, key=lambda node: node.latency_ms or 0.0, default=None)
@@ -307,15 +302,19 @@ def _longest(reader: _Reader) -> Iterator[Why]:
         return
     subject = _call(longest) if longest.kind != "llm" else f"the model ({longest.model or longest.name})"
     share = f" of {duration(total)}" if total >= took else ""
-    yield Why("longest", f"{reader.place(longest.step)}{subject} took {duration(took)}{share}", longest.step)
+    yield Why(
+        "longest", f"{material.place(longest.step)}{subject} took {duration(took)}{share}", longest.step
+    )
 
 
 #: The rules, the most important first.
-_RULES: Final[tuple[Callable[[_Reader], Iterator[Why]], ...]] = (
+_RULES: Final[tuple[Callable[[Material], Iterator[Why]], ...]] = (
     _failures,
     _open,
     _cuts,
     _loops,
+    habits,
+    looks,
     _unanswered,
     _cancelled,
     _prompts,

@@ -1089,6 +1089,15 @@ def test_a_store_of_an_earlier_format_is_brought_up_to_date(store: Store, number
     assert store.trace("odd").event_count == 3
 
 
+def to_format_7(store: Store) -> None:
+    """Make a store one of format 7, with what it holds."""
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
+        connection.execute("ALTER TABLE traces DROP COLUMN ending")
+        connection.execute("PRAGMA user_version = 7")
+
+
 def test_a_store_of_format_6_is_brought_up_to_date(store: Store) -> None:
     """It did not know which traces have lost their beginning."""
     store.ingest((TOKEN, tool_call(Process())))
@@ -1116,13 +1125,42 @@ def test_a_store_of_format_7_is_brought_up_to_date(store: Store) -> None:
     counted = store.trace("checkout-8841").said_failed
     store.close()
     before = content_of(store.path)
-    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
-        connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
-        connection.execute("ALTER TABLE traces DROP COLUMN ending")
-        connection.execute("PRAGMA user_version = 7")
+    to_format_7(store)
 
     assert store.trace("checkout-8841").said_failed == counted == 1
     assert content_of(store.path) == before
+
+
+@pytest.mark.parametrize("line", ["X'ff00'", "CAST(X'ff' AS TEXT)", "'[1'", "3"])
+def test_a_damaged_record_holds_up_no_upgrade(store: Store, line: str) -> None:
+    """The other records tell how their traces ended, and the damaged one is said when its trace is read."""
+    process = Process()
+    request, _ = tool_call(process)
+    said = process.line(
+        "tool_call_response", 2, 1, content={"toolResults": {"result": "Error: no such order"}}
+    )
+    store.ingest((TOKEN, [*tool_call(Process(trace="damaged")), request, said]))
+    to_format_7(store)
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE records SET line = {line} WHERE id = 2")
+
+    assert [each.said_failed for each in store.traces()] == [1, 0]
+    with pytest.raises(StoreError, match="A record of the trace 'damaged' in"):
+        store.events("damaged")
+
+
+@pytest.mark.parametrize("line", ["X'ff00'", "CAST(X'ff' AS TEXT)", "'[1'", "3"])
+def test_a_trace_with_a_damaged_record_goes_on(store: Store, line: str) -> None:
+    """In a store that did not keep which of its calls are open, they are read from the other records."""
+    process = Process()
+    store.ingest((TOKEN, [*tool_call(process), encoded(tool_request(process, 3))]))
+    store.close()
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE records SET line = {line} WHERE id = 2")
+        connection.execute("UPDATE traces SET ongoing = NULL")
+    store.ingest((TOKEN, [encoded(tool_response(process, 4, 3))]))
+
+    assert store.trace("checkout-8841").open_calls == 1
 
 
 @pytest.mark.parametrize("number", EARLIER)

@@ -8,7 +8,6 @@ another day. Each time its steps are counted from 1 again, in a *numbering* of i
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -25,7 +24,7 @@ from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts
 from whyops_trace.store.pruning import recall, writing_time
 from whyops_trace.store.records import Records, Row
-from whyops_trace.store.rows import light_lines
+from whyops_trace.store.rows import readable_heads
 from whyops_trace.store.statements import insert, marks
 
 #: Numbers of traces that were deleted are not used again: somebody may still hold one.
@@ -156,9 +155,8 @@ class StoredTraces:
 
     def _read_anew(self, number: int, summary: TraceSummary, ongoing: Ongoing) -> None:
         """Count the calls of a trace of an earlier format, which did not keep which of them are open."""
-        for line in light_lines(self._connection, number):
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):
-                ongoing.add(_decoder.decode(line))
+        for head in readable_heads(self._connection, number):
+            ongoing.add(head)
         summary.tool_calls = summary.llm_responses = summary.open_calls = summary.errors = 0
         ongoing.count()
 

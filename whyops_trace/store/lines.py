@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
-
-from msgspec import MsgspecError
 
 from whyops_trace._clock import Clock
 from whyops_trace._database import Database, MachineClock
@@ -19,17 +16,12 @@ from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import StoreError, WhyOpsError
 from whyops_trace.store.packing import decompressed
 from whyops_trace.store.references import Shelf
-from whyops_trace.store.rows import COLUMNS, StoredEvent, StoredRow, light_lines
+from whyops_trace.store.rows import COLUMNS, NONSENSE, StoredEvent, StoredRow, light_lines
 from whyops_trace.store.schema import SCHEMA
 from whyops_trace.store.statements import SIZE
 from whyops_trace.store.upgrade import UPGRADES
 
 T = TypeVar("T")
-
-#: What Python raises for content that nobody wrote so.
-_NONSENSE: Final = (
-    ArithmeticError, AttributeError, LookupError, MsgspecError, RecursionError, TypeError, ValueError, zlib.error,
-)  # fmt: skip
 
 _TRACE: Final = "trace = (SELECT id FROM traces WHERE trace_id = ?)"
 _LOCAL: Final = f"({', '.join(map(repr, sorted(LOCAL)))})"
@@ -309,7 +301,7 @@ class RecordReader:
             if not is_no_text(error.__cause__):
                 raise
             raise self._damaged(error.__cause__, trace_id) from error
-        except _NONSENSE as error:
+        except NONSENSE as error:
             raise self._damaged(repr(error), trace_id) from error
 
     def _damaged(self, reason: object, trace_id: str | None) -> StoreError:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from msgspec import MsgspecError
+
 from whyops_trace._reading.halves import TYPES
+from whyops_trace._reading.record import Head, head_of
 from whyops_trace.store.packing import Facts, unpacked, without_holes
 from whyops_trace.store.references import Shelf
 from whyops_trace.store.statements import marks
@@ -16,6 +20,11 @@ COLUMNS: Final = (
     "records.id, step, parent, within, type, span, timestamp, key, trace_id, agent_name, line, refs"
     " FROM records JOIN traces ON traces.id = trace"
 )
+
+#: What Python raises for content that nobody wrote so.
+NONSENSE: Final = (
+    ArithmeticError, AttributeError, LookupError, MsgspecError, RecursionError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
 
 
 class StoredRow(NamedTuple):
@@ -84,8 +93,31 @@ class StoredEvent:
         return self._row.light
 
 
-def light_lines(connection: sqlite3.Connection, trace: int, types: Collection[str] = TYPES) -> Iterator[str]:
+def light_lines(connection: sqlite3.Connection, trace: int, types: Collection[str]) -> Iterator[str]:
     """Yield the records of a trace of some types, by number, with null in the place of what they share."""
+    for row in _rows(connection, trace, types):
+        yield row.light
+
+
+def readable_heads(connection: sqlite3.Connection, trace: int) -> Iterator[Head]:
+    """Yield the heads of the records of a trace that pair, by number, but for those that are damaged."""
+    strict = connection.text_factory
+    connection.text_factory = _text
+    try:
+        for row in _rows(connection, trace, TYPES):
+            try:
+                head = head_of(row.light)
+            except NONSENSE:
+                continue
+            yield head
+    finally:
+        connection.text_factory = strict
+
+
+def _rows(connection: sqlite3.Connection, trace: int, types: Collection[str]) -> Iterator[StoredRow]:
     statement = f"SELECT {COLUMNS} WHERE trace = ? AND type IN {marks(len(types))} ORDER BY records.id"
-    for row in connection.execute(statement, (trace, *types)):
-        yield StoredRow.of(row).light
+    return map(StoredRow.of, connection.execute(statement, (trace, *types)))
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sqlite3
 import time
 from typing import Any, Final
 
-import msgspec
-
 from whyops_trace._database import Upgrade
 from whyops_trace._reading.ongoing import Ongoing
-from whyops_trace._reading.record import head_of
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts, foreign
 from whyops_trace.store.records import Records, Row
-from whyops_trace.store.rows import light_lines
+from whyops_trace.store.rows import readable_heads
 from whyops_trace.store.schema import OF_FORMAT_3, OF_FORMAT_5, OF_FORMAT_7, OF_FORMAT_8
 from whyops_trace.store.statements import SLICE
 
@@ -147,9 +143,8 @@ def read_outcomes(connection: sqlite3.Connection) -> bool:
         if time.monotonic() > deadline:
             return True
         ongoing = Ongoing(summary := TraceSummary(""))
-        for line in light_lines(connection, number):
-            with contextlib.suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-                ongoing.add(head_of(line))
+        for head in readable_heads(connection, number):
+            ongoing.add(head)
         ongoing.count()
         outcome = (
             summary.said_failed,

@@ -144,6 +144,16 @@ _FAILED_HEADS: Final = (
     r"(?:command not found|cannot \w+|no such file|permission denied|invalid option)",
 )  # fmt: skip
 _FAILED: Final = re.compile(rf"[^\w<\[\u274c\u2717\u2718\u26d4]{{0,6}}(?:{'|'.join(_FAILED_HEADS)})", re.I)
+#: Pieces of text of which one at least is in every text that begins so. To look for them takes a tenth of the time.
+_SIGNS_OF_FAILURE: Final = (
+    "err", "fail", "exception", "fatal", "wrong", "not ", "n't ", "cannot", "unable", "time", "deadline", "interrupt",
+    "traceback", "unsuccessful", "blocked", "denied", "refused", "rejected", "reset", "aborted", "forbidden",
+    "exceeded", "too many", "unav",
+    "unauthori", "invalid", "missing", "unknown", "no such", "no replacement", "no module",
+    "validation", "http", "status", "gateway", "bad request", "conflict", "gone", "internal server", "payment req",
+    "precondition", "request t", "unprocessable", "eacces", "eaddrinuse", "econn", "eexist", "eisdir", "eno", "eperm",
+    "epipe", "\u274c", "\u2717", "\u2718", "\u26d4",
+)  # fmt: skip
 _EXIT: Final = re.compile(
     r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"
     r"\W{0,3}(?:was |of )?(-?\d{1,10})\b",
@@ -303,7 +313,7 @@ def _of_text(text: str, levels: int) -> Verdict | None:
     traced = _TRACEBACK.match(body) or (not codes and "raceback" in tail and _TRACEBACK.search(tail))
     if traced and (raised := _raised(tail)):
         return Verdict("failed", raised)
-    if _FAILED.match(body):
+    if any(map(body.lower().__contains__, _SIGNS_OF_FAILURE)) and _FAILED.match(body):
         return Verdict("failed", _words(body))
     if not body or (len(plain) <= _SHORT and _NOTHING.fullmatch(body)):
         return _EMPTY

@@ -97,7 +97,7 @@ class Arrangement:
         if call is not None:
             call.step = node.step
         turn = turn or self._turn_before.get(_scope(node))
-        self.tool_calls.append(PlacedCall(use, turn, call))
+        self.tool_calls.append(PlacedCall.of(use, turn, call))
         if turn is not None:
             turn.tools.append(use)
             self._places[id(node)] = self._places[id(turn.node)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from whyops_trace._reading.excerpt import clean, counted, headline, shorten
 from whyops_trace.story.material import Material
@@ -103,37 +103,27 @@ def _conversations(material: Material) -> Iterator[list[PlacedCall]]:
     yield from found.values()
 
 
-class _Made(NamedTuple):
-    """A call as one number, and with what came out of it as another."""
-
-    call: int
-    outcome: int
-
-
-def _made(one: PlacedCall) -> _Made:
+def _outcome(one: PlacedCall) -> int:
+    """Return a number that calls share which are the same and came to the same."""
     use = one.use
-    call = hash((use.node.name, fingerprint(use.arguments)))
-    return _Made(call, hash((call, use.problem, use.node.status, fingerprint(use.result))))
+    return hash((one.key, use.problem, use.node.status, fingerprint(use.result)))
 
 
 def _cycles(material: Material, calls: Sequence[PlacedCall], told: set[int]) -> Iterator[Why]:
     """The same two to four calls one after the other, again and again."""
-    made = [_made(one) for one in calls]
     for period in _PERIODS:
         start = 0
         for place in range(period, len(calls) + 1):
-            if place < len(calls) and made[place].call == made[place - period].call:
+            if place < len(calls) and calls[place].key == calls[place - period].key:
                 continue
             first, start = start, place - period + 1
             row = calls[first:place]
-            if (
-                len(row) < _ROUNDS_ALIKE * period
-                or len({one.call for one in made[first : first + period]}) < 2
-            ):
+            if len(row) < _ROUNDS_ALIKE * period or len({one.key for one in row[:period]}) < 2:
                 continue
             if any(id(one) in told for one in row):
                 continue
-            same = all(made[n].outcome == made[n - period].outcome for n in range(first + period, place))
+            outcomes = [*map(_outcome, row)]
+            same = outcomes[period:] == outcomes[:-period]
             if len(row) < (_ROUNDS_ALIKE if same else _ROUNDS) * period:
                 continue
             told.update(map(id, row))
@@ -148,10 +138,13 @@ def _cycles(material: Material, calls: Sequence[PlacedCall], told: set[int]) -> 
 
 def _again(material: Material, calls: Sequence[PlacedCall], told: set[int]) -> Iterator[Why]:
     """The same call with the same result, though others came between."""
-    groups: dict[int, list[PlacedCall]] = {}
+    by_key: dict[int, list[PlacedCall]] = {}
     for one in calls:
         if one.use.node.is_empty or failed(one.use) or one.use.result or one.use.problem:
-            groups.setdefault(_made(one).outcome, []).append(one)
+            by_key.setdefault(one.key, []).append(one)
+    groups: dict[int, list[PlacedCall]] = {}
+    for one in (one for alike in by_key.values() if len(alike) >= _AGAIN for one in alike):
+        groups.setdefault(_outcome(one), []).append(one)
     for group in groups.values():
         in_rows = sum(one.use.repeats > 0 for one in group)
         if (

@@ -33,11 +33,18 @@ class PlacedCall(NamedTuple):
         use: The call.
         turn: The turn that it belongs to, None if there is none.
         call: The request of the turn for it, None if the turn requested no such call.
+        key: A number that calls of the same tool with the same arguments share.
     """
 
     use: ToolUse
     turn: Turn | None = None
     call: Call | None = None
+    key: int = 0
+
+    @classmethod
+    def of(cls, use: ToolUse, turn: Turn | None, call: Call | None) -> PlacedCall:
+        """Return a call with its key."""
+        return cls(use, turn, call, hash((use.node.name, fingerprint(use.arguments))))
 
 
 def failed(use: ToolUse) -> bool:
@@ -212,12 +219,11 @@ def count_repeats(tool_calls: Iterable[PlacedCall], roots: dict[int, int]) -> li
     for one in tool_calls:
         use = one.use
         scope = (roots[one.turn.number], 0) if one.turn else (0, id(use.node.parent))
-        same = hash((use.node.name, fingerprint(use.arguments)))
         before, row = latest.get(scope, (None, []))
-        if same != before:
+        if one.key != before:
             row = []
         row.append(one)
-        latest[scope] = same, row
+        latest[scope] = one.key, row
         use.repeats = len(row) - 1
         if len(row) == 2:
             rows.append(row)

@@ -103,9 +103,31 @@ def test_answers_nearly_alike_are_told_once() -> None:
     story = agent.story()
 
     assert lines(story, "alike") == [
-        '! turn 1 to 4: 4 answers nearly alike: "I am sorry, but I cannot refund it as the rules say, attempt 0."'
+        '! turns 1 to 4: 4 answers nearly alike: "I am sorry, but I cannot refund it as the rules say, attempt 0."'
     ]
     assert story.status == "went round in circles: no failed calls, but 1 problem"
+
+
+def test_answers_alike_to_different_questions_are_no_habit() -> None:
+    """As those of a program that asks a model about each of many texts."""
+    agent = Agent()
+    for number in range(4):
+        asked = {"role": "user", "content": f"Is review {number} a friendly one?"}
+        agent.turn([asked], "The review is a friendly one, and praises the tea.")
+    story = agent.story()
+
+    assert lines(story, "alike") == []
+    assert story.status == "answered: no failures"
+
+
+def test_answers_alike_to_one_question_are_told_whatever_else_the_prompt_has() -> None:
+    """As those of an agent that writes its prompt anew in each turn."""
+    agent = Agent()
+    for number in range(4):
+        state = {"role": "user", "content": f"The page was loaded {number} times."}
+        agent.turn([USER, state], "I wait until the page of the order has been loaded.")
+
+    assert len(lines(agent.story(), "alike")) == 1
 
 
 def test_short_answers_tell_nothing() -> None:

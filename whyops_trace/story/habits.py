@@ -159,12 +159,12 @@ def _again(material: Material, calls: Sequence[PlacedCall], told: set[int]) -> I
 
 
 def _alike(material: Material) -> Iterator[Why]:
-    """Answers of one agent that say nearly the same, one after the other."""
-    by_agent: dict[tuple[str, str], list[Turn]] = {}
+    """Answers of one agent to one question that say nearly the same, one after the other."""
+    groups: dict[tuple[str, str, str], list[Turn]] = {}
     for turn in material.arrangement.turns:
         if turn.answer and not turn.error:
-            by_agent.setdefault((turn.agent, turn.node.name), []).append(turn)
-    for turns in by_agent.values():
+            groups.setdefault((turn.agent, turn.node.name, _question(material, turn)), []).append(turn)
+    for turns in groups.values():
         start = 0
         for place in range(1, len(turns) + 1):
             if place < len(turns) and _are_alike(turns[place - 1], turns[place]):
@@ -173,13 +173,19 @@ def _alike(material: Material) -> Iterator[Why]:
             if len(row) >= _ALIKE:
                 first, last = row[0], row[-1]
                 text = (
-                    f"{material.name(first)} to {last.number}: {len(row)} answers nearly alike:"
-                    f' "{headline(first.answer, _QUOTE)}"'
+                    f"turns {material.name(first).removeprefix('turn ')} to {last.number}:"
+                    f' {len(row)} answers nearly alike: "{headline(first.answer, _QUOTE)}"'
                 )
                 then, step = material.went_on(last)
                 yield Why(
                     "alike", text, first.node.answer or first.node.step, then, step, bad=place == len(turns)
                 )
+
+
+def _question(material: Material, turn: Turn) -> str:
+    """Return what the user said first in the conversation of a turn."""
+    root = material.arrangement.turns[material.arrangement.roots[turn.number] - 1]
+    return next((message.text for message in root.messages if message.role == "user"), "")
 
 
 def _are_alike(one: Turn, other: Turn) -> bool:

@@ -244,6 +244,21 @@ def test_a_change_within_an_earlier_message_is_seen(
             )
 
 
+@pytest.mark.parametrize("depth", [0, 5_000])
+def test_a_message_without_an_end_is_recorded(depth: int) -> None:
+    """A list that holds itself, or lists in lists without number."""
+    endless: list[Any] = []
+    endless.append(endless)
+    for _ in range(depth):
+        endless = [endless]
+    said = content(
+        Requests(PROCESSORS["usual"](), MAX_HISTORY_BYTES), [{"role": "user", "content": "q"}, endless]
+    )
+
+    assert said["messages"][0] == {"role": "user", "content": "q"}
+    assert len(said["messages"]) == 2
+
+
 def joined(part: bytes | tuple[bytes, ...]) -> bytes:
     """Return a part of a request in one piece."""
     return part if isinstance(part, bytes) else b"".join(part)

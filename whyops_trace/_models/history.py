@@ -401,7 +401,7 @@ class History:
 
     def encode(self, messages: list[Any]) -> Messages:
         """Return the JSON of messages: the same as if each were encoded by itself."""
-        messages = [message if type(message) is dict else _unwrapped(message) for message in messages]
+        messages = [message if type(message) is dict else _as_dict(message) for message in messages]
         if self._max_bytes and self._trial.begins():
             try:
                 return self._encode(messages)
@@ -459,8 +459,16 @@ def _weight(conversations: Iterable[_Conversation]) -> int:
     return sum(conversation.weight for conversation in conversations)
 
 
+def _as_dict(message: Any) -> Any:
+    """Return a message that is no dict with its pydantic models as dicts, or as it is if it has no end, or changes."""
+    try:
+        return _unwrapped(message)
+    except RuntimeError:  # also without an end
+        return message
+
+
 def _unwrapped(value: Any) -> Any:
-    """Return a message with its pydantic models as dicts, at any depth."""
+    """Return a value with its pydantic models as dicts, at any depth."""
     kind = type(value)
     if kind is list:
         return [_unwrapped(item) for item in value]

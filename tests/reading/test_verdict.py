@@ -100,6 +100,15 @@ FAILED: list[Any] = [
     "exitcode: 0 (execution succeeded)\nCode output: Error: no such table",
     "The script ran, then exited with Unix exit code: 1\nIts output was:\nno",
     "collected 3 items\n...\nmake: *** [test] Error 2\n\nCommand exited with exit code 2",
+    "panic: runtime error: index out of range",
+    "Segmentation fault (core dumped)",
+    "make: *** [Makefile:3: all] Error 2",
+    'Exception in thread "main" java.lang.NullPointerException',
+    "curl: (6) Could not resolve host: shop.example",
+    "error TS2304: Cannot find name 'total'.",
+    "Insufficient funds on the card.",
+    "You do not have permission to read this file.",
+    "\u274c payment",
 ]  # fmt: skip
 
 SAYS_NOTHING: list[Any] = [
@@ -110,6 +119,9 @@ SAYS_NOTHING: list[Any] = [
     False,
     "ok",
     "255.0",
+    "Timeout is set to 30 s",
+    "\u274c vegan\n\u2705 vegetarian",
+    "The first expedition failed in 1912. " + 12 * "Another one set out for the pole soon. ",
     "Transfer successful",
     {"result": 5},
     {"success": True, "message": "Error: is a word in this title"},

@@ -94,6 +94,8 @@ _BAD_WITH_REASON: Final = frozenset(
 _NO_ERROR: Final = frozenset({"", "-", "0", "false", "n/a", "nil", "no", "no error", "none", "null", "ok"})
 
 # Texts
+#: A statement is no more than that: what goes on for longer is prose.
+_TO_THE_END: Final = rf"[^\x00]{{0,{_SHORT}}}\Z"
 _SHELLS: Final = r"(?:[\w./-]+/)?(?:ba|z|da|fi|k)?sh(?:: line)?(?: \d+)?"
 _VERBS: Final = (
     r"(?:calling|connecting|creating|during|executing|fetching|finding|getting|in|invoking|loading|occurred|opening|"
@@ -105,9 +107,12 @@ _DEEDS: Final = (
 _FAILED_HEADS: Final = (
     # Error: no such order | HTTP error 500: ... | npm ERR! ..., but not "Error: none", "Standard error: 0.3"
     r"(?!(?:no|without|zero)\b)(?:[\w.'`\"-]+ ){0,4}?(?<![-\w])(?:errors?|exception|failure|failed|fatal|err)"
-    r"(?:\s?(?:\([^)\n]{0,60}\)|\[[^]\n]{0,60}\]|\#?\d{2,6}|e\w{1,20}))?\s?(?::|!| [-\u2013\u2014] )"
+    r"(?:\s?(?:\([^)\n]{0,60}\)|\[[^]\n]{0,60}\]|\#?\d{2,6}|e\w{1,20}|[a-z]{1,4}\d{1,5}))?"
+    r"\s?(?::|!| [-\u2013\u2014] )"
     r"(?!\s*(?:none|null|nil|false|n/a)?\W*(?:\n|$))(?!\s*[-+]?\d[\d.,]*(?!\d|\s?[a-z]{3}))",
-    r"err(?:or)?!|error code[:=]? \d|fatal:|<(?:\w{1,30}_)?error>|[\u274c\u2717\u2718\u26d4]",
+    r"err(?:or)?!|error code[:=]? \d|fatal:|<(?:\w{1,30}_)?error>|"
+    # A cross, but not in a list that has a tick as well.
+    r"[\u274c\u2717\u2718\u26d4](?![^\x00]*[\u2705\u2713\u2714])",
     rf"(?:an? )?(?:unexpected |unknown |internal |server )*error {_VERBS}\b|errors?\s*(?:\n|$)|something went wrong",
     # ValueError: ... | java.lang.NullPointerException | [Errno 2] | ENOENT: ...
     r"(?:uncaught )?[a-z_][\w.$]{0,80}(?:error|exception|timeout|interrupt)\b\s?(?:[:(]|\n|$)|\[errno\s-?\d+\]",
@@ -123,11 +128,13 @@ _FAILED_HEADS: Final = (
     r"(?:sorry,? |i'm sorry,? (?:but )?|oops[,!]? )?(?:failed|unable) to [a-z]+|(?:sorry,? (?:but )?(?:i |we )?)?"
     r"(?:can\s?not|can't|could not|couldn't) [a-z]+",
     r"(?!no\b)(?:[\w'`\"-]+ ){1,5}(?:failed|timed out|did not succeed|was unsuccessful)"
-    r"(?: (?:after|at|because|during|due|in|on|to|while|with)\b|\s*[.:!,;(]|\s*$)",
+    rf"(?:\s*:|(?: (?:after|at|because|during|due|in|on|to|while|with)\b|\s*[.!,;(]|\s*$)(?={_TO_THE_END}))",
     rf"(?:[\w'`\"-]+ ){{0,3}}{_DEEDS} (?:is|was|were|(?:has|have) been) (?:blocked|denied|refused|rejected|"
     r"not (?:allowed|applied|authori[sz]ed|permitted|saved|valid))\b",
     rf"{_DEEDS} (?:denied|refused|rejected|reset|aborted|forbidden|not permitted)",
-    r"(?:request |connection |operation |read )?(?:timed?\s?-?out|deadline exceeded)\b|too many requests|"
+    r"(?:request |connection |operation |read )?(?:timed?\s?-?out|deadline exceeded)\b(?! (?:is|set|was)\b)|"
+    r"too many requests|insufficient (?:balance|credits?|funds|permissions?|privileges|stock)\b|"
+    r"(?:you (?:do not|don't)|user does not) have (?:access|permission)\b|"
     r"(?:rate limit|quota) (?:was )?exceeded|service unavailable|(?:unauthori[sz]ed|forbidden)\b\W*(?:\n|$)|"
     r"(?:you are )?not (?:allowed|authori[sz]ed|permitted)\b",
     # Refusals by validation
@@ -139,7 +146,8 @@ _FAILED_HEADS: Final = (
     r"(?:the )?(?:command|file|function|method|module|path|tool) (?:[\w./'`\"-]{1,80} )?"
     r"(?:does not exist|doesn't exist|is not defined|(?:was )?not found)\b|"
     r"no (?:such (?:file|tool|command|module)|replacement was|module named)",
-    # Shells
+    # Shells and programs
+    r"curl: \(\d+\)|exception in thread |make(?:\[\d+\])?: \*\*\*|panic: |segmentation fault\b|"
     rf"{_SHELLS}: [^\n]{{0,160}}?(?:not found|denied|no such file)|[\w./-]{{1,60}}: (?:[^\n:]{{1,100}}: ){{0,2}}"
     r"(?:command not found|cannot \w+|no such file|permission denied|invalid option)",
 )  # fmt: skip
@@ -152,7 +160,7 @@ _SIGNS_OF_FAILURE: Final = (
     "unauthori", "invalid", "missing", "unknown", "no such", "no replacement", "no module",
     "validation", "http", "status", "gateway", "bad request", "conflict", "gone", "internal server", "payment req",
     "precondition", "request t", "unprocessable", "eacces", "eaddrinuse", "econn", "eexist", "eisdir", "eno", "eperm",
-    "epipe", "\u274c", "\u2717", "\u2718", "\u26d4",
+    "epipe", "insufficient", "curl: (", "***", "panic: ", "segmentation", "\u274c", "\u2717", "\u2718", "\u26d4",
 )  # fmt: skip
 _EXIT: Final = re.compile(
     r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"

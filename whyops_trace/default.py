@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from whyops_trace._guard import attempt, warn_once
+from whyops_trace._recording import recorders
+from whyops_trace._recording.places import Place, resume
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
-from whyops_trace.context import find_scope
+from whyops_trace.context import Scope, find_scope
 from whyops_trace.open_calls import StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import ExceptionLike, Ledger
@@ -21,6 +23,13 @@ def default_recorder() -> Recorder | None:
         warn_once("no default client", "Nothing is traced: %s", error)
         return None
     return client.recorder
+
+
+def scope_at(place: Place, recorder: Recorder) -> Scope:
+    """Return a place that another process tells, as a scope of the recorder for its agent; *recorder* if none is."""
+    if recorder.agent_name != place.agent:
+        recorder = next((other for other in recorders.alive if other.agent_name == place.agent), recorder)
+    return Scope(resume(recorder, place), place.within, place.parent)
 
 
 def trace(

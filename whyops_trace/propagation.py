@@ -14,10 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast
 
 from whyops_trace._guard import guarded
-from whyops_trace._recording import recorders
-from whyops_trace._recording.places import Place, resume
+from whyops_trace._recording.places import Place
 from whyops_trace.context import Scope, find_scope, get_scope, set_scope
-from whyops_trace.default import default_recorder
+from whyops_trace.default import default_recorder, scope_at
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,11 +76,7 @@ class _Anchor:
 @guarded("finding the place of another process")
 def _found(place: Place) -> Scope | None:
     recorder = default_recorder()
-    if recorder is None:
-        return None
-    if recorder.agent_name != place.agent:
-        recorder = next((other for other in recorders.alive if other.agent_name == place.agent), recorder)
-    return Scope(resume(recorder, place), place.within, place.parent)
+    return None if recorder is None else scope_at(place, recorder)
 
 
 def _runner_of(function: Any) -> Callable[..., Any]:

@@ -31,7 +31,12 @@ def walk(found: list[Node], depth: int = 0) -> Iterator[tuple[int, Node]]:
 
 def lines(home: Path) -> list[str]:
     """Return all traces of a home as lines."""
-    return [f"{'  ' * depth}{line(node)}" for tree in trees(home) for depth, node in walk(tree.nodes)]
+    return [line for tree in trees(home) for line in lines_of(tree)]
+
+
+def lines_of(tree: TraceTree) -> list[str]:
+    """Return a trace as lines."""
+    return [f"{'  ' * depth}{line(node)}" for depth, node in walk(tree.nodes)]
 
 
 def line(node: Node) -> str:

@@ -10,7 +10,11 @@ from programs import run_code
 
 @pytest.mark.parametrize(
     ("module", "framework", "package"),
-    [("langchain", "langchain_core", "langchain-core"), ("openai_agents", "agents", "openai-agents")],
+    [
+        ("langchain", "langchain_core", "langchain-core"),
+        ("mcp", "mcp", "mcp"),
+        ("openai_agents", "agents", "openai-agents"),
+    ],
 )
 def test_a_framework_that_is_missing_is_named(
     tmp_path: Path, module: str, framework: str, package: str

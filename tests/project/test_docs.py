@@ -36,6 +36,7 @@ FRAMEWORKS = DOCS / "how-to" / "frameworks"
 #: Packages that the code of a page needs beside those of all tests.
 NEEDS = {
     "docs/how-to/langchain.md": "langchain_openai",
+    "docs/how-to/mcp.md": "mcp.server.mcpserver",
     "docs/how-to/openai-agents.md": "agents",
     "docs/how-to/opentelemetry.md": "opentelemetry.sdk",
     "docs/how-to/frameworks/ag2.md": "ag2",

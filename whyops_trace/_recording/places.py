@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Self
+import hashlib
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, TypeAlias
 
+import msgspec
+
+from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP, check_text
 from whyops_trace._recording.state import UNENDING, TraceState
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
 
+_Step: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_STEP)]
+_TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_TRACEPARENT: Final = re.compile(rf"[0-9a-f]{{2}}-({_TRACE_ID.pattern})-[0-9a-f]{{16}}-[0-9a-f]{{2}}")
+
 
 class Place(NamedTuple):
     """
-    A place in a trace, as it is pickled.
+    A place in a trace, as it is pickled. The types have the bounds for one that another program tells.
 
     Attributes:
         trace: The trace id.
@@ -27,13 +36,13 @@ class Place(NamedTuple):
     """
 
     trace: str
-    numbering: str | None
-    within: int
-    parent: int
-    root: int
-    stride: int
+    numbering: Annotated[str, msgspec.Meta(pattern=r"\A[\w-]{1,64}\Z")] | None
+    within: _Step
+    parent: _Step
+    root: _Step
+    stride: Annotated[int, msgspec.Meta(ge=1, le=1_000)]
     user: str
-    agent: str
+    agent: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     on: bool
 
     @classmethod
@@ -43,6 +52,40 @@ class Place(NamedTuple):
             state.id, state.numbering, within, parent, state.root, state.stride, state.user, state.recorder.agent_name,
             state.on,
         )  # fmt: skip
+
+    def told(self) -> list[Any]:
+        """Return it as JSON values for another program, without the user."""
+        return list(self._replace(user=""))
+
+    @classmethod
+    def read(cls, told: object) -> Self:
+        """
+        Return the place that another program tells, which need not be trusted.
+
+        It names no user, and whether the trace is recorded is not for that program to say.
+
+        Raises:
+            ValueError: if it is none.
+            InvalidEventError: if its trace id is too long.
+        """
+        place = msgspec.convert(told, cls)
+        check_text("trace", place.trace, MAX_ID)
+        return place._replace(user="", on=True)
+
+    def traceparent(self) -> str:
+        """Return it as W3C tells it. A trace id that is none of W3C's is hashed, and so is the enclosing call."""
+        trace = self.trace if _TRACE_ID.fullmatch(self.trace) else _hashed(self.trace, 16)
+        return f"00-{trace}-{_hashed(f'{self.trace} {self.numbering} {self.within}', 8)}-0{self.on:d}"
+
+
+def trace_of(traceparent: object) -> str | None:
+    """Return the trace id in what W3C calls a ``traceparent``, None if it is none."""
+    match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+    return match and match[1]
+
+
+def _hashed(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=size).hexdigest()
 
 
 def resume(recorder: Recorder, place: Place) -> TraceState:

@@ -30,7 +30,7 @@ _ATTACH: Final = {
     "litellm": f'litellm.callbacks = ["otel"], and {_SPANS}',
     "llama-index-core": f"openinference-instrumentation-llama-index, and {_SPANS}",
     "logfire": _SPANS,
-    "mcp": _SPANS,
+    "mcp": "whyops_trace.integrations.mcp.attach() in clients, .Middleware() in servers",
     "openai": "sdk.openai(client)",
     "openai-agents": "whyops_trace.integrations.openai_agents.attach()",
     "pydantic-ai-slim": f"Agent.instrument_all(), and {_SPANS}",

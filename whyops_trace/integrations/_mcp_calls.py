@@ -1,0 +1,103 @@
+"""The calls of tools over MCP as records, and the middleware of servers that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from whyops_trace import default
+from whyops_trace._guard import attempt, guarded
+from whyops_trace._recording.places import Place, trace_of
+from whyops_trace._shapes import dict_of, dicts_of
+from whyops_trace.client import WhyOps
+from whyops_trace.context import Scope, find_scope, get_scope, set_scope
+from whyops_trace.integrations._runs import name_of
+from whyops_trace.open_calls import OpenCall
+from whyops_trace.tracing import Trace
+
+#: The names in ``_meta`` of a place in a trace: our own, and that of W3C.
+PLACE: Final = "com.whyops/place"
+TRACEPARENT: Final = "traceparent"
+
+
+class Middleware:
+    """
+    A middleware of a server, which records every call of a tool.
+
+    A call is recorded where its client says, else where the server's code stands, else in a trace of its own.
+
+    Args:
+        sdk: The client that records the calls; the default one if it is left out.
+        link: False to ignore what clients say of their traces: for a server that strangers reach, and whose traces
+            they should not write to.
+
+    Example::
+
+        server = MCPServer("parcels", middleware=[mcp.Middleware()])
+        low_level_server.middleware.append(mcp.Middleware())
+    """
+
+    def __init__(self, sdk: WhyOps | None = None, *, link: bool = True) -> None:
+        self._sdk = sdk
+        self._link = link
+
+    async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Pass a request on, and record it if it calls a tool."""
+        call = self._begin(ctx) if ctx.method == "tools/call" else None
+        try:
+            result = await call_next(ctx)
+        except BaseException as error:
+            if call is not None:
+                call.end(error=error)
+            raise
+        if call is not None:
+            call.end(told(result))
+        return result
+
+    @guarded("recording a call of a tool")
+    def _begin(self, ctx: Any) -> OpenCall:
+        params, before = dict_of(ctx.params), get_scope()
+        meta = dict_of(params.get("_meta")) if self._link else {}
+        try:
+            if scope := self._place(meta):
+                set_scope(scope)
+            trace_id = None if find_scope() is not None else trace_of(meta.get(TRACEPARENT))
+            call = begin(params.get("name"), params.get("arguments"), self._sdk, trace_id)
+        finally:
+            set_scope(before)
+        call.enter()
+        return call
+
+    def _place(self, meta: Mapping[str, Any]) -> Scope | None:
+        """Return the place that a client says, None if it says none or what cannot be one."""
+        place, _ = attempt(Place.read, meta.get(PLACE))
+        recorder = default.default_recorder() if self._sdk is None else self._sdk.recorder
+        if place is None or recorder is None:
+            return None
+        return default.scope_at(place._replace(on=recorder.keeps(place.trace)), recorder)
+
+
+def begin(name: object, arguments: object, sdk: WhyOps | None, trace_id: str | None = None) -> OpenCall:
+    """Begin a call where the code stands, else in a trace of its own, which ends with it."""
+    scope, make = find_scope(), default.trace if sdk is None else sdk.trace
+    trace = make(trace_id) if scope is None else Trace(scope.trace)
+    call = trace.start_tool_call(name_of(name, otherwise="tool"), dict_of(arguments))
+    call.ends_trace = scope is None
+    return call
+
+
+@guarded("reading the result of a tool")
+def told(result: Any) -> Any:
+    """Return what the result of a tool says: the data, the text or the parts of it, or the failure."""
+    if hasattr(result, "model_dump"):
+        result = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    parts = dict_of(result)
+    content = parts.get("content")
+    if content is None:  # of an extension
+        return parts
+    if parts.get("isError") is True:
+        return {"isError": True, "content": content}
+    if (data := parts.get("structuredContent")) is not None:
+        return data
+    blocks = dicts_of(content)
+    return blocks[0].get("text") if len(blocks) == 1 and blocks[0].get("type") == "text" else content

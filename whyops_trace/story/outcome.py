@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ _ERROR: Final = 160
 
 #: Kinds of lines that tell of a run that went round in circles.
 _CIRCLES: Final = frozenset({"loop", "cycle", "alike"})
+#: The failure of the call that a run stopped after: the number of failures says it, too, and the end its words.
+_FAILURE: Final = re.compile(", which (?:said that it )?failed: .*", re.DOTALL)
 #: Reasons of the end, by the kinds of endings without an answer.
 _REASONS: Final = {"error": "error", "call": "stopped", "limit": "rounds"}
 
@@ -197,7 +200,7 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
 def _outcome(story: Story, arrangement: Arrangement) -> str:
     reason = story.ended_reason.lower()
     if reason == "stopped":
-        return headline(story.ended, _ERROR)
+        return headline(_FAILURE.sub("", story.ended), _ERROR)
     if reason == "rounds":
         return "used up its rounds"
     if reason in CUT_REASONS:

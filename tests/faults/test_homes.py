@@ -108,7 +108,8 @@ def in_state(home: Path, state: str) -> list[str]:
     if state == "of an earlier format":
         put(home, "stored")
         with contextlib.closing(sqlite3.connect(home / "traces.db")) as connection, connection:
-            connection.execute("ALTER TABLE traces DROP COLUMN forgotten")
+            for column in ("said_failed", "ending", "forgotten"):
+                connection.execute(f"ALTER TABLE traces DROP COLUMN {column}")
             connection.execute("DROP TABLE forgotten")
             connection.execute("PRAGMA user_version = 6")
         return ["stored"]

@@ -354,6 +354,17 @@ def test_spans_may_end_in_another_thread_twice_or_never(tracer: Any, shown: Any)
     second.end()
 
 
+@pytest.mark.parametrize("moment", [0, 1, 10**18])
+def test_a_span_ends_whatever_time_it_tells(
+    tracer: Any, client: WhyOps, home: Path, shown: Any, moment: int
+) -> None:
+    """The beginning of all time, or another one before its start."""
+    tracer.start_span("chat gpt-5", attributes=TURN | ANSWER).end(end_time=moment)
+
+    assert shown() == ["gpt-5  100/7 -> depth"]
+    assert [tree.running for tree in trees(home)] == [0]
+
+
 def test_what_the_program_exports_itself_stays_as_it_is(
     tracer: Any, provider_of_spans: Any, client: WhyOps
 ) -> None:

@@ -73,7 +73,7 @@ def span_of(source: Source) -> Span:
         name=source.name,
         kind=source.kind.value + 1,
         start_ns=source.start_time or 0,
-        end_ns=max(source.end_time or 0, source.start_time or 0) if source.end_time else 0,
+        end_ns=0 if source.end_time is None else max(source.end_time, source.start_time or 0, 1),
         status=status.status_code.value,
         message=(status.description or "") if status.status_code.value == ERROR else "",
         attributes=_plain(source.attributes.copy()),

@@ -56,7 +56,7 @@ def stats(
     before a cost means that it lacks turns without a known price.
     """
     if failures and by is not None:
-        raise click.UsageError("--failures groups by what failures have in common: it goes not with --by.")
+        raise click.UsageError("--failures groups by what failures have in common: it does not go with --by.")
     where = Filter(agent=agent, since=since, until=until)
     with stored_traces(home) as store:
         if failures:

@@ -424,3 +424,58 @@ def test_callable_objects_are_followed_as_functions_are(events: Recorded) -> Non
 
     assert list(traced_tool(Maker())()) == [0, 1]
     assert events.rows[-1][5] == {"items": [0, 1], "count": 2}
+
+
+class Stream:
+    """A stream that is read in either way."""
+
+    def __init__(self) -> None:
+        self._left = ["a", "b"]
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> str:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop(0)
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> str:
+        await anyio.lowlevel.checkpoint()
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop(0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["plain", "asynchronous"])
+def test_a_models_stream_that_is_read_in_either_way_is_its_answer(
+    events: Recorded, asynchronous: bool
+) -> None:
+    """It stays of its class, and the turn ends with it."""
+
+    @traced_llm
+    def ask(messages: str) -> Stream:
+        return Stream()
+
+    async def read_all(stream: Stream) -> list[str]:
+        return [item async for item in stream]
+
+    with trace("t"):
+        stream = ask("hi")
+        assert isinstance(stream, Stream)
+        assert (asyncio.run(read_all(stream)) if asynchronous else list(stream)) == ["a", "b"]
+
+    assert [row[5]["content"] for row in events.rows if row[0] == "llm_response"] == ["ab"]
+
+
+def test_a_tools_result_that_is_read_in_either_way_is_left_alone(events: Recorded) -> None:
+    """It is whatever its owner takes it for."""
+
+    @traced_tool
+    def give() -> Stream:
+        return Stream()
+
+    assert type(give()) is Stream

@@ -173,15 +173,19 @@ def _follow_future(call: Call, result: Any, is_alone: bool) -> Any:
 
 def _follow_iterator(call: Call, result: Any, is_alone: bool) -> Any:
     """Follow an iterator that is no generator, or a generator that somebody else holds or has started."""
-    from whyops_trace._calls.iterators import FollowedAsyncIterator, FollowedIterator
+    from whyops_trace._calls.iterators import FollowedAsyncIterator, FollowedIterator, FollowedStream
 
-    stand_in = FollowedIterator if "__next__" in _found(type(result)) else FollowedAsyncIterator
-    return stand_in(result, Followed(call, None))
+    found = _found(type(result))
+    stand_in = FollowedIterator if "__next__" in found else FollowedAsyncIterator
+    return (FollowedStream if found >= _STEPS else stand_in)(result, Followed(call, None))
 
 
 def _follow_stream(call: Call, result: Any, is_alone: bool) -> Any:
     """Follow an iterator that a program may read otherwise than by its items."""
-    if "close" in _found(type(result)) and _is_watched(call, result):
+    found = _found(type(result))
+    if found >= _STEPS and not call.site.follows:
+        return None  # what can be read in both ways is whatever its owner takes it for
+    if "close" in found and _is_watched(call, result):
         return result
     if call.site.follows or _is_only_iterator(type(result)):
         return _follow_iterator(call, result, is_alone)
@@ -252,8 +256,7 @@ def _way(kind: type[Any]) -> Way | None:
     found = _found(kind)
     if "_asyncio_future_blocking" in found:
         return _follow_future
-    # What can be read in both ways is whatever its owner takes it for, and is left alone.
-    if len(found & _STEPS) == 1:
+    if found & _STEPS:
         return _follow_stream
     # Looked for in the class, since to look into an object that is made when it is needed would make it.
     is_raw = any("http_response" in vars(base).get("__annotations__", ()) for base in kind.__mro__)

@@ -65,7 +65,7 @@ class Reading:
         self.finish(abandoned=True)
 
 
-class FollowedIterator(Proxy):
+class StandIn(Proxy):
     """
     Stands in for an iterator, and ends the call that returned it when it ends or is dropped.
 
@@ -77,6 +77,10 @@ class FollowedIterator(Proxy):
     def __init__(self, wrapped: Any, followed: Followed) -> None:
         super().__init__(wrapped)
         self._self_reading = Reading(followed)
+
+
+class FollowedIterator(StandIn):
+    """Stands in for a plain iterator."""
 
     def __iter__(self) -> FollowedIterator:
         return self
@@ -102,12 +106,8 @@ class FollowedIterator(Proxy):
         return self.__wrapped__.__reduce_ex__(protocol)
 
 
-class FollowedAsyncIterator(Proxy):
-    """Stands in for an asynchronous iterator as :class:`FollowedIterator` does for a plain one."""
-
-    def __init__(self, wrapped: Any, followed: Followed) -> None:
-        super().__init__(wrapped)
-        self._self_reading = Reading(followed)
+class FollowedAsyncIterator(StandIn):
+    """Stands in for an asynchronous iterator."""
 
     def __aiter__(self) -> FollowedAsyncIterator:
         return self
@@ -128,3 +128,7 @@ class FollowedAsyncIterator(Proxy):
     async def __aenter__(self) -> Any:
         entered = await self.__wrapped__.__aenter__()
         return self if entered is self.__wrapped__ else entered
+
+
+class FollowedStream(FollowedIterator, FollowedAsyncIterator):
+    """Stands in for a stream that is read in either way, as LiteLLM has it."""

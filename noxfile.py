@@ -47,6 +47,7 @@ INTEGRATIONS = {
         "langchain-openai==1.0.*",
         "langgraph==1.0.*",
     ],
+    "litellm": ["litellm"],
     "mcp": ["mcp"],
     "openai-agents": ["openai-agents"],
 }

@@ -12,6 +12,7 @@ from programs import run_code
     ("module", "framework", "package"),
     [
         ("langchain", "langchain_core", "langchain-core"),
+        ("litellm", "litellm", "litellm"),
         ("mcp", "mcp", "mcp"),
         ("openai_agents", "agents", "openai-agents"),
     ],

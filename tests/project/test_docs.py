@@ -44,6 +44,7 @@ NEEDS = {
     "docs/how-to/frameworks/dspy.md": "dspy",
     "docs/how-to/frameworks/google-adk.md": "google.adk",
     "docs/how-to/frameworks/haystack.md": "haystack_integrations.tracing.opentelemetry",
+    "docs/how-to/frameworks/litellm.md": "litellm",
     "docs/how-to/frameworks/llama-index.md": "llama_index.core.agent",
     "docs/how-to/frameworks/pydantic-ai.md": "pydantic_ai",
     "docs/how-to/frameworks/smolagents.md": "openinference.instrumentation.smolagents",
@@ -62,7 +63,7 @@ SAYS = {
         f"docs/how-to/frameworks/{name}.md": [
             Reply(tool_calls=(ToolCall("track", {"parcel": 7}, "call_1"),)), Reply("It is in Bonn."),
         ]
-        for name in ("ag2", "crewai", "google-adk", "haystack", "llama-index", "pydantic-ai", "strands")
+        for name in ("ag2", "crewai", "google-adk", "haystack", "litellm", "llama-index", "pydantic-ai", "strands")
     },
     "docs/how-to/frameworks/smolagents.md": [
         Reply(tool_calls=(ToolCall("track", {"parcel": 7}, "call_1"),)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_the_first_difference_is_printed_with_both_sides(diff: Diff) -> None:
         "A ended: I could not refund it.",
         "B ended: It is refunded.",
     ]
+
+
+def test_a_change_of_a_whole_text_has_no_name(tmp_path: Path) -> None:
+    """Its two sides are all there is to say."""
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        for name, result in (("one", "found"), ("other", "lost")):
+            story = Story(name)
+            story.tool("look", {}, {"result": result})
+            store.ingest((name, [encoded(record) for record in story.records]))
+    lines = CliRunner().invoke(main, ["diff", "one", "other", "--home", str(tmp_path)]).output.splitlines()
+
+    assert '     "found" → "lost"' in [line.rstrip() for line in lines]
 
 
 def test_traces_that_are_the_same_are_said_to_be(diff: Diff) -> None:

@@ -157,9 +157,8 @@ def _changes(changes: Sequence[Change]) -> Iterator[Text]:
         before, after = (
             "nothing" if side is None else headline(side, _VALUE) for side in (change.before, change.after)
         )
-        yield Text(f"{headline(change.path, _VALUE) or 'it'}: ", "dim").append(
-            f"{before} → {after}", "default"
-        )
+        path = headline(change.path, _VALUE)
+        yield Text(f"{path}: " if path else "", "dim").append(f"{before} → {after}", "default")
     if len(changes) > _LISTED:
         yield Text(f"and {len(changes) - _LISTED:,} more; --json lists them", "dim")
 

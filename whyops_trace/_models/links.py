@@ -32,11 +32,11 @@ class AskedTool:
 
     def __init__(self, step: int, item: Mapping[str, Any]) -> None:
         function = dict_of(item.get("function"))
-        self.step = step
-        self.id = text_of(item.get("id"))
-        self.name = text_of(function.get("name"))
-        self.digests = _digests(text_of(function.get("arguments")))
-        self.is_made = False
+        self.step: int = step
+        self.id: str = text_of(item.get("id"))
+        self.name: str = text_of(function.get("name"))
+        self.digests: dict[str, int] | None = _digests(text_of(function.get("arguments")))
+        self.is_made: bool = False
 
     def named(self, value: Any) -> dict[str, Any] | None:
         """Return the arguments of a call of which one value alone is known, by name; None if it is another call."""

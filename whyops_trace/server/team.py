@@ -94,7 +94,7 @@ class Team:
                 before = name
             _add(member, node)
         busy = {name: member for name, member in members.items() if member.turns or member.tools}
-        self.members = list(busy.values()) if names and len(busy) > 1 else []
+        self.members: list[Member] = list(busy.values()) if names and len(busy) > 1 else []
         calls = any(way != "was followed by" for source, way, to in ways if source in busy and to in busy)
         for (source, way, to), count in ways.items():
             # An order of turns says something only where nobody calls anybody.

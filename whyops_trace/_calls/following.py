@@ -183,7 +183,7 @@ def _follow_iterator(call: Call, result: Any, is_alone: bool) -> Any:
 def _follow_stream(call: Call, result: Any, is_alone: bool) -> Any:
     """Follow an iterator that a program may read otherwise than by its items."""
     found = _found(type(result))
-    if found >= _STEPS and not call.site.follows:
+    if found >= _STEPS and not (call.site.follows and _is_only_iterator(type(result))):
         return None  # what can be read in both ways is whatever its owner takes it for
     if "close" in found and _is_watched(call, result):
         return result

@@ -12,9 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from whyops_trace._reading.excerpt import headline, value
+from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.record import StoredRecord
 from whyops_trace._shapes import dict_of, list_of
 from whyops_trace.story import Call, Change, Message, Section, Story, ToolUse, Turn, tell
@@ -34,6 +36,9 @@ _BEFORE: Final = 40
 CALL: Final = 80
 #: Largest number of calls behind the first difference that are aligned with each other.
 _ALIGNED: Final = 1_000
+
+#: Largest number of steps and calls around a move that tell its branch.
+_DEEPEST: Final = 50
 
 #: Differences in words, by the kind of the moves.
 _WORDS: Final[Mapping[str, str]] = {
@@ -184,6 +189,8 @@ class _Reader:
 
     def __init__(self, ignore: Sequence[re.Pattern[str]]) -> None:
         self._ignore = ignore
+        #: The places of the nodes that others are in, by their identity.
+        self._places: dict[int, tuple[int, ...]] = {}
 
     def moves(self, events: Iterable[Mapping[str, Any]], story: Story) -> list[_Move]:
         """Return the moves of a run, in the order of its story."""
@@ -194,8 +201,10 @@ class _Reader:
         }
         moves: list[_Move] = []
         latest: dict[MoveKind, int | str] = {}
-        for section in story.sections:
-            for move in self._section(section, requests):
+        pieces = [piece for section in story.sections for piece in self._pieces(section, requests)]
+        # What runs in a branch stays together, whatever runs beside it and is faster in one of the runs.
+        for _, piece in sorted(pieces, key=itemgetter(0)):
+            for move in piece:
                 # What stays as it was is no move.
                 if move.kind in ("prompt", "tools", "params"):
                     if latest.get(move.kind) == move.key:
@@ -204,15 +213,31 @@ class _Reader:
                 moves.append(move)
         return moves
 
-    def _section(self, section: Section, requests: Mapping[int, StoredRecord]) -> Iterator[_Move]:
+    def _pieces(
+        self, section: Section, requests: Mapping[int, StoredRecord]
+    ) -> Iterator[tuple[tuple[int, ...], Iterator[_Move]]]:
+        """Yield the places of what is in a section, and its moves."""
         if section.node is not None:
-            yield _Move("step", section.node.name, section.node.name, section.node.step)
+            name = section.node.name
+            yield self._place(section.node), iter([_Move("step", name, name, section.node.step)])
         if section.turn is not None:
-            yield from self._turn(section.turn, requests.get(section.turn.node.step))
+            turn = section.turn
+            yield self._place(turn.node), self._turn(turn, requests.get(turn.node.step))
         for use in section.tools:
-            yield from self._use(use, 0)
+            yield self._place(use.node), self._use(use, 0)
         for node in section.others:
-            yield _Move("event", node.name, node.name, node.step)
+            yield self._place(node), iter([_Move("event", node.name, node.name, node.step)])
+
+    def _place(self, node: Node) -> tuple[int, ...]:
+        """Return the steps of what a node is in, the outermost first, and its own."""
+        inner, around = [], node.parent
+        while around is not None and id(around) not in self._places:
+            inner.append(around)
+            around = around.parent
+        place = () if around is None else self._places[id(around)]
+        for each in reversed(inner):
+            place = self._places[id(each)] = (*place[:_DEEPEST], each.step)
+        return (*place, node.step)
 
     def _turn(self, turn: Turn, request: StoredRecord | None) -> Iterator[_Move]:
         step, number = turn.node.step, turn.number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -242,3 +243,35 @@ def test_long_runs_are_compared_in_a_glance() -> None:
 
     assert comparison.difference is not None
     assert sum(comparison.only[0].values()) == 1_000
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_branches_are_compared_whichever_of_them_is_faster(order: Sequence[int]) -> None:
+    """Each with all that is in it."""
+
+    @traced_tool
+    async def look(place: str) -> str:
+        return place
+
+    async def branches(order: Sequence[int]) -> None:
+        turns = [asyncio.Event() for _ in range(4)]
+
+        async def branch(number: int) -> None:
+            async with step(f"branch {number}"):
+                await look(f"{number}a")
+                await turns[order.index(number)].wait()
+                await look(f"{number}b")
+                turns[order.index(number) + 1].set()
+
+        turns[0].set()
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(branch(number))
+
+    runs = []
+    for each in ((0, 1, 2), order):
+        with capture_events() as events, trace():
+            asyncio.run(branches(each))
+        runs.append(events)
+
+    assert compare(*runs).difference is None

@@ -740,3 +740,16 @@ def test_what_decides_has_to_be_a_function() -> None:
     """Which is said where the tool is decorated."""
     with pytest.raises(ConfigurationError, match="failed is 3; it must be a function"):
         traced_tool(failed=3)  # type: ignore[call-overload]
+
+
+def test_what_is_asked_of_a_result_cannot_be_awaited() -> None:
+    """A coroutine would be taken for a failure of each call."""
+
+    async def decide(result: object) -> bool:
+        return bool(result)
+
+    with pytest.raises(ConfigurationError, match=r"failed is .* it must be a function without async"):
+        traced_tool(failed=decide)
+    for option in ("extract", "accumulate"):
+        with pytest.raises(ConfigurationError, match=rf"{option} is .* it must be a function without async"):
+            traced_llm(**{option: decide})  # type: ignore[call-overload]

@@ -42,7 +42,7 @@ class Tool(CallSite):
 
     options: ClassVar[Mapping[str, str]] = {
         **CallSite.options,
-        "failed": "a function",
+        "failed": "a function without async",
         "tool_call_id": "text",
     }
     written: ClassVar[frozenset[str]] = frozenset({"failed", "tool", "latencyMs", "outcome", "requestedBy"})
@@ -151,7 +151,7 @@ class Llm(CallSite):
         **CallSite.options,
         "model": "text",
         "provider": "text",
-        "extract": "a function",
+        "extract": "a function without async",
     }
     written: ClassVar[frozenset[str]] = frozenset(
         {"function", "latencyMs", "model", "outcome", "params", "provider", "rawResponse", "requestId",

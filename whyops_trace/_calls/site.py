@@ -7,6 +7,7 @@ and a failure, and in nothing else.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -53,7 +54,7 @@ class CallSite:
         "capture_output": "True or False",
         "redact": "a list of parameter names",
         "metadata": "a dict",
-        "accumulate": "a function",
+        "accumulate": "a function without async",
         "not_errors": EXPECTED,
         "enabled": "True or False",
     }
@@ -342,8 +343,8 @@ def _fits(expected: str, value: object) -> bool:
         return expected != "True or False"
     if expected == "text":
         return isinstance(value, str) and 0 < len(value) <= MAX_NAME
-    if expected == "a function":
-        return callable(value)
+    if expected == "a function without async":
+        return callable(value) and not inspect.iscoroutinefunction(value)
     if expected == "a dict":
         return isinstance(value, Mapping)
     if isinstance(value, bool):

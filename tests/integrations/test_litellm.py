@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,16 @@ ASKS = Reply(tool_calls=(ToolCall("add", {"a": 1}, "c1"),))
 
 ways = pytest.mark.parametrize("way", ["completion", "acompletion"])
 streams = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> Iterator[None]:
+    """Collect the loop and the clients that LiteLLM leaves open, while nobody minds."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.set_event_loop(None)
+        gc.collect()
 
 
 @pytest.fixture

@@ -279,3 +279,15 @@ def test_habits_are_findings_too() -> None:
 
     assert (finding.severity, finding.steps) == ("medium", [2])
     assert "cancel_reservation was never called" in finding.title
+
+
+def test_a_program_without_models_that_polls_has_finished() -> None:
+    """The row of equal calls is told; that it went round in circles would take a model that does not see it."""
+    agent = Agent()
+    for _ in range(6):
+        agent.tool("status", {"job": 7}, {"state": "queued"})
+
+    story = agent.story()
+
+    assert story.status.startswith("finished: ")
+    assert [why.kind for why in story.whys] == ["loop"]

@@ -207,7 +207,8 @@ def _outcome(story: Story, arrangement: Arrangement) -> str:
         return "cut off at the token limit"
     if reason in FILTER_REASONS:
         return "stopped by a refusal or a filter"
-    if any(why.bad and why.kind in _CIRCLES for why in story.whys):
+    # A program that asks no model may well poll.
+    if arrangement.turns and any(why.bad and why.kind in _CIRCLES for why in story.whys):
         return "went round in circles"
     if left := _left_alone(arrangement.turns):
         return left

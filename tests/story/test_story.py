@@ -899,6 +899,18 @@ def test_strange_records_have_a_story(data: st.DataObject) -> None:
     assert all(0 <= place <= len(story.sections) for place in story.steps.values())
 
 
+def test_a_call_inside_a_cancelled_one_is_no_retry_of_it() -> None:
+    """A client's call and the server's, which has the same name and goes on."""
+    agent = Agent()
+    outer = agent.begin_tool("add", {"a": 1})
+    cancelled = {"tool": "add", "outcome": "cancelled"}
+    agent.event("tool_call_response", outer, within=outer, metadata=cancelled, content={"toolResults": {}})
+    agent.tool("add", {"a": 1}, 1, within=outer)
+    story = agent.story()
+
+    assert [use.retry_of for section in story.sections for use in section.uses] == [0, 0]
+
+
 def test_a_call_that_stands_before_the_turn_that_asked_for_it_has_a_story() -> None:
     """The numbers of another program may say so; the call is told where it stands."""
     agent = Agent()

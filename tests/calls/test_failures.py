@@ -719,6 +719,19 @@ def test_a_verdict_that_fails_is_left_out_with_a_warning(
     assert [record.getMessage() for record in caplog.records] == ["failed of 'pay' raised TypeError."]
 
 
+def test_an_exit_while_a_result_is_judged_leaves_no_request_without_its_response(events: Recorded) -> None:
+    """The exit goes on to the program, and the call is recorded with its result."""
+
+    @traced_tool(failed=lambda result: sys.exit(result))
+    def charge() -> int:
+        return 3
+
+    with trace("t"), pytest.raises(SystemExit, match="3"):
+        charge()
+
+    assert [response["content"]["toolResults"] for response in responses(events)] == [{"result": 3}]
+
+
 def test_all_items_of_a_generator_are_judged_together(events: Recorded) -> None:
     """With accumulate; without it no result is there to judge."""
 

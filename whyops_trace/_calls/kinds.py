@@ -91,9 +91,11 @@ class Tool(CallSite):
             if results[0] != 123:  # not an object
                 results = b"".join((b'{"result":', results, b"}"))
         metadata = b'%b,"latencyMs":%d' % (self._metadata, elapsed_ms)
-        if self._failed is not None and call.items is None:
-            metadata += self._verdict(result, encode)
-        call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
+        try:
+            if self._failed is not None and call.items is None:
+                metadata += self._verdict(result, encode)
+        finally:  # also if an interrupt or an exit ends the judging
+            call.close(b"tool_call_response", metadata, b"".join((self._response, results, b"}")))
 
     def _verdict(self, result: Any, encode: Callable[[object], bytes]) -> bytes:
         """Return the metadata member in which the tool itself says whether its result tells of a failure."""

@@ -141,7 +141,7 @@ def link_tools(tool_calls: Sequence[PlacedCall], after: dict[int, list[Turn]]) -
 
 
 def _again(one: PlacedCall, other: ToolUse, call: Call | None) -> bool:
-    """Return True if another call can be a retry: it is not inside the first, and was not requested together with it."""
+    """Return True if another call can be a retry: not inside the first, and not requested together with it."""
     inside = other.node.parent
     while inside is not None and inside is not one.use.node and inside.step > one.use.node.step:
         inside = inside.parent

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from whyops_trace import WhyOps, traced_llm
+from whyops_trace import WhyOps, otel, traced_llm, traced_tool
 from whyops_trace.types import ToolCallPair
 
 Wrap = Callable[[Any], Any]
@@ -178,3 +178,31 @@ def test_openai_client(measure: Any, sdk: WhyOps, is_traced: bool) -> None:
             calls=10,
             rounds=20,
         )
+
+
+@pytest.mark.parametrize("what", ["decorated call", "span alone", "span recorded"])
+def test_span(measure: Any, sdk: WhyOps, what: str) -> None:
+    """A call of a tool that a framework tells of by a span, beside the span alone and a decorated call."""
+    trace = pytest.importorskip("opentelemetry.sdk.trace", reason="it comes with the extra otel")
+    provider = trace.TracerProvider()
+    if what == "span recorded":
+        provider.add_span_processor(otel.WhyOpsSpanProcessor(sdk))
+    tracer = provider.get_tracer("a framework")
+    about = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "search",
+        "gen_ai.tool.call.id": "call_1",
+        "gen_ai.tool.call.arguments": '{"query": "parcel", "limit": 5}',
+    }
+
+    @traced_tool
+    def search(query: str, limit: int) -> dict[str, bool]:
+        return {"found": True}
+
+    def told() -> None:
+        with tracer.start_as_current_span("execute_tool search", attributes=about) as span:
+            span.set_attribute("gen_ai.tool.call.result", '{"found": true}')
+
+    function = told if what.startswith("span") else lambda: search("parcel", 5)
+    with sdk.trace():
+        measure("call of a tool, told by a span", function, calls=100)

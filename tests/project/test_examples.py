@@ -117,7 +117,7 @@ def test_what_went_wrong_is_told(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "went round in circles: 1 call failed, recovered",
+        "finished: 1 call failed, recovered",
         "- find_parcel(order=8841) was called 4 times in a row, each time with the same result",
         "- refund(order=8841, euros=129.0) failed: ValueError: more than the fee of 12.9"
         " -> a later call tried again with euros=12.9 (was 129.0): ok",

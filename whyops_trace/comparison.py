@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
-from whyops_trace._reading.excerpt import headline, value
+from whyops_trace._reading.excerpt import headline, named_values, value
 from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.record import StoredRecord
 from whyops_trace._shapes import dict_of, list_of
@@ -36,7 +36,6 @@ _BEFORE: Final = 40
 CALL: Final = 80
 #: Largest number of calls behind the first difference that are aligned with each other.
 _ALIGNED: Final = 1_000
-
 #: Largest number of steps and calls around a move that tell its branch.
 _DEEPEST: Final = 50
 
@@ -269,7 +268,7 @@ class _Reader:
 
     def _use(self, use: ToolUse, turn: int) -> Iterator[_Move]:
         node = use.node
-        called = self._move("call", [node.name, use.arguments], f"{node.name}({_inside(use.arguments)})")
+        called = self._move("call", [node.name, use.arguments], f"{node.name}({named_values(use.arguments)})")
         yield called._replace(step=node.step, turn=turn, told=use.arguments)
         outcome = use.error or (node.status if node.status != "ok" else "")
         result = f"{node.name} → {outcome or value(use.result)}"
@@ -298,14 +297,7 @@ def _words(message: Message) -> str:
 
 
 def _called(call: Call) -> str:
-    return f"{call.name}({_inside(call.arguments)})"
-
-
-def _inside(arguments: Any) -> str:
-    """Return arguments as they stand between the brackets of a call."""
-    if not isinstance(arguments, dict):
-        return "" if arguments is None else value(arguments)
-    return ", ".join(f"{name}={value(argument)}" for name, argument in arguments.items())
+    return f"{call.name}({named_values(call.arguments)})"
 
 
 def _difference(one: _Move, other: _Move) -> Difference:

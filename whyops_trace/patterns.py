@@ -106,7 +106,7 @@ def gather_patterns(
     patterns: dict[tuple[str, str, str], Pattern] = {}
     for trace, time in zip(chosen, times, strict=True):
         seen: set[tuple[str, str, str]] = set()
-        for failure in _failures(trace, events(trace.trace_id), ended):
+        for failure in _failures(events(trace.trace_id), ended):
             pattern = patterns.setdefault(
                 failure.signature, Pattern(failure.kind, failure.place, failure.words)
             )
@@ -127,17 +127,14 @@ def _add_trace(pattern: Pattern, trace: TraceSummary, failure: _Failure, part: i
         pattern.words, pattern.step = failure.words, failure.step
 
 
-def _failures(
-    trace: TraceSummary, events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool]
-) -> Iterator[_Failure]:
+def _failures(events: Iterable[Mapping[str, Any]], ended: Callable[[str], bool]) -> Iterator[_Failure]:
     records = list(events)
-    # To tell the story takes as long as to find everything else.
-    has_failed = trace.errors or trace.said_failed
-    for call in tell(records, ended).failed_calls if has_failed else ():
+    story = tell(records, ended)
+    for call in story.failed_calls:
         node = call.node
         kind: PatternKind = "said" if node.said_failed else "model" if node.kind == "llm" else "raised"
         yield _Failure(kind, _place(node), headline(call.error, _WORDS), node.step, call.recovered)
-    for found in findings(records, ended):
+    for found in findings(records, ended, story=story):
         if rank(found.severity) >= rank(_SEVERE) and found.code not in _REPEATING:
             step = found.steps[0] if found.steps else 0
             yield _Failure("finding", found.code, headline(found.title, _WORDS), step, recovered=False)

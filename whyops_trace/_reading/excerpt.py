@@ -169,6 +169,13 @@ def value(thing: object) -> str:
         return "…"
 
 
+def named_values(arguments: object) -> str:
+    """Return arguments as they stand between the brackets of a call: ``amount=4999, currency="usd"``."""
+    if isinstance(arguments, dict):
+        return ", ".join(f"{name}={value(given)}" for name, given in arguments.items())
+    return "" if arguments is None else value(arguments)
+
+
 def get(thing: object, key: str) -> Any:
     """Return a member of an object; None for anything that is no object, or has no such member."""
     return thing.get(key) if isinstance(thing, dict) else None

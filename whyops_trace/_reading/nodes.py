@@ -18,6 +18,7 @@ from whyops_trace._reading.excerpt import (
     excerpt,
     get,
     milliseconds,
+    named_values,
     number,
     problem,
     question,
@@ -300,7 +301,7 @@ class TreeBuilder:
     def _tool_request(self, event: StoredRecord, call: Call | None) -> Node:
         calls = list_of(get(event.content, "toolCalls"))
         name = tool_name(event.metadata.get("tool"), lambda: event.content)
-        arguments = ", ".join(_arguments(get(each, "arguments")) for each in calls)
+        arguments = ", ".join(named_values(get(each, "arguments")) for each in calls)
         node = self._place(event, call, "tool", name, "tool_call_response", arguments)
         self._name_asker(node, event)
         return node
@@ -484,9 +485,3 @@ def _said(thing: object) -> str:
 
 def _shown(thing: object) -> str:
     return "" if thing is None else value(thing)
-
-
-def _arguments(arguments: object) -> str:
-    if isinstance(arguments, dict):
-        return ", ".join(f"{name}={value(given)}" for name, given in arguments.items())
-    return _shown(arguments)

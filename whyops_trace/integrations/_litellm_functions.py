@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import litellm
@@ -20,7 +21,7 @@ from whyops_trace._recording.line import Content
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import WhyOps
 from whyops_trace.context import Scope, find_scope, mark_wraps
-from whyops_trace.integrations._attachment import Attachment
+from whyops_trace.integrations._attachment import Attachment, Patches
 
 #: LiteLLM's names of providers, or the beginnings of them, and the ones that prices are known by.
 _PROVIDERS: Final = {
@@ -85,28 +86,17 @@ def _recorder() -> Recorder | None:
     return default.default_recorder() if sdk is None else sdk.recorder
 
 
-class _Attachment(Attachment):
-    def detach(self) -> None:
-        super().detach()
-        # One that others have patched on top stays in place, and records nothing.
-        for name, (original, ours) in list(_replaced.items()):
-            if not _attachments and getattr(litellm, name) is ours:
-                setattr(litellm, name, original)
-                del _replaced[name]
-
-
 _attachments: list[Attachment] = []
-#: The functions that are replaced, and by what.
-_replaced: Final[dict[str, tuple[Any, Any]]] = {}
+_PATCHES: Final = Patches(litellm)
 
 
 def attach(sdk: WhyOps | None) -> Attachment:
     """Trace every call of LiteLLM; see :func:`whyops_trace.integrations.litellm.attach`."""
     recorders.expect_layers()  # a framework may tell of the same turn
-    for name, kind in _KINDS.items():
-        if name not in _replaced:
-            original = getattr(litellm, name)
-            ours = traced(kind(original, {"name": name}, _recorder), original)
-            _replaced[name] = original, ours
-            setattr(litellm, name, ours)
-    return _Attachment(_attachments, sdk)
+    for name in _KINDS:
+        _PATCHES.put(name, partial(_traced, name))
+    return Attachment(_attachments, sdk, _PATCHES)
+
+
+def _traced(name: str, original: Any) -> Any:
+    return traced(_KINDS[name](original, {"name": name}, _recorder), original)

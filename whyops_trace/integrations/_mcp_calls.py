@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from whyops_trace import default
 from whyops_trace._guard import attempt, guarded
@@ -44,15 +44,9 @@ class Middleware:
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """Pass a request on, and record it if it calls a tool."""
         call = self._begin(ctx) if ctx.method == "tools/call" else None
-        try:
-            result = await call_next(ctx)
-        except BaseException as error:
-            if call is not None:
-                call.end(error=error)
-            raise
-        if call is not None:
-            call.end(told(result))
-        return result
+        with Recorded(call) as recorded:
+            recorded.result = await call_next(ctx)
+        return recorded.result
 
     @guarded("recording a call of a tool")
     def _begin(self, ctx: Any) -> OpenCall:
@@ -86,8 +80,33 @@ def begin(name: object, arguments: object, sdk: WhyOps | None, trace_id: str | N
     return call
 
 
+class Recorded:
+    """
+    A block in which a call is made, whose end is recorded. A block adds no frame to the traceback of an error.
+
+    Attributes:
+        result: The result of the call, once it is there.
+
+    Args:
+        call: The call; None if it is not recorded.
+    """
+
+    __slots__ = ("_call", "result")
+
+    def __init__(self, call: OpenCall | None) -> None:
+        self._call = call
+        self.result: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._call is not None:
+            self._call.end(_told(self.result) if error is None else None, error=error)
+
+
 @guarded("reading the result of a tool")
-def told(result: Any) -> Any:
+def _told(result: Any) -> Any:
     """Return what the result of a tool says: the data, the text or the parts of it, or the failure."""
     if hasattr(result, "model_dump"):
         result = result.model_dump(by_alias=True, mode="json", exclude_none=True)

@@ -14,8 +14,8 @@ from whyops_trace._guard import guarded
 from whyops_trace._recording.places import Place
 from whyops_trace.client import WhyOps
 from whyops_trace.context import find_scope
-from whyops_trace.integrations._attachment import Attachment
-from whyops_trace.integrations._mcp_calls import PLACE, TRACEPARENT, begin, told
+from whyops_trace.integrations._attachment import Attachment, Patches
+from whyops_trace.integrations._mcp_calls import PLACE, TRACEPARENT, Recorded, begin
 from whyops_trace.open_calls import OpenCall
 
 
@@ -28,22 +28,13 @@ class _Attachment(Attachment):
     """
 
     def __init__(self, sdk: WhyOps | None, *, link: bool) -> None:
-        super().__init__(_attachments, sdk)
+        super().__init__(_attachments, sdk, _PATCHES)
         self.link = link
-        if not _patches:
-            _patches.append(_recorded(ClientSession.call_tool))
-            ClientSession.call_tool = _patches[0]
-
-    def detach(self) -> None:
-        super().detach()
-        # One that others have patched on top stays in place, and records nothing.
-        if not _attachments and _patches == [ClientSession.call_tool]:
-            ClientSession.call_tool = _patches.pop().__wrapped__
+        _PATCHES.put("call_tool", _recorded)
 
 
 _attachments: list[Attachment] = []
-#: The method of a session that records its calls, if it is in place.
-_patches: Final[list[Any]] = []
+_PATCHES: Final = Patches(ClientSession)
 
 
 def _recorded(original: Any) -> Any:
@@ -52,15 +43,9 @@ def _recorded(original: Any) -> Any:
     @functools.wraps(original)
     async def call_tool(session: Any, *args: Any, **options: Any) -> Any:
         call, options = (_ask(args, options) if _attachments else None) or (None, options)
-        try:
-            result = await original(session, *args, **options)
-        except BaseException as error:
-            if call is not None:
-                call.end(error=error)
-            raise
-        if call is not None:
-            call.end(told(result))
-        return result
+        with Recorded(call) as recorded:
+            recorded.result = await original(session, *args, **options)
+        return recorded.result
 
     return call_tool
 

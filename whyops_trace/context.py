@@ -65,7 +65,7 @@ class OpenTurn(Enclosing):
 
 
 class Layer(Protocol):
-    """What another layer tells of a turn: its answer."""
+    """Another layer that tells of a turn, with its answer."""
 
     @property
     def answer(self) -> Turn:

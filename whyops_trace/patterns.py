@@ -30,7 +30,7 @@ _DEEPEST: Final = 6
 #: Least severity of a finding that is counted, and findings that only repeat failures which are counted by themselves.
 _SEVERE: Final = "high"
 _REPEATING: Final = frozenset({"REPEATED_FAILURE", "UNPAIRED_SPAN"})
-#: What differs from one failure to the next without telling them apart: quoted texts, ids, addresses, numbers.
+#: Texts that differ from one failure to the next without telling them apart: quotations, ids, addresses, numbers.
 _VARIABLE: Final = re.compile(
     r"'[^'\n]{1,80}'|\"[^\"\n]{1,80}\"|`[^`\n]{1,80}`|https?://[^\s,;)]{1,200}"
     r"|\b(?=[\w-]{0,80}\d)[\w-]{1,80}\b",
@@ -80,7 +80,7 @@ class _Failure(NamedTuple):
 
     @property
     def signature(self) -> tuple[str, str, str]:
-        """What it has in common with others that are alike."""
+        """The part that it has in common with others that are alike."""
         return self.kind, self.place, _VARIABLE.sub("…", self.words)
 
 

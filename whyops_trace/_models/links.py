@@ -57,7 +57,7 @@ class AskedTools:
 
     def __init__(self) -> None:
         self._tools: deque[AskedTool] = deque(maxlen=REMEMBERED)
-        #: What the latest answer requests without telling it, if that is the latest one that requests anything.
+        #: The request of the latest answer which does not tell it, if that is the latest one that requests anything.
         self.untold: AskedTool | None = None
 
     def note(self, step: int, tool_calls: Any) -> None:

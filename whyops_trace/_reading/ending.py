@@ -40,7 +40,7 @@ _SHORT: Final = 40
 
 class Told(NamedTuple):
     """
-    What a trace ended with.
+    The end of a trace.
 
     Attributes:
         kind: Its kind.

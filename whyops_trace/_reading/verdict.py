@@ -167,7 +167,7 @@ _EXIT: Final = re.compile(
     r"\W{0,3}(?:was |of )?(-?\d{1,10})\b",
     re.I,
 )
-#: What a runner of code says before what the code said.
+#: The words of a runner of code before those of the code.
 _RUNNER: Final = re.compile(
     r"[^\n]{0,60}?\bexit[ _-]?(?:code|status)\W{0,3}\d+[^\n]{0,60}(?:\n|$)|(?:its |code )?output(?: was)?: *\n?",
     re.I,

@@ -29,7 +29,7 @@ LOOKED_FOR: Final = 20
 #: Largest number of characters of each.
 LONGEST: Final = 60
 
-#: How failures are alike, by what the calls did.
+#: Words for failures that are alike, by what is said of the calls.
 _ALIKE: Final = {"failed": "with the same error", "said that it failed": "in the same words"}
 
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]+")

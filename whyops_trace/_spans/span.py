@@ -72,7 +72,7 @@ class OpenSpan:
         self._to_begin = [True]
         self._node: Node | None = None
         self._seen = (-1, -1)
-        #: What other spans tell of the same call, spans that are nothing of an agent's, and sure failures inside.
+        #: Other spans that tell of the same call, spans that are nothing of an agent's, and sure failures inside.
         self._layers: list[OpenSpan] = []
         self._folded: list[Span] = []
         self._failures: list[Failure] = []
@@ -82,18 +82,18 @@ class OpenSpan:
         self._layer_of: OpenSpan | None = None
         #: The name of an agent that what is folded into it tells, "" if nothing does.
         self._name = ""
-        #: What it was recorded as, and the calls in it that were.
+        #: The kind that it was recorded as, and the calls in it that were.
         self._kind: Kind = ""
         self._recorded: list[Node] = []
         #: The tokens of the turn in it that was recorded last.
         self._counted: TokenUsage = {}
         self._is_recorded = False
 
-    # What it is
+    # Its kind
 
     @property
     def node(self) -> Node:
-        """What it tells so far."""
+        """Its reading so far."""
         node = self._node
         if node is None or (not self.is_over and self._count() != self._seen):
             span = span_of(self.source)
@@ -109,7 +109,7 @@ class OpenSpan:
 
     @property
     def kind(self) -> str:
-        """What it is, as far as it tells."""
+        """Its kind, as far as it tells."""
         return "" if self.node.reading.is_folded else self.node.kind
 
     @property
@@ -132,7 +132,7 @@ class OpenSpan:
         spans = islice(self._ancestry(), 1, _DEEP)
         return next((span for span in spans if span.kind not in ("", "step")), None)
 
-    # Where it is
+    # Its place
 
     def place(self) -> Scope:
         """Return its place. What it is in has begun then."""
@@ -170,7 +170,7 @@ class OpenSpan:
             self._turn = OpenTurn(self.place().enclosing)
         return self._turn
 
-    # What is recorded
+    # Its records
 
     def tells_enough(self) -> bool:
         """Tell whether it says at its start what it is, with what it was given."""

@@ -1,4 +1,4 @@
-"""What the failures of many traces have in common, as ``whyops-trace stats --failures`` prints it."""
+"""The patterns of the failures of many traces, as ``whyops-trace stats --failures`` prints them."""
 
 from __future__ import annotations
 

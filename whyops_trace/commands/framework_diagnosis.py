@@ -17,7 +17,7 @@ from whyops_trace.exceptions import StoreError
 from whyops_trace.store import Store
 
 _SPANS: Final = "whyops_trace.otel.attach()"
-#: What traces each package, in a running program.
+#: The line that traces each package, in a running program.
 _ATTACH: Final = {
     "ag2": _SPANS,
     "anthropic": "sdk.anthropic(client)",

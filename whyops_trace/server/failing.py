@@ -1,4 +1,4 @@
-"""What the failures of the latest traces have in common, as a page."""
+"""The patterns of the failures of the latest traces, as a page."""
 
 from __future__ import annotations
 

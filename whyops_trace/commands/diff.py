@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from rich.text import Text
 from whyops_trace._reading.excerpt import counted, dollars, duration, headline
 from whyops_trace.commands.common import console, home_option, stored_traces
 from whyops_trace.comparison import SHOWN, Comparison, Difference, compare
-from whyops_trace.store import Store
 from whyops_trace.story import Change, Story
 
 #: Names of the two traces, with their colours.
@@ -50,7 +49,7 @@ def diff(first: str, second: str, ignore: Sequence[str], exit_code: bool, as_jso
     with stored_traces(home) as store:
         names = store.resolve(first), store.resolve(second)
         comparison = compare(
-            *map(store.events, names), ignore=patterns, ended=_ended_in(store, names), priced=True
+            *map(store.events, names), ignore=patterns, ended=store.ended_in(*names), priced=True
         )
     if as_json:
         click.echo(json.dumps(_report(names, comparison), indent=1))
@@ -67,11 +66,6 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise click.BadParameter(
             f"{text!r} is no regular expression: {error}.", param_hint="--ignore"
         ) from error
-
-
-def _ended_in(store: Store, names: Sequence[str]) -> Callable[[str], bool]:
-    gone = [store.ended_in(name) for name in names]
-    return lambda process: all(is_gone(process) for is_gone in gone)
 
 
 def _report(names: Sequence[str], comparison: Comparison) -> dict[str, Any]:

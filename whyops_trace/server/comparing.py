@@ -34,8 +34,8 @@ def routes(store: Store, renderer: Renderer) -> list[Route]:
     def answer(first: str, second: str) -> Response:
         names = [name for name in (first, second) if name]
         try:
-            missing = [name for name in names if not store.known([name])]
-            if missing:
+            known = store.known(names)
+            if missing := [name for name in names if name not in known]:
                 return renderer.page("missing.html", 404, trace_id=missing[0])
             is_pair = len(names) == 2
             context = _compared(store, *names) if is_pair else _offered(store, *names, is_first=bool(first))
@@ -60,10 +60,7 @@ def _compared(store: Store, *names: str) -> dict[str, Any]:
     context: dict[str, Any] = {"rows": [pages.row(trace, []) for trace in traces], "offered": []}
     if sum(trace.event_count for trace in traces) > _COMPARED:
         return {**context, "comparison": None}
-    gone = [store.ended_in(name) for name in names]
-    comparison = compare(
-        *map(store.events, names), ended=lambda process: all(ended(process) for ended in gone), priced=True
-    )
+    comparison = compare(*map(store.events, names), ended=store.ended_in(*names), priced=True)
     return {**context, "comparison": comparison}
 
 

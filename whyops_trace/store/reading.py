@@ -51,9 +51,9 @@ class Reader(RecordReader):
         """
         return {token for (token,) in self._database.rows("SELECT token FROM processes")}
 
-    def ended_in(self, trace_id: str) -> Callable[[str], bool]:
+    def ended_in(self, *trace_ids: str) -> Callable[[str], bool]:
         """
-        Return what tells of a process, by its token, whether it will not go on with a trace.
+        Return what tells of a process, by its token, whether it will not go on with any of some traces.
 
         Of one that reported to the collector nobody knows: it has ended when the trace is not running any more.
 
@@ -61,7 +61,7 @@ class Reader(RecordReader):
             StoreError: if the file cannot be read.
         """
         quiet = f"SELECT process = '' AND NOT {running(self._now())} FROM traces WHERE trace_id = ?"  # noqa: S608
-        if self._database.rows(quiet, trace_id) == [(1,)]:
+        if all(self._database.rows(quiet, trace_id) == [(1,)] for trace_id in trace_ids):
             return lambda _: True
         return self.ended_processes().__contains__
 

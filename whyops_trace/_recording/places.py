@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _Step: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_STEP)]
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _TRACEPARENT: Final = re.compile(rf"[0-9a-f]{{2}}-({_TRACE_ID.pattern})-[0-9a-f]{{16}}-[0-9a-f]{{2}}")
 
 
@@ -73,9 +74,20 @@ class Place(NamedTuple):
         return place._replace(user="", on=True)
 
     def traceparent(self) -> str:
-        """Return it as W3C tells it. A trace id that is none of W3C's is hashed, and so is the enclosing call."""
-        trace = self.trace if _TRACE_ID.fullmatch(self.trace) else _hashed(self.trace, 16)
-        return f"00-{trace}-{_hashed(f'{self.trace} {self.numbering} {self.within}', 8)}-0{self.on:d}"
+        """Return it as W3C tells it, with the enclosing call as the parent."""
+        span_id = w3c_span_id(self.trace, self.numbering, self.within)
+        return f"00-{w3c_trace_id(self.trace)}-{span_id}-0{self.on:d}"
+
+
+def w3c_trace_id(trace: str) -> str:
+    """Return a trace id as 32 hexadecimal digits: itself if it is such, also written as a UUID, else a hash of it."""
+    digits = trace.replace("-", "") if _UUID.fullmatch(trace) else trace
+    return digits if _TRACE_ID.fullmatch(digits) else _hashed(trace, 16)
+
+
+def w3c_span_id(trace: str, numbering: str | None, step: int) -> str:
+    """Return the 16 hexadecimal digits that name a call by the step of its request, the same in each process."""
+    return _hashed(f"{trace} {numbering} {step}", 8)
 
 
 def trace_of(traceparent: object) -> str | None:

@@ -121,7 +121,7 @@ def _ask(settings: Settings, user: str) -> _AtServer:
     """Ask the server of the key, if there is one, how many traces of a user it has."""
     if not settings.server:
         return _AtServer()
-    from whyops_trace.exporters.whyops.http import Http, NoAnswerError  # it loads the HTTP library
+    from whyops_trace.exporters._http import Http, NoAnswerError  # it loads the HTTP library
 
     with closing(Http(settings.analyse_url, settings.api_key, read_timeout=_TIMEOUT)) as http:
         try:

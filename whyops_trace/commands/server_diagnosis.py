@@ -14,8 +14,8 @@ from whyops_trace._home import SERVER_FILE
 from whyops_trace._reading.excerpt import clean, duration, get, shorten
 from whyops_trace._values import encoding
 from whyops_trace.commands.diagnosis import CLOCK_TOLERANCE, Finding
+from whyops_trace.exporters._http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.agent import check_metadata
-from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import misconfiguration
 from whyops_trace.exporters.whyops.state import ServerState

@@ -19,7 +19,7 @@ from whyops_trace._reading.excerpt import clean
 from whyops_trace.commands.common import home_option
 from whyops_trace.commands.proxied import REASONS, losses
 from whyops_trace.commands.verification import Known, Recorded, Row, There, recorded_events
-from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
+from whyops_trace.exporters._http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfiguration
 from whyops_trace.exporters.whyops.state import ServerState

@@ -11,19 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import STEADY
 
+from whyops_trace.exporters._http import LONGEST_WAIT, Answer, NoAnswerError, retry_after
 from whyops_trace.exporters.base import FIRST_BACKOFF, LAST_BACKOFF, backoff
-from whyops_trace.exporters.whyops.http import Answer, NoAnswerError
 from whyops_trace.exporters.whyops.retry import (
     EXCERPT,
     LONG_WAIT,
-    LONGEST_WAIT,
     TRIES_OF_500,
     Decision,
     GiveUp,
     Split,
     Wait,
     decide,
-    retry_after,
 )
 
 NOW = datetime(2026, 11, 21, 22, 30, tzinfo=UTC)

@@ -15,10 +15,10 @@ from whyops_trace._clock import give_way
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._recording.line import LOCAL, texts_for_others
 from whyops_trace.exceptions import DeliveryError
+from whyops_trace.exporters._http import READ_TIMEOUT, Answer, Http, NoAnswerError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.fates import Fates
 from whyops_trace.exporters.whyops.holds import Holds
-from whyops_trace.exporters.whyops.http import READ_TIMEOUT, Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_plain
 from whyops_trace.exporters.whyops.registration import Registration, keep_more
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide

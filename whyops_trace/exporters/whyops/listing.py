@@ -9,9 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace.exporters._http import Http, NoAnswerError, retry_after
 from whyops_trace.exporters.base import backoff
-from whyops_trace.exporters.whyops.http import Http, NoAnswerError
-from whyops_trace.exporters.whyops.retry import retry_after
 
 #: Start of the key that a server makes of the content of an event without one, as the proxy's are.
 CONTENT_KEY: Final = "hash_"

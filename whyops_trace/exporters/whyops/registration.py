@@ -21,8 +21,8 @@ import msgspec
 from whyops_trace._guard import warn_once
 from whyops_trace._values import encoding
 from whyops_trace.exceptions import DeliveryError
+from whyops_trace.exporters._http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.base import backoff
-from whyops_trace.exporters.whyops.http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.retry import LONG_WAIT, Wait, decide
 from whyops_trace.exporters.whyops.state import Agent, ServerState
 from whyops_trace.types import AgentInfo, AgentMetadata

@@ -25,20 +25,17 @@ together do not come back together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from whyops_trace.exporters._http import Answer, NoAnswerError, retry_after
 from whyops_trace.exporters.base import backoff
-from whyops_trace.exporters.whyops.http import Answer, NoAnswerError
 
 #: Seconds between tries if a person has to mend something first.
 LONG_WAIT: Final = 60.0
-#: Largest number of seconds that a server is left alone because it asked for it.
-LONGEST_WAIT: Final = 600.0
 #: Number of 500s in a row that are taken for the server's own fault.
 TRIES_OF_500: Final = 3
 #: Largest number of characters that are kept of a server's words.
@@ -195,20 +192,6 @@ def _place(field: str, events: int) -> tuple[int | None, str]:
 
 def _joined(error: str, words: Iterable[str]) -> str:
     return "; ".join([error, *words])[:EXCERPT]
-
-
-def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Return the seconds that a server asks to be left alone, at most 600; None if it names none that make sense."""
-    value = answer.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_WAIT)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT)
 
 
 def misconfiguration(answer: Answer) -> str:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from whyops_trace._clock import iso
-from whyops_trace.exporters.whyops.http import Http
+from whyops_trace.exporters._http import Http
 from whyops_trace.exporters.whyops.listing import Listing, Row
 
 #: Most seconds that records wait for the events of a turn, from its beginning or its end.

@@ -1,5 +1,5 @@
 """
-Requests to a WhyOps server, and the only module that knows the HTTP library.
+Requests to a server, and the only module that knows the HTTP library.
 
 It uses a transport of that library and not its client. The client writes a line to the host program's log for each
 request, follows redirects and keeps cookies. A server of events needs none of that.
@@ -8,10 +8,13 @@ request, follows redirects and keeps cookies. A server of events needs none of t
 from __future__ import annotations
 
 import codecs
+import ssl
 import threading
 import time
 import weakref
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -37,6 +40,8 @@ MAX_ANSWER: Final = 8 << 20
 KEEP_ALIVE: Final = 4.0
 #: Seconds that a fork waits for connections to be made ready.
 FORK_TIMEOUT: Final = 5.0
+#: Largest number of seconds that a server is left alone because it asked for it.
+LONGEST_WAIT: Final = 600.0
 
 
 class Answer(NamedTuple):
@@ -75,19 +80,35 @@ class Http:
 
     Args:
         base_url: The URL that every path is appended to.
-        api_key: The key, which is sent as a bearer token.
+        api_key: The key, which is sent as a bearer token; "" for none.
         read_timeout: Seconds to wait for each part of an answer.
+        headers: More headers, which come before the usual ones of the same name.
+        trust: The certificates that are trusted and shown, if not the usual ones.
     """
 
-    def __init__(self, base_url: str, api_key: str, *, read_timeout: float = READ_TIMEOUT) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        read_timeout: float = READ_TIMEOUT,
+        headers: Mapping[str, str] = {},
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.base_url = base_url
-        self._headers = {
-            "Authorization": f"Bearer {api_key}",
+        usual = {
+            "Authorization": f"Bearer {api_key}" if api_key else "",
             "Content-Type": "application/json",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"whyops-trace/{__version__}",
         }
+        named = {name.lower() for name in headers}
+        self._headers = {
+            **{name: value for name, value in usual.items() if value and name.lower() not in named},
+            **headers,
+        }
+        self._trust = trust
         self._timeout = {
             "connect": CONNECT_TIMEOUT,
             "read": read_timeout,
@@ -106,11 +127,11 @@ class Http:
 
     def post(self, path: str, body: bytes, *, timeout: float | None = None) -> Answer:
         """
-        Send JSON.
+        Send a body: JSON, unless the headers say otherwise.
 
         Args:
             path: The end of the URL.
-            body: The JSON.
+            body: The body.
             timeout: Seconds to wait for the whole answer, if less than usual.
 
         Raises:
@@ -194,11 +215,25 @@ class Http:
                 proxy = proxies.get(url.scheme) or proxies.get("all")
                 self._transport = httpx.HTTPTransport(
                     # Loading the certificates takes longer than all else, and plain HTTP needs none.
-                    verify=url.scheme == "https" or proxy is not None,
+                    verify=self._trust or url.scheme == "https" or proxy is not None,
                     proxy=proxy,
                     limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE),
                 )
             return self._transport
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Return the seconds that a server asks to be left alone, at most 600; None if it names none that make sense."""
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), LONGEST_WAIT)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT)
 
 
 class _Left(dict[str, float]):

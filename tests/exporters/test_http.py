@@ -12,8 +12,8 @@ from collector import Close, Collector, Drip, Fault, Hang, Reset
 from programs import run_code
 from wire import Answer as Instead
 
-from whyops_trace.exporters.whyops import http as http_module
-from whyops_trace.exporters.whyops.http import Http, NoAnswerError
+from whyops_trace.exporters import _http as http_module
+from whyops_trace.exporters._http import Http, NoAnswerError
 
 EVENT = b'[{"eventType":"error","traceId":"t","agentName":"shop","content":{"message":"no"}}]'
 
@@ -211,7 +211,7 @@ def test_a_forked_child_opens_a_connection_of_its_own(collector: Collector, tmp_
     """Parent and child never read each other's answers, and the child leaves no warning about the parent's."""
     code = f"""
     import gc, os, sys
-    from whyops_trace.exporters.whyops.http import Http
+    from whyops_trace.exporters._http import Http
     http = Http({collector.url!r}, "whyops_test")
     def ask(trace):
         body = b'[{{"eventType":"error","traceId":"%b","agentName":"shop"}}]' % trace

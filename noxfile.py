@@ -283,6 +283,13 @@ def viewer(session: nox.Session) -> None:
     session.run("python", "tests/bench/viewer.py")
 
 
+@nox.session(python=PYTHONS[0], default=False)
+def pictures(session: nox.Session) -> None:
+    """Take the pictures of the pages about frameworks anew; needs /usr/bin/chromium."""
+    session.install(".[test]", "pillow")
+    session.run("python", "tests/runs/pictures.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS[0])
 def core_only(session: nox.Session) -> None:
     """Record and import with nothing but the core dependencies."""

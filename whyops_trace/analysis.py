@@ -34,7 +34,7 @@ from whyops_trace._rules.turns import (
 )
 from whyops_trace._rules.views import views
 from whyops_trace._rules.workflows import changed_ids, scattered
-from whyops_trace._shapes import dict_of
+from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.store import TraceSummary
 from whyops_trace.story import Story, tell
 
@@ -110,7 +110,7 @@ def findings(
     habits = (habit(line.kind, line.text, [line.step, *line.more], bad=line.bad) for line in lines)
     all_found += filter(None, habits)
     told = {(one.code, step) for one in all_found for step in one.steps}
-    unfollowed = _unfollowed(found, ended)
+    unfollowed = _unfollowed(records, found, ended)
     for one in _server_findings(sent, deep=deep):
         here = one.steps[0] if one.steps else 0
         match one.code:
@@ -171,13 +171,19 @@ def _own(
     yield from changing_addresses(found)
 
 
-def _unfollowed(found: Exchanges, ended: Callable[[str], bool]) -> set[int]:
+def _unfollowed(records: Sequence[StoredRecord], found: Exchanges, ended: Callable[[str], bool]) -> set[int]:
     """
     Return the steps of answers after which something is missing if no event of a tool follows.
 
     Not so while their process runs, and where the request forced the model to call a tool: then the call itself often
-    is the answer, in a form that the caller has chosen.
+    is the answer, in a form that the caller has chosen; nor where a step of that name follows, as a framework records
+    the run of an agent, or the last answer.
     """
+    steps = {
+        text_of(record.metadata.get("step")): record.step
+        for record in records
+        if record.kind == "llm_thinking"
+    }
     return {
         turn.response.step
         for turn in found.turns
@@ -185,5 +191,9 @@ def _unfollowed(found: Exchanges, ended: Callable[[str], bool]) -> set[int]:
         and (not turn.response.process or ended(turn.response.process))
         and not (
             turn.request and isinstance(dict_of(turn.request.metadata.get("params")).get("tool_choice"), dict)
+        )
+        and any(
+            steps.get(text_of(dict_of(call.get("function")).get("name")), 0) <= turn.response.step
+            for call in turn.calls
         )
     }

@@ -128,6 +128,25 @@ def test_steps_that_only_count_turns_are_no_agents() -> None:
     assert [len(turn.messages) for turn in turns] == [1, 0, 0]
 
 
+def test_an_agent_that_is_called_as_a_tool_does_not_talk_to_its_caller() -> None:
+    """The turns of the caller are no early turns of work, and the first line is the call that failed."""
+    run = Chat()
+    run.says("Clerk", "I ask the courier where the parcel is before I tell you anything.")
+    call = run.begin_tool("ask_courier", {"question": "where is it?"})
+    courier = run.step("Courier", within=call)
+    run.turn(
+        [TASK], "The parcel is in Bonn, and it comes on Friday.", within=courier, systemPrompt="Courier."
+    )
+    run.tool("refund", {"parcel": 7}, "Error: parcel 7 was never paid")
+    run.says("Clerk", "Parcel 7 is in Bonn, has 4 kg, and comes on Friday. I cannot pay you back.")
+    run.end()
+
+    story = run.story()
+
+    assert looked(story) == []
+    assert moments(story.whys)[0].kind == "failed"
+
+
 def test_the_first_screen_has_at_most_five_moments() -> None:
     """The first lines of the story; each step is in one of them."""
     explanation = why(chat().story())

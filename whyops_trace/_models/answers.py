@@ -39,13 +39,6 @@ _BUILT_IN: Final = {
 _CALLS: Final = ("function_call", "custom_tool_call", *_BUILT_IN)
 #: Members of a call that hold its arguments.
 _ARGUMENTS: Final = ("arguments", "input", "actions", "action", "operation")
-#: Reasons to stop, in lower case: for answers that are complete or request tools, answers cut by a limit, and answers
-#: held back by a filter or by the model itself.
-DONE_REASONS: Final = frozenset({"stop", "end_turn", "completed", "tool_calls", "tool_use", "function_call"})
-CUT_REASONS: Final = frozenset(
-    {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
-)
-FILTER_REASONS: Final = frozenset({"content_filter", "safety", "refusal", "guardrail_intervened"})
 #: Roles and item types of a tool's result in a request.
 TOOL_ROLES: Final = ("tool", "function")
 TOOL_ITEMS: Final = ("tool_result", *(f"{call}_output" for call in _CALLS))

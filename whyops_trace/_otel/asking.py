@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from typing import Any, Final
 
+from whyops_trace._models.stops import stop_of
 from whyops_trace._otel.node import Node
 from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
 
 #: Largest numbers of earlier turns, and of enclosing spans, that are looked at.
 _NEAR: Final = 200
 _DEEP: Final = 500
-#: Reasons for which a model stops to have tools called.
-_TOOL_REASONS: Final = ("tool_call", "tool_calls", "tool_use", "function_call")
 
 
 class _Asked:
@@ -133,7 +132,7 @@ def _by_place(node: Node, turns: list[Node]) -> Node | None:
 
 def stops_for_tools(turn: Node) -> bool:
     """Return True if a model stopped to have tools called."""
-    return turn.reading.answer.finish_reason.replace("-", "_") in _TOOL_REASONS
+    return stop_of(turn.reading.answer.finish_reason) == "tools"
 
 
 def _nearness(turn: Node, places: set[int]) -> int:

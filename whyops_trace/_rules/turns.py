@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from statistics import median
 from typing import Final, TypeVar
 
-from whyops_trace._models.answers import CUT_REASONS
+from whyops_trace._models.stops import stop_of
 from whyops_trace._reading.excerpt import duration, get
 from whyops_trace._rules.conversations import Conversations
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
@@ -46,7 +46,7 @@ def cut_answers(exchanges: Exchanges) -> Iterator[Finding]:
     """Yield answers that were cut at a token limit. One with tool calls may hold half a call."""
     for turn in exchanges.turns:
         reason = text_of(get(turn.response.content, "finishReason")) if turn.response is not None else ""
-        if reason.lower() in CUT_REASONS and not turn.wraps:
+        if stop_of(reason) == "cut" and not turn.wraps:
             limits = _limits(turn)
             yield Finding(
                 "ANSWER_CUT",

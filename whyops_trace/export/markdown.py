@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from whyops_trace._models.answers import DONE_REASONS
+from whyops_trace._models.stops import stop_of
 from whyops_trace._reading.excerpt import clean, dollars, duration, elapsed, excerpt, value
 from whyops_trace._reading.nodes import Node
 from whyops_trace._shapes import parsed
@@ -121,7 +121,7 @@ def _turn(turn: Turn, where: str, results: dict[str, ToolUse]) -> Iterator[Piece
         yield from _text("assistant", turn.answer)
     if turn.error:
         yield Piece(f"FAILED: {_error(turn.error)}\n")
-    if turn.finish_reason and turn.finish_reason.lower() not in DONE_REASONS:
+    if turn.finish_reason and stop_of(turn.finish_reason) not in ("complete", "tools"):
         yield Piece(f"finish reason: {inline(turn.finish_reason)}\n")
     for call in turn.calls:
         if not call.step:

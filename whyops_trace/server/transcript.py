@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from whyops_trace._models.answers import DONE_REASONS
+from whyops_trace._models.stops import stop_of
 from whyops_trace._reading.excerpt import value
 from whyops_trace.analysis import Finding
 from whyops_trace.server.assets import Renderer
@@ -79,7 +79,7 @@ class Transcript:
             "address": self._address,
             "node": self._reading.node,
             "placed": self._placed,
-            "plain": {"", *DONE_REASONS},
+            "stop_of": stop_of,
             "turns": self._turns,
             "turn_at": self._turn_at,
         }

@@ -74,6 +74,7 @@ class Arrangement:
         elif id(node) in telling.uses:
             self._add_use(telling.uses[id(node)])
         elif node.kind == "step":
+            self._note_step(node)
             self._append(node, Section(self._path(node.parent), node))
         else:
             self._loose(node).others.append(node)
@@ -103,6 +104,14 @@ class Arrangement:
             self._places[id(node)] = self._places[id(turn.node)]
         else:
             self._loose(node).tools.append(use)
+
+    def _note_step(self, node: Node) -> None:
+        """Note the request that a step was made for, if its name is that of a tool: an agent, or the last answer."""
+        name = node.name.removeprefix("agent ")
+        for turn, call in self._requested.get(name, ()):
+            if not call.step and 0 < turn.node.answer < node.step:
+                call.step = node.step
+                return
 
     def _asker(self, use: ToolUse) -> tuple[Turn | None, Call | None]:
         """Return the turn that requested a tool call, and its request."""

@@ -68,7 +68,8 @@ class _Look(NamedTuple):
 
 def looks(material: Material) -> Iterator[Why]:
     """Yield the turns of a run of several agents that are worth a look, the likeliest first."""
-    turns = material.arrangement.turns
+    # An agent that is called as a tool works for its caller, and does not talk to it.
+    turns = [turn for turn in material.arrangement.turns if not _is_called(turn)]
     if not talk(turns):
         return
     lead = leader(turns)
@@ -89,6 +90,14 @@ def looks(material: Material) -> Iterator[Why]:
         verb = "is the first turn of work" if len(early) == 1 else "are the first turns of work"
         verb = verb.replace("first", "next") if found else verb
         yield Why("early", f'{names} {verb}: "{headline(early[0].answer, _QUOTE)}"', first, more=others)
+
+
+def _is_called(turn: Turn) -> bool:
+    """Tell whether a turn is inside the call of a tool."""
+    node = turn.node.parent
+    while node is not None and node.kind != "tool":
+        node = node.parent
+    return node is not None
 
 
 def _is_work(turn: Turn) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
+from whyops_trace._models.stops import stop_of
 from whyops_trace._reading.excerpt import clean, counted, headline
 from whyops_trace._reading.nodes import Node
 from whyops_trace.story.agents import leader, talk
@@ -198,14 +198,14 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
 
 
 def _outcome(story: Story, arrangement: Arrangement) -> str:
-    reason = story.ended_reason.lower()
+    reason = story.ended_reason
     if reason == "stopped":
         return headline(_FAILURE.sub("", story.ended), _ERROR)
     if reason == "rounds":
         return "used up its rounds"
-    if reason in CUT_REASONS:
+    if stop_of(reason) == "cut":
         return "cut off at the token limit"
-    if reason in FILTER_REASONS:
+    if stop_of(reason) == "filtered":
         return "stopped by a refusal or a filter"
     # A program that asks no model may well poll.
     if arrangement.turns and any(why.bad and why.kind in _CIRCLES for why in story.whys):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._models.answers import CUT_REASONS, FILTER_REASONS
+from whyops_trace._models.stops import stop_of
 from whyops_trace._reading.excerpt import clean, duration, excerpt, headline, percent, shorten, value
 from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.summary import LOOP
@@ -246,9 +246,9 @@ def _unanswered(material: Material) -> Iterator[Why]:
 def _cuts(material: Material) -> Iterator[Why]:
     """Answers that a limit or a filter cut off."""
     for turn in material.arrangement.turns:
-        reason = turn.finish_reason.lower()
-        if reason in CUT_REASONS or reason in FILTER_REASONS:
-            by = "cut off at the token limit" if reason in CUT_REASONS else "stopped by a refusal or a filter"
+        stop = stop_of(turn.finish_reason)
+        if stop in ("cut", "filtered"):
+            by = "cut off at the token limit" if stop == "cut" else "stopped by a refusal or a filter"
             then, step = material.went_on(turn)
             text = f"{material.name(turn)} was {by} ({clean(turn.finish_reason)})"
             yield Why("cut", text, turn.node.answer or turn.node.step, then, step, bad=not step)

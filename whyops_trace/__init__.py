@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from whyops_trace._version import __version__
     from whyops_trace.client import WhyOps
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
-    from whyops_trace.default import current_trace, flush, flush_sync, step, trace
+    from whyops_trace.default import continue_from, current_trace, flush, flush_sync, step, trace
     from whyops_trace.exceptions import (
         ConfigurationError,
         InvalidEventError,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         WhyOpsError,
     )
+    from whyops_trace.headers import inject
     from whyops_trace.open_calls import OpenCall
     from whyops_trace.propagation import detach, propagate, propagate_threads
     from whyops_trace.tracing import Step, Trace
@@ -65,12 +66,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "_version": ("__version__",),
     "client": ("WhyOps",),
-    "default": ("current_trace", "flush", "flush_sync", "step", "trace"),
+    "default": ("continue_from", "current_trace", "flush", "flush_sync", "step", "trace"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (
         "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
         "UnknownOptionError", "WhyOpsError",
     ),
+    "headers": ("inject",),
     "open_calls": ("OpenCall",),
     "propagation": ("detach", "propagate", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
@@ -87,8 +89,8 @@ __all__ = [
     "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem",
     "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem",
     "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps",
-    "WhyOpsError", "WhyOpsTrace", "__version__", "current_trace", "detach", "flush", "flush_sync", "propagate",
-    "propagate_threads", "step", "trace", "traced_embedding", "traced_llm", "traced_tool",
+    "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush", "flush_sync",
+    "inject", "propagate", "propagate_threads", "step", "trace", "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from whyops_trace._values.failures import ending
 from whyops_trace._values.outcomes import NONE, NotErrors
 from whyops_trace.context import (
     UNSETTLED,
+    Arrival,
     HeldBlock,
     Scope,
     advance,
@@ -119,9 +120,10 @@ class StepBlock:
 class TraceBlock:
     """One run of the block of a trace: it sets the scope, sets the one before again, and records the end."""
 
-    def __init__(self, state: TraceState, not_errors: NotErrors) -> None:
+    def __init__(self, state: TraceState, not_errors: NotErrors, arrival: Arrival | None = None) -> None:
         self._state = state
         self._not_errors = not_errors
+        self._arrival = arrival
         self._held: HeldBlock | None = None
         self._is_nested = False  # in a scope of the same trace
 
@@ -131,12 +133,16 @@ class TraceBlock:
         state = self._state
         self._outer = outer = settle() if UNSETTLED else get_scope()  # find_scope() without its frame
         self._started = state.recorder.perf_counter_ns()
-        self._is_nested = outer is not None and outer.trace is state
+        arrival = self._arrival
+        self._is_nested = arrival is None and outer is not None and outer.trace is state
         if not self._is_nested:
             if outer is not None and outer.within == TOP:
                 # The outer trace continues from this event if it is opened again in here.
                 outer.trace.last = outer.parent
-            scope = Scope(state, TOP, state.last, outer.enclosing if outer else None)
+            if arrival is None:
+                scope = Scope(state, TOP, state.last, outer.enclosing if outer else None)
+            else:
+                scope = arrival.place(state, outer)
             self._held = enter_scope(scope, outer, frame)
             state.recorder.count_block(state, 1)
 
@@ -146,11 +152,13 @@ class TraceBlock:
         if self._is_nested:
             return
         state = self._state
-        scope = leave_scope(self._held, state, TOP, self._outer)
+        arrival = self._arrival
+        scope = leave_scope(self._held, state, TOP if arrival is None else arrival.within, self._outer)
         if scope is not None and scope.within == TOP:
             state.last = scope.parent
         is_last = state.recorder.count_block(state, -1) == 0
-        if is_last and state.on and state.first:
+        goes_on = arrival is not None and arrival.goes_on
+        if is_last and state.on and state.first and not goes_on:
             metadata, content = ending(error, state.recorder.not_errors, self._not_errors)
             elapsed = (state.recorder.perf_counter_ns() - self._started) // 1_000_000
             metadata = {"latencyMs": elapsed, **metadata}

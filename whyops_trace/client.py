@@ -9,6 +9,7 @@ The client: settings, and the parts they are wired into. The first client made i
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import re
 import threading
@@ -32,6 +33,7 @@ from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
+from whyops_trace.headers import Headers, continued
 from whyops_trace.open_calls import StepKind
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
@@ -107,6 +109,8 @@ class WhyOps:
             record before it, over all its tries (``WHYOPS_PROXY_WAIT``; default 1). 0 does not wait.
         send_raw_responses: True to send a WhyOps server the responses of models as the provider had them
             (``WHYOPS_SEND_RAW_RESPONSES=on|off``; default: they stay on this machine).
+        link: False to ignore what the headers of requests tell of the traces of others, which strangers could write to
+            then (``WHYOPS_LINK=on|off``; default: they are gone on with).
         not_errors: Exceptions that are no failures, for every call and block; see :func:`traced_tool`.
         exporters: More destinations.
         exit_timeout: Seconds the process waits at its exit for what is not delivered yet.
@@ -149,6 +153,7 @@ class WhyOps:
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
         send_raw_responses: bool | None = None,
+        link: bool | None = None,
         not_errors: Iterable[ExceptionLike] = (),
         exporters: Sequence[Exporter] = (),
         exit_timeout: float = EXIT_TIMEOUT,
@@ -174,6 +179,7 @@ class WhyOps:
             max_store_bytes=max_store_bytes,
             proxy_wait=proxy_wait,
             send_raw_responses=send_raw_responses,
+            link=link,
         )
         processor = Processor(
             redact,
@@ -218,6 +224,9 @@ class WhyOps:
             not_errors=NotErrors(not_errors),
         )
         self.recorder.serves = self._server is not None and bool(destinations)
+        self.recorder.links = self.settings.link
+        if self.recorder.serves:
+            self.recorder.secret = hashlib.sha256(self.settings.api_key.encode()).digest()
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
         self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
@@ -263,6 +272,19 @@ class WhyOps:
         made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags, not_errors)
         made._state.shared &= made._joins
         return made
+
+    def continue_from(
+        self,
+        headers: Headers,
+        *,
+        link: bool = True,
+        external_user_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+        not_errors: Iterable[ExceptionLike] = (),
+    ) -> Trace:
+        """Return the trace that headers tell of, recorded by this client; see :func:`continue_from`."""
+        return continued(self.recorder, headers, link, external_user_id, metadata, tags, not_errors)
 
     def step(
         self,

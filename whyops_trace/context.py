@@ -165,6 +165,48 @@ class Loan(Enclosing):
         UNSETTLED[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
 
 
+class Arrival(Enclosing):
+    """
+    The place that another program told, from which a trace goes on here.
+
+    Attributes:
+        within: The step of the enclosing call; 0 at the top.
+        parent: The step that the next event follows from; 0 if there is none yet.
+        goes_on: True if the trace is not over when the block here is.
+        remote: The span id of the other program's call, "" if it told a place.
+        traceparent: The W3C header of that name that came with it, "" if none did.
+        tracestate: Likewise.
+        baggage: What the program told of other things, as W3C's header of that name; "" if nothing.
+    """
+
+    __slots__ = ("baggage", "goes_on", "parent", "remote", "traceparent", "tracestate", "within")
+
+    def __init__(
+        self,
+        traceparent: str = "",
+        tracestate: str = "",
+        baggage: str = "",
+        *,
+        within: int = TOP,
+        parent: int = ROOT,
+        goes_on: bool = False,
+        remote: str = "",
+    ) -> None:
+        super().__init__(None)
+        self.within: int = within
+        self.parent: int = parent
+        self.goes_on: bool = goes_on
+        self.remote: str = remote
+        self.traceparent: str = traceparent
+        self.tracestate: str = tracestate
+        self.baggage: str = baggage
+
+    def place(self, state: TraceState, outer: Scope | None) -> Scope:
+        """Return it as a scope, inside of what is around the block."""
+        self.outer = outer.enclosing if outer else None
+        return Scope(state, self.within, self.parent or state.last, self)
+
+
 #: The open blocks of generators, the visits and ended loans that a context may still have, and those who know places
 #: and have some open, by identity. As long as it is empty, the current scope is that of the code that runs, and a call
 #: pays nothing for all of these.

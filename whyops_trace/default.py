@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from whyops_trace._guard import attempt, warn_once
-from whyops_trace._recording import recorders
-from whyops_trace._recording.places import Place, resume
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
-from whyops_trace.context import Scope, find_scope
+from whyops_trace.context import find_scope
+from whyops_trace.headers import Headers, continued
 from whyops_trace.open_calls import StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import ExceptionLike, Ledger
@@ -23,13 +22,6 @@ def default_recorder() -> Recorder | None:
         warn_once("no default client", "Nothing is traced: %s", error)
         return None
     return client.recorder
-
-
-def scope_at(place: Place, recorder: Recorder) -> Scope:
-    """Return a place that another process tells, as a scope of the recorder for its agent; *recorder* if none is."""
-    if recorder.agent_name != place.agent:
-        recorder = next((other for other in recorders.alive if other.agent_name == place.agent), recorder)
-    return Scope(resume(recorder, place), place.within, place.parent)
 
 
 def trace(
@@ -51,6 +43,47 @@ def trace(
     scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
     return trace_on(recorder, trace_id, external_user_id, metadata, tags, not_errors)
+
+
+def continue_from(
+    headers: Headers,
+    *,
+    link: bool = True,
+    external_user_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
+) -> Trace:
+    """
+    Return the trace that headers tell of, to go on with where their sender stood when it called :func:`inject`.
+
+    Headers of programs with OpenTelemetry, or with an ``X-Trace-ID``, give a trace of that id. Without any of these it
+    is a trace as :func:`trace` returns it without an id.
+
+    Headers need not be trusted: they are bounded, name no user, and do not decide whether a trace is recorded. Who
+    sends them may write to the trace of the id that they tell.
+
+    Args:
+        headers: The headers of a request, message or job: a mapping, such as a dict, ``httpx.Headers`` or the
+            ``environ`` of WSGI, or pairs of texts or bytes.
+        link: False to ignore them, as ``WHYOPS_LINK=off`` does for the whole program.
+        external_user_id: As :meth:`WhyOps.trace` has it, and so are the others.
+        metadata: About the trace as a whole.
+        tags: Labels of the trace.
+        not_errors: Exceptions with which the block may end without a failure.
+
+    Example::
+
+        with continue_from(request.headers):
+            charge_card(4999, currency="usd")
+
+    Raises:
+        InvalidEventError: if the user, the metadata or the tags are of the wrong type or size.
+        ConfigurationError: if *not_errors* has something else than exceptions and names.
+    """
+    scope = find_scope()
+    recorder = default_client().recorder if scope is None else scope.trace.recorder
+    return continued(recorder, headers, link, external_user_id, metadata, tags, not_errors)
 
 
 def step(

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar, cast
 from whyops_trace._guard import guarded
 from whyops_trace._recording.places import Place
 from whyops_trace.context import Scope, find_scope, get_scope, set_scope
-from whyops_trace.default import default_recorder, scope_at
+from whyops_trace.default import default_recorder
+from whyops_trace.headers import scope_at
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -57,6 +57,7 @@ VARIABLES: Final = frozenset(
         "WHYOPS_FSYNC",
         "WHYOPS_HOME",
         "WHYOPS_JOURNAL",
+        "WHYOPS_LINK",
         "WHYOPS_MAX_EVENT_BYTES",
         "WHYOPS_MAX_HISTORY_BYTES",
         "WHYOPS_MAX_JOURNAL_BYTES",
@@ -113,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             proxy, waits for the server to store the newest record before it; 0 does not wait.
         send_raw_responses: ``WHYOPS_SEND_RAW_RESPONSES=on``: True to send a WhyOps server the responses of models as
             the provider had them, which are for the local destinations otherwise.
+        link: ``WHYOPS_LINK=off``: False to ignore what the headers of requests tell of the traces of others.
     """
 
     api_key: str
@@ -133,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_store_bytes: int
     proxy_wait: float
     send_raw_responses: bool
+    link: bool
 
     @property
     def retention(self) -> Retention:
@@ -175,6 +178,7 @@ def resolve(
     max_store_bytes: int | None = None,
     proxy_wait: float | None = None,
     send_raw_responses: bool | None = None,
+    link: bool | None = None,
 ) -> Settings:
     """
     Return the settings of a client, each from its argument or, where that is None, from the environment.
@@ -188,6 +192,8 @@ def resolve(
         console = _switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
     if send_raw_responses is None:
         send_raw_responses = _switch("WHYOPS_SEND_RAW_RESPONSES", {"on": True, "off": False})
+    if link is None:
+        link = _switch("WHYOPS_LINK", {"on": True, "off": False})
     key = _key(api_key)
     mode = _tracing(tracing)
     return Settings(
@@ -211,6 +217,7 @@ def resolve(
         max_store_bytes=_size("max_store_bytes", max_store_bytes, MIN_STORE_BYTES, MAX_STORE_BYTES),
         proxy_wait=_proxy_wait(proxy_wait),
         send_raw_responses=bool(send_raw_responses),
+        link=link is not False,
     )
 
 

@@ -24,7 +24,7 @@ from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values import mending
 from whyops_trace._values.outcomes import NONE, NotErrors, not_errors_of
-from whyops_trace.context import Scope, advance, find_scope
+from whyops_trace.context import Arrival, Scope, advance, find_scope
 from whyops_trace.events import Event
 from whyops_trace.exceptions import InvalidEventError
 from whyops_trace.open_calls import (
@@ -73,8 +73,16 @@ class Trace:
     error: Final = awaitable(events.error)
     error_sync: Final = plain(events.error)
 
-    def __init__(self, state: TraceState, *, joins: bool = False, not_errors: NotErrors = NONE) -> None:
+    def __init__(
+        self,
+        state: TraceState,
+        *,
+        joins: bool = False,
+        not_errors: NotErrors = NONE,
+        arrival: Arrival | None = None,
+    ) -> None:
         self.id: str = state.id
+        self._arrival = arrival
         self._state = state
         self._not_errors = not_errors
         self._joins = joins
@@ -87,7 +95,7 @@ class Trace:
         span = event.options.get("span_id", "")
         if event.type == "tool_call_request" and not span:
             span = self._state.recorder.open_span().decode()
-        step = _record_manual(self._state, event, span) or 0
+        step = _record_manual(self, event, span) or 0
         return cast("T", SpanId(span, step) if event.type == "tool_call_request" else step)
 
     def start_step(
@@ -180,15 +188,24 @@ class Trace:
         """Return the place of what begins now: inside *parent*, else where the code runs, else at the top."""
         state, scope = self._state, find_scope() if parent is None else parent._inside
         if parent is None:
-            return scope if scope is not None and scope.trace is state else Scope(state, TOP, state.last)
+            return scope if scope is not None and scope.trace is state else Scope(state, *self._outside())
         if scope is None or scope.trace is not state:
             raise InvalidEventError(f"parent is {parent!r}; it must be a call or step of trace {self.id!r}.")
         return scope
 
+    def _outside(self) -> tuple[int, int]:
+        """Return the enclosing step of what is recorded outside any block, and the step that it follows from."""
+        arrival = self._arrival
+        return (
+            (TOP, self._state.last)
+            if arrival is None or not arrival.within
+            else (arrival.within, arrival.parent)
+        )
+
     def _enter(self, frame: FrameType) -> Self:
         scope = find_scope() if self._joins else None
         inside = scope is not None and scope.trace is self._state
-        block: TraceBlock | Step = TraceBlock(self._state, self._not_errors)
+        block: TraceBlock | Step = TraceBlock(self._state, self._not_errors, self._arrival)
         if inside:
             block = Step("trace", recorder=lambda: self._state.recorder)
             block._not_errors = self._not_errors
@@ -217,8 +234,9 @@ def trace_on(
     metadata: Mapping[str, Any] | None,
     tags: Iterable[str],
     not_errors: Iterable[ExceptionLike],
+    arrived: tuple[TraceState, Arrival] | None = None,
 ) -> Trace:
-    """Return a trace of a recorder; see :meth:`whyops_trace.WhyOps.trace`."""
+    """Return a trace of a recorder, or the one where another program came; see :meth:`whyops_trace.WhyOps.trace`."""
     if trace_id is not None:
         check_text("trace_id", trace_id, MAX_ID)
     if external_user_id is not None:
@@ -232,10 +250,16 @@ def trace_on(
     if labels:
         about["tags"] = labels
     scope = find_scope()
-    joins = trace_id is None and scope is not None and scope.trace.recorder is recorder
-    state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
-    state.tell(external_user_id, b',"trace":' + encode(state, about) if about else b"")
-    return Trace(state, joins=joins, not_errors=not_errors_of(not_errors))
+    if arrived is not None:
+        joins, (state, arrival) = False, arrived
+    else:
+        joins, arrival = trace_id is None and scope is not None and scope.trace.recorder is recorder, None
+        state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
+    remote = (
+        b',"remoteParent":"%b"' % arrival.remote.encode() if arrival is not None and arrival.remote else b""
+    )
+    state.tell(external_user_id, remote + (b',"trace":' + encode(state, about) if about else b""))
+    return Trace(state, joins=joins, not_errors=not_errors_of(not_errors), arrival=arrival)
 
 
 class Step:
@@ -315,17 +339,18 @@ class Step:
 
 
 @guarded("recording an event", positional=3)
-def _record_manual(state: TraceState, event: Event[T], span: str) -> int:
+def _record_manual(trace: Trace, event: Event[T], span: str) -> int:
     """
     Record a built event at the caller's place in the trace, or after the previous event of the handle.
 
     Args:
-        state: The trace.
+        trace: The handle.
         event: The event.
         span: The span id that pairs it, "" if it is not one of a pair. One that is no option of a request was made for
             it, and its response gives it back.
     """
-    recorder, options = state.recorder, event.options
+    state, options = trace._state, event.options
+    recorder = state.recorder
     own_span = span.encode() if event.type == "tool_call_request" and "span_id" not in options else b""
     if not state.on:
         if own_span:
@@ -333,7 +358,7 @@ def _record_manual(state: TraceState, event: Event[T], span: str) -> int:
         return 0
     scope = find_scope()
     here = scope is not None and scope.trace is state
-    within, parent = (scope.within, scope.parent) if scope is not None and here else (TOP, state.last)
+    within, parent = (scope.within, scope.parent) if scope is not None and here else trace._outside()
     if event.type == "tool_call_response":
         request, enclosing, own_span = _close_tool(state, event, span)
         parent, within = (request, enclosing) if request else (parent, within)

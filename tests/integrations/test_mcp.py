@@ -14,21 +14,16 @@ from integrations.chat import WHY, look
 from programs import environment, stored
 
 from whyops_trace import WhyOps, step
+from whyops_trace._recording.places import Place
 from whyops_trace.integrations import mcp
 
 real: Any = pytest.importorskip("mcp", reason=WHY)
 MCPServer: Any = pytest.importorskip("mcp.server.mcpserver", reason=WHY).MCPServer
 
 #: A place in the trace of a stranger.
-STRANGE: list[Any] = ["theirs", "token-1", 7, 8, 1, 1, "mallory", "theirs", False]
-#: What is no place, because of its shape, its trace, its numbering, its numbers or its agent.
-NO_PLACES: list[Any] = [
-    "x", [], {}, ["t"], [True] * 9, [None] * 10_000,
-    ["", None, 0, 0, 0, 1, "", "a", True], ["t" * 129, None, 0, 0, 0, 1, "", "a", True],
-    ["t", 'a","x":"', 0, 0, 0, 1, "", "a", True], ["t", "a" * 65, 0, 0, 0, 1, "", "a", True],
-    ["t", None, -1, 0, 0, 1, "", "a", True], ["t", None, 2**31, 0, 0, 1, "", "a", True],
-    ["t", None, 0, 0, 0, 0, "", "a", True], ["t", None, 0, 0, 0, 1, "", "a" * 256, True],
-]  # fmt: skip
+STRANGE = Place("theirs", "token-1", 7, 8, 1, 1, "mallory", "theirs", False)
+#: What is no place.
+NO_PLACES: list[Any] = ["", "x", 7, [], {}, "1.", "1.W10", "2.W10", "1." + "A" * 8_000]
 NO_PARENTS: list[Any] = [{"traceparent": told} for told in ("", 7, "0" * 55, f"00-{'0' * 32}-{'1' * 16}-01")]
 #: A server in a process of its own.
 SERVER = '''
@@ -203,7 +198,7 @@ def test_a_strangers_place_writes_to_its_own_trace_only(client: WhyOps, home: Pa
     async def use(session: Any) -> None:
         with client.trace("ours"):
             look("before")
-            await session.call_tool("add", {"a": 1}, meta={"com.whyops/place": STRANGE})
+            await session.call_tool("add", {"a": 1}, meta={"com.whyops/place": STRANGE.text()})
             look("after")
 
     ask(server, use)
@@ -223,7 +218,7 @@ def test_a_strangers_place_writes_to_its_own_trace_only(client: WhyOps, home: Pa
 def test_a_place_does_not_turn_recording_on(home: Path) -> None:
     """A server that keeps a share of the traces decides by the id that it is told."""
     with WhyOps(agent_name="shop", home=home, sample_rate=0.0) as sdk:
-        meta = {"com.whyops/place": [*STRANGE[:-1], True]}
+        meta = {"com.whyops/place": STRANGE._replace(on=True).text()}
         ask(serve(mcp.Middleware(sdk)), lambda session: session.call_tool("draw", meta=meta))
 
     assert shown.trees(home) == []
@@ -357,5 +352,5 @@ def test_a_server_is_told_the_place_beside_what_the_caller_tells(
         return
     assert sorted(told) == ["com.whyops/place", "traceparent"]
     assert told["traceparent"].startswith(f"00-{'ab' * 16}-")
-    assert told["com.whyops/place"][0] == "ab" * 16
-    assert "ann" not in told["com.whyops/place"]
+    place = Place.read(told["com.whyops/place"])
+    assert (place.trace, place.user) == ("ab" * 16, "")

@@ -17,7 +17,7 @@ from collector import Collector, check
 from programs import stored
 
 from whyops_trace import WhyOps, propagate, traced_tool
-from whyops_trace._recording import recorder, recorders
+from whyops_trace._recording import recorder, recorders, shares
 from whyops_trace._recording.line import ROOT, TOP, Ending
 from whyops_trace.exporters.memory import MemoryExporter
 from whyops_trace.testing import ManualClock, capture_events
@@ -419,9 +419,8 @@ def test_a_forked_child_leaves_room_as_well(tmp_path: Path) -> None:
         first, second, third, fourth = json.load(answer)
 
     assert (first, second // recorder.ROOM) == (1, 1)
-    assert third % recorder.CHILD_BAND == 0
     assert fourth == third + recorder.ROOM
-    assert third > 10 * recorder.CHILD_BAND - 1
+    assert third >= 10 * shares.RANGE
     assert fourth < 2**31
 
 

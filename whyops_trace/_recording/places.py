@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, Self, TypeAlias
 
 import msgspec
 
 from whyops_trace._checks import MAX_ID, MAX_NAME, MAX_STEP, check_text
+from whyops_trace._recording.shares import count_apart, give_share, take_share
 from whyops_trace._recording.state import UNENDING, TraceState
 
 if TYPE_CHECKING:
     from whyops_trace._recording.recorder import Recorder
 
+#: Characters of the text of a place at most; the longest ids make fewer.
+MAX_TEXT: Final = 4_000
+#: The start of the text of a place: the version of its form.
+_VERSION: Final = "1."
+#: Bytes of the signature of a place.
+_SIGNATURE: Final = 12
+
 _Step: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_STEP)]
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_TRACEPARENT: Final = re.compile(rf"[0-9a-f]{{2}}-({_TRACE_ID.pattern})-[0-9a-f]{{16}}-[0-9a-f]{{2}}")
+_TRACEPARENT: Final = re.compile(
+    rf"(?!ff)[0-9a-f]{{2}}-({_TRACE_ID.pattern})-((?!0{{16}})[0-9a-f]{{16}})-[0-9a-f]{{2}}"
+)
 
 
 class Place(NamedTuple):
@@ -32,8 +44,10 @@ class Place(NamedTuple):
         root: The step of the first event of the trace; 0 if there is none yet.
         stride: The distance between two steps.
         user: The user that the trace acts for, "" if none was named.
-        agent: The name of the agent.
+        agent: The name of the agent of the trace.
         on: True if the trace is recorded.
+        first: The first step of the share of the other process.
+        end: The step after that share; 0 if it has none, and counts in a range of its own.
     """
 
     trace: str
@@ -42,41 +56,90 @@ class Place(NamedTuple):
     parent: _Step
     root: _Step
     stride: Annotated[int, msgspec.Meta(ge=1, le=1_000)]
-    user: str
+    user: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     agent: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     on: bool
+    first: _Step = 0
+    end: _Step = 0
 
     @classmethod
-    def of(cls, state: TraceState, within: int, parent: int) -> Self:
-        """Return a place in a trace of this process."""
+    def of(cls, state: TraceState, within: int, parent: int, *, waits: bool = False) -> Self:
+        """
+        Return a place in a trace of this process.
+
+        Args:
+            state: The trace.
+            within: The step of the enclosing call; 0 at the top.
+            parent: The step that the next event follows from.
+            waits: True if this process waits for the other one. Then that gets a share of the steps before the next one
+                here, so that steps rise with time.
+        """
+        first, end = give_share(state) if waits else (0, 0)
         return cls(
-            state.id, state.numbering, within, parent, state.root, state.stride, state.user, state.recorder.agent_name,
-            state.on,
+            state.id, state.numbering, within, parent, state.root, state.stride, state.user, state.agent, state.on,
+            first, end,
         )  # fmt: skip
 
-    def told(self) -> list[Any]:
-        """Return it as JSON values for another program, without the user."""
-        return list(self._replace(user=""))
+    def text(self, secret: bytes = b"") -> str:
+        """
+        Return it as a text of letters, digits and ``.-_``, at most :data:`MAX_TEXT` of them.
+
+        Args:
+            secret: The key that signs it; empty for no signature.
+        """
+        payload = _VERSION + base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode()
+        return f"{payload}.{_signature(payload, secret)}" if secret else payload
 
     @classmethod
-    def read(cls, told: object) -> Self:
+    def read(cls, text: object, secret: bytes = b"") -> Self:
         """
         Return the place that another program tells, which need not be trusted.
 
-        It names no user, and whether the trace is recorded is not for that program to say.
+        Args:
+            text: The text.
+            secret: The key that has to have signed it; empty for any signature or none.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: if it is none, or nobody with that key has signed it.
             InvalidEventError: if its trace id is too long.
         """
-        place = msgspec.convert(told, cls)
+        if not isinstance(text, str) or len(text) > MAX_TEXT or not text.startswith(_VERSION):
+            raise ValueError("not a place")
+        version, payload, *signed = text.split(".", 2)
+        signature = _signature(f"{version}.{payload}", secret)
+        if secret and not (signed and hmac.compare_digest(signed[0].encode(), signature.encode())):
+            raise ValueError("a place that is not signed with this key")
+        place = msgspec.json.decode(base64.b64decode(f"{payload}===", b"-_", validate=False), type=cls)
         check_text("trace", place.trace, MAX_ID)
-        return place._replace(user="", on=True)
+        return place
 
     def traceparent(self) -> str:
         """Return it as W3C tells it, with the enclosing call as the parent."""
-        span_id = w3c_span_id(self.trace, self.numbering, self.within)
-        return f"00-{w3c_trace_id(self.trace)}-{span_id}-0{self.on:d}"
+        return traceparent(self.trace, self.numbering, self.within, on=self.on)
+
+
+class RemoteParent(NamedTuple):
+    """
+    The call of another program that W3C's ``traceparent`` tells.
+
+    Attributes:
+        trace: Its trace id, 32 hexadecimal digits.
+        span: Its own id, 16 hexadecimal digits.
+    """
+
+    trace: str
+    span: str
+
+    @classmethod
+    def read(cls, traceparent: object) -> Self | None:
+        """Return what a ``traceparent`` tells, None if it is none."""
+        match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
+        return None if match is None else cls(*match.groups())
+
+
+def traceparent(trace: str, numbering: str | None, within: int, *, on: bool) -> str:
+    """Return a place as W3C tells it, with the enclosing call as the parent."""
+    return f"00-{w3c_trace_id(trace)}-{w3c_span_id(trace, numbering, within)}-0{on:d}"
 
 
 def w3c_trace_id(trace: str) -> str:
@@ -90,32 +153,34 @@ def w3c_span_id(trace: str, numbering: str | None, step: int) -> str:
     return _hashed(f"{trace} {numbering} {step}", 8)
 
 
-def trace_of(traceparent: object) -> str | None:
-    """Return the trace id in what W3C calls a ``traceparent``, None if it is none."""
-    match = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    return match and match[1]
-
-
 def _hashed(text: str, size: int) -> str:
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=size).hexdigest()
+
+
+def _signature(payload: str, secret: bytes) -> str:
+    signature = hashlib.blake2b(payload.encode(errors="replace"), key=secret, digest_size=_SIGNATURE).digest()
+    return base64.urlsafe_b64encode(signature).decode()
 
 
 def resume(recorder: Recorder, place: Place) -> TraceState:
     """
     Return the state of a trace that another process began, in the same numbering.
 
-    Its steps are in a range of this process's own, so that no two processes give the same. Here each place of one trace
-    leads to the same state.
+    Its steps are in the share that it was given, or in a range of this process's own, so that no two processes give the
+    same. Here each place of one trace leads to the same state.
     """
     with recorder.lock:
-        present = recorder.traces.get(place.trace)
-        if present is not None and present.numbering == place.numbering:
-            return present
+        state = recorder.traces.get(place.trace)
+        if state is not None and state.numbering == place.numbering:
+            take_share(state, place.first, place.end)
+            return state
         state = TraceState(recorder, place.trace, place.numbering)
         state.on = recorder.on and place.on
         state.first = state.root = place.root
-        state.stride, state.ended_ms = place.stride, UNENDING
-        state.steps = recorder.own_steps(place.stride, scattered=True)
+        state.stride, state.ended_ms, state.end = place.stride, UNENDING, 0
+        state.belong_to(place.agent)
+        if not take_share(state, place.first, place.end):
+            count_apart(state)
         recorder.remember(state)
     if place.user:
         state.tell(place.user, b"")

@@ -13,14 +13,16 @@ import random
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
+from whyops_trace._checks import MAX_STEP
 from whyops_trace._clock import Clock, iso_seconds
 from whyops_trace._models.requests import Requests
 from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Content, Draft, Ending, usual_form
+from whyops_trace._recording.shares import count_apart
 from whyops_trace._recording.sink import Sink
 from whyops_trace._recording.state import UNENDING, LinkedTraces, TraceState
 from whyops_trace._values import encoding
@@ -42,11 +44,6 @@ IDLE_MS: Final = 1_000
 LATE_MS: Final = 60_000
 #: Number of open manual tool calls that are remembered for each trace.
 OPEN_TOOLS: Final = 1_000
-#: Number of steps in a process's share of a trace that another one began, and number of such shares. Children of one
-#: parent have neighbouring process ids, and so different shares.
-CHILD_BAND: Final = 100_000
-CHILD_BANDS: Final = 20_000
-
 #: Change of the number of open calls and steps by an event that begins one, and by an event that ends one.
 BEGINS: Final = 1
 ENDS: Final = -1
@@ -77,9 +74,9 @@ class Recorder:
     __slots__ = (
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
         "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
-        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "listeners",
-        "lock", "not_errors", "on", "open_blocks", "perf_counter_ns", "processor", "requests", "serves", "stride",
-        "tail", "token", "traces", "traces_clients", "wakeups",
+        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "links",
+        "listeners", "lock", "not_errors", "on", "open_blocks", "perf_counter_ns", "processor", "requests", "secret",
+        "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +108,10 @@ class Recorder:
         self.linked_traces: LinkedTraces = LinkedTraces()
         #: True if records go to a WhyOps server.
         self.serves: bool = False
+        #: The key that signs the places in its traces that other programs are told, empty for no signature.
+        self.secret: bytes = b""
+        #: True if traces go on where the headers of a request say.
+        self.links: bool = True
         #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
         #: turn of theirs, which they report.
         self.traces_clients: bool = recorders.has_layers()
@@ -203,11 +204,17 @@ class Recorder:
         return state if self._time_ns() // 1_000_000 - state.last_ms < IDLE_MS else None
 
     def _begin_numbering(self, trace_id: str) -> TraceState:
-        state = TraceState(self, trace_id, f"{self.token}-{next(self._numberings)}")
+        state = TraceState(self, trace_id)
+        self.name_numbering(state)
         before = self.traces.pop(trace_id, None)
         if before is not None:
-            state.tail, state.last_ms, state.repeats = before.tail, before.last_ms, before.repeats
+            state.tail, state.agent = before.tail, before.agent
+            state.last_ms, state.repeats = before.last_ms, before.repeats
         return state
+
+    def name_numbering(self, state: TraceState) -> None:
+        """Name the numbering of a trace without a record, which others record in too: its offset is to be found out."""
+        state.name_numbering(f"{self.token}-{next(self._numberings)}")
 
     def make_room(self, state: TraceState) -> None:
         """Leave room for a proxy's events between the next steps of a trace, if it began without that room."""
@@ -215,7 +222,10 @@ class Recorder:
             if state.stride == 1:
                 following = next(state.steps)
                 state.stride = ROOM
-                state.steps = count((following + ROOM - 2) // ROOM * ROOM + 1, ROOM)
+                if state.end < MAX_STEP:  # beyond its share are those of others
+                    count_apart(state)
+                else:
+                    state.steps = count((following + ROOM - 2) // ROOM * ROOM + 1, ROOM)
                 if state.root:
                     self._leave_others_theirs(state)
 
@@ -377,7 +387,7 @@ class Recorder:
         is_local = draft.ending.audience is Audience.LOCAL
         if is_local and not state.first and not state.numbering:
             # The server gets this trace's first event from the proxy, and so has to number the later ones.
-            state.name_numbering(f"{self.token}-{next(self._numberings)}")
+            self.name_numbering(state)
         line = draft.line(self._now_text.decode(), f"{self.token}-{key}")
         state.first = state.first or draft.step
         if not is_local:
@@ -417,21 +427,8 @@ class Recorder:
 
     def _continue_in_child(self, state: TraceState) -> None:
         """Give this forked process steps of its own in an inherited trace, which both processes continue."""
-        state.steps = self.own_steps(state.stride)
+        count_apart(state)
         state.token = self.token
-
-    def own_steps(self, stride: int, *, scattered: bool = False) -> Iterator[int]:
-        """
-        Return the steps of this process's share of a trace that another process began.
-
-        Args:
-            stride: The distance between two steps.
-            scattered: True to begin anywhere in the first half of the share, because processes of other machines may
-                have the same process id.
-        """
-        wide = 1 if stride == 1 else 10
-        start = (os.getpid() % (CHILD_BANDS // wide) + 1) * CHILD_BAND * wide
-        return count(start + (self._random.randrange(CHILD_BAND * wide // 2) if scattered else 0), stride)
 
     def _tell_late(self) -> None:
         while self._late:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from whyops_trace._checks import MAX_STEP
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._values import encoding
 from whyops_trace._values.secrets.repeats import NOTED, Repeats
@@ -32,8 +33,10 @@ class TraceState:
         numbering: The name of its numbering if the user chose the id or a proxy reports to the same trace, else None.
         head: The fixed start of its records, ``"traceId":...,["run":...,]"stepId":``, where ``run`` is the numbering.
         tail: The fixed part after the key, ``"agentName":...[,"externalUserId":...]``.
+        agent: The name of the agent of the trace, which began it.
         steps: The next step numbers, *stride* apart; taken under the recorder's lock.
         stride: The distance between two steps.
+        end: The step after those that this process may give others a share of.
         first: The step of its first event.
         root: The step of its first event that a server has as well. It is the parent of an event that follows from no
             other.
@@ -63,9 +66,9 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "asked_tools", "blocks", "ended_ms", "first", "form", "given", "head", "held_requests", "id", "last",
-        "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats", "reported", "root", "shared",
-        "steps", "stride", "tail", "token", "user", "when",
+        "about", "agent", "asked_tools", "blocks", "end", "ended_ms", "first", "form", "given", "head",
+        "held_requests", "id", "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats",
+        "reported", "root", "shared", "steps", "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -79,8 +82,10 @@ class TraceState:
         self.on: bool = recorder.keeps(trace_id) if recorder.processor.samples else recorder.on
         self.name_numbering(numbering)
         self.tail: bytes = recorder.tail
+        self.agent: str = recorder.agent_name
         self.stride: int = recorder.stride
         self.steps: Iterator[int] = count(1, self.stride)
+        self.end: int = MAX_STEP
         self.first: int = 0
         self.root: int = 0
         self.last: int = 0
@@ -153,12 +158,21 @@ class TraceState:
             if external_user_id is not None:
                 external_user_id = encoding.identifier(external_user_id)
                 self.user = external_user_id
-                self.tail = b'%b,"externalUserId":%b' % (
-                    self.recorder.tail,
-                    encoding.string(external_user_id),
-                )
+                self.tail = self._tail()
             self.about = about or self.about
             self.form = None
+
+    def belong_to(self, agent: str) -> None:
+        """Say which agent the trace belongs to, before the first record. A server binds a trace to one agent."""
+        self.agent = agent
+        self.tail = self._tail()
+
+    def _tail(self) -> bytes:
+        recorder = self.recorder
+        tail = recorder.tail
+        if recorder.serves and self.agent != recorder.agent_name:
+            tail = b'"agentName":' + encoding.string(self.agent)
+        return b'%b,"externalUserId":%b' % (tail, encoding.string(self.user)) if self.user else tail
 
 
 class LinkedTraces:

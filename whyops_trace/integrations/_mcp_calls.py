@@ -7,10 +7,11 @@ from typing import Any, Final, Self
 
 from whyops_trace import default
 from whyops_trace._guard import attempt, guarded
-from whyops_trace._recording.places import Place, trace_of
+from whyops_trace._recording.places import Place, RemoteParent
 from whyops_trace._shapes import dict_of, dicts_of
 from whyops_trace.client import WhyOps
 from whyops_trace.context import Scope, find_scope, get_scope, set_scope
+from whyops_trace.headers import scope_at
 from whyops_trace.integrations._runs import name_of
 from whyops_trace.open_calls import OpenCall
 from whyops_trace.tracing import Trace
@@ -55,8 +56,8 @@ class Middleware:
         try:
             if scope := self._place(meta):
                 set_scope(scope)
-            trace_id = None if find_scope() is not None else trace_of(meta.get(TRACEPARENT))
-            call = begin(params.get("name"), params.get("arguments"), self._sdk, trace_id)
+            remote = None if find_scope() is not None else RemoteParent.read(meta.get(TRACEPARENT))
+            call = begin(params.get("name"), params.get("arguments"), self._sdk, remote and remote.trace)
         finally:
             set_scope(before)
         call.enter()
@@ -64,11 +65,11 @@ class Middleware:
 
     def _place(self, meta: Mapping[str, Any]) -> Scope | None:
         """Return the place that a client says, None if it says none or what cannot be one."""
-        place, _ = attempt(Place.read, meta.get(PLACE))
         recorder = default.default_recorder() if self._sdk is None else self._sdk.recorder
-        if place is None or recorder is None:
+        if recorder is None or not recorder.links:
             return None
-        return default.scope_at(place._replace(on=recorder.keeps(place.trace)), recorder)
+        place, _ = attempt(Place.read, meta.get(PLACE), recorder.secret)
+        return place and scope_at(place._replace(user="", on=recorder.keeps(place.trace)), recorder)
 
 
 def begin(name: object, arguments: object, sdk: WhyOps | None, trace_id: str | None = None) -> OpenCall:

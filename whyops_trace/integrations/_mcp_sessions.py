@@ -59,8 +59,12 @@ def _ask(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[OpenCall, dict
     call.enter()
     scope = find_scope()
     if newest.link and scope is not None and scope.trace.on:
-        place = Place.of(scope.trace, scope.within, scope.parent)
-        meta = {PLACE: place.told(), TRACEPARENT: place.traceparent(), **(options.get("meta") or {})}
+        place = Place.of(scope.trace, scope.within, scope.parent, waits=True)._replace(user="")
+        meta = {
+            PLACE: place.text(scope.trace.recorder.secret),
+            TRACEPARENT: place.traceparent(),
+            **(options.get("meta") or {}),
+        }
         options = {**options, "meta": meta}
     return call, options
 

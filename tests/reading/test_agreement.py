@@ -143,6 +143,30 @@ def test_readers_agree_on_what_other_clients_sent(shared: Store, events: list[Ev
     agree(shared)
 
 
+def test_readers_agree_on_a_call_that_failed_before_its_result_says_so(shared: Store) -> None:
+    """The run stopped there for the list as well as for the story, whatever else of the trace is open."""
+    about = {"traceId": "t", "agentName": "x", "spanId": "", "timestamp": "2026-01-01T00:00:00.000Z"}
+    tool = {**about, "metadata": {"tool": "b"}}
+    said = {"toolCalls": [{"name": "b"}], "toolResults": "error"}
+    answer = {"content": "", "finishReason": "stop"}
+    events: list[Event] = [
+        {
+            **about,
+            "eventType": "llm_response",
+            "metadata": {"model": "m", "provider": "p"},
+            "content": answer,
+        },
+        {**tool, "eventType": "tool_call_request", "content": {"toolCalls": [{"name": "b"}]}},
+        {**tool, "eventType": "error", "content": {"type": "E", "message": "no"}},
+        {**tool, "eventType": "tool_call_response", "content": said},
+    ]
+    shared.delete_all(["t"])
+    collect(shared, events, 1)
+
+    agree(shared)
+    assert Told(shared).summary.ended_with == "stopped after b, which said that it failed: error"
+
+
 # Our own
 
 _acts = st.sampled_from(

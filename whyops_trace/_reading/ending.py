@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from whyops_trace._reading.excerpt import answer, excerpt, get
+from whyops_trace._reading.excerpt import answer, clean, excerpt, get
 from whyops_trace._reading.verdict import Verdict, last_traceback
 
 #: Kinds of endings: "call" if nothing came after a call of a tool, "limit" if its rounds were used up, "" if nothing
@@ -141,7 +141,7 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
 
     def _add_call(self, step: int, name: str, failed: str, verdict: Verdict | None) -> None:
         if verdict is not None and not failed:
-            failed = f"said that it failed: {verdict.words}" if verdict.kind == "failed" else "found nothing"
+            failed = f"said that it failed: {clean(verdict.words)}" if verdict.kind == "failed" else "found nothing"
             self.outcome = max(self.outcome, step)
         verb = "ended by" if _LAST.search(name) and not failed else "stopped after"
         self.call = _later(self.call, (step, f"{verb} {name}" + (f", which {failed}" if failed else "")))

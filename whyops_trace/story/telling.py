@@ -96,11 +96,9 @@ class Telling:
         """Take the next record."""
         record, node = part.record, self._builder.add(part)
         self.ended = self.ended or record.ends or record.kind == "trace_end"
-        verdict = node.verdict if node is not None and record.kind == "tool_call_response" else None
-        tool = record.metadata.get("tool")
-        self.ending.add(
-            record.kind, record.step, record.error, content=record.content, tool=tool, verdict=verdict
-        )
+        error, tool = record.error, record.metadata.get("tool")
+        verdict = record.verdict if record.kind == "tool_call_response" and not error else None
+        self.ending.add(record.kind, record.step, error, content=record.content, tool=tool, verdict=verdict)
         if node is None:
             return
         if id(node) not in self._seen:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from whyops_trace._version import __version__
     from whyops_trace.client import WhyOps
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
-    from whyops_trace.default import continue_from, current_trace, flush, flush_sync, step, trace
+    from whyops_trace.default import continue_from, current_trace, flush, flush_sync, score, step, trace
     from whyops_trace.exceptions import (
         ConfigurationError,
         InvalidEventError,
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "_version": ("__version__",),
     "client": ("WhyOps",),
-    "default": ("continue_from", "current_trace", "flush", "flush_sync", "step", "trace"),
+    "default": ("continue_from", "current_trace", "flush", "flush_sync", "score", "step", "trace"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (
         "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
@@ -90,7 +90,8 @@ __all__ = [
     "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem",
     "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps",
     "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush", "flush_sync",
-    "inject", "propagate", "propagate_threads", "step", "trace", "traced_embedding", "traced_llm", "traced_tool",
+    "inject", "propagate", "propagate_threads", "score", "step", "trace", "traced_embedding", "traced_llm",
+    "traced_tool",
 ]  # fmt: skip
 
 

@@ -6,6 +6,8 @@ Every refusal is an error at that call, with the values that are allowed.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +25,12 @@ MAX_ID: Final = 128
 MAX_NAME: Final = 255
 MAX_MODEL: Final = 200
 MAX_FINISH_REASON: Final = 100
+#: Characters of the name of a score and of a label, and of a comment.
+MAX_LABEL: Final = 255
+MAX_COMMENT: Final = 10_000
+
+#: The largest integer that JSON readers do not change.
+_EXACT: Final = 2**53
 
 _OPTIONS: Final = EventOptions.__optional_keys__ | EventOptions.__required_keys__
 #: Metadata keys that the library writes itself.
@@ -174,6 +182,45 @@ def _time(name: str, value: object) -> str:
     raise InvalidEventError(
         f"{name} is {value!r}; it must be ISO 8601 text such as 2026-01-31T12:00:00Z or a datetime."
     )
+
+
+def check_score(name: str, value: object, comment: str | None) -> dict[str, Any]:
+    """
+    Return the content of a score: ``name``, and of ``value``, ``label`` and ``comment`` what there is.
+
+    Raises:
+        InvalidEventError: if the name, the value or the comment is of the wrong type or size, or the last two are None.
+    """
+    check_text("name", name, MAX_LABEL)
+    content: dict[str, Any] = {"name": name}
+    if isinstance(value, str):
+        check_text("value", value, MAX_LABEL)
+        content["label"] = value
+    elif value is not None:
+        content["value"] = _rating(value)
+    if comment is not None:
+        check_text("comment", comment, MAX_COMMENT)
+        content["comment"] = comment
+    if len(content) == 1:
+        raise InvalidEventError(f"The score {name!r} has neither a value nor a comment; give it one of them.")
+    return content
+
+
+def _rating(value: Any) -> bool | float:
+    """Return a thumb as a bool, and a number of whatever library as an int or float."""
+    kind: type = type(value)
+    number: float | None
+    if kind.__name__ in ("bool", "bool_"):  # numpy has its own
+        return bool(value)
+    number = value if kind is int and abs(value) <= _EXACT else None
+    if number is None and hasattr(kind, "__float__"):
+        with contextlib.suppress(Exception):  # whatever a class of others raises
+            number = float(value)
+    if number is None or not math.isfinite(number):
+        raise InvalidEventError(
+            f"value is {kind.__name__} {value!r:.80}; it must be True or False, a finite number, or a short text."
+        )
+    return number
 
 
 def check_count(name: str, value: object) -> int:

@@ -23,6 +23,7 @@ _MODULES: Final = {
     "journal": "whyops_trace.commands.journal",
     "ls": "whyops_trace.commands.ls",
     "rm": "whyops_trace.commands.remove",
+    "score": "whyops_trace.commands.score",
     "serve": "whyops_trace.commands.serve",
     "show": "whyops_trace.commands.show",
     "stats": "whyops_trace.commands.stats",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from whyops_trace._checks import check_score
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import find_scope
 from whyops_trace.headers import Headers, continued
-from whyops_trace.open_calls import StepKind
+from whyops_trace.open_calls import OpenCall, StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import ExceptionLike, Ledger
 
@@ -122,6 +123,33 @@ def current_trace() -> Trace | None:
     """Return the trace that is open here, or None."""
     scope = find_scope()
     return None if scope is None else Trace(scope.trace)
+
+
+def score(
+    name: str,
+    value: bool | float | str | None = None,
+    *,
+    comment: str | None = None,
+    step: int | Step | OpenCall | None = None,
+) -> None:
+    """
+    Record how good the trace is that is open here, or one step of it; see :meth:`whyops_trace.Trace.score`.
+
+    Where no trace is open nothing is recorded, and a warning says so once: ``trace("its id").score(...)`` names one.
+
+    Raises:
+        InvalidEventError: if an argument is of the wrong type or size.
+    """
+    scope = find_scope()
+    if scope is None:
+        check_score(name, value, comment)
+        warn_once(
+            "score outside of traces",
+            'score(%r) has no trace: none is open here. trace("its id").score(...) names one.',
+            name,
+        )
+    else:
+        Trace(scope.trace).score(name, value, comment=comment, step=step)
 
 
 def flush_sync(timeout: float = FLUSH_TIMEOUT) -> Ledger:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
+from statistics import fmean
 from typing import Final
 
 import msgspec
@@ -28,9 +29,9 @@ from whyops_trace._reading.prices import cost
 from whyops_trace._reading.record import Head, head_of, latency
 from whyops_trace._reading.summary import TraceSummary
 from whyops_trace._shapes import text_of
-from whyops_trace.store import Store
+from whyops_trace.store import Score, Store
 
-__all__ = ["Figures", "Stats", "gather", "percentile"]
+__all__ = ["Figures", "ScoreFigures", "Stats", "gather", "percentile"]
 
 #: Name of anything without one, as models have it in records.
 _UNKNOWN: Final = "unknown"
@@ -85,6 +86,30 @@ class Figures(msgspec.Struct, rename="camel"):
         )
 
 
+class ScoreFigures(msgspec.Struct, rename="camel"):
+    """
+    The figures of the scores of one name, on traces and on their steps.
+
+    Attributes:
+        name: What is judged.
+        count: Number of scores.
+        mean: Mean of the numbers, of thumbs the share of those that are up; None if there are labels and notes only.
+        labels: Number of scores with each label, the most frequent first.
+    """
+
+    name: str
+    count: int
+    mean: float | None
+    labels: dict[str, int]
+
+    @classmethod
+    def of(cls, name: str, scores: Sequence[Score]) -> ScoreFigures:
+        """Return the figures of scores of one name."""
+        values = [score.value for score in scores if score.value is not None]
+        labels = Counter(score.label for score in scores if score.label)
+        return cls(name, len(scores), fmean(values) if values else None, dict(labels.most_common()))
+
+
 class Stats(msgspec.Struct, rename="camel"):
     """
     Figures over some traces; each list begins with what was called most.
@@ -94,12 +119,14 @@ class Stats(msgspec.Struct, rename="camel"):
         agents: By agent.
         tools: By tool.
         models: By model.
+        scores: The scores of these traces, by name; of one trace the first 100.
     """
 
     traces: int
     agents: list[Figures]
     tools: list[Figures]
     models: list[Figures]
+    scores: list[ScoreFigures] = []
 
 
 def percentile(latencies: Sequence[float], share: float) -> float | None:
@@ -128,11 +155,16 @@ def gather(store: Store, traces: Iterable[TraceSummary]) -> Stats:
         StoreError: if the file cannot be read.
     """
     groups = _Groups()
+    scores: defaultdict[str, list[Score]] = defaultdict(list)
     count = 0
     for trace in traces:
         count += 1
+        for score in trace.scores:
+            scores[score.name].append(score)
         groups.add(trace, store.select(trace.trace_id, TYPES, _read))
-    return Stats(count, *groups.figures())
+    scored = sorted(scores.items(), key=lambda each: (-len(each[1]), each[0]))
+    agents, tools, models = groups.figures()
+    return Stats(count, agents, tools, models, [ScoreFigures.of(name, given) for name, given in scored])
 
 
 class _Seen(msgspec.Struct, gc=False):

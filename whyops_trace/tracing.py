@@ -14,11 +14,11 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from whyops_trace import events
 from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
-from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_text
+from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_score, check_step, check_text
 from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
 from whyops_trace._models.links import AskedTools, ReportedTurns
-from whyops_trace._recording.line import NO_SPAN, TOP, USUAL, Draft, Ending
+from whyops_trace._recording.line import NO_SPAN, ROOT, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._shapes import dict_of, dicts_of, text_of
@@ -183,6 +183,40 @@ class Trace:
             InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
         """
         return start_llm_call(self._place(parent), model, provider, messages, name, request, metadata)
+
+    def score(
+        self,
+        name: str,
+        value: bool | float | str | None = None,
+        *,
+        comment: str | None = None,
+        step: int | Step | OpenCall | None = None,
+    ) -> None:
+        """
+        Record how good the trace is, or one step of it, at any time and in any process.
+
+        The latest score of a name counts. Scores stay on this machine, and go to exporters of its own: no WhyOps server
+        sees them.
+
+        Args:
+            name: What is judged, such as ``"helpful"``; 1 to 255 characters.
+            value: True or False for a thumb up or down, a finite number, or a label of 1 to 255 characters. It may be
+                left out if there is a comment.
+            comment: A reason or a note, at most 10,000 characters.
+            step: The step or call that is judged: its handle, what an event method returned, or the number that
+                ``whyops-trace show`` prints. By default it is the trace as a whole.
+
+        Raises:
+            InvalidEventError: if an argument is of the wrong type or size.
+        """
+        content = check_score(name, value, comment)
+        if isinstance(step, (Step, OpenCall)):
+            if not step.step_id:  # it is not recorded
+                return
+            step = step.step_id
+        elif step is not None:
+            check_step("step", step)
+        _record_score(self._state, content, step or 0)
 
     def _place(self, parent: OpenCall | Step | None) -> Scope:
         """Return the place of what begins now: inside *parent*, else where the code runs, else at the top."""
@@ -392,6 +426,15 @@ def _record_manual(trace: Trace, event: Event[T], span: str) -> int:
     else:
         state.last = step
     return step
+
+
+@guarded("recording a score", positional=3)
+def _record_score(state: TraceState, content: dict[str, Any], step: int) -> None:
+    """Record a score of a step, or of the trace as a whole if *step* is 0."""
+    recorder = state.recorder
+    if state.on:
+        aside, body = state.aside(step), recorder.encode(content)
+        recorder.record_draft(Draft(aside, b"score", ROOT, TOP, b"", body, ending=Ending.LOCAL, step=step))
 
 
 def _body(content: Any, encode: Callable[[object], bytes]) -> bytes:

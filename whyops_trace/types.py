@@ -257,8 +257,8 @@ class RecordedValues(TypedDict):
     The values of a record, decoded, before it is written; secrets that are known by a name or a form are gone.
 
     Attributes:
-        eventType: The event type, a ``step_end`` and a ``trace_end`` among them; ``"trace"`` for the metadata and tags
-            of a trace, which its first record carries.
+        eventType: The event type, a ``score``, a ``step_end`` and a ``trace_end`` among them; ``"trace"`` for the
+            metadata and tags of a trace, which its first record carries.
         metadata: Its metadata: names of tools, functions and steps, the model, counts, and the program's own.
         content: Its content: messages, arguments, results, errors.
     """

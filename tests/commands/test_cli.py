@@ -151,6 +151,7 @@ def test_ls_as_json(cli: Callable[..., Result], home: Path) -> None:
         "ending": "",
         "running": False,
         "cost": None,
+        "scores": [],
     }
     assert result.stdout.isascii()
     assert result.stdout.count("\n") == 2

@@ -403,7 +403,7 @@ def test_stats_as_json(cli: Callable[..., Result], store: Store) -> None:
         ],
     }
     assert result.stdout.isascii()
-    assert list(whole) == ["traces", "agents", "tools", "models"]
+    assert list(whole) == ["traces", "agents", "tools", "models", "scores"]
 
 
 def test_stats_of_some_time(cli: Callable[..., Result], store: Store) -> None:
@@ -426,7 +426,7 @@ def test_stats_of_nothing(cli: Callable[..., Result], store: Store) -> None:
 
     assert result.stdout == f"There are no such traces in {home}; `whyops-trace ls` lists what there is.\n"
     assert (result.exit_code, as_json.exit_code, made) == (1, 1, False)
-    assert json.loads(as_json.stdout) == {"traces": 0, "agents": [], "tools": [], "models": []}
+    assert json.loads(as_json.stdout) == {"traces": 0, "agents": [], "tools": [], "models": [], "scores": []}
     assert (no_models.stdout, no_models.exit_code) == ("There are no models in these traces.\n", 0)
 
 

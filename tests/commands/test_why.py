@@ -59,6 +59,7 @@ def test_a_program_gets_an_object(cli: Callable[..., Result]) -> None:
             }
         ],
         "counts": {"raised": 0, "saidFailed": 1, "recovered": 1, "turns": 3, "toolCalls": 2, "agents": 0},
+        "scores": [],
     }
 
 

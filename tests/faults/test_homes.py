@@ -165,7 +165,7 @@ def test_nothing_is_deleted_from_a_home_that_can_only_be_read(tmp_path: Path) ->
 
     assert (
         results
-        == [(1, "", f"Error: {home} can only be read by this user: nothing can be deleted there.\n")] * 4
+        == [(1, "", f"Error: {home} can only be read by this user: nothing can be changed there.\n")] * 4
     )
     assert content(home) == before
 

@@ -193,6 +193,19 @@ def test_an_exporter_of_ones_own_gets_again_what_it_could_not_deliver(tmp_path: 
     assert last == "3 of 3 delivered"
 
 
+def test_a_trace_is_scored_and_found_by_its_scores(tmp_path: Path) -> None:
+    """By an evaluator in it, on a step of it, and by its id when it is over."""
+    done = run(EXAMPLES / "14_scores.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "trip-17",
+        "- correct: 0 - Rome, week 24 is not week 23",
+        "- helpful: down - I asked for another week.",
+        "- tone: polite (step 1)",
+    ]
+
+
 def test_callbacks_of_a_framework_make_one_tree(tmp_path: Path) -> None:
     """The tools that ran in the framework's threads are in the run of the agent, one of them failed."""
     done = run(EXAMPLES / "12_callbacks_of_a_framework.py", home=tmp_path)

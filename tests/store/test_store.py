@@ -484,6 +484,7 @@ def test_a_summary_of_everything(store: Store) -> None:
         "ending": "answer",
         "running": False,
         "cost": None,
+        "scores": [],
     }
     assert store.traces() == [summary]
 
@@ -549,7 +550,7 @@ def test_the_columns_of_the_table_are_those_of_the_summary(store: Store) -> None
         columns = [row[1] for row in connection.execute("PRAGMA table_info(traces)")]
     connection.close()
 
-    assert [*columns[5:-6], *columns[-3:]] == list(TraceSummary.__struct_fields__[:-2])
+    assert [*columns[5:-6], *columns[-3:]] == list(TraceSummary.__struct_fields__[:-3])
 
 
 # Costs
@@ -964,8 +965,8 @@ def test_a_store_that_another_process_made_meanwhile_is_not_set_aside(store: Sto
     ("statement", "message"),
     [
         (
-            "PRAGMA user_version = 10",
-            r"traces\.db is a store of format 10 .*: upgrade it with pip install -U",
+            "PRAGMA user_version = 11",
+            r"traces\.db is a store of format 11 .*: upgrade it with pip install -U",
         ),
         ("CREATE TABLE notes (text)", r"traces\.db is the database of another program: move it away"),
     ],
@@ -1095,6 +1096,7 @@ def to_format_7(store: Store) -> None:
     with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute("ALTER TABLE traces DROP COLUMN said_failed")
         connection.execute("ALTER TABLE traces DROP COLUMN ending")
+        connection.execute("DROP TABLE scores")
         connection.execute("PRAGMA user_version = 7")
 
 
@@ -1108,6 +1110,7 @@ def test_a_store_of_format_6_is_brought_up_to_date(store: Store) -> None:
         connection.execute("ALTER TABLE traces DROP COLUMN ending")
         connection.execute("ALTER TABLE traces DROP COLUMN forgotten")
         connection.execute("DROP TABLE forgotten")
+        connection.execute("DROP TABLE scores")
         connection.execute("PRAGMA user_version = 6")
 
     assert store.trace("checkout-8841").forgotten == 0
@@ -1291,7 +1294,7 @@ def test_an_upgrade_that_was_killed_goes_on(store: Store, tmp_path: Path, number
     assert content_of(store.path) == before
     with contextlib.closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'earlier'").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone() == (9,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (10,)
         assert connection.execute("PRAGMA freelist_count").fetchone() <= (1,)
 
 

@@ -28,6 +28,7 @@ from whyops_trace._reading.halves import half_of
 from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._reading.record import StoredRecord, latency, tool_name
+from whyops_trace._reading.score import SCORE
 from whyops_trace._reading.verdict import Verdict
 from whyops_trace._shapes import list_of, text_of
 
@@ -166,8 +167,12 @@ class Part(NamedTuple):
 
 
 def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[Part]:
-    """Yield the records of a trace, decoded, in their order; but a request before the end of its call."""
-    records = [StoredRecord.of(event) for event in events]
+    """
+    Yield the records of a trace, decoded, in their order; but a request before the end of its call.
+
+    Scores are left out.
+    """
+    records = [record for event in events if (record := StoredRecord.of(event)).kind != SCORE]
     halves = [half for place, record in enumerate(records) if (half := half_of(record, place))]
     calls: dict[int, Call] = {}
     later: dict[int, list[int]] = {}

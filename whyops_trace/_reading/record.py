@@ -139,6 +139,7 @@ class About(msgspec.Struct, rename="camel", gc=False):
     step: Any = None
     tool: Any = None
     failed: Any = None
+    source: Any = None
 
 
 class Head(msgspec.Struct, rename="camel", gc=False):

@@ -21,6 +21,7 @@ from whyops_trace._reading.halves import Half
 from whyops_trace._reading.pairing import Call
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head, decoded
+from whyops_trace._reading.score import Score
 from whyops_trace._recording.line import LOCAL
 
 #: Characters kept of a question, an answer or an error.
@@ -103,6 +104,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
         running: True if more may come: it has not ended, and no one saw its process end. Of a trace that was sent
             to the collector nobody knows; it counts as running while its last event is a few minutes old at most.
         cost: Cost of all calls of models in US dollars; None if one of them is unknown.
+        scores: Scores of the trace and of its steps, the first 100 of them.
     """
 
     trace_id: str
@@ -131,6 +133,7 @@ class TraceSummary(msgspec.Struct, rename="camel"):
     ending: str = ""
     running: bool = False
     cost: float | None = None
+    scores: list[Score] = []
 
     @property
     def stopped(self) -> bool:
@@ -234,12 +237,12 @@ _SHAPES: Final = frozenset(
     for running in ((), (int,))
 )
 #: The columns of a summary, for a statement.
-SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-2])
+SUMMARY_COLUMNS: Final = ", ".join(TraceSummary.__struct_fields__[:-3])
 
 
 def columns(summary: TraceSummary) -> list[Any]:
     """Return the columns of a summary up to ``open_calls``, which follow one another in the table."""
-    trace_id, tags, metadata, *rest, _, _, _, _, _ = msgspec.structs.astuple(summary)
+    trace_id, tags, metadata, *rest, _, _, _, _, _, _ = msgspec.structs.astuple(summary)
     return [trace_id, msgspec.json.encode(tags).decode(), msgspec.json.encode(metadata).decode(), *rest]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from whyops_trace._recording.state import TraceState
 
 #: Event types that no WhyOps server sees.
-LOCAL: Final = frozenset({"step_end", "trace_end"})
+LOCAL: Final = frozenset({"score", "step_end", "trace_end"})
 #: Span id of an event that pairs with no other. Without it the server would invent a fresh one.
 NO_SPAN: Final = b"span_0"
 #: Stands in for the step of the enclosing call, if no call encloses the event.

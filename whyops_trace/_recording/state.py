@@ -121,6 +121,23 @@ class TraceState:
         self.given = (self.given or set()) | {chosen}
         return chosen
 
+    def aside(self, step: int) -> TraceState:
+        """
+        Return a state for one record about the trace, which is no event of it and may come long after its end.
+
+        Args:
+            step: The step that the record is about, 0 for the trace as a whole. One that was not taken here is the
+                number that it has in the store, and stays as it is.
+        """
+        aside = TraceState(self.recorder, self.id, self.numbering)
+        aside.tail, aside.repeats = self.tail, self.repeats
+        aside.steps, aside.first, aside.ended_ms = count(step), 1, UNENDING
+        with self.recorder.lock:
+            # The next step tells which were taken here. It is left out, since to give it back might take two at once.
+            is_own = step and self.first and step < next(self.steps) and step not in (self.given or ())
+        aside.given = None if is_own else {step}
+        return aside
+
     def note_asked(self, step: int, tool_calls: Any) -> None:
         """Remember the tool calls, plain data, that the answer of that step asks for; none if it does not tell them."""
         tools = self.asked_tools = self.asked_tools or AskedTools()

@@ -19,7 +19,7 @@ import click
 from whyops_trace._clock import wire_time
 from whyops_trace._home import JOURNAL, STORE_FILE, home_directory, is_writable
 from whyops_trace.exceptions import StoreError, WhyOpsError
-from whyops_trace.store import Store
+from whyops_trace.store import Score, ScoreTest, Store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,6 +91,19 @@ class Moment(ParamType):
             self.fail(
                 f"{value!r} is no time; write 2d for two days ago, or a date: 2026-11-20T08:30.", param, ctx
             )
+
+
+class ScoreCondition(ParamType):
+    """A condition on a score, such as ``correct<0.5`` or ``helpful=down``."""
+
+    name = "test"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ScoreTest:
+        """Return the condition."""
+        try:
+            return ScoreTest.of(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _quantity(text: str, units: dict[str, Any], ending: str = "") -> float | None:
@@ -168,13 +181,13 @@ def stored_traces(home: Path) -> Iterator[Store]:
 
 def check_writable(home: Path) -> None:
     """
-    Check that something can be deleted from a home.
+    Check that something can be changed in a home.
 
     Raises:
         StoreError: if it can only be read.
     """
     if home.exists() and not is_writable(home):
-        raise StoreError(f"{home} can only be read by this user: nothing can be deleted there.")
+        raise StoreError(f"{home} can only be read by this user: nothing can be changed there.")
 
 
 def _take_in(home: Path, waiting: int) -> None:
@@ -249,6 +262,11 @@ def when(timestamp: str) -> str:
         return datetime.fromisoformat(timestamp).astimezone().strftime("%m-%d %H:%M")
     except ValueError:
         return ""
+
+
+def score_line(score: Score) -> str:
+    """Return a score in one line with the step that it is on."""
+    return f"{score.line}  #{score.step}" if score.step else score.line
 
 
 def file_size(count: int) -> str:

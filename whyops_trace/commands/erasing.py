@@ -88,7 +88,7 @@ def erase_user(home: Path, user: str, *, yes: bool, as_json: bool) -> None:
         journal = erase_from_segments(home, owned)
         refused = erase_letters(home, owned)
         deleted = [trace.trace_id for trace in selected]
-        store.erase(deleted)
+        store.erase(sorted(owned.trace_ids))
         after = store.used_bytes()
     from whyops_trace.server.inbox import forget_spans  # no other command should wait for them
     from whyops_trace.server.search import delete_index

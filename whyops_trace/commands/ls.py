@@ -16,6 +16,7 @@ from whyops_trace._reading.excerpt import Tokens, clean, dollars, duration, elap
 from whyops_trace.commands.common import (
     Duration,
     Moment,
+    ScoreCondition,
     console,
     echo_json_lines,
     home_option,
@@ -28,6 +29,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Fewest columns with room for the name of the agent.
 _WIDE: Final = 100
+#: Largest number of scores of a trace in the list.
+_SCORES: Final = 4
 
 _HOW_TO_RECORD: Final = """\
 There are no traces in {home} yet. This records one:
@@ -53,6 +56,14 @@ def _filters(command: F) -> F:
         click.option("--agent", metavar="NAME", help="Only traces of this agent."),
         click.option("--user", metavar="ID", help="Only traces for this user."),
         click.option("--tag", metavar="TAG", help="Only traces with this tag."),
+        click.option(
+            "--score",
+            "scores",
+            type=ScoreCondition(),
+            multiple=True,
+            metavar="TEST",
+            help="Only traces with such a score: correct, correct<0.5, helpful=down.",
+        ),
         click.option("--failed", is_flag=True, help="Only traces that ended with an error."),
         click.option("--running", is_flag=True, help="Only traces that go on."),
         click.option("--stopped", is_flag=True, help="Only traces whose process went in the middle of them."),
@@ -87,7 +98,7 @@ def ls(limit: int, as_json: bool, home: Path, **conditions: Any) -> None:
 
     Their cost is shown if the extra prices is installed; in a checkout: pip install '.[prices]'
     """
-    where = Filter(**{name: value for name, value in conditions.items() if value not in (None, False)})
+    where = Filter(**{name: value for name, value in conditions.items() if value not in (None, False, ())})
     with stored_traces(home) as store:
         traces = store.traces(limit, where=where)
         fitting = store.counts(where).total if len(traces) == limit else len(traces)
@@ -121,6 +132,9 @@ def _table(traces: Sequence[TraceSummary], width: int) -> Table:
     priced = any(trace.cost is not None for trace in traces)
     for name in ("tools", "llm", "errors", "tokens", *(["cost"] if priced else []), "time"):
         table.add_column(name, no_wrap=True, justify="right")
+    scored = any(trace.scores for trace in traces)
+    if scored:
+        table.add_column("scores")
     for trace in traces:
         table.add_row(
             when(trace.last_at),
@@ -133,6 +147,7 @@ def _table(traces: Sequence[TraceSummary], width: int) -> Table:
             _tokens(trace.tokens),
             *(["" if trace.cost is None else dollars(trace.cost)] if priced else []),
             duration(elapsed(trace.started_at, trace.last_at) or 0.0),
+            *([_scores(trace)] if scored else []),
         )
     return table
 
@@ -161,6 +176,13 @@ def _failures(trace: TraceSummary) -> Text:
     """Return the errors of a trace, and the calls that say that they failed."""
     failures = Text(f"{trace.errors:,}", "red" if trace.errors else "")
     return failures.append(f" +{trace.said_failed:,} said", "yellow") if trace.said_failed else failures
+
+
+def _scores(trace: TraceSummary) -> Text:
+    """Return the first scores of a trace, without their comments; those of the trace as a whole come first."""
+    some = [f"{clean(score.name)}: {score.shown or 'note'}" for score in trace.scores[:_SCORES]]
+    more = len(trace.scores) - _SCORES
+    return _cell(", ".join([*some, *([f"{more} more"] if more > 0 else [])]))
 
 
 def _tokens(tokens: Tokens) -> str:

@@ -12,7 +12,7 @@ import click
 
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._reading.prices import cost_of, is_billed
-from whyops_trace.commands.common import echo_json_lines, home_option, stored_traces
+from whyops_trace.commands.common import echo_json_lines, home_option, score_line, stored_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store
 from whyops_trace.story import moments, tell
@@ -49,6 +49,7 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
         events = store.events(trace_id)
         beginning = store.trace(trace_id).beginning
         is_gone = store.ended_in(trace_id)
+        scores = store.scores(trace_id)
     if as_json:
         echo_json_lines(map(_with_cost, events))
         return
@@ -57,6 +58,8 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
     write_tree(tree, sys.stdout)
     for moment in moments(tell(events, is_gone).whys):
         click.echo(f"why: {moment.text}  #{', '.join(map(str, moment.steps))}")
+    for score in scores:
+        click.echo(f"score: {score_line(score)}")
     if beginning:
         click.echo(beginning)
     if hidden:

@@ -15,17 +15,20 @@ from rich.text import Text
 from whyops_trace._reading.excerpt import clean, counted, dollars, duration, percent
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
 from whyops_trace.commands.failures import print_patterns
-from whyops_trace.stats import Figures, Stats, gather
+from whyops_trace.stats import Figures, ScoreFigures, Stats, gather
 from whyops_trace.store import Filter
 
-By = Literal["agent", "tool", "model"]
+Calls = Literal["agent", "tool", "model"]
+By = Calls | Literal["score"]
 
 #: Nouns for the calls of each group, and for their failures.
-_CALLS: Final[dict[By, tuple[str, str]]] = {
+_CALLS: Final[dict[Calls, tuple[str, str]]] = {
     "agent": ("traces", "failed"),
     "tool": ("calls", "errors"),
     "model": ("calls", "errors"),
 }
+#: Largest number of labels of a score.
+_LABELS: Final = 8
 
 
 @click.command("stats", epilog="Example: whyops-trace stats --since 7d --by model")
@@ -34,7 +37,12 @@ _CALLS: Final[dict[By, tuple[str, str]]] = {
 )
 @click.option("--until", type=Moment(), metavar="TIME", help="Only traces not recorded on any more since.")
 @click.option("--agent", metavar="NAME", help="Only traces of this agent.")
-@click.option("--by", type=click.Choice(list(_CALLS)), help="Only the figures by agent, by tool or by model.")
+@click.option(
+    "--by",
+    type=click.Choice([*_CALLS, "score"]),
+    metavar="WHAT",
+    help="Only the figures by agent, tool, model or score.",
+)
 @click.option(
     "--failures", is_flag=True, help="Show what the failures of these traces have in common instead."
 )
@@ -73,9 +81,9 @@ def stats(
         raise SystemExit(1)
 
 
-def _groups(statistics: Stats, by: By | None) -> Iterator[tuple[By, Sequence[Figures]]]:
+def _groups(statistics: Stats, by: By | None) -> Iterator[tuple[Calls, Sequence[Figures]]]:
     """Yield the figures to show, by agent, tool and model."""
-    groups: list[tuple[By, Sequence[Figures]]] = [
+    groups: list[tuple[Calls, Sequence[Figures]]] = [
         ("agent", statistics.agents),
         ("tool", statistics.tools),
         ("model", statistics.models),
@@ -87,27 +95,33 @@ def _groups(statistics: Stats, by: By | None) -> Iterator[tuple[By, Sequence[Fig
 
 def _report(statistics: Stats, by: By | None) -> dict[str, Any]:
     groups = {f"{name}s": msgspec.to_builtins(figures) for name, figures in _groups(statistics, by)}
+    if by in (None, "score"):
+        groups["scores"] = msgspec.to_builtins(statistics.scores)
     return {"traces": statistics.traces, **groups}
 
 
 def _print(statistics: Stats, by: By | None) -> None:
     out = console()
-    groups: list[tuple[By, Sequence[Figures]]] = [
+    groups: list[tuple[Calls, Sequence[Figures]]] = [
         (name, figures) for name, figures in _groups(statistics, by) if figures
     ]
     for number, (name, figures) in enumerate(groups):
         if number:
             out.print()
         out.print(_table(name, figures))
-    if not groups:
+    if statistics.scores and by in (None, "score"):
+        if groups:
+            out.print()
+        out.print(_scores(statistics.scores))
+    elif not groups:
         click.echo(f"There are no {by}s in these traces.")
     unpriced = sum(each.unpriced for each in statistics.agents)
-    if unpriced and by != "tool":
+    if unpriced and by not in ("tool", "score"):
         some = f"{counted(unpriced, 'turn')} of models"
         out.print(Text(f"\nThe price of {some} is not known.", "dim"))
 
 
-def _table(by: By, rows: Sequence[Figures]) -> Table:
+def _table(by: Calls, rows: Sequence[Figures]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(by, style="bold")
     said = any(row.said_failed for row in rows)
@@ -131,6 +145,23 @@ def _table(by: By, rows: Sequence[Figures]) -> Table:
                 else []
             ),
             *([_cost(row)] if priced else []),
+        )
+    return table
+
+
+def _scores(rows: Sequence[ScoreFigures]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("score", style="bold")
+    for column in ("given", "mean"):
+        table.add_column(column, no_wrap=True, justify="right")
+    table.add_column("labels")
+    for row in rows:
+        labels = ", ".join(f"{clean(label)} {count:,}" for label, count in list(row.labels.items())[:_LABELS])
+        table.add_row(
+            Text(clean(row.name), no_wrap=True, overflow="ellipsis"),
+            f"{row.count:,}",
+            "" if row.mean is None else f"{row.mean:.4g}",
+            Text(labels),
         )
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,7 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from whyops_trace._reading.excerpt import clean
-from whyops_trace.commands.common import console, home_option, stored_traces
+from whyops_trace.commands.common import console, home_option, score_line, stored_traces
+from whyops_trace.store import Score
 from whyops_trace.story import Explanation, tell
 from whyops_trace.story import why as explain
 
@@ -30,15 +32,18 @@ def why(trace: str, as_json: bool, home: Path) -> None:
     with stored_traces(home) as store:
         trace_id = store.resolve(trace)
         story = tell(store.events(trace_id), store.ended_in(trace_id))
+        scores = store.scores(trace_id)
     explanation = explain(story)
     explanation.trace_id = trace_id
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(explanation), indent=1))
+        click.echo(
+            json.dumps({**msgspec.to_builtins(explanation), "scores": msgspec.to_builtins(scores)}, indent=1)
+        )
     else:
-        _print(explanation)
+        _print(explanation, scores)
 
 
-def _print(explanation: Explanation) -> None:
+def _print(explanation: Explanation, scores: Sequence[Score]) -> None:
     out = console()
     out.print(Text(clean(explanation.trace_id), "bold").append(f": {explanation.status}", "default"))
     for name, text in (("asked", explanation.asked), ("ended", explanation.ended)):
@@ -49,3 +54,6 @@ def _print(explanation: Explanation) -> None:
         out.print(Padding(Text(f"{moment.text}  ").append(f"#{steps}", "dim"), (0, 0, 0, 2), expand=False))
     if not explanation.moments:
         out.print(Text("Nothing in it stands out.", "dim"))
+    for score in scores:
+        line = Text("score: ", "dim").append(score_line(score), "default")
+        out.print(Padding(line, (0, 0, 0, 2), expand=False))

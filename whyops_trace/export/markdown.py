@@ -11,7 +11,7 @@ from whyops_trace._reading.nodes import Node
 from whyops_trace._shapes import parsed
 from whyops_trace.analysis import Finding
 from whyops_trace.export.shortening import Part, Piece, fitted, inline, lines, shortened
-from whyops_trace.store import TraceSummary
+from whyops_trace.store import Score, TraceSummary
 from whyops_trace.story import Call, Message, Section, Story, ToolUse, Turn
 
 #: Characters of a token, by estimate.
@@ -67,6 +67,7 @@ def _head(summary: TraceSummary, story: Story, findings: Sequence[Finding]) -> P
         if text:
             head.pieces += [Piece("\n"), *_text(title, text)]
     whys = [f"{why.text} -> {why.then}" if why.then else why.text for why in story.whys]
+    head.pieces += _list("Scores", [_score(one) for one in summary.scores])
     head.pieces += _list("What explains it", whys)
     head.pieces += _list("Findings", [_finding(one) for one in findings])
     head.pieces.append(Piece("\n## Transcript\n"))
@@ -80,6 +81,10 @@ def _list(title: str, items: Sequence[str]) -> Iterator[Piece]:
             yield from (Piece("- "), Piece(item, long=True, inline=True), Piece("\n"))
         if len(items) > _LISTED:
             yield Piece(f"- and {len(items) - _LISTED:,} more\n")
+
+
+def _score(one: Score) -> str:
+    return f"{one.line} (step {one.step})" if one.step else one.line
 
 
 def _finding(one: Finding) -> str:

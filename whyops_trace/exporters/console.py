@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._reading.score import SCORE
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.record import Record
 from whyops_trace.tree import build, write_tree
@@ -76,6 +77,8 @@ class ConsoleExporter(Exporter):
             trace_id = record.trace_id
         except ValueError:
             return Outcome.REJECTED
+        if record.type == SCORE:  # it may come long after its trace was printed
+            return Outcome.DELIVERED
         trace = self._traces.get(trace_id) or self._traces.setdefault(trace_id, _OpenTrace(record.process))
         trace.process = record.process
         trace.lines.append(record.raw)

@@ -13,10 +13,15 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import tee
 
+import msgspec
+
+from whyops_trace._checks import check_score, check_step
 from whyops_trace._clock import Clock, iso
 from whyops_trace._database_file import is_busy, is_full, may_grow_to
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
+from whyops_trace._reading.score import Score
 from whyops_trace._reading.summary import TraceSummary
+from whyops_trace._values.processor import encode_metadata
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register
@@ -25,6 +30,7 @@ from whyops_trace.store.intake import Intake
 from whyops_trace.store.pruning import (
     TOLERANCE,
     delete,
+    delete_strays,
     give_back,
     horizon,
     numbers_of,
@@ -37,7 +43,10 @@ from whyops_trace.store.pruning import (
 from whyops_trace.store.reading import Reader
 from whyops_trace.store.records import Records
 from whyops_trace.store.rows import StoredEvent
-from whyops_trace.store.selection import Counts, Filter, Session
+from whyops_trace.store.scores import NewScore
+from whyops_trace.store.scores import remove as remove_score
+from whyops_trace.store.scores import write as write_scores
+from whyops_trace.store.selection import Counts, Filter, ScoreTest, Session
 from whyops_trace.store.statements import SLICE, slices
 
 __all__ = [
@@ -46,6 +55,8 @@ __all__ = [
     "AgentVersion",
     "Counts",
     "Filter",
+    "Score",
+    "ScoreTest",
     "Session",
     "Store",
     "Stored",
@@ -146,6 +157,55 @@ class Store(Reader):
             now = writing_time(connection, self._now())
             connection.execute("INSERT OR IGNORE INTO processes VALUES (?, ?)", (token, now))
 
+    def score(
+        self,
+        trace_id: str,
+        name: str,
+        value: bool | float | str | None = None,
+        *,
+        comment: str | None = None,
+        step: int = 0,
+        source: str = "program",
+    ) -> Score:
+        """
+        Store a score of a trace, in place of the one of that name. The trace need not be in the store.
+
+        Args:
+            trace_id: The id of the trace.
+            name: What is judged; 1 to 255 characters.
+            value: True or False for a thumb up or down, a finite number, or a label of 1 to 255 characters.
+            comment: A reason or a note, at most 10,000 characters. Secrets in it are hidden.
+            step: The step that is judged, 0 for the trace as a whole.
+            source: Where it was given.
+
+        Returns:
+            The score as it is stored.
+
+        Raises:
+            InvalidEventError: if an argument is of the wrong type or size.
+            StoreError: if the file cannot be written.
+        """
+        if step:
+            check_step("step", step)
+        content = msgspec.json.decode(encode_metadata(check_score(name, value, comment)))
+        time_ns = self._clock.time_ns()
+        score = Score(**content, step=step, source=source, time=iso(time_ns))
+        with self._database.transaction() as connection:
+            write_scores(connection, [NewScore(trace_id, score)], time_ns // 1_000_000_000)
+        return score
+
+    def remove_score(self, trace_id: str, name: str, step: int = 0) -> bool:
+        """
+        Delete a score of a trace, or of a step of it. Return False if there is none.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        if not os.path.exists(self.path):
+            return False
+        with self._database.transaction() as connection:
+            return remove_score(connection, trace_id, name, step)
+
     def delete(self, trace_id: str) -> None:
         """
         Delete a trace.
@@ -198,7 +258,7 @@ class Store(Reader):
 
     def erase(self, trace_ids: Iterable[str]) -> int:
         """
-        Delete traces so that nothing of them is left in the file or its log.
+        Delete traces, and scores of traces that are not there, so that nothing of them is left in the file or its log.
 
         The file is written anew, which takes as much room again.
 
@@ -213,7 +273,9 @@ class Store(Reader):
             return 0
         with self._database.session(writing=True) as connection:
             connection.execute("PRAGMA secure_delete = ON")
-            deleted = sum(delete(connection, numbers) for numbers in numbers_of(connection, trace_ids))
+            ids, again = tee(trace_ids)
+            deleted = sum(delete(connection, numbers) for numbers in numbers_of(connection, ids))
+            connection.executemany("DELETE FROM scores WHERE trace_id = ?", ((each,) for each in again))
             give_back(connection, self._now())
             connection.execute("VACUUM")  # rows that were changed earlier left bytes behind
             ((is_busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -293,7 +355,9 @@ class Store(Reader):
             earliest = horizon(connection, self._now(), max_age_seconds)
             while old := too_old(connection, earliest):
                 deleted += delete(connection, old, remember=True)
+            delete_strays(connection, earliest)
             if used_bytes(connection) > max_bytes:
+                delete_strays(connection, float("inf"))
                 while old := too_many(connection, max_bytes * 9 // 10):
                     deleted += delete(connection, old, remember=True)
             if deleted:

@@ -18,6 +18,7 @@ from whyops_trace._guard import warn_once
 from whyops_trace._reading.ongoing import Ongoing
 from whyops_trace._reading.prices import is_billed
 from whyops_trace._reading.record import Head
+from whyops_trace._reading.score import SCORE, score_of
 from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of, columns, from_columns
 from whyops_trace._recording.numbers import read_head, renumbered
 from whyops_trace.store.lifting import Lifted
@@ -25,6 +26,8 @@ from whyops_trace.store.packing import Facts
 from whyops_trace.store.pruning import recall, writing_time
 from whyops_trace.store.records import Records, Row
 from whyops_trace.store.rows import readable_heads
+from whyops_trace.store.scores import NewScore
+from whyops_trace.store.scores import write as write_scores
 from whyops_trace.store.statements import insert, marks
 
 #: Numbers of traces that were deleted are not used again: somebody may still hold one.
@@ -34,6 +37,8 @@ _NEXT_TRACE: Final = "SELECT max((SELECT coalesce(max(id), 0) FROM traces), trac
 _TURN: Final = 4_096
 _NO_PRICE: Final = "[null,null,null,null]"
 
+#: The start of the line of a score, which shares nothing with other records.
+_SCORE_START: Final = b'{"eventType":"score",'
 _decoder: Final = msgspec.json.Decoder(Head)
 
 
@@ -191,21 +196,25 @@ class Intake:
         self._records = records
         self._connection = records.connection
         self._token = token
+        self._now = now
         self._traces = StoredTraces(self._connection, now)
         self._offsets: dict[tuple[int, str], int] = {}
         self._new_numberings: list[tuple[str, int, int]] = []
+        self._scores: list[NewScore] = []
 
     def take(self, lines: Sequence[bytes]) -> list[bool]:
         """Store up to :data:`SLICE` records; return which of the lines were records."""
         read = [self._read(line) for line in lines]
-        known = [each[1] for each in read if each is not None]
+        known = [each[1] for each in read if each is not None and each[1].event_type != SCORE]
         self._traces.load(record.trace_id for record in known)
         self._load_offsets({record.run for record in known if record.run is not None})
         rows: list[Row] = []
         refused: list[tuple[int, Lifted]] = []
         taken: list[tuple[StoredTrace, Head]] = []
         for position, (line, each) in enumerate(zip(lines, read, strict=True)):
-            if each is not None:
+            if each is not None and each[1].event_type == SCORE:
+                self._note_score(each[1])
+            elif each is not None:
                 lifted, record = each
                 trace = self._traces[record.trace_id]
                 try:
@@ -224,17 +233,24 @@ class Intake:
     def _read(self, line: bytes) -> tuple[Lifted, Head] | None:
         """Return a line without its large members, and the record; None if it is none."""
         try:
-            lifted = self._records.lift(line)
+            lifted = Lifted(line.decode()) if line.startswith(_SCORE_START) else self._records.lift(line)
             return lifted, _decoder.decode(lifted.light)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._records.forget()  # its messages are not stored
             warn_once("store: not a record", "Left out what is not a record (%s): %r", error, line[:200])
             return None
 
+    def _note_score(self, record: Head) -> None:
+        score = score_of(record)
+        if score is not None:  # else the program's own processor left nothing of it
+            numbering = None if "stepId" in record.given else record.run
+            self._scores.append(NewScore(record.trace_id, score, numbering))
+
     def finish(self) -> None:
-        """Write the new numberings, and the summaries of all traces that got new records."""
+        """Write the new numberings, the summaries of all traces that got new records, and the scores."""
         insert(self._connection, "INSERT INTO runs", self._new_numberings)
         self._traces.write(self._token)
+        write_scores(self._connection, self._scores, self._now)
 
     def _load_offsets(self, numberings: set[str]) -> None:
         unknown = numberings - {numbering for _, numbering in self._offsets}

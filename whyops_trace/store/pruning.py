@@ -143,6 +143,10 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: 
         f" AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = blobs.id AND trace NOT IN {those})",
         [*numbers, *numbers],
     )
+    connection.execute(
+        f"DELETE FROM scores WHERE trace_id IN (SELECT trace_id FROM traces WHERE id IN {those})",  # noqa: S608
+        numbers,
+    )
     deleted = 0
     for table, column in _TABLES:
         deleted = connection.execute(
@@ -151,6 +155,13 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: 
         ).rowcount
     connection.execute("COMMIT")
     return deleted
+
+
+def delete_strays(connection: sqlite3.Connection, horizon: float) -> None:
+    """Delete the scores without a trace that were stored before *horizon*, in seconds since the epoch."""
+    connection.execute(
+        "DELETE FROM scores WHERE stored_at < ? AND trace_id NOT IN (SELECT trace_id FROM traces)", (horizon,)
+    )
 
 
 def _remember(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:

@@ -12,10 +12,12 @@ import msgspec
 
 from whyops_trace._reading.excerpt import Tokens
 from whyops_trace._reading.prices import cost, total
+from whyops_trace._reading.score import Score, score_from
 from whyops_trace._reading.summary import LOOP, SUMMARY_COLUMNS, TraceSummary, from_columns
 from whyops_trace.exceptions import TraceNotFoundError
 from whyops_trace.store.agents import AGENTS, AgentVersion
 from whyops_trace.store.lines import RecordReader
+from whyops_trace.store.scores import SCORE_COLUMNS
 from whyops_trace.store.selection import (
     Counts,
     Filter,
@@ -29,8 +31,17 @@ from whyops_trace.store.selection import (
 )
 from whyops_trace.store.statements import SLICE, marks, slices
 
+#: Scores of a trace that its summary has.
+_SCORES: Final = 100
 # As a JSON array, so that they are decoded at once.
 _TURNS_OF_TRACE: Final = "SELECT '[' || group_concat(turn) || ']' FROM turns WHERE trace = traces.id"
+
+_SCORES_OF_TRACE: Final = (
+    f"SELECT json_group_array(json_array({SCORE_COLUMNS})) FROM (SELECT * FROM scores"  # noqa: S608
+    f" WHERE scores.trace_id = traces.trace_id ORDER BY step, name LIMIT {_SCORES})"
+)
+#: The parts of a summary that are in other tables.
+_PARTS: Final = f"({_TURNS_OF_TRACE}), ({_SCORES_OF_TRACE})"
 
 
 class Reader(RecordReader):
@@ -218,6 +229,32 @@ class Reader(RecordReader):
         with self._understanding():
             return {trace_id: _tokens_of(turns) for trace_id, turns in rows if turns}
 
+    def scores(self, trace_id: str) -> list[Score]:
+        """
+        Return the scores of a trace, those of the trace as a whole first, then by step and name.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            f"SELECT {SCORE_COLUMNS} FROM scores WHERE trace_id = ? ORDER BY step, name",  # noqa: S608
+            trace_id,
+        )
+        with self._understanding():
+            return list(map(score_from, rows))
+
+    def score_names(self, limit: int = 50) -> list[str]:
+        """
+        Return the names of scores, the most frequent first.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT name FROM scores GROUP BY name ORDER BY count(*) DESC, name LIMIT ?", limit
+        )
+        return [name for (name,) in rows]
+
     def known(self, trace_ids: Sequence[str]) -> set[str]:
         """
         Return those of some ids that are of traces in the store.
@@ -251,7 +288,7 @@ class Reader(RecordReader):
 
     def _summaries(self, rest: str, *parameters: object) -> list[TraceSummary]:
         rows = self._database.rows(
-            f"SELECT ({_TURNS_OF_TRACE}), {SUMMARY_COLUMNS}, {running(self._now())} FROM traces {rest}",  # noqa: S608
+            f"SELECT {_PARTS}, {SUMMARY_COLUMNS}, {running(self._now())} FROM traces {rest}",  # noqa: S608
             *parameters,
         )
         with self._understanding():
@@ -264,9 +301,11 @@ def _tokens_of(turns: str) -> list[int]:
     return [Tokens.of(usage).total for _, _, usage, _ in sorted(decoded, key=itemgetter(3))]
 
 
-def _summary(turns: str | None, *columns: Any) -> TraceSummary:
-    """Return a trace's summary, with what its *turns*, a JSON array, cost together."""
+def _summary(turns: str | None, scores: str, *columns: Any) -> TraceSummary:
+    """Return a trace's summary, with its *scores*, and what its *turns* cost together; both are JSON arrays."""
     summary = from_columns(columns)
+    if scores != "[]":
+        summary.scores = list(map(score_from, msgspec.json.decode(scores)))
     costs = (cost(*turn) for turn in msgspec.json.decode(turns or "[]", type=list[tuple[Any, Any, Any, Any]]))
     amount = total(costs)
     summary.cost = None if amount is None else float(amount)

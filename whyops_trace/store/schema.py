@@ -31,7 +31,8 @@ CREATE TABLE agents (
 # has the blobs of each trace. `turns` has the data that prices a turn of a model, so that pricing a trace reads no
 # records. `deleted` has the highest deleted numbers, so that they are not used again, and the number of deletions.
 #
-# Each format has other columns in a table that every batch is inserted into by position, or another table. So a process
+# Each format up to 9 has other columns in a table that every batch is inserted into by position, or another table. So
+# a process
 # that opened the file with an earlier format can no longer insert. Its records wait in its journal for a process of a
 # newer version.
 OF_FORMAT_5: Final = """
@@ -87,6 +88,26 @@ ALTER TABLE traces ADD COLUMN said_failed INTEGER NOT NULL DEFAULT -1;
 ALTER TABLE traces ADD COLUMN ending TEXT NOT NULL DEFAULT '';
 """
 
+#: The table added by format 10: the latest score of each name on a step of a trace, whether the trace is here or not.
+#: A process of an earlier format does not know it, and need not: the scores of a trace that it deletes are forgotten
+#: with the next ones that are too old.
+OF_FORMAT_10: Final = """
+CREATE TABLE scores (
+    trace_id TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value REAL,
+    is_thumb INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    comment TEXT NOT NULL,
+    source TEXT NOT NULL,
+    time TEXT NOT NULL,
+    stored_at INTEGER NOT NULL,
+    PRIMARY KEY (trace_id, step, name)
+) WITHOUT ROWID;
+CREATE INDEX scores_by_name ON scores (name, value);
+"""
+
 SCHEMA: Final = (
     """
 CREATE TABLE traces (
@@ -137,4 +158,5 @@ CREATE TABLE processes (
     + OF_FORMAT_5
     + OF_FORMAT_7
     + OF_FORMAT_8
+    + OF_FORMAT_10
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,11 @@ THREADS: Final = (
     "thread_id", "threadId", "thread", "session_id", "sessionId", "session", "conversation_id", "conversationId",
     "conversation", "chat_id", "chatId", "group_id", "groupId",
 )  # fmt: skip
+
+#: A condition on a score. The name ends before the first sign, and may hold anything else.
+_TEST: Final = re.compile(r"([^<>=]*[^<>=\s])\s*(?:(<=|>=|<|>|=)\s*(\S.*))?")
+#: The words for a thumb in it.
+_THUMBS: Final[dict[str, Any]] = {"up": 1, "down": 0}
 
 
 class Session(NamedTuple):
@@ -37,6 +43,57 @@ class Session(NamedTuple):
     failed: int
     started_at: str
     last_at: str
+
+
+class ScoreTest(NamedTuple):
+    """
+    A condition on the scores of a trace and of its steps, which one of them has to meet.
+
+    Attributes:
+        name: The name of the score.
+        sign: ``<``, ``<=``, ``>``, ``>=`` or ``=``; "" if any score of that name will do.
+        value: A number, ``up`` or ``down`` for a thumb, or a label.
+    """
+
+    name: str
+    sign: str = ""
+    value: float | str = ""
+
+    @classmethod
+    def of(cls, text: str) -> ScoreTest:
+        """
+        Return the condition in a text such as ``correct<0.5``, ``helpful=down``, ``tone=rude`` or ``correct``.
+
+        Raises:
+            ValueError: if it is none; the message says what one looks like.
+        """
+        match = _TEST.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is no condition on a score; write NAME, NAME<0.5 or NAME=LABEL.")
+        name, sign, value = match[1], match[2] or "", match[3] or ""
+        try:
+            return cls(name, sign, float(value))
+        except ValueError:
+            if sign not in ("", "="):
+                raise ValueError(f"{text!r} compares with {value!r}, which is no number.") from None
+            return cls(name, sign, value)
+
+    @property
+    def condition(self) -> tuple[str, list[Any]]:
+        """The condition in SQL, and the values of its parameters."""
+        values: list[Any] = [self.name]
+        part = ""
+        if self.sign == "=" and isinstance(self.value, str):
+            is_thumb = self.value in _THUMBS
+            part = " AND is_thumb AND value = ?" if is_thumb else " AND label = ?"
+            values.append(_THUMBS[self.value] if is_thumb else self.value)
+        elif self.sign == "=":
+            part = " AND (value = ? OR label = ?)"
+            values += [self.value, f"{self.value:g}"]
+        elif self.sign:
+            part = f" AND value {self.sign} ?"
+            values.append(self.value)
+        return f"trace_id IN (SELECT trace_id FROM scores WHERE name = ?{part})", values  # noqa: S608
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +116,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         since: Earliest time of its latest record, ISO 8601 in UTC.
         until: Time before which its latest record is, ISO 8601 in UTC.
         ids: Ids of which it has one.
+        scores: Conditions on its scores.
     """
 
     agent: str | None = None
@@ -76,6 +134,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None = None
     until: str | None = None
     ids: Sequence[str] | None = None
+    scores: Sequence[ScoreTest] | None = None
 
 
 class Counts(NamedTuple):
@@ -164,6 +223,7 @@ def conditions(where: Filter | None, now: int) -> tuple[str, list[Any]]:
         by, value = where.session
         expression, parameters = session_value(by)
         parts.append((f"{expression} = ?", [*parameters, value]))
+    parts += [test.condition for test in where.scores or ()]
     return " AND ".join(part for part, _ in parts) or "TRUE", [
         value for _, values in parts for value in values
     ]

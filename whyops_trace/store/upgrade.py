@@ -14,7 +14,7 @@ from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts, foreign
 from whyops_trace.store.records import Records, Row
 from whyops_trace.store.rows import readable_heads
-from whyops_trace.store.schema import OF_FORMAT_3, OF_FORMAT_5, OF_FORMAT_7, OF_FORMAT_8
+from whyops_trace.store.schema import OF_FORMAT_3, OF_FORMAT_5, OF_FORMAT_7, OF_FORMAT_8, OF_FORMAT_10
 from whyops_trace.store.statements import SLICE
 
 #: Seconds that a transaction takes at most, about: other processes wait for it, and go on with the upgrade themselves.
@@ -192,4 +192,5 @@ UPGRADES: Final[tuple[Upgrade, ...]] = (
     OF_FORMAT_7,
     OF_FORMAT_8,
     read_outcomes,
+    OF_FORMAT_10,
 )

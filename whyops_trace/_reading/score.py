@@ -1,0 +1,87 @@
+"""The scores of a trace: thumbs, numbers, labels and notes of people and evaluators."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._reading.excerpt import clean
+from whyops_trace._reading.record import Head, decoded
+from whyops_trace._shapes import dict_of, text_of
+
+#: The event type of a score. It is no event of its trace: it has no place in its order, and may come at any time.
+SCORE: Final = "score"
+
+
+class Score(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """
+    A judgement of a trace, or of one step of it.
+
+    Attributes:
+        name: What is judged.
+        value: True or False for a thumb up or down, or a number; None if there is a label or a comment only.
+        label: The judgement in a word or two, "" if there is none.
+        comment: The reason, or a note; "" if there is none.
+        step: The step that is judged, 0 for the trace as a whole.
+        source: Where it was given: ``program``, ``command``, ``page`` or ``otel``.
+        time: When it was given, ISO 8601.
+    """
+
+    name: str
+    value: bool | float | None = None
+    label: str = ""
+    comment: str = ""
+    step: int = 0
+    source: str = "program"
+    time: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The judgement in words: ``up``, ``down``, the number, the label; "" of a note. It is safe to print."""
+        value, label = self.value, clean(self.label)
+        if value is None:
+            return label
+        number = ("up" if value else "down") if isinstance(value, bool) else f"{value:.6g}"
+        return f"{number} ({label})" if label else number
+
+    @property
+    def line(self) -> str:
+        """The score in one line that is safe to print."""
+        judgement = ": ".join(filter(None, (clean(self.name), self.shown)))
+        return " - ".join(filter(None, (judgement, clean(self.comment))))
+
+
+def score_of(record: Head) -> Score | None:
+    """Return the score that a record holds, None if it holds none."""
+    content = dict_of(decoded(record.content))
+    name, value, label = text_of(content.get("name")), content.get("value"), text_of(content.get("label"))
+    if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+        value = None
+    comment = text_of(content.get("comment"))
+    if not name or (value is None and not label and not comment):
+        return None
+    return Score(
+        name=name,
+        value=value,
+        label=label,
+        comment=comment,
+        step=record.step_id,
+        source=text_of(record.metadata.source) or "program",
+        time=record.timestamp,
+    )
+
+
+def score_from(row: Any) -> Score:
+    """Return the score in a row: name, step, value, 1 if that is a thumb, label, comment, source and time."""
+    name, step, value, is_thumb, label, comment, source, time = row
+    return Score(
+        name=name,
+        step=step,
+        value=bool(value) if is_thumb else value,
+        label=label,
+        comment=comment,
+        source=source,
+        time=time,
+    )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
     from whyops_trace.default import continue_from, current_trace, flush, flush_sync, score, step, trace
     from whyops_trace.exceptions import (
+        AgentRunaway,
         ConfigurationError,
         InvalidEventError,
         JournalError,
@@ -69,8 +70,8 @@ _HOMES = {
     "default": ("continue_from", "current_trace", "flush", "flush_sync", "score", "step", "trace"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (
-        "ConfigurationError", "InvalidEventError", "JournalError", "StoreError", "TraceNotFoundError",
-        "UnknownOptionError", "WhyOpsError",
+        "AgentRunaway", "ConfigurationError", "InvalidEventError", "JournalError", "StoreError",
+        "TraceNotFoundError", "UnknownOptionError", "WhyOpsError",
     ),
     "headers": ("inject",),
     "open_calls": ("OpenCall",),
@@ -85,13 +86,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AgentInfo", "AgentMetadata", "AgentTool", "ConfigurationError", "ErrorContent", "EventOptions", "EventType",
-    "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger", "MessageItem",
-    "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction", "ToolCallItem",
-    "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata", "WhyOps",
-    "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush", "flush_sync",
-    "inject", "propagate", "propagate_threads", "score", "step", "trace", "traced_embedding", "traced_llm",
-    "traced_tool",
+    "AgentInfo", "AgentMetadata", "AgentRunaway", "AgentTool", "ConfigurationError", "ErrorContent", "EventOptions",
+    "EventType", "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger",
+    "MessageItem", "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction",
+    "ToolCallItem", "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata",
+    "WhyOps", "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush",
+    "flush_sync", "inject", "propagate", "propagate_threads", "score", "step", "trace", "traced_embedding",
+    "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._home import JOURNAL, home_directory
 from whyops_trace._journal.directory import MAPPABLE
 from whyops_trace._journal.journal import Journal
+from whyops_trace._limits import limits_of
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
@@ -45,6 +46,7 @@ from whyops_trace.types import (
     Fsync,
     JournalMode,
     Ledger,
+    OnLoop,
 )
 
 if TYPE_CHECKING:
@@ -251,6 +253,11 @@ class WhyOps:
         metadata: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
         not_errors: Iterable[ExceptionLike] = (),
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        on_loop: OnLoop | None = None,
     ) -> Trace:
         """
         Return a trace to record on, which is also a context manager for ``with`` and ``async with``.
@@ -264,12 +271,23 @@ class WhyOps:
             metadata: About the trace as a whole; recorded with its next event.
             tags: Labels of the trace; recorded with its next event.
             not_errors: Exceptions with which its block may end without a failure; see :func:`traced_tool`.
+            max_tokens: Tokens that models may use while its block is open, of prompts and answers, cached or not. Once
+                that many are used, the next call or step is refused, and the block raises
+                :class:`~whyops_trace.AgentRunaway`. The same holds for the other limits.
+            max_cost: US dollars that models may cost; needs the extra ``prices``.
+            max_steps: Number of calls and steps that may begin: of models, of tools, and with :func:`step`.
+            max_seconds: Seconds after which no call or step may begin. One that runs is not interrupted.
+            on_loop: What to do once a tool was called 5 times with the same arguments and the same result, and at each
+                time more: ``"raise"`` refuses the next call; a function is called with the
+                :class:`~whyops_trace.AgentRunaway` just before that, and refuses it by raising.
 
         Raises:
             InvalidEventError: if an id, the metadata or the tags are of the wrong type or size.
-            ConfigurationError: if *not_errors* has something else than exceptions and names.
+            ConfigurationError: if *not_errors* has something else than exceptions and names, a limit is none, or the
+                extra for *max_cost* is not installed.
         """
-        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags, not_errors)
+        limits = limits_of(max_tokens, max_cost, max_steps, max_seconds, on_loop)
+        made = trace_on(self.recorder, trace_id, external_user_id, metadata, tags, not_errors, limits=limits)
         made._state.shared &= made._joins
         return made
 

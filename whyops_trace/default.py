@@ -7,13 +7,14 @@ from typing import Any
 
 from whyops_trace._checks import check_score
 from whyops_trace._guard import attempt, warn_once
+from whyops_trace._limits import limits_of
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import find_scope
 from whyops_trace.headers import Headers, continued
 from whyops_trace.open_calls import OpenCall, StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
-from whyops_trace.types import ExceptionLike, Ledger
+from whyops_trace.types import ExceptionLike, Ledger, OnLoop
 
 
 def default_recorder() -> Recorder | None:
@@ -32,6 +33,11 @@ def trace(
     metadata: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     not_errors: Iterable[ExceptionLike] = (),
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    on_loop: OnLoop | None = None,
 ) -> Trace:
     """
     Return a trace of the client whose trace is open, else of the default client; see :meth:`WhyOps.trace`.
@@ -43,7 +49,8 @@ def trace(
     """
     scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
-    return trace_on(recorder, trace_id, external_user_id, metadata, tags, not_errors)
+    limits = limits_of(max_tokens, max_cost, max_steps, max_seconds, on_loop)
+    return trace_on(recorder, trace_id, external_user_id, metadata, tags, not_errors, limits=limits)
 
 
 def continue_from(

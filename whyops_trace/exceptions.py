@@ -10,9 +10,14 @@ The errors of whyops-trace, all of them raised at the call that is wrong.
     ├── TraceNotFoundError (LookupError)  the store has no such trace
     ├── StoreError                        the local store cannot be read or written
     ├── JournalError                      a journal segment is corrupt or from another version
-    └── DeliveryError                     a destination takes nothing at present
+    ├── DeliveryError                     a destination takes nothing at present
+    └── AgentRunaway                      a trace used up a limit that it was given
 
-No error of this tree ever reaches a traced call: they come only from the calls of our own API.
+    BaseException
+    └── AgentStop                         raised inside the block of such a trace, which raises AgentRunaway at its end
+
+No error of this tree ever reaches a traced call: they come only from the calls of our own API. ``AgentStop`` does, for
+whoever asks for it with a limit.
 """
 
 from __future__ import annotations
@@ -61,3 +66,57 @@ class DeliveryError(WhyOpsError):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class AgentRunaway(WhyOpsError):
+    """
+    The block of a trace used up a limit that it was given.
+
+    Attributes:
+        limit: Name of the limit, such as ``max_tokens``.
+        allowed: Value of the limit; of ``on_loop`` the number of equal calls that make a loop.
+        used: The part of it that was used when a call was refused: tokens, US dollars, calls and steps, seconds, or
+            equal calls.
+        refused: Name of the first call or step that was refused.
+        trace_id: Id of the trace.
+
+    Args:
+        message: Description of what was used, with what to do.
+        limit: See above, as the rest.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str = "",
+        allowed: float = 0,
+        used: float = 0,
+        refused: str = "",
+        trace_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.limit: str = limit
+        self.allowed: float = allowed
+        self.used: float = used
+        self.refused: str = refused
+        self.trace_id: str = trace_id
+
+
+class AgentStop(BaseException):
+    """
+    Raised in place of a call or step that a trace with a used up limit would begin.
+
+    It is no :class:`Exception`, because an agent catches these and goes on. Let it pass, as :class:`KeyboardInterrupt`:
+    the block that was given the limit raises :class:`AgentRunaway` in its place.
+
+    Attributes:
+        runaway: The error that the block raises.
+    """
+
+    def __init__(self, runaway: AgentRunaway) -> None:
+        super().__init__(str(runaway))
+        self.runaway: AgentRunaway = runaway
+
+    def __reduce__(self) -> tuple[type[AgentStop], tuple[AgentRunaway]]:
+        return AgentStop, (self.runaway,)

@@ -17,6 +17,7 @@ from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_score, check_step, check_text
 from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
+from whyops_trace._limits import BEGINS_BY_HAND, Limits, Meter
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._recording.line import NO_SPAN, ROOT, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
@@ -80,19 +81,23 @@ class Trace:
         joins: bool = False,
         not_errors: NotErrors = NONE,
         arrival: Arrival | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.id: str = state.id
         self._arrival = arrival
         self._state = state
         self._not_errors = not_errors
+        self._limits = limits
         self._joins = joins
-        self._blocks: list[TraceBlock | Step] = []
+        self._blocks: list[tuple[TraceBlock | Step, Meter | None]] = []
 
     def __repr__(self) -> str:
         return f"<Trace {self.id!r}>"
 
     def _record(self, event: Event[T]) -> T:
         span = event.options.get("span_id", "")
+        if self._state.gate is not None and event.type.encode() in BEGINS_BY_HAND:
+            self._place(None, event.metadata.get("tool", event.type))
         if event.type == "tool_call_request" and not span:
             span = self._state.recorder.open_span().decode()
         step = _record_manual(self, event, span) or 0
@@ -123,7 +128,7 @@ class Trace:
         Raises:
             InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
         """
-        return start_step(self._place(parent), name, kind, input, metadata)
+        return start_step(self._place(parent, name), name, kind, input, metadata)
 
     def start_tool_call(
         self,
@@ -150,7 +155,7 @@ class Trace:
         Raises:
             InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
         """
-        return start_tool_call(self._place(parent), tool, arguments, call_id, metadata)
+        return start_tool_call(self._place(parent, tool), tool, arguments, call_id, metadata)
 
     def start_llm_call(
         self,
@@ -182,7 +187,9 @@ class Trace:
         Raises:
             InvalidEventError: if an argument is of the wrong type or size, or *parent* is of another trace.
         """
-        return start_llm_call(self._place(parent), model, provider, messages, name, request, metadata)
+        return start_llm_call(
+            self._place(parent, name or model), model, provider, messages, name, request, metadata
+        )
 
     def score(
         self,
@@ -218,13 +225,17 @@ class Trace:
             check_step("step", step)
         _record_score(self._state, content, step or 0)
 
-    def _place(self, parent: OpenCall | Step | None) -> Scope:
+    def _place(self, parent: OpenCall | Step | None, name: str) -> Scope:
         """Return the place of what begins now: inside *parent*, else where the code runs, else at the top."""
         state, scope = self._state, find_scope() if parent is None else parent._inside
-        if parent is None:
-            return scope if scope is not None and scope.trace is state else Scope(state, *self._outside())
         if scope is None or scope.trace is not state:
-            raise InvalidEventError(f"parent is {parent!r}; it must be a call or step of trace {self.id!r}.")
+            if parent is not None:
+                raise InvalidEventError(
+                    f"parent is {parent!r}; it must be a call or step of trace {self.id!r}."
+                )
+            scope = Scope(state, *self._outside())
+        if state.gate is not None:
+            state.gate.admit(name, scope.parent, scope.within)
         return scope
 
     def _outside(self) -> tuple[int, int]:
@@ -244,7 +255,7 @@ class Trace:
             block = Step("trace", recorder=lambda: self._state.recorder)
             block._not_errors = self._not_errors
         block._enter(frame)
-        self._blocks.append(block)
+        self._blocks.append((block, None if self._limits is None else Meter(self._limits, self._state)))
         return self
 
     def __enter__(self) -> Self:
@@ -252,7 +263,11 @@ class Trace:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._blocks:
-            self._blocks.pop()._leave(error)
+            block, meter = self._blocks.pop()
+            runaway = None if meter is None else meter.close(error)
+            block._leave(runaway or error)
+            if runaway is not None:
+                raise runaway from error
 
     async def __aenter__(self) -> Self:
         return self._enter(sys._getframe(1))
@@ -269,6 +284,7 @@ def trace_on(
     tags: Iterable[str],
     not_errors: Iterable[ExceptionLike],
     arrived: tuple[TraceState, Arrival] | None = None,
+    limits: Limits | None = None,
 ) -> Trace:
     """Return a trace of a recorder, or the one where another program came; see :meth:`whyops_trace.WhyOps.trace`."""
     if trace_id is not None:
@@ -293,7 +309,7 @@ def trace_on(
         b',"remoteParent":"%b"' % arrival.remote.encode() if arrival is not None and arrival.remote else b""
     )
     state.tell(external_user_id, remote + (b',"trace":' + encode(state, about) if about else b""))
-    return Trace(state, joins=joins, not_errors=not_errors_of(not_errors), arrival=arrival)
+    return Trace(state, joins=joins, not_errors=not_errors_of(not_errors), arrival=arrival, limits=limits)
 
 
 class Step:
@@ -362,6 +378,8 @@ class Step:
         # Code inside a trace of its own that is sampled out must not begin another one.
         if scope is None or not (scope.trace.on or (recorder is not None and recorder.on)):
             return
+        if scope.trace.gate is not None:
+            scope.trace.gate.admit(self.name, scope.parent, scope.within)
         block = StepBlock(StepRun(self.name, scope), outer)
         self.step_id = block.enter(self._about, frame)
         self._blocks.append(block)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, NamedTuple, NotRequired, Required, Type, TypeAlias  # noqa: UP035
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NotRequired, Required, Type, TypeAlias  # noqa: UP035
 
 from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from whyops_trace.exceptions import AgentRunaway
 
 #: The type of an event; ``tool_call`` is an older form of a request and its response in one.
 EventType = Literal[
@@ -250,6 +253,9 @@ class Ledger(dict[str, Tally]):
 #: Exceptions that are no failures, as the options ``not_errors`` take them: a class, or the name of one.
 #: With the name from typing, since the reference has members called as the builtin is.
 ExceptionLike: TypeAlias = Type[BaseException] | str  # noqa: UP006
+
+#: What a trace does about an agent that goes round in circles: refuse its next call, or call a function.
+OnLoop: TypeAlias = "Literal['raise'] | Callable[[AgentRunaway], object]"
 
 
 class RecordedValues(TypedDict):

@@ -608,5 +608,7 @@ async def test_a_trace_of_nothing_but_proxied_turns_keeps_none_of_them(
             for number in range(3):
                 await turn(f"Charge me {number}.")
 
-            assert sdk.trace("checkout-1")._state.held_requests == []
+            gate = sdk.trace("checkout-1")._state.gate
+            assert gate is not None
+            assert gate.held_requests == []
     sdk.close_sync()

@@ -259,10 +259,10 @@ class Call(msgspec.Struct, eq=False):
             return False
         if model_call.wraps or model_call.proxied:
             model_call.held_request = None
-            with contextlib.suppress(
-                ValueError
-            ):  # it has no place there if the server has events of the trace
-                self.state.held_requests.remove(self.tell_server)
+            if self.state.gate is not None:
+                # It has no place there if the server has events of the trace.
+                with contextlib.suppress(ValueError):
+                    self.state.gate.held_requests.remove(self.tell_server)
             model_call.is_local = self.state.recorder.serves
         else:
             self.tell_server()

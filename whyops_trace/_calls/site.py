@@ -202,6 +202,8 @@ class CallSite:
                 return None
             set_scope(scope)
             return run(self, state, 0, b"", outer, True, 0)
+        if state.gate is not None:
+            state.gate.admit(self.name, scope.parent, scope.within)
         kind, metadata, content = self.request(named, recorder)
         if state.asked_tools is not None:
             metadata = self.requested_by(state, named) + metadata
@@ -279,7 +281,7 @@ class CallSite:
                 kind, parent, within, metadata, content, iso(state.last_ms * 1_000_000)
             )
             if not state.root:
-                state.held_requests.append(call.tell_server)
+                state.open_gate().held_requests.append(call.tell_server)
         return call, Scope(state, step, parent if recorder.serves else step, turn)
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:

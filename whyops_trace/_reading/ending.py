@@ -141,7 +141,11 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
 
     def _add_call(self, step: int, name: str, failed: str, verdict: Verdict | None) -> None:
         if verdict is not None and not failed:
-            failed = f"said that it failed: {clean(verdict.words)}" if verdict.kind == "failed" else "found nothing"
+            failed = (
+                f"said that it failed: {clean(verdict.words)}"
+                if verdict.kind == "failed"
+                else "found nothing"
+            )
             self.outcome = max(self.outcome, step)
         verb = "ended by" if _LAST.search(name) and not failed else "stopped after"
         self.call = _later(self.call, (step, f"{verb} {name}" + (f", which {failed}" if failed else "")))

@@ -22,6 +22,9 @@ _compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 MAX_TOKENS: Final = 2**40
 #: Largest number of exceptions behind an error, of those in it and of its notes, that are told with it.
 BEHIND: Final = 3
+#: The module of the exceptions of this library, and the beginning of the one of a trace that a limit stopped.
+_OURS: Final = "whyops_trace.exceptions."
+_RUNAWAY: Final = "AgentRunaway: "
 #: Sequences that colour a text on a terminal, also where a limit cut one.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;:]{0,20}(?:m|…|$)")
 
@@ -120,7 +123,12 @@ def problem(error: object) -> str:
 
 def _headline(error: object) -> str:
     parts = (get(error, "type"), get(error, "message")) if isinstance(error, Mapping) else (error,)
-    return ": ".join(part for part in parts if isinstance(part, str) and part)
+    return ": ".join(part for part in parts if isinstance(part, str) and part).removeprefix(_OURS)
+
+
+def stopped_by(error: str) -> str:
+    """Return in words which limit of a trace was used up, from its error; "" for any other error."""
+    return error.removeprefix(_RUNAWAY) if error.startswith(_RUNAWAY) else ""
 
 
 def _background(error: object, most: int) -> Iterator[str]:

@@ -21,7 +21,7 @@ from whyops_trace._reading.excerpt import MAX_TOKENS, get
 from whyops_trace._shapes import text_of
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, TieredPrices
+    from genai_prices.types import ModelInfo, Provider, TieredPrices
 
 #: Names of the prices of the counts in a usage, each in USD for a million tokens.
 _INPUT: Final = "input_mtok"
@@ -43,6 +43,12 @@ _COUNTS: Final = (
     "totalTokens",
     "reasoningTokens",
 )
+
+
+def are_known() -> bool:
+    """Tell whether the price data is installed, and load it."""
+    _, error = attempt(_load)
+    return error is None
 
 
 def is_billed(kind: str, wraps: object) -> bool:
@@ -158,6 +164,18 @@ def _find_model(provider: str, model: str) -> ModelInfo | None:
     return info
 
 
+def _load() -> list[Provider]:
+    """
+    Return the price data.
+
+    Raises:
+        ImportError: if the package is not installed.
+    """
+    from genai_prices.data_snapshot import get_snapshot
+
+    return get_snapshot().providers
+
+
 def _look_up(provider: str, model: str) -> ModelInfo | None:
     """
     Return a model of the provider of exactly that name, None if there is none.
@@ -165,9 +183,7 @@ def _look_up(provider: str, model: str) -> ModelInfo | None:
     Raises:
         ImportError: if the package is not installed.
     """
-    from genai_prices.data_snapshot import get_snapshot
-
-    providers = get_snapshot().providers
+    providers = _load()
     by_id = {one.id: one for one in providers}
     slug, _, rest = model.lower().partition("/")
     seller = by_id.get(provider) or (None if _is_host(provider) else by_id.get(slug))

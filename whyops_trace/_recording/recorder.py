@@ -292,10 +292,10 @@ class Recorder:
             return self.record_draft(
                 Draft(state, kind, parent, within, metadata, content, span, ending, opens)
             )
-        if state.held_requests:
-            _record_held_requests(state, ending)
         if NOTED or state.repeats is not None:
             metadata, content = state.without_repeats(metadata), state.without_repeats(content)
+        if state.gate is not None:
+            state.gate.pass_record(kind, metadata, content, span, ending, opens)
         if len(metadata) + len(content) > self._fitting:
             metadata, content = self._fit(metadata, content, kind)
         with self.lock:
@@ -327,10 +327,12 @@ class Recorder:
 
     def record_draft(self, draft: Draft) -> int:
         """Write an event of any kind. Return its step."""
-        if draft.state.held_requests:
-            _record_held_requests(draft.state, draft.ending)
         if NOTED or draft.state.repeats is not None:
             _remove_repeats(draft)
+        if draft.state.gate is not None:
+            draft.state.gate.pass_record(
+                draft.kind, draft.metadata, draft.content, _span_of(draft), draft.ending, draft.opens
+            )
         content = draft.content
         if type(content) is tuple and self.processor.asks:
             content = b"".join(content)
@@ -474,10 +476,7 @@ def _remove_repeats(draft: Draft) -> None:
     draft.content = content if safe is json else safe
 
 
-def _record_held_requests(state: TraceState, ending: Ending) -> None:
-    """Record the requests that were held back from a server, before an event that it gets as well."""
-    if ending.audience is Audience.LOCAL:
-        return
-    held_requests, state.held_requests = state.held_requests, []
-    for record in held_requests:
-        record()
+def _span_of(draft: Draft) -> bytes:
+    """Return the span id of a record, which the user may have given."""
+    given = (draft.given or {}).get("span_id")
+    return given.encode() if given else draft.span

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._models.links import AskedTools, ReportedTurns
+from whyops_trace._recording.gate import Gate
 from whyops_trace._values import encoding
 from whyops_trace._values.secrets.repeats import NOTED, Repeats
 
@@ -50,8 +51,7 @@ class TraceState:
         token: The process that the numbering belongs to.
         blocks: Number of open with-blocks of the trace.
         open: Number of open decorated calls and steps of the trace.
-        held_requests: Functions that record the requests held back from a server, as long as the server has nothing of
-            the trace. They are called before the next event that is not held back.
+        gate: What stands before its calls and records; None as long as nothing does.
         asked_tools: The tool calls that models asked for in it; None if there were none.
         reported: The turns of it that clients of providers made, and so report; None if there were none.
         repeats: The secrets of it that are hidden where they come up again; None if there were none.
@@ -66,9 +66,9 @@ class TraceState:
     """
 
     __slots__ = (
-        "about", "agent", "asked_tools", "blocks", "end", "ended_ms", "first", "form", "given", "head",
-        "held_requests", "id", "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats",
-        "reported", "root", "shared", "steps", "stride", "tail", "token", "user", "when",
+        "about", "agent", "asked_tools", "blocks", "end", "ended_ms", "first", "form", "gate", "given", "head", "id",
+        "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats", "reported", "root",
+        "shared", "steps", "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +95,7 @@ class TraceState:
         self.form: bytes | None = None
         self.token: str = recorder.token
         self.shared: bool = True
-        self.held_requests: list[Callable[[], None]] = []
+        self.gate: Gate | None = None
         self.about: bytes = b""
         self.user: str = ""
         self.asked_tools: AskedTools | None = None
@@ -111,6 +111,12 @@ class TraceState:
         self.numbering: str | None = numbering
         member = b',"run":' + encoding.string(numbering) if numbering else b""
         self.head: bytes = b'"traceId":%b%b,"stepId":' % (encoding.string(self.id), member)
+
+    def open_gate(self) -> Gate:
+        """Return what stands before its calls and records, made now if nothing did."""
+        with self.recorder.lock:
+            self.gate = self.gate or Gate()
+            return self.gate
 
     def take_step(self, chosen: int | None) -> int:
         """Return the step of an event that may have a step chosen by the user. Later events count on above it."""

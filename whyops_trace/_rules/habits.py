@@ -35,6 +35,11 @@ HABITS: Final = {
         "The user, or the agent itself, got the same answer again, and nothing moved on.",
         "Let the agent hand over, or ask for something else, after the second answer of a kind.",
     ),
+    "runaway": _Habit(
+        "AGENT_RUNAWAY", "high", "high",
+        "A limit of the trace stopped the agent in the middle of its work.",
+        "See what the agent did before; give the block a larger limit if it was on its way.",
+    ),
     "stuck": _Habit(
         "SAYS_STUCK", "low", "medium",
         "The agent noticed that it went round in circles, and nothing follows from that by itself.",

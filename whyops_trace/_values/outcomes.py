@@ -51,6 +51,7 @@ _CONTROL_FLOW: Final = (
     "tornado.gen.Return",
     "tornado.web.Finish",
     "trio.EndOfChannel",
+    "whyops_trace.exceptions.AgentStop",
 )
 
 # Readers that a class cannot override.

@@ -186,7 +186,11 @@ class Request:
             set_scope(scope)
         if self.proxy is not None and scope is not None:
             self._link.recorder.make_room(scope.trace)
-        call = self.call = site.open((_body(options), None), Call)
+        try:
+            call = self.call = site.open((_body(options), None), Call)
+        except BaseException:  # a limit of the trace refuses it
+            self._return()
+            raise
         if call is None:
             self._return()
             return

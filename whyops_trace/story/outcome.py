@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from whyops_trace._models.stops import stop_of
-from whyops_trace._reading.excerpt import clean, counted, headline
+from whyops_trace._reading.excerpt import clean, counted, headline, stopped_by
 from whyops_trace._reading.nodes import Node
 from whyops_trace.story.agents import leader, talk
 from whyops_trace.story.arrangement import Arrangement
@@ -187,7 +187,8 @@ def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
         return "stopped: the process ended in the middle" + (f", {failures}" if story.failed else "")
     if story.ended_reason == "error":
         others = f" ({failures})" if story.failed > 1 else ""
-        return f"failed: {headline(story.ended, _ERROR)}{others}"
+        limit = stopped_by(story.ended)
+        return f"{'stopped by' if limit else 'failed:'} {headline(limit or story.ended, _ERROR)}{others}"
     if any(is_end(node) and node.status == "cancelled" for node in tree.nodes[-1:]):
         return f"cancelled: {failures}"
     open_count = sum(

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from whyops_trace._models.stops import stop_of
-from whyops_trace._reading.excerpt import clean, duration, excerpt, headline, percent, shorten, value
+from whyops_trace._reading.excerpt import (
+    clean,
+    duration,
+    excerpt,
+    headline,
+    percent,
+    shorten,
+    stopped_by,
+    value,
+)
 from whyops_trace._reading.nodes import Node
 from whyops_trace._reading.summary import LOOP
 from whyops_trace.story.habits import habits
@@ -37,6 +46,7 @@ _SHOWN: Final = 4
 _MORE: Final[dict[WhyKind, str]] = {
     "failed": "calls that failed",
     "retried": "calls that failed and were tried again",
+    "runaway": "limits that were used up",
     "loop": "rows of identical calls",
     "cycle": "cycles of calls",
     "look": "turns that are worth a look",
@@ -105,7 +115,8 @@ def _failures(material: Material) -> Iterator[Why]:
         if not retried:
             then, step = material.went_on(turn or material.arrangement.turn_of(node.step))
         recovered = material.failures.recovered(trouble)
-        yield Why("retried" if retried else "failed", text, node.step, then, step, bad=not recovered)
+        kind: WhyKind = "runaway" if stopped_by(trouble.error) else "retried" if retried else "failed"
+        yield Why(kind, text, node.step, then, step, bad=not recovered)
     error = material.telling.ending.block[1]
     if error and not any(
         headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in material.failures.troubles
@@ -133,6 +144,8 @@ def _failure_text(trouble: Trouble) -> str:
         return f"{_call(node)} said that it failed: {headline(error, _ERROR)}"
     if verb == "timed out" and node.latency_ms:
         verb += f" after {duration(node.latency_ms)}"
+    if limit := stopped_by(error):
+        return f"stopped by {headline(limit, _ERROR)}"
     if node.kind == "event" and node.name == "error":
         return f"error: {headline(error, _ERROR)}"
     if trouble.turn is not None:

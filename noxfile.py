@@ -188,8 +188,15 @@ def registrars(session: nox.Session, packages: list[str]) -> None:
 def workers(session: nox.Session) -> None:
     """Run the tests of processes and greenlets with the packages that make them."""
     session.install(".[test]")
-    session.install("celery", "dask[distributed]", "eventlet", "gevent", "joblib")
-    files = ("tests/tracing/test_workers.py", "tests/tracing/test_lost_scope.py")
+    session.install(
+        "celery", "dask[distributed]", "eventlet", "gevent", "httpx2", "joblib", "ray", "requests", "rq"
+    )
+    files = (
+        "tests/integrations/test_http.py",
+        "tests/integrations/test_queues.py",
+        "tests/tracing/test_lost_scope.py",
+        "tests/tracing/test_workers.py",
+    )
     session.run("python", "-m", "pytest", *files, *session.posargs)
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from whyops_trace.headers import inject
     from whyops_trace.open_calls import OpenCall
-    from whyops_trace.propagation import detach, propagate, propagate_threads
+    from whyops_trace.propagation import detach, propagate, propagate_processes, propagate_threads
     from whyops_trace.tracing import Step, Trace
     from whyops_trace.tracing import Trace as WhyOpsTrace
     from whyops_trace.types import (
@@ -75,7 +75,7 @@ _HOMES = {
     ),
     "headers": ("inject",),
     "open_calls": ("OpenCall",),
-    "propagation": ("detach", "propagate", "propagate_threads"),
+    "propagation": ("detach", "propagate", "propagate_processes", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
     "types": (
         "AgentInfo", "AgentMetadata", "AgentTool", "ErrorContent", "EventOptions", "EventType", "LLMResponseContent",
@@ -91,8 +91,8 @@ __all__ = [
     "MessageItem", "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction",
     "ToolCallItem", "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata",
     "WhyOps", "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush",
-    "flush_sync", "inject", "propagate", "propagate_threads", "score", "step", "trace", "traced_embedding",
-    "traced_llm", "traced_tool",
+    "flush_sync", "inject", "propagate", "propagate_processes", "propagate_threads", "score", "step", "trace",
+    "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

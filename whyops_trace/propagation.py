@@ -197,17 +197,18 @@ def detach() -> Detachment:
     return Detachment()
 
 
-class ThreadPropagation:
+class PoolPropagation:
     """
-    The handle that :func:`propagate_threads` returns: call :meth:`undo`, or use it as a ``with`` block.
+    The carrying of the scope into pools of one kind: call :meth:`undo`, or use it as a ``with`` block.
 
-    If other code has patched ``ThreadPoolExecutor.submit`` on top, undoing leaves that patch in place and only stops
-    carrying the scope. Several handles may be undone in any order.
+    If other code has patched the pool's ``submit`` on top, undoing leaves that patch in place and only stops carrying
+    the scope. Several handles may be undone in any order.
     """
 
+    _pool: ClassVar[type[Any]]
     _lock: ClassVar[threading.Lock] = threading.Lock()
     #: Handles whose patch is still in place, the uppermost last.
-    _patches: ClassVar[list[ThreadPropagation]] = []
+    _patches: ClassVar[list[Any]]
 
     def __init__(self) -> None:
         self._active = True
@@ -216,46 +217,69 @@ class ThreadPropagation:
             self._patches.append(self)
 
     def _apply(self) -> None:
-        original: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
+        original: Callable[..., Future[Any]] = self._pool.submit
         self._original = original
 
         @functools.wraps(original)
-        def submit(
-            pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-        ) -> Future[Any]:
+        def submit(pool: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             if self._active and find_scope() is not None:
                 function = propagate(function)
             return original(pool, function, *args, **kwargs)
 
         self._submit: Callable[..., Future[Any]] = submit
-        self._patch(submit)
+        self._pool.submit = submit
 
     def undo(self) -> None:
-        """Stop carrying the scope into thread pools. Calling it again does nothing."""
+        """Stop carrying the scope into the pools. Calling it again does nothing."""
         with self._lock:
             self._active = False
             while self._patches:
                 uppermost = self._patches[-1]
-                if uppermost._active or ThreadPoolExecutor.submit is not uppermost._submit:
+                if uppermost._active or self._pool.submit is not uppermost._submit:
                     break
-                self._patch(uppermost._original)
+                self._pool.submit = uppermost._original
                 self._patches.pop()
 
-    @staticmethod
-    def _patch(submit: Callable[..., Future[Any]]) -> None:
-        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
-
-    def __enter__(self) -> ThreadPropagation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.undo()
 
 
+class ThreadPropagation(PoolPropagation):
+    """The handle that :func:`propagate_threads` returns."""
+
+    _pool = ThreadPoolExecutor
+    _patches: ClassVar[list[Any]] = []
+
+
+class ProcessPropagation(PoolPropagation):
+    """The handle that :func:`propagate_processes` returns."""
+
+    _patches: ClassVar[list[Any]] = []
+
+    def __init__(self) -> None:
+        from concurrent.futures import ProcessPoolExecutor  # which imports multiprocessing
+
+        type(self)._pool = ProcessPoolExecutor
+        super().__init__()
+
+
 def propagate_threads() -> ThreadPropagation:
     """
     Make every ``ThreadPoolExecutor`` (and so ``loop.run_in_executor``) carry the scope, until undone.
 
-    This is the only thing in the library that changes a class of the standard library, and only when asked.
+    This and :func:`propagate_processes` are the only things in the library that change a class of the standard library,
+    and only when asked.
     """
     return ThreadPropagation()
+
+
+def propagate_processes() -> ProcessPropagation:
+    """
+    Make every ``ProcessPoolExecutor`` carry the scope, until undone, as :func:`propagate` does.
+
+    The processes import the library where they run the first function that carries a scope.
+    """
+    return ProcessPropagation()

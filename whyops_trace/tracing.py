@@ -85,6 +85,8 @@ class Trace:
     ) -> None:
         self.id: str = state.id
         self._arrival = arrival
+        #: The enclosing step of what is recorded outside any block, and the step it follows from; None at the top.
+        self._outside = (arrival.within, arrival.parent) if arrival is not None and arrival.within else None
         self._state = state
         self._not_errors = not_errors
         self._limits = limits
@@ -233,19 +235,10 @@ class Trace:
                 raise InvalidEventError(
                     f"parent is {parent!r}; it must be a call or step of trace {self.id!r}."
                 )
-            scope = Scope(state, *self._outside())
+            scope = Scope(state, *(self._outside or (TOP, state.last)))
         if state.gate is not None:
             state.gate.admit(name, scope.parent, scope.within)
         return scope
-
-    def _outside(self) -> tuple[int, int]:
-        """Return the enclosing step of what is recorded outside any block, and the step that it follows from."""
-        arrival = self._arrival
-        return (
-            (TOP, self._state.last)
-            if arrival is None or not arrival.within
-            else (arrival.within, arrival.parent)
-        )
 
     def _enter(self, frame: FrameType) -> Self:
         scope = find_scope() if self._joins else None
@@ -410,7 +403,8 @@ def _record_manual(trace: Trace, event: Event[T], span: str) -> int:
         return 0
     scope = find_scope()
     here = scope is not None and scope.trace is state
-    within, parent = (scope.within, scope.parent) if scope is not None and here else trace._outside()
+    at_handle = trace._outside or (TOP, state.last)
+    within, parent = (scope.within, scope.parent) if scope is not None and here else at_handle
     if event.type == "tool_call_response":
         request, enclosing, own_span = _close_tool(state, event, span)
         parent, within = (request, enclosing) if request else (parent, within)

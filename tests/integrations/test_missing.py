@@ -11,10 +11,12 @@ from programs import run_code
 @pytest.mark.parametrize(
     ("module", "framework", "package"),
     [
+        ("celery", "celery", "celery"),
         ("langchain", "langchain_core", "langchain-core"),
         ("litellm", "litellm", "litellm"),
         ("mcp", "mcp", "mcp"),
         ("openai_agents", "agents", "openai-agents"),
+        ("rq", "rq", "rq"),
     ],
 )
 def test_a_framework_that_is_missing_is_named(

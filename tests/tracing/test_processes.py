@@ -196,6 +196,28 @@ def test_propagated_calls_of_a_process_pool_are_in_the_trace(
     assert all(event["parentStepId"] in steps for event in events if event["stepId"] > 1)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_every_process_pool_carries_the_trace_until_that_is_undone(tmp_path: Path, method: str) -> None:
+    """Without a word where a function is submitted."""
+    done = run(
+        f"""
+        from whyops_trace import propagate_processes
+        context = multiprocessing.get_context({method!r})
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            with propagate_processes(), trace("t"), step("plan"):
+                pool.submit(f, 1).result()
+            with trace("other"):
+                pool.submit(f, 2).result()
+        """,
+        tmp_path,
+    )
+    made = traces(tmp_path)
+
+    assert done.stderr.count("propagate(function)") <= 1
+    assert calls(stored(tmp_path, "t")) == [("f", 1, "plan")]
+    assert [calls(stored(tmp_path, each)) for each in made if each != "t"] == [[("f", 2, "")]]
+
+
 def test_processes_that_go_on_with_a_trace_each_have_steps_of_their_own(tmp_path: Path) -> None:
     """Even where both have the same process id, as in two containers."""
     done = run(

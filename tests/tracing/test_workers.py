@@ -22,6 +22,14 @@ PROGRAMS = {
         with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client, trace("t"), step("plan"):
             made = client.gather(client.map(propagate(parse), range(4)))
     """,
+    "ray": """
+        import ray
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        run = ray.remote(lambda function, n: function(n))
+        with trace("t"), step("plan"):
+            made = ray.get([run.remote(propagate(parse), n) for n in range(4)])
+        ray.shutdown()
+    """,
     "celery": """
         from celery import Celery
         app = Celery("tasks", broker="memory://", task_always_eager=True)

@@ -21,9 +21,12 @@ _SPANS: Final = "whyops_trace.otel.attach()"
 _ATTACH: Final = {
     "ag2": _SPANS,
     "anthropic": "sdk.anthropic(client)",
+    "celery": "whyops_trace.integrations.celery.attach()",
     "claude-agent-sdk": "the variables of docs/how-to/opentelemetry.md",
     "crewai": f"openinference-instrumentation-crewai, and {_SPANS}",
+    "django": "whyops_trace.integrations.wsgi.Middleware(app), or asgi.Middleware(app)",
     "dspy": f"openinference-instrumentation-dspy, and {_SPANS}",
+    "flask": "whyops_trace.integrations.wsgi.Middleware(app.wsgi_app)",
     "google-adk": _SPANS,
     "haystack-ai": f"haystack.tracing.enable_tracing(...), and {_SPANS}",
     "langchain-core": "whyops_trace.integrations.langchain.attach()",
@@ -34,7 +37,9 @@ _ATTACH: Final = {
     "openai": "sdk.openai(client)",
     "openai-agents": "whyops_trace.integrations.openai_agents.attach()",
     "pydantic-ai-slim": f"Agent.instrument_all(), and {_SPANS}",
+    "rq": "whyops_trace.integrations.rq.attach()",
     "smolagents": f"openinference-instrumentation-smolagents, and {_SPANS}",
+    "starlette": "app.add_middleware(whyops_trace.integrations.asgi.Middleware)",
     "strands-agents": _SPANS,
     "traceloop-sdk": _SPANS,
 }

@@ -1,0 +1,51 @@
+"""The traces of requests and jobs that a server or a queue hands over."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from whyops_trace import default
+from whyops_trace._guard import guarded
+from whyops_trace.client import WhyOps
+from whyops_trace.headers import Headers
+from whyops_trace.tracing import Trace
+
+
+class Block:
+    """
+    The block of a request or job, in the trace that its headers tell of. No error of ours reaches who makes it.
+
+    Args:
+        headers: The headers.
+        sdk: The client that records; None for the default one.
+        link: False to ignore the headers.
+    """
+
+    def __init__(self, headers: Headers, sdk: WhyOps | None, *, link: bool = True) -> None:
+        self._headers = headers
+        self._sdk = sdk
+        self._link = link
+        self._trace: Trace | None = None
+
+    @guarded("finding the trace of a request")
+    def _find(self) -> Trace:
+        make = default.continue_from if self._sdk is None else self._sdk.continue_from
+        return make(self._headers, link=self._link)
+
+    def enter(self) -> None:
+        """Enter the block."""
+        self._trace = self._find()
+        if self._trace is not None:
+            self._trace.__enter__()
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Leave the block, with the exception that it ends with if it does."""
+        if self._trace is not None:
+            self._trace.__exit__(None, error, None)
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.leave(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import environment, stored
+from programs import environment, outline, stored
 
 #: The beginning of each program.
 HEAD = """
@@ -259,3 +259,32 @@ def test_a_process_that_another_one_s_process_made_is_in_the_trace(tmp_path: Pat
 
     assert done.stderr == ""
     assert calls(events) == [("f", 1, "further"), ("further", 1, "")]
+
+
+def test_a_program_that_knows_only_the_id_is_inside_the_call_that_ran_it(tmp_path: Path) -> None:
+    """It is new, and one call was open while it ran."""
+    done = run(
+        """
+        import subprocess
+
+        @traced_tool
+        def ask(n):
+            child = "import sys; from program import f, trace; trace(sys.argv[1]).__enter__(); f(1)"
+            subprocess.run([sys.executable, "-c", child, current_trace().id], check=True, cwd=sys.path[0])
+
+        with trace("t"):
+            f(0)
+            ask(1)
+            f(2)
+        """,
+        tmp_path,
+    )
+    events = (traces(tmp_path), stored(tmp_path, "t"))[1]
+
+    assert done.stderr == ""
+    assert [(depth, name) for depth, _, name, _ in outline(events)] == [
+        (0, "f"),
+        (0, "ask"),
+        (1, "f"),
+        (0, "f"),
+    ]

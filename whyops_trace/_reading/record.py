@@ -41,7 +41,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
         kind: The event type.
         step: Its number, 0 if it has none.
         parent: The step it follows from, 0 if it has none.
-        within: The step of the enclosing call, 0 at the top.
+        within: The step of the enclosing call, 0 at the top. It is told, or known by when the process ran.
         span: Its span id.
         run: The numbering it belongs to.
         process: The token of the process of this library that recorded it, "" if another program did.
@@ -77,7 +77,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
             text_of(member("eventType")),
             _step(member("stepId")),
             _step(member("parentStepId")),
-            _step(metadata.get("within")),
+            _step(metadata.get("within")) or _step(metadata.get("ranIn")),
             text_of(member("spanId")),
             run,
             _process_of_run(run) or process_of(text_of(member("idempotencyKey"))),

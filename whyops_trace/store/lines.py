@@ -12,6 +12,7 @@ from whyops_trace._clock import Clock
 from whyops_trace._database import Database, MachineClock
 from whyops_trace._database_file import is_no_text
 from whyops_trace._home import command_line
+from whyops_trace._reading.processes import in_time
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import StoreError, WhyOpsError
 from whyops_trace.store.packing import decompressed
@@ -66,16 +67,19 @@ class RecordReader:
         """
         Return the records of a trace, decoded, by step; the end of a step directly after its beginning.
 
+        Records of several processes are in the order of time. Where a process knew only the id of the trace, and ran
+        while one call was open, the member ``ranIn`` of the metadata is the step of that call.
+
         Records share the messages, tools and prompts that are in several of them: who changes one, changes all.
 
         Raises:
             StoreError: if the file cannot be read.
         """
-        return self._decoded(f"WHERE {_TRACE} {_ORDER}", trace_id)
+        return in_time(self._decoded(f"WHERE {_TRACE} {_ORDER}", trace_id))
 
     def lines(self, trace_id: str) -> list[str]:
         """
-        Return the records of a trace in the order of :meth:`events`, each as one line of JSON.
+        Return the records of a trace by step, each as one line of JSON.
 
         Raises:
             StoreError: if the file cannot be read.

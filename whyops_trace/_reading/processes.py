@@ -73,8 +73,8 @@ def _by_process(events: list[Event], keys: list[str]) -> dict[str, list[Row]]:
     times: list[float] = []
     before, process = 0.0, ""
     for event in events:
-        time = moment(text_of(event.get("timestamp")))
-        before = before if time is None else time
+        told = moment(text_of(event.get("timestamp")))
+        before = before if told is None else told
         times.append(before)
         if event.get("eventType") in _ENDS:
             ends[_run(event), _step(event.get("parentStepId"))] = before

@@ -16,7 +16,10 @@ Row = tuple[Any, ...]
 LOCAL = ("step_end", "trace_end")
 #: Metadata under which an event names what it is about, and what varies from run to run.
 NAMES = ("tool", "step", "function")
-VARYING = ("within", "latencyMs", "startedAt", "rawResponse", "requestId", "responseId")
+VARYING = (
+    "within", "latencyMs", "startedAt", "rawResponse", "requestId", "responseId", "returned", "captured", "redacted",
+    "errorResponse",
+)  # fmt: skip
 #: Where the package's own code is, its sub-packages included.
 PACKAGE = os.path.dirname(whyops_trace.__file__) + os.sep
 

@@ -27,6 +27,7 @@ _MODULES: Final = {
     "serve": "whyops_trace.commands.serve",
     "show": "whyops_trace.commands.show",
     "stats": "whyops_trace.commands.stats",
+    "test-from": "whyops_trace.commands.test_from",
     "verify": "whyops_trace.commands.verify",
     "view": "whyops_trace.commands.serve",
     "why": "whyops_trace.commands.why",

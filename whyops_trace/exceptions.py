@@ -11,13 +11,15 @@ The errors of whyops-trace, all of them raised at the call that is wrong.
     ├── StoreError                        the local store cannot be read or written
     ├── JournalError                      a journal segment is corrupt or from another version
     ├── DeliveryError                     a destination takes nothing at present
+    ├── ReplayError                       a recording cannot be replayed
     └── AgentRunaway                      a trace used up a limit that it was given
 
     BaseException
+    ├── ReplayMiss                        raised inside a replay, by a call that the recording has no answer to
     └── AgentStop                         raised inside the block of such a trace, which raises AgentRunaway at its end
 
 No error of this tree ever reaches a traced call: they come only from the calls of our own API. ``AgentStop`` does, for
-whoever asks for it with a limit.
+whoever asks for it with a limit, and ``ReplayMiss`` while a replay is open.
 """
 
 from __future__ import annotations
@@ -120,3 +122,16 @@ class AgentStop(BaseException):
 
     def __reduce__(self) -> tuple[type[AgentStop], tuple[AgentRunaway]]:
         return AgentStop, (self.runaway,)
+
+
+class ReplayError(WhyOpsError):
+    """A recording cannot be replayed as a whole: it still runs, or its file is of another version, cut or edited."""
+
+
+class ReplayMiss(BaseException):
+    """
+    A replay differs from its recording, which has no answer to a call.
+
+    It is no :class:`Exception`, since frameworks tell those of tools to the model, and is raised again when the replay
+    is closed, whoever caught it.
+    """

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final, TextIO
 
 from whyops_trace._reading.excerpt import Tokens, cells, dollars, duration, shorten
@@ -38,11 +38,20 @@ _COLOURS: Final[dict[str, str]] = {
     "tool": "34", "step": "1", "llm": "35", "embedding": "35", "event": "2",
     "said failed": "33", "error": "31", "cancelled": "33", "running": "36", "unfinished": "33",
 }  # fmt: skip
+#: What stands before a line that is marked.
+_MARK: Final = "> "
 _DIM: Final = "2"
 _BOLD: Final = "1"
 
 
-def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
+def render(
+    tree: TraceTree,
+    *,
+    width: int = 80,
+    color: bool = False,
+    ascii_only: bool = False,
+    marked: Collection[int] = (),
+) -> str:
     """
     Return a tree as text, a line for the trace and one for each node, without a newline at the end.
 
@@ -51,7 +60,10 @@ def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only:
         width: Columns; a line that would be longer is shortened.
         color: True to colour it with ANSI escapes.
         ascii_only: True to draw with ASCII characters only, see :func:`fits`.
+        marked: Steps of the nodes whose lines begin with ``>``; if there are any, the others are indented.
     """
+    if marked:
+        width -= len(_MARK)
     rows = list(_rows(tree, width))
     marks = _marks(node for _, node in rows)
     lines = [_header(tree, width)]
@@ -60,7 +72,10 @@ def render(tree: TraceTree, *, width: int = 80, color: bool = False, ascii_only:
             beside = guides[:-3] + "│  "
             said = shorten(f"» {question}", width - cells(beside))
             lines.append(f"{_coloured(beside, _DIM)}{_coloured(said, _BOLD)}" if color else beside + said)
-        lines.append(_line(node, guides, marks.get(id(node), ""), width, color))
+        line = _line(node, guides, marks.get(id(node), ""), width, color)
+        lines.append(line if node.step not in marked else _MARK + line)
+    if marked:
+        lines = [line if line.startswith(_MARK) else " " * len(_MARK) + line for line in lines]
     drawn = "\n".join(lines)
     return drawn.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else drawn
 

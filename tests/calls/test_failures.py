@@ -129,7 +129,9 @@ def test_an_interrupted_call_has_its_response(events: Recorded, error: BaseExcep
 
     assert caught.value is error
     told = {"type": type(error).__name__, "message": str(error)}
-    assert events.rows == failed_tool("stop", {}, told)
+    [request, failure, response] = events.rows
+    assert {**failure[5], **told} == failure[5]
+    assert (request, response) == (*failed_tool("stop", {}, told)[::2],)
 
 
 def test_a_status_code_is_recorded(events: Recorded) -> None:

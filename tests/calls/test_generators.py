@@ -57,7 +57,9 @@ def test_send_and_the_return_value_pass_through(events: Recorded, talker: Talker
         next(it)
     assert again.value.value is None
     if talker is talk:
-        assert events.rows == tool("talk", {}, {"items": ["ready", "a", None], "count": 3})
+        assert events.rows == tool(
+            "talk", {}, {"items": ["ready", "a", None], "count": 3, "returned": "done"}
+        )
 
 
 @BOTH
@@ -72,7 +74,8 @@ def test_an_exception_thrown_in_can_be_caught_by_the_body(events: Recorded, talk
     with pytest.raises(StopIteration):
         it.send("stop")
     if talker is talk:
-        assert events.rows == tool("talk", {}, {"items": ["ready", "a", "caught 'k'", "b"], "count": 4})
+        items = {"items": ["ready", "a", "caught 'k'", "b"], "count": 4, "returned": "done"}
+        assert events.rows == tool("talk", {}, items)
 
 
 @BOTH
@@ -207,7 +210,7 @@ def test_yield_from_passes_everything_through(events: Recorded) -> None:
     with pytest.raises(StopIteration) as stopped:
         it.send("stop")
     assert stopped.value.value == "done"
-    items = {"items": ["ready", "a", "caught 'k'"], "count": 3}
+    items = {"items": ["ready", "a", "caught 'k'"], "count": 3, "returned": "done"}
     assert events.rows == [
         ("tool_call_request", 1, None, 0, "outer", {}),
         ("tool_call_request", 2, 1, 1, "talk", {}),

@@ -308,7 +308,9 @@ def test_every_command_with_its_options_is_explained() -> None:
     """On the page of the command line, under a heading of its own."""
     sections = dict(
         re.findall(
-            r"^## `whyops-trace (\w+)`\n(.*?)(?=^## |\Z)", text("reference/cli.md"), re.MULTILINE | re.DOTALL
+            r"^## `whyops-trace ([\w-]+)`\n(.*?)(?=^## |\Z)",
+            text("reference/cli.md"),
+            re.MULTILINE | re.DOTALL,
         )
     )
     context = click.Context(main)
@@ -333,14 +335,14 @@ def test_every_command_has_an_example_and_what_looks_at_traces_has_json() -> Non
     """In its help, and on the page of the command line."""
     context = click.Context(main)
     commands: dict[str, Any] = {name: main.get_command(context, name) for name in main.list_commands(context)}
-    asked = re.findall(r"whyops-trace (\w+)", "".join(blocks(DOCS / "reference" / "cli.md", "sh")))
+    asked = re.findall(r"whyops-trace ([\w-]+)", "".join(blocks(DOCS / "reference" / "cli.md", "sh")))
     json = {name for name, command in commands.items() if any("--json" in one.opts for one in command.params)}
 
     assert all(
         f"Example: whyops-trace {name}" in (command.epilog or "") for name, command in commands.items()
     )
     assert set(commands) - set(asked) == set()
-    assert set(commands) - json == {"demo", "journal"}
+    assert set(commands) - json == {"demo", "journal", "test-from"}
 
 
 def test_an_unknown_option_names_the_known_ones() -> None:

@@ -238,6 +238,24 @@ def test_spans_of_a_framework_make_one_tree_with_functions(tmp_path: Path) -> No
     assert sum("requestedBy" in event["metadata"] for event in events) == 1
 
 
+def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
+    """The database and the payment are asked once, whatever is tried on the recording afterwards."""
+    done = run(EXAMPLES / "14_replay_a_run.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if line[0] != " "] == [
+        "the database is asked for 8841",
+        "12.5 is paid",
+        "replayed: done",
+        "changed: refund(order=8841, amount=125.0) is not in the recording.",
+        "The nearest one there is refund(order=8841, amount=12.5):",
+        "what if: nothing to refund",
+        "not called: ['refund(order=8841, amount=12.5)']",
+    ]
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        assert len(store.traces()) == 4
+
+
 def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:
     """Not in the store, and not in the journal."""
     done = run(EXAMPLES / "05_redaction_and_options.py", home=tmp_path)

@@ -30,6 +30,7 @@ NOT_IMPORTED = {
     "commands": "the command line has them",
     "demo": "whyops-trace demo runs it",
     "server": "whyops-trace serve runs it",
+    "pytest_plugin": "pytest loads it",
     "providers": "WhyOps.openai() and WhyOps.anthropic() use it",
 }
 #: Packages whose modules are imported one by one. Any other is imported as a whole: its modules are its parts.

@@ -537,12 +537,12 @@ MEMBERS = {
 @given(st.lists(st.fixed_dictionaries({}, optional=MEMBERS), max_size=8), st.integers(8, 100))
 def test_records_of_any_shape_make_a_tree(events: list[dict[str, Any]], width: int) -> None:
     """Whatever the records hold: no error, one line for each node, none too long, nothing unprintable."""
-    for options in ({}, {"ascii_only": True}):
-        lines = render(build(events, priced=True), width=width, **options).split("\n")
+    for ascii_only in (False, True):
+        lines = render(build(events, priced=True), width=width, ascii_only=ascii_only).split("\n")
 
         assert len(lines) <= len(events) + 1
         assert all(cells(line) <= width and line.isprintable() for line in lines)
-        assert not options or all(line.isascii() for line in lines)
+        assert not ascii_only or all(line.isascii() for line in lines)
 
 
 def test_a_deep_trace() -> None:

@@ -34,6 +34,7 @@ from whyops_trace import (
     traced_llm,
     traced_tool,
 )
+from whyops_trace.replay import Replay, Run, replay
 from whyops_trace.testing import ManualClock, capture_events
 
 
@@ -196,6 +197,14 @@ def testing_kit() -> None:
     with capture_events(local=True) as events:
         assert_type(events, list[dict[str, Any]])
     WhyOps(clock=ManualClock())
+
+
+def replays(traces: Run) -> None:
+    with replay("t", match="first", live=[plain, "messages"], swap={"plain": lambda a: a}) as run:
+        assert_type(run, Replay)
+    assert_type(run.drift, list[str])
+    traces.called("plain", times=range(1, 3), arguments={"a": 1})
+    replay("t", match="loose")  # type: ignore[arg-type]
 
 
 def takes_a_callback(callback: Callable[[int], float]) -> None: ...

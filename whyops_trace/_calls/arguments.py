@@ -65,6 +65,10 @@ class Arguments:
         """
         return None if self._is_own else Arguments(self._function, own=True)
 
+    def without_self(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return positional arguments without self or cls."""
+        return args if self._self is None else args[1:]
+
     def names(self, name: str) -> bool:
         """Tell whether there is a parameter of that name."""
         return name in self._defaults

@@ -94,11 +94,13 @@ class ModelCall:
         answer: Hash of its answer, None if it has no whole one or no proxy reports it.
         thoughts: Hash of each thought in its answer.
         request_id: The provider's id of the request, "" if unknown.
+        error_response: The status, headers and body with which the provider refused it, None if it did not.
     """
 
     __slots__ = (
         "answer",
         "by_client",
+        "error_response",
         "first_token_ms",
         "held_request",
         "is_local",
@@ -126,6 +128,7 @@ class ModelCall:
         self.answer: int | None = None
         self.thoughts: list[int] = []
         self.request_id = ""
+        self.error_response: dict[str, Any] | None = None
 
     @property
     def wraps(self) -> bool:

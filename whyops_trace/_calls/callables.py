@@ -61,7 +61,7 @@ class TracedCallable(Proxy):
             return site.drive(site, made, function, args, kwargs)
         call = site.begin(args, kwargs)
         if call is None:
-            return function(*args, **kwargs)
+            return site.instead(function)(*args, **kwargs)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CodeType, CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from whyops_trace._calls.answering import await_instead, iterate_instead
 from whyops_trace._calls.call import DETACHED, C, Call, GeneratorCall, Untraced
 from whyops_trace._values.failures import traceback_of
 from whyops_trace.context import get_scope, set_scope
@@ -85,16 +86,17 @@ async def _await(
     kwargs: dict[str, Any],
 ) -> Any:
     call = site.open(made, Call)
+    if call is None:
+        awaitable = await_instead(site, made, function)(*args, **kwargs)
+        del made, args, kwargs
+        return await awaitable
     try:
         awaitable = function(*args, **kwargs)
         del made, args, kwargs  # what the body lets go of must not live on here
         result = await awaitable
     except BaseException as error:
-        if call is not None:
-            call.fail(error)
+        call.fail(error)
         raise
-    if call is None:
-        return result
     return call.site.follow(call, result) if call.returned(result) else result
 
 
@@ -106,7 +108,9 @@ def _iterate(
     kwargs: dict[str, Any],
 ) -> Generator[Any, Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(made, GeneratorCall) or Untraced()
+    call: GeneratorCall | Untraced | None = site.open(made, GeneratorCall)
+    if call is None:
+        call, items = iterate_instead(site, made, items, args, kwargs)
     del made, args, kwargs
     # A list that is emptied at each use: neither what the consumer sends nor what the body yields may be kept alive
     # by this frame while it is suspended.
@@ -148,7 +152,9 @@ async def _iterate_async(
     kwargs: dict[str, Any],
 ) -> AsyncGenerator[Any, Any]:
     items = function(*args, **kwargs)
-    call = site.open(made, GeneratorCall) or Untraced()
+    call: GeneratorCall | Untraced | None = site.open(made, GeneratorCall)
+    if call is None:
+        call, items = iterate_instead(site, made, items, args, kwargs)
     del made, args, kwargs
     passed: list[Any] = [None]
     step, thrown = functools.partial(_start, items), None

@@ -33,7 +33,7 @@ def _templates() -> tuple[CodeType, CodeType]:
             kwargs.pop(whyops_site.strips, None)
         call = whyops_site.begin(args, kwargs)
         if call is None:
-            return function(*args, **kwargs)
+            return whyops_site.instead(function)(*args, **kwargs)
         try:
             result = function(*args, **kwargs)
         except anything as error:

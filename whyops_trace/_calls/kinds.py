@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from whyops_trace._calls.call import Call, Items, ModelCall
+from whyops_trace._calls.call import DETACHED, Call, Items, ModelCall
 from whyops_trace._calls.site import C, CallSite
 from whyops_trace._checks import MAX_MODEL
 from whyops_trace._guard import attempt, warn_once
@@ -25,7 +25,9 @@ from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._values import encoding, mending
 from whyops_trace._values.failures import Told, describe_passing, describe_whole
+from whyops_trace._values.losses import is_redacted
 from whyops_trace._values.reflection import name_of
+from whyops_trace._values.secrets.finds import MARK
 from whyops_trace._values.truncation import truncated
 from whyops_trace.context import Scope
 
@@ -33,6 +35,8 @@ from whyops_trace.context import Scope
 MAX_ITEMS_BYTES: Final = 65_536
 #: Largest number of causes of a failure that are looked at.
 _MAX_CAUSES: Final = 20
+#: Identities of the types of results that JSON tells apart.
+PLAIN: Final = frozenset(map(id, (type(None), bool, int, float, str, dict, list)))
 #: Fewest bytes of a record in which a cut answer of a provider still tells something.
 MIN_RAW_BYTES: Final = 1_000
 
@@ -45,7 +49,9 @@ class Tool(CallSite):
         "failed": "a function without async",
         "tool_call_id": "text",
     }
-    written: ClassVar[frozenset[str]] = frozenset({"failed", "tool", "latencyMs", "outcome", "requestedBy"})
+    written: ClassVar[frozenset[str]] = frozenset(
+        {"captured", "failed", "latencyMs", "outcome", "redacted", "requestedBy", "returned", "tool"}
+    )
 
     def __init__(
         self,
@@ -80,17 +86,27 @@ class Tool(CallSite):
         return b',"requestedBy":%d' % step if step else b""
 
     def respond(self, call: Call, result: Any, elapsed_ms: int) -> None:
-        """Record the tool's result: under ``result`` if it is no object, under ``items`` for a generator's items."""
+        """
+        Record the tool's result: under ``result`` if it is no object, under ``items`` for a generator's items.
+
+        The metadata tell what a replay needs beside it: the class of a result that is no JSON, and what is missing.
+        """
         encode = call.state.recorder.encode
+        metadata = b'%b,"latencyMs":%d' % (self._metadata, elapsed_ms)
         if not self.capture_output:
             results = b"{}"
+            metadata += b',"captured":false'
         elif call.items is not None:
-            results = b"{%b}" % _items(call.items, encode)
+            ended = b"" if result is None else b',"returned":' + encode(result)
+            results = b"{%b%b}" % (_items(call.items, encode), ended)
         else:
             results = encode(result)
+            if id(type(result)) not in PLAIN or (results[:10] == b'{"result":' and len(result) == 1):
+                metadata += b',"returned":%b' % encode(name_of(type(result)))
             if results[0] != 123:  # not an object
                 results = b"".join((b'{"result":', results, b"}"))
-        metadata = b'%b,"latencyMs":%d' % (self._metadata, elapsed_ms)
+            if MARK in results and is_redacted(result, results):
+                metadata += b',"redacted":true'
         try:
             if self._failed is not None and call.items is None:
                 metadata += self._verdict(result, encode)
@@ -113,7 +129,7 @@ class Tool(CallSite):
         """Record an ``error`` event and a response with the error, or a response that says how else it ended."""
         encode, ended = call.state.recorder.encode, self.outcome(call, error)
         if ended == "error":
-            told = describe_whole(error, stacks=True)
+            told = describe_whole(error, stacks=True, parts=True)
             call.record(b"error", self._metadata, encode(told))
             results = b'{"error":%b}' % encode(
                 {name: told[name] for name in ("type", "message") if name in told}
@@ -156,8 +172,9 @@ class Llm(CallSite):
         "extract": "a function without async",
     }
     written: ClassVar[frozenset[str]] = frozenset(
-        {"function", "latencyMs", "model", "outcome", "params", "provider", "rawResponse", "requestId",
-         "doubles", "responseId", "system", "systemPrompt", "timeToFirstTokenMs", "tools", "usage", "wraps"}
+        {"captured", "doubles", "errorResponse", "function", "latencyMs", "model", "outcome", "params", "provider",
+         "rawResponse", "redacted", "requestId", "responseId", "returned", "system", "systemPrompt",
+         "timeToFirstTokenMs", "tools", "usage", "wraps"}
     )  # fmt: skip
     holds = True
     follows = True
@@ -214,7 +231,16 @@ class Llm(CallSite):
                 call.record(b"llm_thinking", self._function, call.state.recorder.encode(thought))
             self._record_provider_calls(call, turn)
         _note_answer(call, (turn.said(), turn.finish()))
+        if not self.capture_output:
+            ending += b',"captured":false'
+        elif type(result) is not str and call.items is None and not self._is_told(call):
+            ending += b',"returned":%b' % call.state.recorder.encode(name_of(type(result)))
         self._close(call, turn, elapsed_ms, ending)
+
+    @staticmethod
+    def _is_told(call: Call) -> bool:
+        """Return True for a turn that no function returns: a client or a framework tells of it."""
+        return call.outer is DETACHED or (call.model_call is not None and call.model_call.by_client)
 
     @staticmethod
     def _error(call: Call, answer: Any) -> dict[str, Any]:
@@ -296,6 +322,9 @@ class Llm(CallSite):
         content = {"message": "The stream broke off.", **error}
         if turn.content and self.capture_output:
             content["partial"] = turn.content
+        response = call.model_call.error_response if call.model_call else None
+        if response is not None:
+            ending += b',"errorResponse":%b' % call.state.recorder.encode(response)
         body = call.state.recorder.encode(content)
         call.close(b"error", self._answer_metadata(call, turn, elapsed_ms, ending), body)
 
@@ -317,9 +346,10 @@ class Llm(CallSite):
             ending = b',"usage":%b%b' % (recorder.encode(turn.usage), ending)
         metadata, body = self._answer_metadata(call, turn, elapsed_ms, ending), recorder.encode(content)
         if turn.raw and self.capture_output:
-            metadata += self._raw_response(
-                turn, recorder, recorder.processor.room - len(metadata) - len(body)
-            )
+            raw = self._raw_response(turn, recorder, recorder.processor.room - len(metadata) - len(body))
+            metadata += raw
+            if MARK in raw and is_redacted(turn.raw, raw):
+                metadata += b',"redacted":true'
         step = call.close(b"llm_response", metadata, body)
         if tool_calls:
             call.state.note_asked(step, tool_calls)

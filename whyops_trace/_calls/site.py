@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+from whyops_trace._calls.answering import instead
 from whyops_trace._calls.arguments import Arguments
 from whyops_trace._calls.call import DETACHED, Call, Detached, HeldRequest, Items, ModelCall
 from whyops_trace._calls.drivers import driver_of
@@ -70,6 +71,8 @@ class CallSite:
     strips: str = ""
     #: Function that ends a call with a result that may still run, see :mod:`whyops_trace._calls.following`.
     follow = staticmethod(follow)
+    #: Function that returns what is called for a call that is not recorded, see :mod:`whyops_trace._calls.answering`.
+    instead = instead
 
     def __init__(
         self,
@@ -103,6 +106,10 @@ class CallSite:
 
     def __reduce__(self) -> Any:
         return restore, (FORMAT, type(self), *self._parts)
+
+    def without_self(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the positional arguments of a call without self or cls."""
+        return self._arguments.without_self(args)
 
     def require(self, name: str) -> None:
         """

@@ -55,6 +55,15 @@ def capture(sink: Callable[[bytes], None] | None) -> Callable[[bytes], None] | N
     return before
 
 
+def forget_traces() -> None:
+    """Let traces that have ended begin anew if they come back, as they do in another process."""
+    for recorder in list(alive):
+        with recorder.lock:
+            for trace_id, state in list(recorder.traces.items()):
+                if not (state.blocks or state.open or state.open_tools):
+                    del recorder.traces[trace_id]
+
+
 def _before_fork() -> None:
     # No fork happens in the middle of a record. Every thread takes the locks in the same order.
     for recorder in sorted(alive, key=id):

@@ -14,14 +14,18 @@ MAX_FRAMES: Final = 30
 MAX_INNER_FRAMES: Final = 8
 #: Largest number of exceptions that are described with one: those in a group, and those behind each.
 MAX_EXCEPTIONS: Final = 20
-#: Largest number of notes of an exception.
+#: Largest number of notes of an exception, and of its attributes.
 MAX_NOTES: Final = 10
+MAX_ATTRIBUTES: Final = 20
+#: Types of the arguments and attributes that are described.
+_SCALARS: Final = frozenset({type(None), bool, int, float, str})
 
 #: Readers of an exception's attributes. Its class cannot override them.
 _arguments: Final = BaseException.__dict__["args"].__get__
 _cause: Final = BaseException.__dict__["__cause__"].__get__
 _context: Final = BaseException.__dict__["__context__"].__get__
 _hides_context: Final = BaseException.__dict__["__suppress_context__"].__get__
+_file_name: Final = vars(OSError)["filename"].__get__
 _members: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
 
@@ -43,7 +47,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     return described
 
 
-def describe_whole(error: BaseException, *, stacks: bool = False) -> dict[str, Any]:
+def describe_whole(error: BaseException, *, stacks: bool = False, parts: bool = False) -> dict[str, Any]:
     """
     Return an exception with its notes and the exceptions behind it, each described in the same way.
 
@@ -54,8 +58,10 @@ def describe_whole(error: BaseException, *, stacks: bool = False) -> dict[str, A
     Args:
         error: The exception.
         stacks: True to add the stack of each.
+        parts: True to add the arguments and attributes of the exception itself, where they tell more.
     """
-    return _Description(stacks).of(error)
+    described = _Description(stacks).of(error)
+    return described | _parts(error, described.get("message"), attributes_of(error)) if parts else described
 
 
 class _Description:
@@ -93,6 +99,31 @@ class _Description:
         """Return True for an exception that is to be described."""
         is_room = error is not None and len(self._seen) < MAX_EXCEPTIONS
         return is_room and not any(one is error for one in self._seen)
+
+
+def _parts(error: BaseException, message: object, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments and attributes of an exception that its type and message do not tell."""
+    parts: dict[str, Any] = {}
+    arguments = _arguments(error)
+    if issubclass(type(error), OSError) and (file := _file_name(error)) is not None:
+        arguments = (*arguments, file)
+    # str(KeyError("x")) is the representation of the key.
+    told = arguments in ((), (message,)) or (type(error) is KeyError and message == repr(arguments[0]))
+    if not told and all(type(each) in _SCALARS for each in arguments):
+        parts["arguments"] = list(arguments)
+    more = {
+        name: value
+        for name, value in dict.items(attributes)
+        if type(value) in _SCALARS
+        and value is not None
+        and type(name) is str
+        and not name.startswith("_")
+        and value != message
+    }
+    more.pop("status_code", None)
+    if more:
+        parts["attributes"] = dict(list(more.items())[:MAX_ATTRIBUTES])
+    return parts
 
 
 def describe_passing(error: BaseException) -> dict[str, Any]:

@@ -135,7 +135,9 @@ class Commands(click.Group):
         """Return a command, None if there is none of that name."""
         if cmd_name not in self._modules:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(importlib.import_module(self._modules[cmd_name]), cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(self._modules[cmd_name]), cmd_name.replace("-", "_")
+        )
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

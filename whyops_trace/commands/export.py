@@ -12,7 +12,9 @@ import click
 
 from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean
+from whyops_trace._replay.loading import of_store
 from whyops_trace.commands.common import file_size, home_option, stored_traces
+from whyops_trace.commands.recordings import save_recording
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.export import MAX_TOKENS, export_markdown, file_name, json_pieces
 from whyops_trace.store import Store
@@ -50,13 +52,29 @@ _BY_ENDING: Final = {
     type=click.IntRange(1_000),
     help="Largest length of Markdown, at four characters a token.",
 )
+@click.option(
+    "--fixture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File to write the calls of the trace to, for replays of it in tests.",
+)
 @home_option
-def export(trace: str, form: str | None, output: Path | None, max_tokens: int, home: Path) -> None:
+def export(
+    trace: str, form: str | None, output: Path | None, max_tokens: int, fixture: Path | None, home: Path
+) -> None:
     """
-    Write a trace as a file: HTML that opens offline, JSON for programs, Markdown for a model.
+    Write a trace as a file: HTML that opens offline, JSON for programs, Markdown for a model, a recording for tests.
 
     TRACE is its id, the beginning of its id, or "latest".
     """
+    if fixture is not None:
+        if form or output:
+            raise click.UsageError(
+                "--fixture has a form of its own: it goes neither with --format nor with -o."
+            )
+        with stored_traces(home) as store:
+            save_recording(of_store(store, store.resolve(trace)), fixture)
+        return
     form = form or _format_of(output)
     with stored_traces(home) as store:
         trace_id = store.resolve(trace)

@@ -33,6 +33,8 @@ USER_ID: Final = "X-External-User-Id"
 AGENT_NAME: Final = "X-Agent-Name"
 #: Headers in which OpenAI and Anthropic, and those that follow them, name a request.
 REQUEST_IDS: Final = ("x-request-id", "request-id")
+#: Headers that tell when to try again.
+RETRY_HEADERS: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 #: The members of a request that the proxy reports as its prompt.
 _PROMPTS: Final = ("messages", "input", "conversation")
 
@@ -45,6 +47,7 @@ class Request:
         site: Call site that records its turn, None if it is not a model call.
         call: Its turn once the request is built, None if nothing is recorded.
         proxy: The WhyOps proxy that it uses and that reports the turn, None without a proxy.
+        is_replayed: True if a replay answers it. Then nothing is asked for its credentials.
 
     Args:
         link: The connections of the client.
@@ -58,6 +61,7 @@ class Request:
         self.site = link.endpoints.site(options)
         self.call: Call | None = None
         self.proxy = link.proxy
+        self.is_replayed = False
         #: The proxied turn once the request is built.
         self._turn: ProxiedTurn | None = None
         #: The scope that the request is made in, in a tuple, once it is known.
@@ -337,6 +341,8 @@ class Request:
     @guarded("recording that a request failed")
     def _failed(self, error: BaseException) -> None:
         if self.call is not None:
+            if self.call.model_call is not None:
+                self.call.model_call.error_response = _refusal(error)
             self.call.fail(error)
             self._tell_around(error)
             if self.proxy is not None and self._link.is_reported(error):
@@ -352,6 +358,20 @@ class Request:
         if scope is not None and model_call is not None:
             for turn in turns_around(scope.enclosing):
                 turn.failure = error, model_call.last_step
+
+
+def _refusal(error: BaseException) -> dict[str, Any] | None:
+    """Return what a provider sent with a status of failure: the status, the headers for retries, and the body."""
+    response = getattr(error, "response", None)
+    if response is None or not is_read(response):
+        return None
+    headers = {name: response.headers[name] for name in RETRY_HEADERS if name in response.headers}
+    answer = read_answer(response)
+    return {
+        "status": response.status_code,
+        "headers": headers,
+        "body": response.text if answer is None else answer,
+    }
 
 
 #: The request in progress in this context.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from whyops_trace._calls.answering import present
 from whyops_trace._guard import attempt, warn_once
 from whyops_trace.providers._link import Link
 from whyops_trace.providers._request import CURRENT, Request
@@ -116,10 +117,10 @@ class _Traced:
         link = self._whyops
         options = kwargs["options"] if "options" in kwargs else args[1]
         request = Request(link, self._custom_headers, options)
-        goes_direct, _ = attempt(link.goes_direct, options, request.site)
-        if not goes_direct:
+        direct, (goes_direct, _) = link.direct, attempt(link.goes_direct, options, request.site)
+        if direct is None or not (goes_direct or present.answerer is not None):
             return self, request
-        return link.direct, Request(link.direct._whyops, link.direct._custom_headers, options)
+        return direct, Request(direct._whyops, direct._custom_headers, options)
 
 
 class _Sync(_Traced):
@@ -129,6 +130,8 @@ class _Sync(_Traced):
         """Make a request, and record its turn if it is a model call."""
         client, request = self._request_for(args, kwargs)
         with request:
+            if present.answerer is not None:
+                return request.answered(present.answerer.respond(client, request, args, kwargs))
             return request.answered(super(_Sync, client).request(*args, **kwargs))  # type: ignore[misc]
         with request:  # a retry without the proxy that failed
             return request.answered(super(_Sync, self._whyops.direct).request(*args, **kwargs))  # type: ignore[misc]
@@ -138,6 +141,8 @@ class _Sync(_Traced):
         if request is not None:
             for proxy, trace, deadline in request.begin(options):
                 proxy.settle(trace, deadline)
+            if request.is_replayed:
+                return options
         prepared = super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)
@@ -151,6 +156,8 @@ class _Async(_Traced):
         """Make a request, and record its turn if it is a model call."""
         client, request = self._request_for(args, kwargs)
         with request:
+            if present.answerer is not None:
+                return request.answered(await present.answerer.arespond(client, request, args, kwargs))
             return request.answered(await super(_Async, client).request(*args, **kwargs))  # type: ignore[misc]
         with request:
             return request.answered(await super(_Async, self._whyops.direct).request(*args, **kwargs))  # type: ignore[misc]
@@ -160,6 +167,8 @@ class _Async(_Traced):
         if request is not None:
             for proxy, trace, deadline in request.begin(options):
                 await proxy.asettle(trace, deadline)
+            if request.is_replayed:
+                return options
         prepared = await super()._prepare_options(options)  # type: ignore[misc]
         if request is not None:
             request.name_trace(options if prepared is None else prepared)

@@ -1,0 +1,199 @@
+"""Recordings as files: they hold all that a replay needs, can be read in a review, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whyops_trace import step, trace, traced_llm, traced_tool
+from whyops_trace._replay.fixture import read_fixture, write_fixture
+from whyops_trace._replay.recording import RecordedCall, read_calls
+from whyops_trace.exceptions import ReplayError, ReplayMiss
+from whyops_trace.replay import replay
+from whyops_trace.testing import capture_events
+
+SYSTEM = "You are careful.\n" * 20
+changed: dict[int, str] = {}
+
+
+@traced_tool
+def read_file(name: str, line: int) -> str:
+    return changed.get(
+        line, f"file {name}\n" + "\n".join(f"{n}: text of {name}" for n in range(line, line + 20))
+    )
+
+
+@traced_llm
+def ask(messages: list[dict[str, Any]], system: str) -> str:
+    return f"I look at part {len(messages)}."
+
+
+def agent(turns: int = 10) -> list[str]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Find the fault."}]
+    with trace("look"), step("search"):
+        for turn in range(turns):
+            messages.append({"role": "assistant", "content": ask(list(messages), SYSTEM)})
+            messages.append({"role": "user", "content": read_file("a.py", turn)})
+    return [message["content"] for message in messages]
+
+
+def recorded() -> list[dict[str, Any]]:
+    with capture_events(local=True) as events:
+        agent()
+    return events
+
+
+def plain(call: RecordedCall) -> dict[str, Any]:
+    """Return all of a call, but for its step."""
+    values = {name: getattr(call, name) for name in RecordedCall.__slots__ if name not in ("parent", "step")}
+    return values | {"in": call.parent.number if call.parent else 0}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "look.whyops"
+    path.write_text(write_fixture(read_calls(recorded())), encoding="utf-8")
+    return path
+
+
+def test_a_fixture_holds_what_the_trace_does(file: Path) -> None:
+    """All calls come back as they were read from the records, and replay."""
+    recording = read_calls(recorded())
+    read = read_fixture(file)
+
+    assert [plain(call) for call in read.calls] == [plain(call) for call in recording.calls]
+    assert (read.source, read.agent) == (recording.source, recording.agent)
+    with replay(file, store=False) as run:
+        agent()
+    assert (run.drift, run.unused) == ([], [])
+
+
+def test_a_fixture_says_everything_once(file: Path) -> None:
+    """Prompts and results that come again in each turn are written once, in lines."""
+    text = file.read_text()
+
+    assert len(text) < len(json.dumps(recorded())) / 3
+    assert text.count("28: text of a.py") == 1  # a line of the last result
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_a_changed_result_is_a_small_difference(file: Path, tmp_path: Path) -> None:
+    """In a review one changed result is some lines."""
+    changed[4] = "file a.py\nnothing\nin it"
+    try:
+        other = write_fixture(read_calls(recorded()))
+    finally:
+        changed.clear()
+    lines = [
+        line
+        for line in difflib.unified_diff(file.read_text().splitlines(), other.splitlines(), n=0)
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+
+    assert 0 < len(lines) < 60
+
+
+@pytest.mark.parametrize(
+    "value", [{"$same": "x"}, {"$text": ["a"]}, {"$plain": {"$same": 1}}, "a\nb\nc\n", {}, [], None]
+)
+def test_no_value_is_taken_for_a_mark(value: Any, tmp_path: Path) -> None:
+    """Values that look like the marks of the format come back as they are."""
+
+    @traced_tool
+    def tool() -> Any:
+        return {"value": value}
+
+    with capture_events(local=True) as events:
+        tool()
+    path = tmp_path / "odd.whyops"
+    path.write_text(write_fixture(read_calls(events)), encoding="utf-8")
+    with replay(path, store=False):
+        assert tool() == {"value": value}
+
+
+def edited(change: Callable[[dict[str, Any]], Any], file: Path, *, seal: bool = False) -> None:
+    fixture = json.loads(file.read_text())
+    change(fixture)
+    if seal:
+        del fixture["sha256"]
+    file.write_text(json.dumps(fixture, indent=1))
+
+
+def test_a_fixture_of_another_version_is_told(file: Path) -> None:
+    """A newer one asks for the version that wrote it, an older one to be exported again."""
+    edited(lambda fixture: fixture.update({"whyops-fixture": 2}), file)
+    with pytest.raises(ReplayError, match=r"version 2 of the format.*reads version 1: install the version"):
+        replay(file)
+    edited(lambda fixture: fixture.update({"whyops-fixture": 0}), file)
+    with pytest.raises(ReplayError, match="export the trace again"):
+        replay(file)
+
+
+def test_a_fixture_that_was_cut_is_told(file: Path) -> None:
+    """Half a file, a file of something else and no file at all."""
+    text = file.read_text()
+    file.write_text(text[: len(text) // 2])
+    with pytest.raises(ReplayError, match="is cut, or was edited"):
+        replay(file)
+    file.write_text("{}")
+    with pytest.raises(ReplayError, match="is no fixture"):
+        replay(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ReplayError, match="it is no text"):
+        replay(file)
+    file.unlink()
+    with pytest.raises(ReplayError, match=r"whyops-trace export TRACE --fixture"):
+        replay(file)
+
+
+def test_a_fixture_that_was_edited_is_told(file: Path) -> None:
+    """An edit by hand is refused until its author says that it is meant, and what then does not fit is told."""
+
+    def edit(fixture: dict[str, Any]) -> None:
+        fixture["calls"][1]["answer"] = {"result": "other"}
+
+    edited(edit, file)
+    with pytest.raises(ReplayError, match=r"was edited.*delete the line with 'sha256'"):
+        replay(file)
+    edited(edit, file, seal=True)
+    with replay(file, store=False, match="first"):
+        assert read_file("a.py", 0) == "other"
+    edited(lambda fixture: fixture.pop("calls"), file)
+    with pytest.raises(ReplayError, match="something else"):
+        replay(file)
+
+
+def test_a_fixture_of_another_agent_is_told(file: Path) -> None:
+    """If the first call is not in a recording, the message names the agent that it is of."""
+
+    @traced_tool
+    def pay(amount: int) -> int:
+        return amount
+
+    with (
+        pytest.raises(ReplayMiss, match="Nothing of the recording was replayed before: it is of agent"),
+        replay(file, store=False),
+    ):
+        pay(5)
+
+
+def test_what_a_fixture_lacks_is_told_at_the_call(tmp_path: Path) -> None:
+    """A fixture with a result that held a secret is read, and the call that would need it is a miss."""
+
+    @traced_tool
+    def login(user: str) -> dict[str, str]:
+        return {"api_key": "sk-live-4eC39HqLyjWDarjtT1zdp7dc"}
+
+    with capture_events(local=True) as events:
+        login("ada")
+    path = tmp_path / "login.whyops"
+    path.write_text(write_fixture(read_calls(events)), encoding="utf-8")
+
+    assert "4eC39" not in path.read_text()
+    with pytest.raises(ReplayMiss, match="held a secret"), replay(path, store=False):
+        login("ada")

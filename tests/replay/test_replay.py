@@ -1,0 +1,722 @@
+"""Replays of decorated functions: each kind of them answers from the recording, and none of their bodies runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic import BaseModel
+
+from whyops_trace import WhyOps, propagate, step, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace.client import forget_clients
+from whyops_trace.exceptions import ConfigurationError, ReplayError, ReplayMiss, TraceNotFoundError
+from whyops_trace.replay import replay
+from whyops_trace.testing import capture_events
+
+pytestmark = pytest.mark.asyncio_only
+
+#: The calls whose bodies ran.
+ran: list[Any] = []
+
+
+class Place(NamedTuple):
+    city: str
+    degrees: int
+
+
+@dataclasses.dataclass
+class Order:
+    id: int
+    items: list[Place]
+
+
+class Bill(BaseModel):
+    total: float
+
+
+class OddError(Exception):
+    def __init__(self, code: int, *, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+class Handle:
+    pass
+
+
+class Parcel:
+    def __init__(self) -> None:
+        self.weight = 3
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+
+
+def recorded(agent: Callable[[], Any]) -> tuple[list[dict[str, Any]], Any]:
+    """Return the records of a program, and what it returned."""
+    with capture_events(local=True) as events, trace("t"):
+        returned = agent()
+    ran.clear()
+    return events, returned
+
+
+def test_every_kind_of_function_answers_from_the_recording() -> None:
+    """Functions, methods, coroutines, generators and asynchronous generators give what they gave, and do not run."""
+
+    class Shop:
+        @traced_tool
+        def price(self, item: str) -> int:
+            ran.append("price")
+            return len(item)
+
+        @classmethod
+        @traced_tool
+        def name(cls) -> str:
+            ran.append("name")
+            return "shop"
+
+        @staticmethod
+        @traced_tool
+        async def stock(item: str) -> dict[str, int]:
+            ran.append("stock")
+            return {item: 3}
+
+    @traced_tool
+    def pages(count: int) -> Generator[int, None, str]:
+        ran.append("pages")
+        yield from range(count)
+        return "the end"  # which the consumer gets
+
+    @traced_tool
+    async def lines(count: int) -> AsyncIterator[str]:
+        ran.append("lines")
+        for number in range(count):
+            yield f"line {number}"
+
+    @traced_llm
+    def ask(prompt: str) -> str:
+        ran.append("ask")
+        return f"about {prompt}"
+
+    def whole() -> Iterator[Any]:
+        ended = yield from pages(3)
+        yield ended
+
+    async def later() -> list[Any]:
+        return [await Shop.stock("tea"), [line async for line in lines(2)]]
+
+    def agent() -> list[Any]:
+        with step("buy"):
+            return [Shop().price("tea"), Shop.name(), list(whole()), asyncio.run(later()), ask("tea")]
+
+    events, first = recorded(agent)
+    with replay(events, store=False) as run, trace("t"):
+        second = agent()
+
+    assert second == first
+    assert ran == []
+    assert (run.drift, run.unused, run.divergence, run.notes) == ([], [], None, [])
+
+
+def test_a_program_in_a_block_of_its_own_is_replayed_from_the_store() -> None:
+    """A trace of the store is replayed by its id; the replay is stored as a trace of its own, and names the other."""
+    sdk = WhyOps(agent_name="shop")
+
+    @traced_tool
+    def look_up(order: int) -> str:
+        ran.append(order)
+        return f"order {order}"
+
+    def agent() -> str:
+        with sdk.trace("checkout-1"):
+            return look_up(8841)
+
+    first = agent()
+    ran.clear()
+    with replay("checkout-1") as run:
+        second = agent()
+    with replay(run.trace_id, store=False) as again:
+        third = agent()
+    sdk.close_sync()
+
+    assert first == second == third
+    assert ran == []
+    assert run.trace_id.endswith("-checkout-1")
+    assert (run.source, again.source) == ("checkout-1", run.trace_id)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (None, (1, "two", [3])),
+        (None, {1, 2}),
+        (None, b"\x00\xff"),
+        (None, {"result": 5}),
+        (None, 5),
+        (None, Order(1, [])),
+        (None, Bill(total=1.5)),
+        (Order, Order(1, [Place("Oslo", 3)])),
+        (list[Order], [Order(1, [Place("Oslo", 3)])]),
+        (dict[str, Bill] | None, {"a": Bill(total=2)}),
+        (tuple[Place, ...], (Place("Rome", 20),)),
+        (Path, Path("/tmp")),
+        (str, None),
+        (dict[str, Any], {"a": [1, None, True, 1.5, "x"]}),
+        (str, "a text that holds [redacted], <br> and [cut 1 of it]"),
+    ],
+)
+def test_a_result_is_of_its_type_again(annotation: Any, value: Any) -> None:
+    """A result is made again by the class that was recorded, and its parts by the annotation."""
+
+    def tool() -> Any:
+        return value
+
+    tool.__annotations__ = {"return": annotation} if annotation is not None else {}
+    tool = traced_tool(tool)
+    events, _ = recorded(tool)
+    with replay(events, store=False):
+        again = tool()
+
+    assert (type(again), again) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("v"),
+        KeyError("k"),
+        FileNotFoundError(2, "No such file", "f"),
+        TimeoutError(),
+        subprocess.CalledProcessError(1, "x"),
+        UnicodeDecodeError("utf8", b"x", 0, 1, "r"),
+        OddError(5, detail="d"),
+    ],
+)
+def test_an_exception_is_raised_again(error: Exception) -> None:
+    """An exception of a class that is loaded is an instance of it, says the same, and has its plain attributes."""
+
+    @traced_tool
+    def tool() -> None:
+        raise error
+
+    with capture_events(local=True) as events, pytest.raises(type(error)):
+        tool()
+    with replay(events, store=False), pytest.raises(type(error)) as caught:
+        tool()
+
+    assert str(caught.value) == str(error)
+    if not isinstance(error, UnicodeDecodeError):  # which has bytes among its arguments
+        assert caught.value.args == error.args
+    if isinstance(error, (OddError, FileNotFoundError)):
+        assert {**vars(caught.value)} == vars(error)
+        assert getattr(caught.value, "filename", None) == getattr(error, "filename", None)
+
+
+def test_an_exception_of_a_class_that_is_not_there_is_told() -> None:
+    """A failure whose class is not loaded is a RuntimeError with the same words, and a note says so."""
+
+    @traced_tool
+    def tool() -> None:
+        raise type("GoneError", (Exception,), {"__module__": "gone"})("no more")
+
+    with capture_events(local=True) as events, pytest.raises(Exception, match="no more"):
+        tool()
+    with replay(events, store=False) as run, pytest.raises(RuntimeError, match=r"gone\.GoneError: no more"):
+        tool()
+
+    assert "GoneError" in run.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"api_key": "sk-live-4eC39HqLyjWDarjtT1zdp7dc"}, "held a secret"),
+        ("x" * 3_000_000, "max_event_bytes"),
+        ([Handle()], "plain data, or answer it with swap="),
+        ([Parcel()], "holds an object of .*Parcel"),
+    ],
+)
+def test_what_was_not_recorded_whole_is_refused(value: Any, words: str) -> None:
+    """A result that was cut, redacted or only named is no answer; the error tells what to do."""
+
+    @traced_tool
+    def tool() -> Any:
+        return value
+
+    events, _ = recorded(tool)
+    with pytest.raises(ReplayMiss, match=words), replay(events, store=False):
+        tool()
+
+
+def test_what_was_not_captured_is_refused() -> None:
+    """A result that was left out on request is no empty object; so are vectors."""
+
+    @traced_tool(capture_output=False)
+    def tool() -> dict[str, int]:
+        return {"a": 1}
+
+    @traced_embedding
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [[0.5]]
+
+    @traced_llm
+    def ask(prompt: str) -> dict[str, Any]:
+        return {"content": "yes", "model": "m"}
+
+    events, _ = recorded(lambda: (tool(), embed(["x"]), ask("x")))
+    for call, words in (
+        (tool, "capture_output"),
+        (lambda: embed(["x"]), "vectors"),
+        (lambda: ask("x"), "sdk.openai"),
+    ):
+        with pytest.raises(ReplayMiss, match=words), replay(events, store=False):
+            call()
+
+
+def test_an_annotation_that_cannot_be_rebuilt_is_told() -> None:
+    """A result that its annotation does not fit is a miss that names the type and the ways out."""
+
+    class Opaque:
+        def __init__(self, handle: object) -> None:
+            self.handle = handle
+
+    def tool() -> Any:
+        return [{"handle": 1}]
+
+    tool.__annotations__ = {"return": list[Opaque]}
+    tool = traced_tool(tool)
+    events, _ = recorded(tool)
+    with (
+        pytest.raises(ReplayMiss, match=r"Opaque.*correct the annotation.*swap="),
+        replay(events, store=False),
+    ):
+        tool()
+
+
+def test_a_call_that_is_not_there_is_a_miss_with_the_tree_around_it() -> None:
+    """The first call that differs is told with the nearest recorded one, what differs, and the calls beside it."""
+
+    @traced_tool
+    def look_up(order: int) -> str:
+        ran.append(order)
+        return "sent"
+
+    @traced_tool
+    def refund(order: int, amount: float) -> str:
+        ran.append(order)
+        return "done"
+
+    events, _ = recorded(lambda: (look_up(8841), refund(8841, 12.5)))
+    run = replay(events, store=False)
+    with pytest.raises(ReplayMiss) as missed, run:
+        look_up(8841)
+        refund(8841, 125.0)
+
+    assert str(missed.value) == str(run.divergence)
+    assert str(run.divergence) == (
+        "refund(order=8841, amount=125.0) is not in the recording.\n"
+        "The nearest one there is refund(order=8841, amount=12.5):\n"
+        "  - arguments.amount: recorded 12.5, now 125.0\n"
+        "  ✓ look_up(order=8841)\n"
+        "  > refund(order=8841, amount=12.5)"
+    )
+    assert ran == []
+
+
+def test_a_miss_that_is_caught_is_raised_again_at_the_end() -> None:
+    """A framework that catches everything does not hide a miss."""
+
+    @traced_tool
+    def tool(value: int) -> int:
+        return value
+
+    events, _ = recorded(lambda: tool(1))
+    with pytest.raises(ReplayMiss, match=r"tool\(value=2\)"), replay(events, store=False):
+        with contextlib.suppress(BaseException):
+            tool(2)
+
+
+def test_first_answers_what_is_not_there_with_the_first_of_its_name() -> None:
+    """With match="first" a changed argument is told, and answered all the same."""
+
+    @traced_tool
+    def tool(value: int) -> int:
+        return value
+
+    events, _ = recorded(lambda: (tool(1), tool(2)))
+    with replay(events, store=False, match="first") as run:
+        assert [tool(2), tool(5)] == [2, 1]
+
+    assert "arguments.value: recorded 1, now 5" in str(run.divergence)
+
+
+def test_calls_that_are_not_made_fail_strictly() -> None:
+    """A recorded call that the program makes no more is a failure at the end, but not if the program failed itself."""
+
+    @traced_tool
+    def tool(value: int) -> int:
+        return value
+
+    events, _ = recorded(lambda: (tool(1), tool(2)))
+    with (
+        pytest.raises(ReplayMiss, match=r"not made in the replay:\n  - tool\(value=2\)"),
+        replay(events, store=False),
+    ):
+        tool(1)
+    with pytest.raises(ZeroDivisionError), replay(events, store=False):
+        tool(1 // 0)
+    with replay(events, store=False, match="first") as run:
+        tool(1)
+
+    assert run.unused == ["tool(value=2)"]
+
+
+def test_repeated_calls_are_answered_in_turn() -> None:
+    """Of equal calls the first recorded answers the first, within the call around them."""
+    answers = iter(range(100))
+
+    @traced_tool
+    def poll() -> int:
+        return next(answers)
+
+    @traced_llm
+    def ask(prompt: str) -> str:
+        return "yes"
+
+    @traced_tool
+    def worker(name: str) -> list[int]:
+        ran.append(name)
+        ask(name)  # so that its body runs in a replay
+        return [poll(), poll()]
+
+    events, first = recorded(lambda: [worker("a"), worker("b"), poll()])
+    with replay(events, store=False), trace("t"):
+        second = [worker("b"), worker("a"), poll()]
+
+    assert first == [[0, 1], [2, 3], 4]
+    assert second == [[2, 3], [0, 1], 4]
+    assert ran == ["b", "a"]
+
+
+@pytest.mark.anyio
+async def test_calls_in_flight_end_in_the_order_they_did() -> None:
+    """Of calls made at the same time the one that was first done is so in a replay, without waiting for the clock."""
+
+    @traced_tool
+    async def fetch(page: int, seconds: float) -> int:
+        ran.append(page)
+        await asyncio.sleep(seconds)
+        return page
+
+    async def race() -> list[int]:
+        tasks = [asyncio.create_task(fetch(page, 0.03 - page / 100)) for page in range(3)]
+        return [await each for each in asyncio.as_completed(tasks)]
+
+    with capture_events(local=True) as events, trace("t"):
+        first = await race()
+    ran.clear()
+    with replay(events, store=False):
+        second = await race()
+
+    assert (first, second, ran) == ([2, 1, 0], [2, 1, 0], [])
+
+
+@pytest.mark.anyio
+async def test_a_call_that_was_cancelled_waits_to_be_so() -> None:
+    """A call that lost a race when it was recorded does not win it in a replay."""
+
+    @traced_tool
+    async def fetch(page: int, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return page
+
+    async def race() -> list[int]:
+        tasks = [asyncio.create_task(fetch(page, page * 1000)) for page in range(2)]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        return [task.result() for task in done]
+
+    with capture_events(local=True) as events, trace("t"):
+        first = await race()
+    with replay(events, store=False):
+        second = await race()
+
+    assert first == second == [0]
+
+
+def test_threads_are_answered() -> None:
+    """Calls in a pool of threads are matched by what they ask, with and without the trace's place."""
+
+    @traced_tool
+    def square(value: int) -> int:
+        ran.append(value)
+        return value * value
+
+    def agent() -> list[int]:
+        with ThreadPoolExecutor(4) as pool, step("squares"):
+            return [*pool.map(propagate(square), range(20))]
+
+    events, first = recorded(agent)
+    with replay(events, store=False) as run, trace("t"):
+        second = agent()
+
+    assert (second, ran, run.drift) == (first, [], [])
+
+
+def test_live_functions_run() -> None:
+    """A function that is listed runs, and its calls inside are answered."""
+
+    @traced_tool
+    def inner() -> int:
+        ran.append("inner")
+        return 1
+
+    @traced_tool
+    def outer() -> int:
+        ran.append("outer")
+        return inner() + 1
+
+    events, _ = recorded(outer)
+    with replay(events, store=False, live=[outer]):
+        outer()
+    with replay(events, store=False):
+        outer()
+
+    assert ran == ["outer"]
+
+
+@pytest.mark.anyio
+async def test_swapped_functions_answer() -> None:
+    """A function in the place of another gets its arguments without self, and answers for any kind of it."""
+
+    class Shop:
+        @traced_tool
+        def price(self, item: str) -> int:
+            return 1
+
+        @traced_tool
+        async def stock(self, item: str) -> int:
+            return 1
+
+        @traced_tool
+        async def pages(self, count: int) -> AsyncIterator[int]:
+            for number in range(count):
+                yield number
+
+    async def agent() -> list[Any]:
+        shop = Shop()
+        return [shop.price("tea"), await shop.stock("tea"), [page async for page in shop.pages(2)]]
+
+    async def stock(item: str) -> str:
+        return f"{item}?"
+
+    with capture_events(local=True) as events, trace("t"):
+        await agent()
+    swap = {"price": lambda item: item * 2, "stock": stock, "pages": lambda count: [count]}
+    with replay(events, store=False, swap=swap):
+        assert await agent() == ["teatea", "tea?", [2]]
+
+
+def test_nothing_leaves_the_process() -> None:
+    """Code that is not traced reaches neither the network nor a new process, also on a connection that is open."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    open_before = socket.create_connection(listener.getsockname())
+    taken, _ = listener.accept()
+
+    @traced_tool
+    def tool() -> int:
+        return 1
+
+    events, _ = recorded(tool)
+    attempts: list[Callable[[], Any]] = [
+        lambda: socket.create_connection(listener.getsockname()),
+        lambda: open_before.sendall(b"x"),
+        lambda: socket.getaddrinfo("localhost", 80),
+        lambda: subprocess.run(["true"], check=True),
+    ]
+    with listener, open_before, taken:
+        for attempt in attempts:
+            with pytest.raises(ReplayMiss, match="would have left the process"), replay(events, store=False):
+                tool()
+                attempt()
+        with replay(events, store=False, network=True):
+            tool()
+            open_before.sendall(b"now")
+        open_before.sendall(b"!")
+        assert taken.recv(10) == b"now!"
+
+
+def test_a_live_function_reaches_the_network() -> None:
+    """The guard is down while a listed function runs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    @traced_tool
+    def connects() -> None:
+        socket.create_connection(listener.getsockname()).close()
+
+    with listener:
+        events, _ = recorded(connects)
+        with replay(events, store=False, live=[connects]):
+            connects()
+
+
+def test_wrong_arguments_raise_what_they_did() -> None:
+    """A call that Python refuses is refused in a replay."""
+
+    @traced_tool
+    def tool(value: int) -> int:
+        return value
+
+    events, _ = recorded(lambda: tool(1))
+    with replay(events, store=False):
+        with pytest.raises(TypeError, match="missing 1 required"):
+            tool()  # type: ignore[call-arg]
+        tool(1)
+
+
+def test_tools_that_are_not_decorated_are_told() -> None:
+    """A tool that a model asked for and that was not recorded runs in a replay: a note says so."""
+
+    @traced_llm
+    def ask(prompt: str) -> dict[str, Any]:
+        call = {"id": "c", "type": "function", "function": {"name": "delete_all", "arguments": "{}"}}
+        return {
+            "model": "m",
+            "object": "chat.completion",
+            "choices": [{"message": {"role": "assistant", "tool_calls": [call]}}],
+        }
+
+    events, _ = recorded(lambda: ask("x"))
+    with replay(events, store=False) as run:
+        ask("x")
+
+    assert "delete_all was asked for by a model" in run.notes[0]
+
+
+def test_one_replay_at_a_time() -> None:
+    """A replay answers the whole process, so a second one is refused; the first goes on."""
+
+    @traced_tool
+    def tool() -> int:
+        return 1
+
+    events, _ = recorded(tool)
+    with replay(events, store=False):
+        with pytest.raises(RuntimeError, match="only one"), replay(events, store=False):
+            pass
+        tool()
+
+
+def test_what_cannot_be_replayed_is_told(tmp_path: Path) -> None:
+    """An unknown trace, one without calls, one that still runs, and a wrong option are told before anything runs."""
+    sdk = WhyOps(agent_name="shop")
+    started, may_end = threading.Event(), threading.Event()
+
+    @traced_tool
+    def slow() -> None:
+        started.set()
+        may_end.wait(10)
+
+    with sdk.trace("empty") as empty:
+        empty.user_message_sync([{"role": "user", "content": "hi"}])
+    thread = threading.Thread(target=lambda: sdk.trace("running").__enter__() and slow())
+    thread.start()
+    started.wait(10)
+    with pytest.raises(TraceNotFoundError):
+        replay("no-such-trace")
+    with pytest.raises(ReplayError, match="@traced_tool"):
+        replay("empty")
+    with pytest.raises(ReplayError, match="still runs: slow"):
+        replay("running")
+    with pytest.raises(ConfigurationError, match="'strict' or 'first'"):
+        replay("empty", match="loose")  # type: ignore[arg-type]
+    may_end.set()
+    thread.join()
+    sdk.close_sync()
+
+
+def test_calls_outside_a_replay_are_untouched() -> None:
+    """After a replay functions run and are recorded as before."""
+
+    @traced_tool
+    def tool() -> int:
+        ran.append(1)
+        return 1
+
+    events, _ = recorded(tool)
+    with replay(events, store=False):
+        tool()
+    after, _ = recorded(tool)
+
+    assert [event["eventType"] for event in after] == [event["eventType"] for event in events]
+
+
+def test_a_replay_and_its_recording_do_not_go_on_with_each_other() -> None:
+    """A trace of one id has steps from 1 on in the recording, in a replay right after it, and in a run after that."""
+    sdk = WhyOps(agent_name="shop")
+
+    @traced_tool
+    def tool() -> int:
+        return 1
+
+    def agent() -> None:
+        with sdk.trace("same"):
+            tool()
+
+    with capture_events(local=True) as events:
+        agent()
+    with replay(events, store=False) as run:
+        agent()
+    with replay(run.events, store=False) as again:
+        agent()
+    sdk.close_sync()
+
+    assert [each["stepId"] for each in run.events] == [each["stepId"] for each in again.events] == [1, 2, 1]
+    run.no_findings()
+
+
+@pytest.mark.anyio
+async def test_without_tracing_nothing_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tracing is off nothing runs either: each call says so."""
+
+    @traced_tool
+    def tool() -> int:
+        ran.append(1)
+        return 1
+
+    @traced_tool
+    async def later() -> int:
+        ran.append(1)
+        return 1
+
+    @traced_tool
+    async def pages() -> AsyncIterator[int]:
+        ran.append(1)
+        yield 1
+
+    async def agent() -> None:
+        tool()
+
+    with capture_events(local=True) as events, trace("t"):
+        tool()
+    ran.clear()
+    forget_clients()
+    monkeypatch.setenv("WHYOPS_TRACING", "off")
+    for call in (agent, later, lambda: anext(pages())):
+        with pytest.raises(ReplayMiss, match="tracing is off"), replay(events, store=False):
+            await call()
+
+    assert ran == []

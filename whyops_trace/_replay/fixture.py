@@ -1,0 +1,238 @@
+"""
+A recording as a file that can be kept beside tests and read in a review.
+
+It is JSON with one member a line. Of a request to a model only what an earlier one did not say is written, texts of
+several lines are lists of lines, and what is long and comes more than once stands once, under its hash. So a result
+that changes is a difference of some lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from whyops_trace._replay.recording import RecordedCall, Recording, mark_models
+from whyops_trace._shapes import dict_of, list_of
+from whyops_trace._version import __version__
+from whyops_trace.exceptions import ReplayError
+
+#: Version of the format; it rises when a member changes its meaning or is removed.
+VERSION: Final = 1
+#: The member that has the version, by which such a file is known.
+_MARK: Final = "whyops-fixture"
+#: The member that has the hash of the rest.
+_HASH: Final = "sha256"
+#: Characters of JSON from which on a value that comes again is written once.
+_SHARED: Final = 120
+_AGAIN, _LINES, _PLAIN = "$same", "$text", "$plain"
+_KINDS: Final = ("tool", "llm", "embedding")
+
+#: Attributes of a call under their names in the file, each left out where it has its usual value.
+_MEMBERS: Final = {
+    "outcome": "outcome",
+    "returned": "returned",
+    "error": "error",
+    "refusal": "refusal",
+    "answer": "answer",
+    "raw": "raw",
+    "usage": "usage",
+    "model": "model",
+    "requestId": "request_id",
+    "wraps": "wraps",
+    "captured": "is_captured",
+    "redacted": "is_redacted",
+}
+_USUAL: Final = RecordedCall("tool", "", {}, outcome="ok")
+
+
+def write_fixture(recording: Recording) -> str:
+    """Return a recording as the text of a fixture."""
+    calls = _calls(recording)
+    counts: Counter[str] = Counter()
+    _count(calls, counts)
+    shared: dict[str, Any] = {}
+    written = [_shortened(call, counts, shared) for call in calls]
+    fixture: dict[str, Any] = {
+        _MARK: VERSION,
+        "writtenBy": f"whyops-trace {__version__}",
+        "source": recording.source,
+        "agent": recording.agent,
+        "calls": written,
+        "same": shared,
+    }
+    fixture[_HASH] = _hash(fixture)
+    return json.dumps(fixture, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_fixture(path: Path) -> Recording:
+    """
+    Return the recording in a fixture.
+
+    Raises:
+        ReplayError: if it cannot be read: it is not there, no fixture, of another version, cut, or was edited.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReplayError(
+            f"{path} cannot be read ({error.strerror}). Write it with `whyops-trace export TRACE --fixture {path}`."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ReplayError(f"{path} is no fixture: it is no text.") from error
+    try:
+        fixture = json.loads(text)
+    except ValueError as error:
+        raise ReplayError(
+            f"{path} is cut, or was edited so that it is no JSON any more ({error}). Take it from the version control, "
+            "or export the trace again."
+        ) from error
+    _check(fixture, path)
+    try:
+        return _recording(fixture)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ReplayError(
+            f"{path} has something else than a fixture has ({type(error).__name__}: {error}). Export the trace again."
+        ) from error
+
+
+def _check(fixture: Any, path: Path) -> None:
+    version = dict_of(fixture).get(_MARK)
+    if version is None:
+        raise ReplayError(
+            f"{path} is no fixture. `whyops-trace export TRACE --fixture FILE` writes one; no other export can be "
+            "replayed."
+        )
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        advice = "install the version that wrote it" if newer else "export the trace again"
+        raise ReplayError(
+            f"{path} has version {version!r} of the format, written by {fixture.get('writtenBy')}; this is "
+            f"whyops-trace {__version__}, which reads version {VERSION}: {advice}."
+        )
+    if _HASH in fixture and fixture[_HASH] != _hash(fixture):
+        raise ReplayError(
+            f"{path} was edited: its {_HASH} does not fit. If that is meant, delete the line with {_HASH!r}; else take "
+            "it from the version control, or export the trace again."
+        )
+
+
+def _hash(fixture: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in fixture.items() if name != _HASH}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _calls(recording: Recording) -> list[dict[str, Any]]:
+    said: list[tuple[int, list[Any]]] = []
+    calls = []
+    for call in recording.calls:
+        told: dict[str, Any] = {"call": call.number, "in": call.parent.number if call.parent else 0}
+        told |= {"kind": call.kind, "name": call.name, "ended": call.ended}
+        if call.path:
+            told["steps"] = list(call.path)
+        asked = dict(call.asked)
+        if "messages" in asked:
+            messages = list_of(asked.pop("messages"))
+            told["asked"] = asked
+            number, common = max(
+                ((n, _common(m, messages)) for n, m in said), key=lambda each: each[1], default=(0, 0)
+            )
+            if common:
+                told["after"] = [number, common]
+            told["messages"] = messages[common:]
+            said.append((call.number, messages))
+        else:
+            told["asked"] = asked
+        for name, attribute in _MEMBERS.items():
+            value = getattr(call, attribute)
+            if value != getattr(_USUAL, attribute):
+                told[name] = value
+        calls.append(told)
+    return calls
+
+
+def _common(earlier: list[Any], now: list[Any]) -> int:
+    """Return how many messages two requests have in common at their beginning."""
+    pairs = enumerate(zip(earlier, now, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(earlier), len(now)))
+
+
+def _count(value: Any, counts: Counter[str]) -> None:
+    """Count the long values, with those inside of them."""
+    if isinstance(value, (str, list, dict)):
+        text = json.dumps(value, sort_keys=True)
+        if len(text) <= _SHARED:
+            return
+        counts[text] += 1
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        for part in parts:
+            _count(part, counts)
+
+
+def _shortened(value: Any, counts: Counter[str], shared: dict[str, Any]) -> Any:
+    """Return a value as it is written, and add to *shared* what is written once."""
+    text = json.dumps(value, sort_keys=True) if isinstance(value, (str, list, dict)) else ""
+    if counts[text] > 1:
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        if key not in shared:
+            shared[key] = None  # its place is before those of its parts
+            shared[key] = _inside(value, counts, shared)
+        return {_AGAIN: key}
+    return _inside(value, counts, shared)
+
+
+def _inside(value: Any, counts: Counter[str], shared: dict[str, Any]) -> Any:
+    if isinstance(value, str):
+        return {_LINES: value.split("\n")} if value.count("\n") > 1 else value
+    if isinstance(value, list):
+        return [_shortened(item, counts, shared) for item in value]
+    if isinstance(value, dict):
+        inside = {name: _shortened(item, counts, shared) for name, item in value.items()}
+        return (
+            {_PLAIN: inside} if len(value) == 1 and next(iter(value)) in (_AGAIN, _LINES, _PLAIN) else inside
+        )
+    return value
+
+
+def _grown(value: Any, shared: Callable[[str], Any]) -> Any:
+    """Return a value as it was before it was written."""
+    if isinstance(value, list):
+        return [_grown(item, shared) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {_LINES}:
+        return "\n".join(value[_LINES])
+    if set(value) == {_AGAIN}:
+        return shared(value[_AGAIN])
+    inside = value[_PLAIN] if set(value) == {_PLAIN} else value
+    return {name: _grown(item, shared) for name, item in inside.items()}
+
+
+def _recording(fixture: dict[str, Any]) -> Recording:
+    same = fixture["same"]
+
+    def shared(key: str) -> Any:
+        return _grown(same[key], shared)
+
+    calls: list[RecordedCall] = []
+    said: dict[int, list[Any]] = {}
+    for written in fixture["calls"]:
+        told = {name: _grown(value, shared) for name, value in written.items()}
+        if told["kind"] not in _KINDS:
+            raise ValueError(f"a call of kind {told['kind']!r}")
+        call = RecordedCall(told["kind"], told["name"], told["asked"], outcome="ok")
+        call.number, call.ended, call.path = told["call"], told["ended"], tuple(told.get("steps", ()))
+        call.parent = calls[told["in"] - 1] if told["in"] else None
+        if "messages" in told:
+            number, count = told.get("after", (0, 0))
+            call.asked["messages"] = said[call.number] = [*said.get(number, [])[:count], *told["messages"]]
+        for name, attribute in _MEMBERS.items():
+            if name in told:
+                setattr(call, attribute, told[name])
+        calls.append(call)
+    for call in calls:
+        mark_models(call)
+    return Recording(fixture["source"], fixture["agent"], calls)

@@ -1,0 +1,204 @@
+"""
+Replay of a recorded run: decorated functions and traced clients answer from the recording, and nothing else runs.
+
+::
+
+    with replay("checkout-8841") as run:
+        agent("refund order 8841")
+
+    assert run.divergence is None
+
+A replay is as good as what was recorded. ``docs/explanation/replay.md`` tells what it proves, and what it does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from whyops_trace._checks import MAX_ID
+from whyops_trace._home import STORE_FILE, home_directory, make_private
+from whyops_trace._replay.checks import Run, check_same_tree, tree_of
+from whyops_trace._replay.finder import Divergence, Match
+from whyops_trace._replay.loading import Source, load
+from whyops_trace._replay.session import Session, names_of
+from whyops_trace.default import default_recorder
+from whyops_trace.exceptions import ConfigurationError, ReplayError, ReplayMiss, StoreError
+from whyops_trace.store import Store
+
+__all__ = ["Divergence", "Match", "Replay", "ReplayError", "ReplayMiss", "Run", "Source", "replay"]
+
+#: Lines of drift and of unused calls that an error names.
+_NAMED: Final = 10
+
+
+class Replay(Run):
+    """
+    One replay, open in a ``with`` block, and assertions about what the agent did in it.
+
+    Guarantees: a call that nothing answers raises :class:`~whyops_trace.exceptions.ReplayMiss`, which is raised again
+    when the block ends, whatever caught it. Inside the block nothing is delivered. Python's own sockets and new
+    processes are refused, unless a call that is listed as live makes them.
+
+    Attributes:
+        source: The id of the recorded trace.
+        trace_id: The id of the replay, under which it is stored; "" before the block ends, and if it is not stored.
+        events: The records of the replay.
+    """
+
+    def __init__(
+        self, session: Session, match: Match, home: str | os.PathLike[str] | None, *, stores: bool
+    ) -> None:
+        self._session = session
+        self._match = match
+        self._home = home
+        self._stores = stores
+        self.source: str = session.recording.source
+        self.trace_id: str = ""
+        self.events: list[dict[str, Any]] = session.events
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """The first call that the recording does not have, None if there is none."""
+        return self._session.finder.divergence
+
+    @property
+    def drift(self) -> list[str]:
+        """What differs though the calls are the same: the texts of prompts, and the places of calls."""
+        return self._session.finder.drift
+
+    @property
+    def unused(self) -> list[str]:
+        """The recorded calls that answered nothing, in words."""
+        return [str(call) for call in self._session.finder.unused]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else was not as it was, such as tools that are not decorated and so ran."""
+        return self._session.notes
+
+    def matches_tree(self) -> None:
+        """Assert that the calls are those of the recording, each within the same one."""
+        __tracebackhide__ = True
+        check_same_tree(tree_of(self._session.recording.calls), tree_of(self._session.calls), self._fail)
+
+    def __enter__(self) -> Self:
+        self._session.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._session.close()
+        if self._stores:
+            try:
+                self._store()
+            except (StoreError, OSError) as failure:
+                self.notes.append(f"The replay is not stored: {failure}")
+        miss = self._session.miss
+        if miss is not None and miss is not error:
+            raise miss from error
+        if error is None and self._match == "strict":
+            self._check_strictly()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _check_strictly(self) -> None:
+        for what, lines in (
+            ("The replay asks models something else than the recording", self.drift),
+            ("These recorded calls were not made in the replay", self.unused),
+        ):
+            if lines:
+                more = [f"… and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
+                raise ReplayMiss("\n  - ".join([f"{what}:", *lines[:_NAMED], *more]))
+
+    def _store(self) -> None:
+        """Store the replay as traces of their own, each linked to the recorded one."""
+        recorder = default_recorder()
+        token = recorder.token if recorder is not None else ""
+        names: dict[str, str] = {}
+        lines = []
+        for recorded in self.events:
+            trace = recorded["traceId"]
+            is_first = trace not in names
+            if is_first:
+                number = f"-{len(names) + 1}" if names else ""
+                names[trace] = f"replay{number}-{_suffix(recorded)}-{self.source}"[:MAX_ID]
+            event = {**recorded, "traceId": names[trace]}
+            if is_first:
+                about = event["metadata"].get("trace")
+                linked = {**(about if isinstance(about, dict) else {}), "replayOf": self.source}
+                event["metadata"] = {**event["metadata"], "trace": linked}
+            lines.append(msgspec.json.encode(event) + b"\n")
+        if lines:
+            home = home_directory(self._home)
+            make_private(home)
+            with closing(Store(home / STORE_FILE)) as store:
+                store.ingest((token, lines))
+            self.trace_id = next(iter(names.values()))
+
+
+def _suffix(event: Mapping[str, Any]) -> str:
+    """Return what tells this replay from others of the same trace: the key of its first record."""
+    return re.sub(r"[^\w-]", "", str(event["idempotencyKey"]))
+
+
+def replay(
+    source: Source,
+    *,
+    match: Match = "strict",
+    live: Iterable[str | Callable[..., Any]] = (),
+    swap: Mapping[str, Callable[..., Any]] | None = None,
+    normalise: Callable[[str], str] | None = None,
+    network: bool = False,
+    store: bool = True,
+    home: str | os.PathLike[str] | None = None,
+) -> Replay:
+    """
+    Return a replay of a recorded trace, to be opened with ``with`` or ``async with``.
+
+    In the block every call of a decorated function and every request of a traced client is answered with what it
+    returned, yielded or raised when it was recorded. A call is the recorded one of the same name and arguments, in
+    the order they came, below the same call. A request to a model is told by who spoke, which tools were called and
+    offered, and the parameters; other texts are drift. A decorated function runs if calls of models are inside it.
+
+    Args:
+        source: The id of a trace in the local store, its beginning, or "latest"; the file of a fixture; or events, as
+            ``capture_events(local=True)`` collects them.
+        match: ``"strict"`` to fail at the end for drift, and for recorded calls that were not made. ``"first"`` to
+            answer a call that is not in the recording with the first one of its name there.
+        live: What runs: functions, or names of them; of clients ``"chat.completions"``, ``"responses"``, ``"messages"``
+            or ``"embeddings"``.
+        swap: Functions that answer, by the name of what they answer. They get its arguments, without self, and may be
+            coroutine functions where it is one. For a client it gets the body of the request, and returns the JSON of
+            an answer.
+        normalise: Function from a text to one without what differs each time, such as dates and ids. Questions are
+            compared after it.
+        network: True to leave the network open to code that is not traced.
+        store: False to store nothing. Else the replay is stored as a trace of its own, whose metadata has the id of
+            the recorded one as ``replayOf``.
+        home: The home of the store; None for that of this user.
+
+    Raises:
+        TraceNotFoundError: if the store has no such trace.
+        StoreError: if the store cannot be read.
+        ReplayError: if the recording still runs, holds no calls, or is no fixture of this version.
+        ConfigurationError: if *match* is another word.
+    """
+    if match not in ("strict", "first"):
+        raise ConfigurationError(f"match is {match!r}; it must be 'strict' or 'first'.")
+    recording = load(source, home)
+    session = Session(recording, match, names_of(live), dict(swap or {}), normalise, network=network)
+    return Replay(session, match, home, stores=store)

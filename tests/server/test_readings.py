@@ -61,6 +61,13 @@ def test_a_reading_is_made_once_for_all_who_ask_at_the_same_time(home: Path) -> 
     assert {id(reading) for reading in together} == {id(later)}
 
 
+def test_a_reading_with_its_findings_has_those_of_its_records(home: Path) -> None:
+    """Of a short trace too, whose findings are there at once."""
+    store = stored(home, shop())
+
+    assert read(store, "shop-run-a").findings == findings(store.events("shop-run-a"))
+
+
 def test_what_was_recorded_by_hand_in_a_step_belongs_to_its_call() -> None:
     """Thoughts, errors, answers and results have the step for their parent, and are told with their call."""
     agent = Teller()

@@ -158,7 +158,8 @@ def read(store: Store, trace_id: str) -> Reading:
         StoreError: if the store cannot be read.
     """
     reading = _read(store, trace_id)
-    reading.search()
+    if reading.findings is None:
+        reading.search()
     return reading
 
 

@@ -18,7 +18,7 @@ from programs import start_code, stored
 from provider import Provider
 from replies import Failure, Reply, ToolCall
 
-from whyops_trace import WhyOps
+from whyops_trace import AgentRunaway, WhyOps
 from whyops_trace.integrations import langchain
 
 agents: Any = pytest.importorskip("langchain.agents", reason=WHY)
@@ -334,3 +334,27 @@ def test_a_kill_in_a_tool_leaves_its_arguments(home: Path, provider: Provider) -
     assert [line.strip() for line in shown.lines(home) if "die(" in line] == [
         "die(parcel=7) ->  asked running"
     ]
+
+
+@ways
+@pytest.mark.filterwarnings(
+    "ignore:coroutine 'ahandle_event'", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_limit_of_a_trace_stops_a_graph(sdk: WhyOps, provider: Provider, way: str) -> None:
+    """Before its next part, whichever that is; LangChain then awaits nothing of what else it wanted to tell."""
+    provider.default = ASKS
+    for steps in range(2, 10):
+        app = agents.create_agent(model(provider), [add])
+        with pytest.raises(AgentRunaway) as caught, sdk.trace(max_steps=steps):
+            run(app, HELLO, way, recursion_limit=40)
+
+        assert caught.value.used == steps
+
+
+@ways
+def test_a_limit_of_a_trace_stops_the_client_of_a_model(client: WhyOps, provider: Provider, way: str) -> None:
+    """Though LangChain gathers what its models raise, and takes all but exceptions for answers."""
+    provider.default = ASKS
+    app = agents.create_agent(model(provider, client), [add])
+    with pytest.raises(AgentRunaway), client.trace(max_steps=2):
+        run(app, HELLO, way, recursion_limit=40)

@@ -18,7 +18,7 @@ from programs import start_code, stored
 from provider import Provider
 from replies import Failure, Reply, ToolCall
 
-from whyops_trace import WhyOps, step
+from whyops_trace import AgentRunaway, WhyOps, step
 from whyops_trace.context import UNSETTLED
 from whyops_trace.integrations import openai_agents
 
@@ -288,6 +288,26 @@ def test_an_agent_that_is_a_tool_is_inside_the_call(sdk: WhyOps, provider: Provi
         "          response gpt-4o 12/5 -> inner",
         "      response gpt-4o 12/5 -> outer",
     ]
+
+
+@apis
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+def test_a_limit_of_a_trace_stops_a_run(sdk: WhyOps, provider: Provider, api: str, streams: bool) -> None:
+    """Before its next part, whichever that is; the stream of a run does not hang."""
+    provider.default = ASKS
+    shop = Shop(provider, api)
+    use = shop.stream if streams else agents.Runner.run
+    used: list[float] = []
+
+    async def runs() -> None:
+        for steps in range(2, 10):
+            with pytest.raises(AgentRunaway) as caught, sdk.trace(max_steps=steps):
+                await asyncio.wait_for(use(shop.writer, "1 + 2?", max_turns=20), 30)
+            used.append(caught.value.used)
+
+    shop.run(runs)
+
+    assert used == [*range(2, 10)]
 
 
 def test_spans_of_a_program_are_steps(sdk: WhyOps, home: Path) -> None:

@@ -374,6 +374,23 @@ def test_show_as_json(cli: Callable[..., Result], home: Path) -> None:
     assert result.stdout.count("\n") == 2
 
 
+def test_show_says_where_arguments_came_from(cli: Callable[..., Result], home: Path) -> None:
+    """Below the tree, where that is asked for; short values have no origin."""
+    process = Process()
+    record(
+        home,
+        [
+            tool_request(process, 1, tool="find", arguments={"page": 1}),
+            tool_response(process, 2, 1, tool="find", results={"id": "A-7713"}),
+            tool_request(process, 3, tool="use", arguments={"id": "A-7713"}),
+        ],
+    )
+    plain, told = (cli("show", "latest", *more, "--home", home).stdout for more in ((), ("--origins",)))
+
+    assert "origin" not in plain
+    assert "origin: #3 id is from the result of find #2 (id)\n" in told
+
+
 def test_a_trace_that_lost_its_beginning_says_so(cli: Callable[..., Result], home: Path) -> None:
     """As a tree, as Markdown and as a page."""
     record(home, tool_call())

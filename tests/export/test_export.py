@@ -302,7 +302,7 @@ def test_json_has_the_summary_the_findings_and_every_event(store: Store) -> None
     exported = json.loads(text)
 
     assert (exported["format"], exported["version"]) == ("whyops-trace", 1)
-    assert list(exported) == ["format", "version", "writtenBy", "summary", "findings", "events"]
+    assert list(exported) == ["format", "version", "writtenBy", "summary", "findings", "provenance", "events"]
     assert exported["summary"]["traceId"] == "checkout-8841"
     assert exported["events"] == store.events("checkout-8841")
     assert text.isascii()

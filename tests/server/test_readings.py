@@ -28,7 +28,7 @@ from whyops_trace.server.texts import texts
 from whyops_trace.server.trace_page import page
 from whyops_trace.server.transcript import chunks
 from whyops_trace.store import TraceSummary
-from whyops_trace.story import tell
+from whyops_trace.story import provenance, tell
 
 #: Members by which the store knows a record; it takes none where they are of another type.
 KEPT = {"eventType", "traceId", "stepId", "idempotencyKey", "timestamp"}
@@ -66,6 +66,14 @@ def test_a_reading_with_its_findings_has_those_of_its_records(home: Path) -> Non
     store = stored(home, shop())
 
     assert read(store, "shop-run-a").findings == findings(store.events("shop-run-a"))
+
+
+def test_a_reading_has_the_origins_of_arguments(home: Path) -> None:
+    """By the steps of the calls, as the story tells them."""
+    store = stored(home, shop())
+    reading = read(store, "shop-run-a")
+
+    assert reading.origins == provenance(reading.story) != {}
 
 
 def test_what_was_recorded_by_hand_in_a_step_belongs_to_its_call() -> None:

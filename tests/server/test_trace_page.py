@@ -125,6 +125,16 @@ def test_a_tool_that_was_tried_again_shows_what_changed(shown: Tab) -> None:
     expect(chosen(page)).to_contain_text("next: tried again in turn 5")
 
 
+def test_an_argument_leads_to_where_it_came_from(shown: Tab) -> None:
+    """From the card of the call to that of the result that had the value."""
+    page = ready(shown.open(RUN))
+    again = page.locator(".card.tool", has_text="changed since")
+
+    again.locator("summary", has_text="where the arguments came from").click()
+    again.get_by_role("link", name="amount is from the result of look_up").click()
+    expect(chosen(page)).to_contain_text("look_up")
+
+
 def test_a_failed_turn_leads_to_the_one_that_tries_it_again(home: Path, browser: Browser) -> None:
     """And back; a failure that nobody tried to make good leads to what was done next."""
     agent = Agent("failing", "Refund my order.")

@@ -15,7 +15,7 @@ from whyops_trace._reading.prices import cost_of, is_billed
 from whyops_trace.commands.common import echo_json_lines, home_option, score_line, stored_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store
-from whyops_trace.story import moments, tell
+from whyops_trace.story import moments, provenance, tell
 from whyops_trace.tree import build, write_tree
 
 
@@ -25,10 +25,13 @@ from whyops_trace.tree import build, write_tree
     "--step", type=click.IntRange(0), metavar="N", help="Print the event of this number whole, as JSON."
 )
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Show so many levels of the tree.")
+@click.option("--origins", is_flag=True, help="Print where the arguments of each tool call came from.")
 @click.option("--follow", is_flag=True, help="Show the trace as it grows, until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the events as a JSON array, an event a line.")
 @home_option
-def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json: bool, home: Path) -> None:
+def show(
+    trace: str, step: int | None, depth: int | None, origins: bool, follow: bool, as_json: bool, home: Path
+) -> None:
     """
     Show a trace as a tree, and below it what "why" tells: TRACE is its id, the beginning of its id, or "latest".
 
@@ -56,7 +59,11 @@ def show(trace: str, step: int | None, depth: int | None, follow: bool, as_json:
     tree = build(events, is_gone, priced=True)
     hidden = cut(tree, depth)
     write_tree(tree, sys.stdout)
-    for moment in moments(tell(events, is_gone).whys):
+    story = tell(events, is_gone)
+    for call, found in provenance(story).items() if origins else ():
+        for origin in found:
+            click.echo(f"origin: #{call} {origin.text}")
+    for moment in moments(story.whys):
         click.echo(f"why: {moment.text}  #{', '.join(map(str, moment.steps))}")
     for score in scores:
         click.echo(f"score: {score_line(score)}")

@@ -17,7 +17,7 @@ from whyops_trace._version import __version__
 from whyops_trace.analysis import findings
 from whyops_trace.export.markdown import CHARACTERS, markdown
 from whyops_trace.store import Store
-from whyops_trace.story import tell
+from whyops_trace.story import provenance, tell
 
 __all__ = [
     "CHARACTERS",
@@ -71,8 +71,14 @@ def json_pieces(store: Store, trace_id: str) -> Iterator[str]:
     head = {"format": FORMAT, "version": VERSION, "writtenBy": f"whyops-trace {__version__}"}
     members = [f'"{name}": {json.dumps(member)}' for name, member in head.items()]
     members.append(f'"summary": {json.dumps(msgspec.to_builtins(summary))}')
-    found = ",\n".join(json.dumps(msgspec.to_builtins(one)) for one in findings(events, is_gone))
-    yield "{" + ",\n".join((*members, f'"findings": [{found}]', '"events": ['))
+    story = tell(events, is_gone)
+    found = ",\n".join(json.dumps(msgspec.to_builtins(one)) for one in findings(events, is_gone, story=story))
+    came = ",\n".join(
+        json.dumps({"step": step, "arguments": [msgspec.to_builtins(origin) for origin in origins]})
+        for step, origins in provenance(story).items()
+    )
+    del story
+    yield "{" + ",\n".join((*members, f'"findings": [{found}]', f'"provenance": [{came}]', '"events": ['))
     events.reverse()
     separator = ""
     while events:  # each goes once it is written

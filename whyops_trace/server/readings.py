@@ -24,7 +24,7 @@ from whyops_trace.server.skeleton import walk
 from whyops_trace.server.team import Team
 from whyops_trace.server.texts import matches, texts
 from whyops_trace.store import Store, TraceSummary
-from whyops_trace.story import Story, tell
+from whyops_trace.story import Origin, Story, provenance, tell
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Reading:
         events: Its records, until the findings are computed.
         ended: Function from the token of a process to True if that process has ended.
         findings: Its findings, the most severe first; None until they are computed.
+        origins: Where the arguments of its tool calls came from, by the steps of the calls; empty until then.
         searching: The task that computes the findings, once it has begun.
     """
 
@@ -59,6 +60,7 @@ class Reading:
     events: list[dict[str, Any]]
     ended: Callable[[str], bool]
     findings: list[Finding] | None = None
+    origins: dict[int, list[Origin]] = field(default_factory=dict)
     searching: asyncio.Task[None] | None = None
     _results: dict[str, Any] = field(default_factory=dict)
 
@@ -67,7 +69,8 @@ class Reading:
         return self.owners.get(step, step)
 
     def search(self) -> None:
-        """Compute the findings."""
+        """Compute the findings, and the origins of arguments."""
+        self.origins = provenance(self.story)
         self.findings = findings(self.events, self.ended, story=self.story)
         self.events = []
 

@@ -78,6 +78,7 @@ class Transcript:
             "base": self._base,
             "address": self._address,
             "node": self._reading.node,
+            "origins": self._reading.origins,
             "placed": self._placed,
             "stop_of": stop_of,
             "turns": self._turns,

@@ -15,6 +15,7 @@ from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.material import Material
 from whyops_trace.story.moments import Explanation, Moment, moments, why
 from whyops_trace.story.outcome import Failures, add_outcome, add_status
+from whyops_trace.story.provenance import Origin, provenance
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import (
     Call,
@@ -38,6 +39,7 @@ __all__ = [
     "FailedCall",
     "Message",
     "Moment",
+    "Origin",
     "PromptChange",
     "Section",
     "Story",
@@ -46,6 +48,7 @@ __all__ = [
     "Why",
     "WhyKind",
     "moments",
+    "provenance",
     "tell",
     "why",
 ]

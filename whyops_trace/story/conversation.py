@@ -292,12 +292,13 @@ class Conversations:
         if base is None or not _is_same(base, request):
             turn.system = system if system != self._last_system else ""
             turn.offered = list(tools) if request.offered != self._last_offered else []
+            turn.schemas = request.prompt.tools if turn.offered else []
         else:
             if base.prompt.system != system:
                 turn.system = system
                 turn.changes.insert(0, _system_change(base.prompt.system, system))
             if base.offered != request.offered:
-                turn.offered = list(tools)
+                turn.offered, turn.schemas = list(tools), request.prompt.tools
                 turn.changes.append(_tools_change(tool_names(base.prompt.tools), tools))
         self._last_system, self._last_offered = system, request.offered
 

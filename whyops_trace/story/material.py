@@ -5,6 +5,7 @@ from __future__ import annotations
 from whyops_trace._reading.excerpt import clean
 from whyops_trace.story.arrangement import Arrangement
 from whyops_trace.story.outcome import Failures
+from whyops_trace.story.provenance import Origin, provenance
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import Story, Turn
 
@@ -19,6 +20,7 @@ class Material:
         arrangement: Its sections, and the links between turns and calls.
         failures: Its failures.
         agents: Names of the agents whose turns it has.
+        origins: The origins of the arguments of failed calls, by their steps.
     """
 
     def __init__(self, story: Story, telling: Telling, arrangement: Arrangement, failures: Failures) -> None:
@@ -27,6 +29,9 @@ class Material:
         self.arrangement = arrangement
         self.failures = failures
         self.agents: list[str] = list(dict.fromkeys(turn.agent for turn in arrangement.turns))
+        self.origins: dict[int, list[Origin]] = provenance(
+            story, [trouble.node.step for trouble in failures.troubles if trouble.use]
+        )
 
     def name(self, turn: Turn) -> str:
         """Return a turn in words, with its agent where there are several."""

@@ -150,6 +150,7 @@ class Turn:
         next: The action in that turn, such as ``turn 7 went on with search``; "" if there was none.
         system: The system prompt if it is new or changed, else "".
         offered: Names of the tools on offer if they are new or changed, else empty.
+        schemas: These tools, as sent.
         changes: Its changes of the earlier prompt. A cache holds nothing from the changed place on.
         thinking: The model's thinking blocks.
         answer: The text of the model's answer.
@@ -172,6 +173,7 @@ class Turn:
     next: str = ""
     system: str = ""
     offered: list[str] = field(default_factory=list)
+    schemas: list[Any] = field(default_factory=list, repr=False, compare=False)
     changes: list[PromptChange] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     answer: str = ""

@@ -24,6 +24,7 @@ from whyops_trace.story.habits import habits
 from whyops_trace.story.looks import looks
 from whyops_trace.story.material import Material
 from whyops_trace.story.outcome import Trouble
+from whyops_trace.story.provenance import Origin
 from whyops_trace.story.retries import failed
 from whyops_trace.story.turns import Change, ToolUse, Turn, Why, WhyKind
 
@@ -39,6 +40,8 @@ _ERROR: Final = 160
 _VALUE: Final = 80
 #: Largest number of changed arguments in a line.
 _CHANGES: Final = 3
+#: Largest number of arguments whose origin is in a line.
+_ORIGINS: Final = 2
 
 #: Largest number of lines of one kind. The others are counted.
 _SHOWN: Final = 4
@@ -107,22 +110,34 @@ def _failures(material: Material) -> Iterator[Why]:
         if (use and use.retry_of) or (turn and turn.retry_of):
             continue
         node = trouble.node
-        text = f"{material.place(node.step)}{_failure_text(trouble)}"
+        recovered = material.failures.recovered(trouble)
+        origins = _origins(material, trouble, recovered)
+        text = "; ".join(
+            [f"{material.place(node.step)}{_failure_text(trouble)}", *(one.text for one in origins)]
+        )
         then, step = (
             _then_of_use(material, use) if use else _then_of_turn(material, turn) if turn else ("", 0)
         )
         retried = bool(step)
         if not retried:
             then, step = material.went_on(turn or material.arrangement.turn_of(node.step))
-        recovered = material.failures.recovered(trouble)
         kind: WhyKind = "runaway" if stopped_by(trouble.error) else "retried" if retried else "failed"
-        yield Why(kind, text, node.step, then, step, bad=not recovered)
+        more = [origin.step for origin in origins if origin.step]
+        yield Why(kind, text, node.step, then, step, bad=not recovered, more=more)
     error = material.telling.ending.block[1]
     if error and not any(
         headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in material.failures.troubles
     ):
         last = max(material.telling.steps, default=0)
         yield Why("failed", f"the trace ended with {headline(error, _ERROR)}", last, bad=True)
+
+
+def _origins(material: Material, trouble: Trouble, recovered: bool) -> list[Origin]:
+    """Return where the arguments of a failed call came from that are odd, or that its error names, few of them."""
+    found = material.origins.get(trouble.node.step, [])
+    odd = [origin for origin in found if origin.is_odd]
+    named = [origin for origin in found if not origin.is_odd and origin.value.strip('"') in trouble.error]
+    return (odd if recovered else odd + named)[:_ORIGINS]
 
 
 def _cancelled(material: Material) -> Iterator[Why]:

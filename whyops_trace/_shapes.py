@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import msgspec
+
+#: Characters with which JSON begins, and its constants as Python writes them.
+_STARTS: Final = frozenset('{["-0123456789tfnNI \t\r\n')
 
 
 def dict_of(value: Any) -> dict[str, Any]:
@@ -27,11 +32,15 @@ def text_of(value: Any) -> str:
 
 def parsed(value: Any) -> Any:
     """Return the value of a text that is JSON. Any other value, or a text that is not JSON, is returned as it is."""
-    if isinstance(value, str):
-        import json  # only here, since recording alone does without it
+    if not isinstance(value, str) or value[:1] not in _STARTS:
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (ValueError, RecursionError):
+        pass
+    import json  # only here, since recording alone does without it
 
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            pass
-    return value
+    try:
+        return json.loads(value)  # it takes lone surrogates, NaN and numbers out of range
+    except (ValueError, RecursionError):
+        return value

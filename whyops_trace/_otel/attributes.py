@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from whyops_trace._shapes import parsed
 
+#: Texts and what was made of them, by the function that made it and the names that they were found under.
+Decoded: TypeAlias = dict[tuple[Callable[[Any], Any], tuple[str, ...]], tuple[str, Any]]
 #: Longest text that is read as a literal of Python.
 _MAX_LITERAL = 1 << 20
 
@@ -17,10 +19,15 @@ class Attributes:
     The attributes of a span.
 
     Each name that is asked for counts as understood, if it is there. What is left is :meth:`rest`.
+
+    Args:
+        values: The attributes.
+        decoded: What an earlier reading of the same span decoded, which is not decoded again.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], decoded: Decoded | None = None) -> None:
         self.values = values
+        self._decoded: Decoded = {} if decoded is None else decoded
         self._understood: set[str] = set()
 
     def get(self, *names: str) -> Any:
@@ -56,7 +63,18 @@ class Attributes:
 
     def parsed(self, *names: str) -> Any:
         """Return the first of the names, decoded if it is JSON."""
-        return parsed(self.get(*names))
+        return self.made(parsed, *names)
+
+    def made(self, make: Callable[[Any], Any], *names: str) -> Any:
+        """Return what a function makes of the first of the names; of one text it is made once."""
+        value = self.get(*names)
+        if not isinstance(value, str):
+            return make(value)
+        text, made = self._decoded.get((make, names), ("", None))
+        if text is not value:
+            made = make(value)
+            self._decoded[make, names] = value, made
+        return made
 
     def texts(self, *names: str) -> list[str]:
         """Return the texts of a list, which may be written as JSON; one text is a list of it."""
@@ -93,7 +111,10 @@ class Attributes:
 
     def rest(self) -> dict[str, Any]:
         """Return what nobody understood."""
-        return {name: value for name, value in self.values.items() if name not in self._understood}
+        understood = self._understood
+        if len(understood) == len(self.values):
+            return {}
+        return {name: value for name, value in self.values.items() if name not in understood}
 
 
 def _lists(tree: Any) -> Any:

@@ -77,7 +77,7 @@ class Reading(msgspec.Struct):
     def fill(self, **members: Any) -> None:
         """Set members that are empty so far."""
         for name, value in members.items():
-            if value not in (None, "", [], {}) and getattr(self, name) in (None, "", [], {}, 0):
+            if (value or value == 0) and not getattr(self, name):
                 setattr(self, name, value)
 
     def ask(self, messages: list[Any] | None = None, **metadata: Any) -> None:

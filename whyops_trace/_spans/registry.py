@@ -12,7 +12,7 @@ from whyops_trace._recording.line import LAST, ROOT, TOP, Draft
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.source import Source
-from whyops_trace._spans.span import OpenSpan
+from whyops_trace._spans.span import Moment, OpenSpan
 from whyops_trace.context import (
     PLACES,
     UNSETTLED,
@@ -81,6 +81,7 @@ class Spans:
 
     def __init__(self, current: Callable[[], _Key | None]) -> None:
         self._current = current
+        self._moment = Moment()
         self._open: dict[_Key, OpenSpan] = {}
         self._traces: OrderedDict[int, _Trace] = OrderedDict()
         PLACES.append(self.place)
@@ -99,6 +100,7 @@ class Spans:
         visit = _visit_of(scope)
         if visit is not None and visit.span.is_in(span):
             return scope
+        self._moment.number += 1
         inside = span.room()
         return Scope(inside.trace, inside.within, inside.parent, Visit(self, span, inside, scope))
 
@@ -110,6 +112,7 @@ class Spans:
             source: The span.
             recorder: Function that returns the recorder of a trace for it, None for none.
         """
+        self._moment.number += 1
         context, above = source.context, source.parent
         key = (context.trace_id, context.span_id)
         if key in self._open:
@@ -129,7 +132,7 @@ class Spans:
             state = scope.trace
         elif parent is None:
             scope = Scope(state, TOP, state.last)
-        span = OpenSpan(source, parent, state, scope)
+        span = OpenSpan(source, parent, state, scope, self._moment)
         trace.open[key] = self._open[key] = span
         if parent is not None:
             parent.children[id(span)] = span
@@ -169,6 +172,7 @@ class Spans:
 
     def end(self, source: Source) -> None:
         """Record the end of a span that was taken, if any."""
+        self._moment.number += 1
         context = source.context
         key = (context.trace_id, context.span_id)
         span = self._open.pop(key, None)

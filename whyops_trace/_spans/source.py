@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from whyops_trace._otel.dialects import HEAD, Form
 from whyops_trace._otel.span import ERROR, Span, SpanEvent
 
 
@@ -62,26 +63,53 @@ class Source(Protocol):
         ...
 
 
+def form_of(source: Source, attributes: Iterable[str]) -> Form:
+    """Return the form of a span with these attributes."""
+    scope = source.instrumentation_scope
+    return Form(
+        "" if scope is None else scope.name,
+        source.name[:HEAD],
+        source.kind._value_ + 1,
+        tuple(attributes),
+        tuple([event.name for event in source.events]),
+    )
+
+
 def span_of(source: Source) -> Span:
     """Return what a span tells so far as plain data."""
-    scope, parent, status = source.instrumentation_scope, source.parent, source.status
-    return Span(
-        trace_id=f"{source.context.trace_id:032x}",
-        span_id=f"{source.context.span_id:016x}",
-        parent_id="" if parent is None else f"{parent.span_id:016x}",
-        scope="" if scope is None else scope.name,
-        name=source.name,
-        kind=source.kind.value + 1,
-        start_ns=source.start_time or 0,
-        end_ns=0 if source.end_time is None else max(source.end_time, source.start_time or 0, 1),
-        status=status.status_code.value,
-        message=(status.description or "") if status.status_code.value == ERROR else "",
-        attributes=_plain(source.attributes.copy()),
-        events=[
-            SpanEvent(event.name, event.timestamp, _plain(dict(event.attributes or {})))
-            for event in source.events
-        ],
+    context, scope, parent = source.context, source.instrumentation_scope, source.parent
+    return told_by(
+        source,
+        Span(
+            trace_id=f"{context.trace_id:032x}",
+            span_id=f"{context.span_id:016x}",
+            parent_id="" if parent is None else f"{parent.span_id:016x}",
+            scope="" if scope is None else scope.name,
+            name="",
+            kind=source.kind._value_ + 1,  # .value of an enumeration is a function, and as slow
+            start_ns=source.start_time or 0,
+            end_ns=0,
+            status=0,
+            message="",
+            attributes={},
+            events=[],
+        ),
     )
+
+
+def told_by(source: Source, span: Span) -> Span:
+    """Return a span with what may have changed of it since it was read before."""
+    status, end_ns = source.status, source.end_time
+    code = status.status_code._value_
+    span.name, span.status = source.name, code
+    span.message = (status.description or "") if code == ERROR else ""
+    span.end_ns = 0 if end_ns is None else max(end_ns, span.start_ns, 1)
+    span.attributes = _plain(source.attributes.copy())
+    span.events = [
+        SpanEvent(event.name, event.timestamp, _plain(dict(event.attributes or {})))
+        for event in source.events
+    ]
+    return span
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from itertools import islice
 from typing import Final
 
 from whyops_trace._models.answers import Turn
-from whyops_trace._otel.dialects import is_known, read_span
+from whyops_trace._otel.attributes import Decoded
+from whyops_trace._otel.dialects import is_foreign, is_known, is_turn, read_span
 from whyops_trace._otel.layers import counts_again, is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure, Kind
 from whyops_trace._otel.span import Span
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.records import Records, asked_by
-from whyops_trace._spans.source import Source, span_of
+from whyops_trace._spans.source import Source, form_of, span_of, told_by
 from whyops_trace.context import OpenTurn, Scope, mark_wraps, turn_at
 from whyops_trace.types import TokenUsage
 
@@ -34,6 +35,20 @@ _CALLS: Final = ("tool", *TURNS)
 _DEEP: Final = 500
 #: Largest number of things inside a span that are remembered until it ends.
 _MANY: Final = 200
+
+
+class Moment:
+    """
+    A moment at which spans are read: within it, each is looked at once for what it tells by now.
+
+    Attributes:
+        number: Its number, another one for each.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number: int = 0
 
 
 class OpenSpan:
@@ -50,16 +65,22 @@ class OpenSpan:
     Args:
         state: Its trace.
         scope: The place of the code that started it; None if that is directly in the parent.
+        moment: The present moment.
     """
 
     __slots__ = (
-        "_counted", "_failures", "_folded", "_inside", "_is_recorded", "_kind", "_layer_of", "_layers",
-        "_name", "_node", "_place", "_recorded", "_seen", "_to_begin", "_turn", "children", "is_over",
-        "parent", "records", "source",
+        "_counted", "_decoded", "_failures", "_folded", "_inside", "_is_read", "_is_recorded", "_kind", "_layer_of",
+        "_layers", "_looked_at", "_moment", "_name", "_node", "_place", "_recorded", "_seen", "_to_begin", "_turn",
+        "children", "is_over", "parent", "records", "source",
     )  # fmt: skip
 
     def __init__(
-        self, source: Source, parent: OpenSpan | None, state: TraceState, scope: Scope | None
+        self,
+        source: Source,
+        parent: OpenSpan | None,
+        state: TraceState,
+        scope: Scope | None,
+        moment: Moment,
     ) -> None:
         self.source: Source = source
         self.parent: OpenSpan | None = parent
@@ -71,7 +92,14 @@ class OpenSpan:
         #: One item until somebody records the begin: several threads may need it.
         self._to_begin = [True]
         self._node: Node | None = None
-        self._seen = (-1, -1)
+        #: True once it has been read after its end.
+        self._is_read = False
+        #: What its attributes hold, decoded.
+        self._decoded: Decoded = {}
+        #: The numbers of its attributes and events when it was read, and of the moment when it was last looked at.
+        self._seen = (0, 0)
+        self._moment = moment
+        self._looked_at = -1
         #: Other spans that tell of the same call, spans that are nothing of an agent's, and sure failures inside.
         self._layers: list[OpenSpan] = []
         self._folded: list[Span] = []
@@ -95,22 +123,32 @@ class OpenSpan:
     def node(self) -> Node:
         """Its reading so far."""
         node = self._node
-        if node is None or (not self.is_over and self._count() != self._seen):
-            span = span_of(self.source)
-            node = self._node = Node(span, read_span(span))
-            self._seen = self._count()
-            if self.parent is not None:
-                node.reading.conversation = ""
-        return node
+        if node is not None and (self._is_read or self._looked_at == self._moment.number):
+            return node
+        return self._read(node)
 
-    def _count(self) -> tuple[int, int]:
-        """Return the numbers of its attributes and events, by which it is seen to tell more."""
-        return len(self.source.attributes), len(self.source.events)
+    def _read(self, before: Node | None) -> Node:
+        """Return its reading, another one than before if it tells more."""
+        self._looked_at = self._moment.number
+        self._is_read = self.is_over
+        source = self.source
+        seen = len(source.attributes), len(source.events)
+        if before is not None and not self._is_read and seen == self._seen:
+            return before
+        span = span_of(source) if before is None else told_by(source, before.span)
+        node = self._node = Node(span, read_span(span, decoded=self._decoded))
+        self._seen = seen
+        if self.parent is not None:
+            node.reading.conversation = ""
+        return node
 
     @property
     def kind(self) -> str:
-        """Its kind, as far as it tells."""
-        return "" if self.node.reading.is_folded else self.node.kind
+        """Its kind, as far as it tells. What is recorded as an agent stays one."""
+        if self._kind == "agent":
+            return self._kind
+        reading = self.node.reading
+        return "" if reading.is_folded else reading.kind
 
     @property
     def answer(self) -> Turn:
@@ -173,10 +211,9 @@ class OpenSpan:
     # Its records
 
     def tells_enough(self) -> bool:
-        """Tell whether it says at its start what it is, with what it was given."""
-        source = self.source
-        scope, names = source.instrumentation_scope, tuple(source.attributes)
-        if not names or not is_known("" if scope is None else scope.name, source.name, names):
+        """Tell whether it says at its start what it is, with what it was given. A turn is recorded at its end."""
+        attributes = self.source.attributes.copy()
+        if not attributes or is_turn(attributes) or not is_known(form_of(self.source, attributes)):
             return False
         reading, kind = self.node.reading, self.kind
         if kind == "tool":
@@ -216,13 +253,15 @@ class OpenSpan:
 
     def end(self) -> None:
         """Record the end, or leave it to another layer."""
-        self._node = None
         if self._layer_of is not None:
             return
         if self._to_begin:
+            if is_foreign(form_of(self.source, self.source.attributes)) and self.parent is not None:
+                self._fold(span_of(self.source), self.parent)
+                return
             if self.kind == "":
-                if self.parent is not None and len(self.parent._folded) < _MANY:
-                    self.parent._folded += [self.node.span, *self._folded]
+                if self.parent is not None:
+                    self._fold(self.node.span, self.parent)
                     self.parent._name = self.node.reading.agent or self.parent._name
                 return
             if self.node.reading.is_copy and self._is_repeated():
@@ -230,6 +269,11 @@ class OpenSpan:
             if self._is_told_inside() or (self.kind in TURNS and self._is_told_elsewhere()):
                 return
         self.record()
+
+    def _fold(self, span: Span, parent: OpenSpan) -> None:
+        """Leave it, and what is folded into it, to its parent."""
+        if len(parent._folded) < _MANY:
+            parent._folded += [span, *self._folded]
 
     def record(self) -> None:
         """Record the end, and the begin if that is not done. Whatever comes later of it is lost."""

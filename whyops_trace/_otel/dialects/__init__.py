@@ -7,11 +7,11 @@ particular one first, and the ones that everybody speaks last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from whyops_trace._otel.attributes import Attributes
+from whyops_trace._otel.attributes import Attributes, Decoded
 from whyops_trace._otel.dialects import (
     adk,
     ag2,
@@ -32,7 +32,7 @@ from whyops_trace._otel.dialects import (
 from whyops_trace._otel.failures import read_failure
 from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import LogRecord, Span, SpanEvent
-from whyops_trace._shapes import dict_of
+from whyops_trace._shapes import dict_of, text_of
 
 
 class Dialect(NamedTuple):
@@ -75,46 +75,105 @@ DIALECTS: Final = tuple(
 _MAX_NAMES: Final = 64
 _FORMS: Final = 512
 #: Characters of a span's name by which a dialect may be known.
-_HEAD: Final = 16
+HEAD: Final = 16
+#: Attributes that name the operation, with the operations that are calls of models.
+_TURNS: Final = {
+    name: frozenset(each for each, kind in kinds.items() if kind in ("llm", "embedding"))
+    for name, kinds in (
+        ("gen_ai.operation.name", genai.KINDS),
+        ("openinference.span.kind", openinference.KINDS),
+    )
+}
 
 
-@lru_cache(_FORMS)
-def _readers(
-    scope: str, name: str, names: tuple[str, ...], events: tuple[str, ...]
-) -> tuple[Callable[[Span, Attributes, Reading], None], ...]:
-    """Return the functions that read spans of this form: scope, begin of the name, names of attributes and events."""
-    told = [SpanEvent(event, 0, {}) for event in events]
-    span = Span("", "", "", scope, name, 0, 0, 0, 0, "", dict.fromkeys(names), told)
-    roots = {each.partition(".")[0] for each in names}
-    return tuple(dialect.read for dialect in DIALECTS if dialect.is_mine(span, roots))
+class Form(NamedTuple):
+    """
+    What spans of one origin have in common.
+
+    Attributes:
+        scope: The library that made them.
+        name: The begin of their name.
+        kind: The kind of the spans.
+        names: The names of their attributes.
+        events: The names of their events.
+    """
+
+    scope: str
+    name: str
+    kind: int
+    names: tuple[str, ...]
+    events: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, span: Span) -> Form:
+        """Return the form of a span."""
+        events = tuple([event.name for event in span.events])
+        return cls(span.scope, span.name[:HEAD], span.kind, tuple(span.attributes), events)
+
+    def span(self) -> Span:
+        """Return a span of this form that tells nothing."""
+        told = [SpanEvent(event, 0, {}) for event in self.events]
+        return Span(
+            "", "", "", self.scope, self.name, self.kind, 0, 0, 0, "", dict.fromkeys(self.names), told
+        )
 
 
-def is_known(scope: str, name: str, names: tuple[str, ...]) -> bool:
-    """Tell whether a span with these names of attributes is more to a dialect than that of any program."""
-    return len(_readers(scope, name[:_HEAD], names, ())) > 1
+class _Readers(NamedTuple):
+    """The functions that read spans of a form, and whether these are foreign."""
+
+    functions: tuple[Callable[[Span, Attributes, Reading], None], ...]
+    are_foreign: bool
 
 
-def read_span(span: Span, logs: Iterable[LogRecord] = ()) -> Reading:
+def _find_readers(form: Form) -> _Readers:
+    span = form.span()
+    roots = {each.partition(".")[0] for each in form.names}
+    functions = tuple(dialect.read for dialect in DIALECTS if dialect.is_mine(span, roots))
+    return _Readers(functions, len(functions) == 1 and plain.is_foreign(span))
+
+
+_known_readers: Final = lru_cache(_FORMS)(_find_readers)
+
+
+def _readers(form: Form) -> _Readers:
+    return _known_readers(form) if len(form.names) <= _MAX_NAMES else _find_readers(form)
+
+
+def is_known(form: Form) -> bool:
+    """Tell whether spans of a form are more to a dialect than those of any program."""
+    return len(_readers(form).functions) > 1
+
+
+def is_foreign(form: Form) -> bool:
+    """Tell whether spans of a form call other services, or answer them, and are nothing else to any dialect."""
+    return _readers(form).are_foreign
+
+
+def is_turn(attributes: Mapping[str, Any]) -> bool:
+    """Tell whether attributes name an operation that is a call of a model."""
+    return any(text_of(attributes.get(name)) in operations for name, operations in _TURNS.items())
+
+
+def read_span(span: Span, logs: Iterable[LogRecord] = (), decoded: Decoded | None = None) -> Reading:
     """
     Return what a span tells of.
 
     Args:
         span: The span.
         logs: Its log records, in order. They count as events of the span.
+        decoded: What earlier readings of this span decoded, to which this one adds.
     """
     for log in logs:
         about = {**log.attributes, **dict_of(log.body)}
         span.events.append(SpanEvent(log.name, log.time_ns, about))
-    values = span.attributes.copy()
+    values, form = span.attributes, Form.of(span)
     for event in span.events:
         if event.name == genai.DETAILS:
-            values |= {
-                name: value for name, value in event.attributes.items() if values.get(name) in (None, "")
-            }
-    attributes, reading = Attributes(values), Reading()
-    find = _readers if len(values) <= _MAX_NAMES else _readers.__wrapped__
-    events = tuple([event.name for event in span.events])
-    for read in find(span.scope, span.name[:_HEAD], tuple(values), events):
+            more = {name: value for name, value in event.attributes.items() if values.get(name) in (None, "")}
+            values = values | more
+            form = form._replace(names=tuple(values))
+    attributes, reading = Attributes(values, decoded), Reading()
+    for read in _readers(form).functions:
         read(span, attributes, reading)
     rest = attributes.rest()
     reading.rest = {name: value for name, value in rest.items() if name in span.attributes} if rest else rest

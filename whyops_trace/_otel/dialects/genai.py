@@ -20,7 +20,8 @@ from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
 
 #: The event with all content of a call.
 DETAILS: Final = "gen_ai.client.inference.operation.details"
-_KINDS: Final[dict[str, Kind]] = {
+#: What the operations are; any other one is a step.
+KINDS: Final[dict[str, Kind]] = {
     "chat": "llm",
     "completion": "llm",
     "generate_content": "llm",
@@ -51,7 +52,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     """Fill in what the conventions tell."""
     operation = attributes.text("gen_ai.operation.name")
     reading.fill(
-        kind=_KINDS.get(operation) or ("step" if operation else _kind_without(span, attributes)),
+        kind=KINDS.get(operation) or ("step" if operation else _kind_without(span, attributes)),
         agent=attributes.text("gen_ai.agent.name"),
         conversation=attributes.text("gen_ai.conversation.id"),
     )
@@ -79,7 +80,7 @@ def _read_turn(span: Span, attributes: Attributes, reading: Reading) -> None:
     reading.fill(model=model)
     provider = attributes.text("gen_ai.provider.name", "gen_ai.system")
     system = system_of(attributes.get("gen_ai.system_instructions"))
-    messages = read_messages(attributes.get("gen_ai.input.messages"))
+    messages = attributes.made(read_messages, "gen_ai.input.messages")
     answer = answer_of(attributes.get("gen_ai.output.messages"))
     params = attributes.named("gen_ai.request.")
     params.pop("model", None)
@@ -145,7 +146,7 @@ def _read_tool(span: Span, attributes: Attributes, reading: Reading) -> None:
 def _read_tool_messages(attributes: Attributes, reading: Reading) -> None:
     """Read a tool whose call and result are in messages."""
     asked, answered = (
-        dicts_of(read_messages(attributes.get(f"gen_ai.{which}.messages"))) for which in ("input", "output")
+        dicts_of(attributes.made(read_messages, f"gen_ai.{which}.messages")) for which in ("input", "output")
     )
     calls = [call for message in asked for call in dicts_of(message.get("tool_calls"))]
     results = [message for message in answered if message.get("role") == "tool"]
@@ -193,7 +194,7 @@ def _read_step(span: Span, attributes: Attributes, reading: Reading, operation: 
     if not operation and not reading.kind:
         return
     messages, answer = _old_messages(span.events)
-    asked = read_messages(attributes.get("gen_ai.input.messages")) or messages
+    asked = attributes.made(read_messages, "gen_ai.input.messages") or messages
     told = answer_of(attributes.get("gen_ai.output.messages")).content or (answer.content if answer else None)
     reading.fill(
         input=asked or attributes.parsed("gen_ai.task.input"),

@@ -15,7 +15,8 @@ from whyops_trace._otel.span import Span
 from whyops_trace._otel.tokens import read_tokens
 from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
 
-_KINDS: Final[dict[str, Kind]] = {
+#: What the kinds are; any other one is a step.
+KINDS: Final[dict[str, Kind]] = {
     "LLM": "llm",
     "TOOL": "tool",
     "AGENT": "agent",
@@ -42,7 +43,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     kind = attributes.text("openinference.span.kind").upper()
     attributes.get("input.mime_type", "output.mime_type", "llm.token_count.total")
     reading.fill(
-        kind=_KINDS.get(kind, "step"),
+        kind=KINDS.get(kind, "step"),
         conversation=attributes.text("session.id"),
         user=attributes.text("user.id"),
         agent=attributes.text("agent.name"),

@@ -18,6 +18,11 @@ def is_mine(span: Span, roots: Set[str]) -> bool:
     return True
 
 
+def is_foreign(span: Span) -> bool:
+    """Return True for a span that calls other services, or answers them: a step only if a dialect says so."""
+    return span.kind >= SERVER or any(name.startswith(_FOREIGN) for name in span.attributes)
+
+
 def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     """
     Fill in what is missing of any span.
@@ -26,8 +31,7 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     of a span is not that of an agent.
     """
     if reading.kind == "":
-        is_foreign = any(name.startswith(_FOREIGN) for name in span.attributes)
-        if span.kind < SERVER and not is_foreign:
+        if not is_foreign(span):
             reading.fill(kind="step")
             reading.may_be_tool = True
         reading.fill(

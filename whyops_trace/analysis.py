@@ -177,8 +177,10 @@ def _unfollowed(records: Sequence[StoredRecord], found: Exchanges, ended: Callab
 
     Not so while their process runs, and where the request forced the model to call a tool: then the call itself often
     is the answer, in a form that the caller has chosen; nor where a step of that name follows, as a framework records
-    the run of an agent, or the last answer.
+    the run of an agent, or the last answer; nor in a trace of one turn alone, as clients make outside any trace.
     """
+    if len(found.turns) == 1 and not found.tools:
+        return set()
     steps = {
         text_of(record.metadata.get("step")): record.step
         for record in records

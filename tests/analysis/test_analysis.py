@@ -955,6 +955,8 @@ def test_tools_that_a_model_asked_for_may_still_run() -> None:
         (story, {}),
         (forced, {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
     ):
+        one.ask("Hello.", metadata={"params": params})
+        one.answer("Hello.")
         one.ask("Charge me.", metadata={"params": params})
         one.answer(calls=[call()])
 
@@ -962,3 +964,13 @@ def test_tools_that_a_model_asked_for_may_still_run() -> None:
     assert codes(findings(story.records)) == [("TOOL_CALL_WITHOUT_FOLLOWUP_EVENTS", "medium")]
     assert codes(server_findings(forced.records)) == [("TOOL_CALL_WITHOUT_FOLLOWUP_EVENTS", "medium")]
     assert findings(forced.records) == []
+
+
+def test_a_trace_of_one_turn_does_not_say_that_its_tools_never_ran() -> None:
+    """A client outside any trace makes a trace of each request, and the tools run elsewhere."""
+    story = Story()
+    story.ask("Charge me.")
+    story.answer(calls=[call()])
+
+    assert codes(server_findings(story.records)) == [("TOOL_CALL_WITHOUT_FOLLOWUP_EVENTS", "medium")]
+    assert findings(story.records) == []

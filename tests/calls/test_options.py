@@ -83,7 +83,26 @@ def test_what_is_recorded_of_the_arguments_can_be_chosen(
 
     charge("4242", 5)
 
-    assert events.rows == tool("charge", expected, {"result": "ok"})
+    (_, request), (_, response) = [(each[:5], each[5]) for each in events.rows]
+    assert (request, response) == (expected, {"result": "ok"})
+
+
+def test_a_request_tells_that_its_arguments_were_left_out(events: Recorded) -> None:
+    """They may have been any; a tool without parameters has none."""
+
+    @traced_tool(capture_input=False)
+    def charge(card: str) -> str:
+        return "ok"
+
+    @traced_tool
+    def count() -> int:
+        return 1
+
+    charge("4242")
+    count()
+
+    requests = [event for event in events.records if event["eventType"] == "tool_call_request"]
+    assert [event["metadata"].get("captured") for event in requests] == [False, None]
 
 
 def test_secrets_are_known_by_their_names(events: Recorded) -> None:

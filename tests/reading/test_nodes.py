@@ -644,7 +644,7 @@ def test_texts_of_a_trace_do_nothing_to_the_terminal() -> None:
         == r"""
 \x1b]0;owned\x07 · a\x1b[31m  b\x9b2J\u202ec d\x00e\ud800f\x7f · <1 ms · 1 tool, 1 error, 2 running
 ├─ ◌ a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f(a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f="a\u001b[31m\r\nb\…)  running
-├─ ✗ error  a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f: a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f
+├─ ✗ error  a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f
 ├─ ◌ a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f  running
 └─ · user  "a\x1b[31m b\x9b2J\u202ec d\x00e\ud800f\x7f"
 """

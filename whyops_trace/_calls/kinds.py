@@ -71,12 +71,14 @@ class Tool(CallSite):
         self._request = b'{"toolCalls":[{"name":%b,"arguments":' % name
         self._response = b'{"toolCalls":[{"name":%b}],"toolResults":' % name
         self._metadata = b',"tool":%b' % name + self.metadata
+        #: The same for a request, which tells if its arguments were left out.
+        self._about = self._metadata + (b"" if self.captures_input else b',"captured":false')
 
     def request(self, named: dict[str, Any], recorder: Recorder) -> tuple[bytes, bytes, Content]:
         """Return the event type, metadata members and content of a request."""
         encode = recorder.encode
         content = b"".join((self._request, encode(named), b"}]}"))  # + would copy a large one twice
-        return b"tool_call_request", self._metadata, content
+        return b"tool_call_request", self._about, content
 
     def requested_by(self, state: TraceState, named: Mapping[str, Any], call_id: str = "") -> bytes:
         """Return the metadata member that names the turn which asked for the call, led by a comma, or nothing."""

@@ -93,6 +93,7 @@ class CallSite:
         #: Names of the parameters to record; None for all.
         self._captured_names = None if capture is True else frozenset(capture or ())
         self._redacted_names = frozenset(options.get("redact") or ())
+        self.captures_input: bool = self._captured_names != frozenset()
         self._plain = self._captured_names is None and not self._redacted_names
         self.capture_output: bool = options.get("capture_output", True)
         self.accumulate: Callable[[list[Any]], Any] | None = options.get("accumulate")

@@ -201,13 +201,17 @@ def begin_of(node: Node, begin_ns: int) -> Event:
             content = {"toolName": request.tool, "output": request.output, **content}
         kind, metadata = (
             "tool_result" if request.tool else "user_message",
-            request.metadata | reading.request.metadata,
+            request.metadata | reading.request.metadata | _captured(bool(request.messages or request.tool)),
         )
     elif node.kind == "tool":
         name = reading.name[:MAX_NAME] or _UNKNOWN
         kind, metadata = (
             "tool_call_request",
-            {"tool": name, **({"callId": reading.call_id} if reading.call_id else {})},
+            {
+                "tool": name,
+                **({"callId": reading.call_id} if reading.call_id else {}),
+                **_captured(reading.input is not None),
+            },
         )
         content = {"toolCalls": [{"name": name, "arguments": _object(reading.input, "input")}]}
     elif node.kind == "embedding":
@@ -280,6 +284,7 @@ def _end_turn(node: Node, latency: dict[str, int]) -> _Parts:
     for thought in answer.thinking:
         yield "llm_thinking", "thinking", {}, thought
     content = answer.said() | answer.finish()
+    metadata |= _captured(bool(answer.said() or answer.thinking))
     if answer.others:
         content["otherChoices"] = [other.said() | other.finish() for other in answer.others]
     yield "llm_response", "end", metadata, content
@@ -298,8 +303,9 @@ def _end_tool(node: Node, latency: dict[str, int]) -> _Parts:
     tool: dict[str, Any] = {"tool": reading.name[:MAX_NAME] or _UNKNOWN}
     calls = [{"name": tool["tool"]}]
     if reading.error is None:
-        results = {} if reading.output is None else _object(reading.output, "result")
-        yield "tool_call_response", "end", {**tool, **latency}, {"toolCalls": calls, "toolResults": results}
+        results = _object(reading.output, "result")
+        metadata = {**tool, **latency, **_captured(reading.output is not None)}
+        yield "tool_call_response", "end", metadata, {"toolCalls": calls, "toolResults": results}
         return
     error = _error(reading.error)
     yield "error", "error", tool, error
@@ -343,6 +349,11 @@ def _end_step(node: Node, latency: dict[str, int]) -> _Parts:
 def _error(failure: Failure) -> dict[str, Any]:
     members = {"type": failure.type, "message": failure.message, "stack": failure.stack}
     return {name: text for name, text in members.items() if text}
+
+
+def _captured(told: bool) -> dict[str, bool]:  # noqa: FBT001 - it reads as a question
+    """Return the metadata member that tells that a content was not captured, none if it was."""
+    return {} if told else {"captured": False}
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

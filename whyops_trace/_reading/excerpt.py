@@ -123,7 +123,8 @@ def problem(error: object) -> str:
 
 def _headline(error: object) -> str:
     parts = (get(error, "type"), get(error, "message")) if isinstance(error, Mapping) else (error,)
-    return ": ".join(part for part in parts if isinstance(part, str) and part).removeprefix(_OURS)
+    said = dict.fromkeys(part for part in parts if isinstance(part, str) and part)
+    return ": ".join(said).removeprefix(_OURS)
 
 
 def stopped_by(error: str) -> str:

@@ -32,6 +32,9 @@ from whyops_trace._reading.score import SCORE
 from whyops_trace._reading.verdict import Verdict
 from whyops_trace._shapes import list_of, text_of
 
+#: Stands for what was not captured.
+_UNTOLD: Final = "\u2026"
+
 Kind = Literal["tool", "llm", "step", "embedding", "event"]
 Status = Literal["ok", "error", "cancelled", "running", "unfinished"]
 
@@ -64,6 +67,8 @@ class Node:
         cost: Its cost in US dollars, None if unknown.
         answer: The step of a model's answer, 0 while there is none.
         response: The step of the record that closed it, 0 while there is none.
+        tells_input: False if its arguments, or the messages of its request, were not captured.
+        tells_output: False if its result or its answer was not captured.
         asked_by: The call of a model that asked for this one, if that is known.
         children: Nodes of the calls, steps and events inside it.
         parent: Node of the call or step around it, None at the top.
@@ -87,6 +92,8 @@ class Node:
     tokens: Tokens | None = None
     cost: float | None = None
     answer: int = 0
+    tells_input: bool = True
+    tells_output: bool = True
     asked_by: Node | None = field(default=None, repr=False, compare=False)
     children: list[Node] = field(default_factory=list)
     response: int = 0
@@ -274,7 +281,8 @@ class TreeBuilder:
         """Make a node and hang it below the call it ran in; at the top if there is no such call."""
         status: Status = "running" if awaits and kind != "event" else "ok"
         node = Node(kind, _line(name), event.step, event.timestamp, self.process, awaits, status)
-        node.arguments = _line(arguments)
+        node.tells_input = event.metadata.get("captured") is not False
+        node.arguments = _line(arguments) if node.tells_input else _UNTOLD
         node.parent = parent = self._enclosing(event)
         (parent.children if parent else self._tree.nodes).append(node)
         self._nodes.append(node)
@@ -296,6 +304,8 @@ class TreeBuilder:
         node.latency_ms = latency(about("latencyMs"), began, event.timestamp, about("ranAt"))
         node.awaits = ""
         node.response = event.step
+        node.tells_output = event.metadata.get("captured") is not False
+        node.result = node.result if node.tells_output else _UNTOLD
         model = _line(text_of(event.metadata.get("model")))
         node.model = model if model != node.name else ""
         if error:

@@ -140,6 +140,7 @@ class About(msgspec.Struct, rename="camel", gc=False):
     tool: Any = None
     failed: Any = None
     source: Any = None
+    captured: Any = None
 
 
 class Head(msgspec.Struct, rename="camel", gc=False):

@@ -72,9 +72,10 @@ def loops(exchanges: Exchanges) -> Iterator[Finding]:
     Yield each row of identical calls once, with all of its steps.
 
     The severity is high, as on the server, if all calls had the same outcome. It is low if the outcomes differ, or if
-    no arguments were recorded: then a program may be waiting for something.
+    no arguments were recorded: then a program may be waiting for something. Calls whose arguments were not captured
+    may have been any.
     """
-    for same, run in itertools.groupby(exchanges.tools, lambda call: signature(call.request)):
+    for same, run in itertools.groupby(exchanges.tools, _signature):
         calls = list(run)
         if len(calls) < LOOP or same is None:
             continue
@@ -83,6 +84,10 @@ def loops(exchanges: Exchanges) -> Iterator[Finding]:
             continue  # without arguments and results nobody knows if the calls were equal
         waits = len(outcomes) > 1 or not calls[0].arguments
         yield loop([call.request for call in calls], len(calls), "low" if waits else None)
+
+
+def _signature(call: ToolCall) -> str | None:
+    return None if call.request.metadata.get("captured") is False else signature(call.request)
 
 
 def _outcome(call: ToolCall) -> str:

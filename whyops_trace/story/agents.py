@@ -21,11 +21,16 @@ def talk(turns: Sequence[Turn]) -> bool:
     Steps that are phases of one agent share its prompt, or follow one another.
     """
     agents = {turn.agent for turn in turns}
-    switches = sum(before.agent != after.agent for before, after in pairwise(turns))
     first = {turn.agent: turn for turn in reversed(turns)}
     prompts = sum(bool(turn.system) for turn in first.values())
     several = len(agents) > 1 and "" not in agents
-    return several and (prompts == len(agents) or (not prompts and switches >= len(agents)))
+    return several and (prompts == len(agents) or (not prompts and not is_chain(turns)))
+
+
+def is_chain(turns: Sequence[Turn]) -> bool:
+    """Return True if each agent hands the work on to another one, and hardly any gets it back."""
+    switches = sum(before.agent != after.agent for before, after in pairwise(turns))
+    return switches < len({turn.agent for turn in turns})
 
 
 def leader(turns: Sequence[Turn]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from whyops_trace._reading.excerpt import clean, headline, value
-from whyops_trace.story.agents import leader, talk
+from whyops_trace.story.agents import is_chain, leader, talk
 from whyops_trace.story.material import Material
 from whyops_trace.story.retries import PlacedCall
 from whyops_trace.story.turns import Turn, Why
@@ -83,7 +83,9 @@ def looks(material: Material) -> Iterator[Why]:
         text = f'{material.name(turn)} {look.reason}: "{headline(turn.answer, _QUOTE)}"'
         yield Why("look", text, turn.node.answer or turn.node.step, more=[look.step] if look.step else [])
     named = {look.turn.number for look in found}
-    early = [turn for turn in work if turn.number not in named][: min(_EARLY, _NAMED - len(found))]
+    # Where the work is handed on, the last turn is what it came to.
+    rest = [turn for turn in work if turn.number not in named and not (turn is turns[-1] and is_chain(turns))]
+    early = rest[: min(_EARLY, _NAMED - len(found))]
     if early:
         names = " and ".join(map(material.name, early))
         first, *others = [turn.node.answer or turn.node.step for turn in early]

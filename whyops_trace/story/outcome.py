@@ -178,7 +178,7 @@ def add_status(story: Story, telling: Telling, arrangement: Arrangement) -> None
 
 def _status(story: Story, telling: Telling, arrangement: Arrangement) -> str:
     tree = story.tree
-    failures = _failures(story)
+    failures = _failures(story, telling)
     if tree.running and not telling.ended:
         calls = sum(node.status == "running" and node.kind != "step" for node in telling.order)
         calls_open = f"{counted(calls, 'call')} open" if calls else "between calls"
@@ -213,9 +213,19 @@ def _outcome(story: Story, arrangement: Arrangement) -> str:
         return "went round in circles"
     if left := _left_alone(arrangement.turns):
         return left
+    last = max(arrangement.turns, key=lambda turn: turn.node.response or turn.node.step, default=None)
+    asked = dict.fromkeys(call.name for call in last.calls if call.name and not call.step) if last else ()
+    if asked:
+        return f"ended with a request for {clean(', '.join(asked))}"
     if story.ended:
         return "answered" + (f" and ended by {headline(story.ended_by, _ERROR)}" if story.ended_by else "")
-    return "ended without an answer" if arrangement.turns else "finished"
+    if last is None:
+        return "finished"
+    return (
+        "ended without an answer"
+        if last.node.tells_output
+        else "ended in a turn whose answer was not captured"
+    )
 
 
 def _left_alone(turns: Sequence[Turn]) -> str:
@@ -226,10 +236,12 @@ def _left_alone(turns: Sequence[Turn]) -> str:
     return f"stopped in a turn of {clean(turns[-1].agent)}, not taken up by {clean(lead)}"
 
 
-def _failures(story: Story) -> str:
+def _failures(story: Story, telling: Telling) -> str:
     """Return the numbers of calls that failed, that say so, and that recovered, in words."""
     count, said, recovered = story.failed, story.said_failed, story.recovered
     if not count:
+        if any(not node.tells_output for node in telling.order):
+            return "no call raised, and not all results were captured"
         problems = sum(why.bad and why.kind != "cut" for why in story.whys)
         return f"no failed calls, but {counted(problems, 'problem')}" if problems else "no failures"
     if count == 1:

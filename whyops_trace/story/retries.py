@@ -43,8 +43,9 @@ class PlacedCall(NamedTuple):
 
     @classmethod
     def of(cls, use: ToolUse, turn: Turn | None, call: Call | None) -> PlacedCall:
-        """Return a call with its key."""
-        return cls(use, turn, call, hash((use.node.name, fingerprint(use.arguments))))
+        """Return a call with its key. One whose arguments were not captured shares it with no other."""
+        told = fingerprint(use.arguments) if use.node.tells_input else id(use)
+        return cls(use, turn, call, hash((use.node.name, told)))
 
 
 def failed(use: ToolUse) -> bool:
@@ -123,6 +124,8 @@ def link_tools(tool_calls: Sequence[PlacedCall], after: dict[int, list[Turn]]) -
                 other
                 for other in candidates
                 if other.node.name == use.node.name
+                and use.node.tells_input
+                and other.node.tells_input
                 and other.node.step > end
                 and not other.retry_of
                 and _again(one, other, requests[id(other)])

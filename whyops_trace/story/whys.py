@@ -266,7 +266,8 @@ def _unanswered(material: Material) -> Iterator[Why]:
             continue
         arguments = excerpt(value(missing[0].arguments), _CALL)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        text = f"{material.name(turn)} asked for {clean(missing[0].name)}({clean(arguments)}){more}, never called"
+        end = "never called" if continued else "and no record tells that it ran"
+        text = f"{material.name(turn)} asked for {clean(missing[0].name)}({clean(arguments)}){more}, {end}"
         then, step = material.went_on(turn)
         yield Why("unanswered", text, turn.node.answer or turn.node.step, then, step, bad=continued)
 

@@ -85,6 +85,13 @@ RUNS = {
     "strands": ["strands-agents[openai]>=1.62"],
 }
 
+#: Products that store traces, of ClickHouse the engine.
+LENS = {
+    "clickhouse": ["chdb>=4"],
+    "mlflow": ["mlflow>=3.6"],
+    "phoenix": ["arize-phoenix>=20"],
+}
+
 #: Frameworks that register tools: the newest of all, older ones that read functions otherwise, and a few small ones.
 REGISTRARS = {
     "newest": [
@@ -172,6 +179,14 @@ def framework_runs(session: nox.Session, packages: list[str]) -> None:
     """Run agents of a framework, and compare their traces with what its own objects tell of them."""
     session.install(".[test]", "opentelemetry-exporter-otlp-proto-http", *packages)
     session.run("python", "-m", "pytest", "tests/runs", "tests/project/test_docs.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+@nox.parametrize("packages", list(LENS.values()), ids=list(LENS))
+def lens(session: nox.Session, packages: list[str]) -> None:
+    """Send captured runs to a product that stores traces, and read them back by the lens; takes some minutes."""
+    session.install(".[test]", *packages)
+    session.run("python", "-m", "pytest", "tests/lens", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -20,6 +20,7 @@ _MODULES: Final = {
     "diff": "whyops_trace.commands.diff",
     "doctor": "whyops_trace.commands.doctor",
     "export": "whyops_trace.commands.export",
+    "import": "whyops_trace.commands.importing",
     "journal": "whyops_trace.commands.journal",
     "ls": "whyops_trace.commands.ls",
     "rm": "whyops_trace.commands.remove",

@@ -113,6 +113,11 @@ def read_json(body: bytes) -> Batch:
         raise MalformedError(f"The body is no JSON: {error}") from None
     if not isinstance(request, dict):
         raise MalformedError("The body is no JSON object.")
+    return read_object(request)
+
+
+def read_object(request: dict[str, Any]) -> Batch:
+    """Read a request in OTLP/JSON that is decoded already: spans, log records, or both."""
     batch = Batch()
     for service, scope, item in _items(request, "resourceSpans", "scopeSpans", "spans"):
         _add(batch.spans, lambda: _span(item, scope, service), batch.refused)  # noqa: B023

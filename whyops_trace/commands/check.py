@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from whyops_trace.analysis import (
     server_findings,
 )
 from whyops_trace.commands.common import Moment, console, home_option, stored_traces, tracked
+from whyops_trace.commands.elsewhere import Lens, check_lens, lens_options, named_traces
 from whyops_trace.store import Filter, Store, TraceSummary
 
 #: Largest numbers of printed findings of one rule in one trace, and of steps of one finding.
@@ -63,6 +65,7 @@ class _TraceFindings(NamedTuple):
 )
 @click.option("--server-rules", is_flag=True, help="Use the rules of a WhyOps server only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@lens_options
 @home_option
 def check(
     traces: Sequence[str],
@@ -71,18 +74,19 @@ def check(
     ignore: Sequence[str],
     server_rules: bool,
     as_json: bool,
+    lens: Lens,
     home: Path,
 ) -> None:
     """
     Print the problems of traces: each with its place, the reason that it matters, and its remedy.
 
-    TRACE is an id, the beginning of an id, or "latest". Without a TRACE the latest trace is checked.
+    TRACE is an id, the beginning of an id, or "latest"; or the address of a trace that another product stores. Without
+    a TRACE the latest trace is checked.
     """
     if traces and since is not None:
         raise click.UsageError("Name traces, or give --since for all of a time; not both.")
-    with stored_traces(home) as store:
-        summaries = _selected(store, traces, since)
-        results = list(_examine(store, summaries, server_rules=server_rules))
+    with _selected(home, traces, since, lens) as chosen:
+        results = list(_examine(chosen, server_rules=server_rules))
     results = [
         _TraceFindings(name, [one for one in items if one.code not in ignore]) for name, items in results
     ]
@@ -92,26 +96,34 @@ def check(
         click.echo(json.dumps(_report(results, failed=failed), indent=1))
     else:
         _print(results)
-    if failed or not summaries:
+    if failed or not results:
         raise SystemExit(1)
 
 
-def _selected(store: Store, names: Sequence[str], since: str | None) -> list[TraceSummary]:
-    """Return the traces to check. Those chosen by time are sorted by their last record, the latest first."""
+@contextlib.contextmanager
+def _selected(
+    home: Path, names: Sequence[str], since: str | None, lens: Lens
+) -> Iterator[list[tuple[Store, TraceSummary]]]:
+    """Lend the traces to check. Those chosen by time are sorted by their last record, the latest first."""
     if since is None:
-        ids = dict.fromkeys(store.resolve(name) for name in names or ["latest"])
-        return [store.trace(trace_id) for trace_id in ids]
-    return list(store.each(Filter(since=since)))
+        with named_traces(home, names or ["latest"], lens) as traces:
+            yield [(store, store.trace(trace_id)) for store, trace_id in dict.fromkeys(traces)]
+        return
+    check_lens((), lens)
+    with stored_traces(home) as store:
+        yield [(store, summary) for summary in store.each(Filter(since=since))]
 
 
-def _examine(store: Store, traces: Sequence[TraceSummary], *, server_rules: bool) -> Iterator[_TraceFindings]:
-    for trace in tracked(traces, "checking", len(traces)) if len(traces) > 1 else traces:
+def _examine(chosen: Sequence[tuple[Store, TraceSummary]], *, server_rules: bool) -> Iterator[_TraceFindings]:
+    for store, trace in tracked(chosen, "checking", len(chosen)) if len(chosen) > 1 else chosen:
         events, is_gone = store.events(trace.trace_id), store.ended_in(trace.trace_id)
         yield _TraceFindings(
             trace.trace_id, server_findings(events) if server_rules else findings(events, is_gone)
         )
-    if len(traces) > 1 and not server_rules:
-        yield _TraceFindings("", findings_across(traces, store.events))
+    if len(chosen) > 1 and not server_rules:
+        stores = {trace.trace_id: store for store, trace in chosen}
+        traces = [trace for _, trace in chosen]
+        yield _TraceFindings("", findings_across(traces, lambda name: stores[name].events(name)))
 
 
 def _report(results: Iterable[_TraceFindings], *, failed: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import json
+import keyword
 import os
 import re
 import sys
@@ -119,7 +120,7 @@ class Commands(click.Group):
 
     Args:
         modules: Module of each command that is loaded on demand, by the name of the command. The module has the command
-            under that name.
+            under that name, with an underscore after a keyword of Python.
         options: Other arguments of :class:`click.Group`.
     """
 
@@ -135,9 +136,8 @@ class Commands(click.Group):
         """Return a command, None if there is none of that name."""
         if cmd_name not in self._modules:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(
-            importlib.import_module(self._modules[cmd_name]), cmd_name.replace("-", "_")
-        )
+        name = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)
+        command: click.Command = getattr(importlib.import_module(self._modules[cmd_name]), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from whyops_trace._reading.excerpt import counted, dollars, duration, headline
-from whyops_trace.commands.common import console, home_option, stored_traces
+from whyops_trace.commands.common import console, home_option
+from whyops_trace.commands.elsewhere import Lens, lens_options, named_traces
 from whyops_trace.comparison import SHOWN, Comparison, Difference, compare
 from whyops_trace.story import Change, Story
 
@@ -38,18 +39,33 @@ _VALUE: Final = 60
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if the traces differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@lens_options
 @home_option
-def diff(first: str, second: str, ignore: Sequence[str], exit_code: bool, as_json: bool, home: Path) -> None:
+def diff(
+    first: str,
+    second: str,
+    ignore: Sequence[str],
+    exit_code: bool,
+    as_json: bool,
+    lens: Lens,
+    home: Path,
+) -> None:
     """
     Compare two traces: how long they were the same, the first place where they differ, and what differs there.
 
-    A and B are ids, the beginnings of ids, or "latest". Times, tokens, costs and the ids of calls do not count.
+    A and B are ids, the beginnings of ids, or "latest"; or addresses of traces that another product stores.
+    Times, tokens, costs and the ids of calls do not count.
     """
     patterns = [_pattern(text) for text in ignore]
-    with stored_traces(home) as store:
-        names = store.resolve(first), store.resolve(second)
+    with named_traces(home, (first, second), lens) as traces:
+        names = [trace_id for _, trace_id in traces]
+        events = [store.events(trace_id) for store, trace_id in traces]
+        are_gone = [store.ended_in(trace_id) for store, trace_id in traces]
         comparison = compare(
-            *map(store.events, names), ignore=patterns, ended=store.ended_in(*names), priced=True
+            *events,
+            ignore=patterns,
+            ended=lambda process: all(is_gone(process) for is_gone in are_gone),
+            priced=True,
         )
     if as_json:
         click.echo(json.dumps(_report(names, comparison), indent=1))

@@ -13,7 +13,8 @@ import click
 from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._replay.loading import of_store
-from whyops_trace.commands.common import file_size, home_option, stored_traces
+from whyops_trace.commands.common import file_size, home_option
+from whyops_trace.commands.elsewhere import Lens, lens_options, named_traces
 from whyops_trace.commands.recordings import save_recording
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.export import MAX_TOKENS, export_markdown, file_name, json_pieces
@@ -58,26 +59,32 @@ _BY_ENDING: Final = {
     metavar="FILE",
     help="File to write the calls of the trace to, for replays of it in tests.",
 )
+@lens_options
 @home_option
 def export(
-    trace: str, form: str | None, output: Path | None, max_tokens: int, fixture: Path | None, home: Path
+    trace: str,
+    form: str | None,
+    output: Path | None,
+    max_tokens: int,
+    fixture: Path | None,
+    lens: Lens,
+    home: Path,
 ) -> None:
     """
     Write a trace as a file: HTML that opens offline, JSON for programs, Markdown for a model, a recording for tests.
 
-    TRACE is its id, the beginning of its id, or "latest".
+    TRACE is its id, the beginning of its id, or "latest"; or the address of a trace that another product stores.
     """
     if fixture is not None:
         if form or output:
             raise click.UsageError(
                 "--fixture has a form of its own: it goes neither with --format nor with -o."
             )
-        with stored_traces(home) as store:
-            save_recording(of_store(store, store.resolve(trace)), fixture)
+        with named_traces(home, [trace], lens) as [(store, trace_id)]:
+            save_recording(of_store(store, trace_id), fixture)
         return
     form = form or _format_of(output)
-    with stored_traces(home) as store:
-        trace_id = store.resolve(trace)
+    with named_traces(home, [trace], lens) as [(store, trace_id)]:
         if output is None and form == "html":
             output = Path(file_name(trace_id, "html"))
         pieces = _pieces(store, trace_id, form, max_tokens)

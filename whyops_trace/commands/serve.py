@@ -21,7 +21,9 @@ from typing import Final
 import click
 
 from whyops_trace._extras import install_hint
-from whyops_trace.commands.common import home_option, stored_traces
+from whyops_trace._lens.place import is_address
+from whyops_trace.commands.common import home_option
+from whyops_trace.commands.elsewhere import Lens, check_lens, fetched, lens_options, named_traces
 from whyops_trace.commands.serving import forget, note, running
 from whyops_trace.server import trace_url
 from whyops_trace.settings import at_hand
@@ -97,15 +99,27 @@ def serve(
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the address as a JSON object, and open no browser."
 )
+@lens_options
 @home_option
-def view(trace: str | None, quiet: bool, as_json: bool, home: Path) -> None:
+def view(trace: str | None, quiet: bool, as_json: bool, lens: Lens, home: Path) -> None:
     """
     Open the browser at a trace, or at the list of all.
 
     TRACE is its id, the beginning of its id, or "latest". The page comes from the server that `whyops-trace serve`
     runs for this home. Without one this command serves it, until Ctrl-C.
+
+    TRACE may also be the address of a trace that another product stores. This command then serves the page of that
+    trace alone, until Ctrl-C, and keeps nothing of it.
     """
-    path = _path(home, trace)
+    if trace is not None and is_address(trace):
+        with fetched(trace, lens) as (place, trace_id):
+            _view(place, trace_url(trace_id), quiet, as_json)
+        return
+    _view(home, _path(home, trace, lens), quiet, as_json)
+
+
+def _view(home: Path, path: str, quiet: bool, as_json: bool) -> None:
+    """Open the browser at a page of the server that shows a home, which is this process if no other one does."""
 
     def present(url: str, browse: Callable[[str], None]) -> None:
         click.echo(json.dumps({"url": url + path}) if as_json else url + path)
@@ -188,7 +202,7 @@ def _url(listening: socket.socket, host: str) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}"
 
 
-def _path(home: Path, trace: str | None) -> str:
+def _path(home: Path, trace: str | None, lens: Lens) -> str:
     """
     Return the path of a trace's page, or of the list.
 
@@ -196,9 +210,10 @@ def _path(home: Path, trace: str | None) -> str:
         TraceNotFoundError: if no trace has this name, or more than one.
     """
     if trace is None:
+        check_lens((), lens)
         return "/"
-    with stored_traces(home) as store:
-        return trace_url(store.resolve(trace))
+    with named_traces(home, [trace], lens) as [(_, trace_id)]:
+        return trace_url(trace_id)
 
 
 def _open(url: str) -> None:

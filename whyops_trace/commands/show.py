@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
+from whyops_trace._lens.place import is_address
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._reading.prices import cost_of, is_billed
-from whyops_trace.commands.common import echo_json_lines, home_option, score_line, stored_traces
+from whyops_trace.commands.common import echo_json_lines, home_option, score_line
+from whyops_trace.commands.elsewhere import Lens, lens_options, named_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
 from whyops_trace.store import Store
 from whyops_trace.story import moments, provenance, tell
@@ -28,19 +30,32 @@ from whyops_trace.tree import build, write_tree
 @click.option("--origins", is_flag=True, help="Print where the arguments of each tool call came from.")
 @click.option("--follow", is_flag=True, help="Show the trace as it grows, until it ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print the events as a JSON array, an event a line.")
+@lens_options
 @home_option
 def show(
-    trace: str, step: int | None, depth: int | None, origins: bool, follow: bool, as_json: bool, home: Path
+    trace: str,
+    step: int | None,
+    depth: int | None,
+    origins: bool,
+    follow: bool,
+    as_json: bool,
+    lens: Lens,
+    home: Path,
 ) -> None:
     """
-    Show a trace as a tree, and below it what "why" tells: TRACE is its id, the beginning of its id, or "latest".
+    Show a trace as a tree, and below it what "why" tells.
+
+    TRACE is its id, the beginning of its id, or "latest"; or the address of a trace that another product stores.
 
     With --follow and --json each event is printed as a line when it comes.
     """
     if step is not None and (follow or depth):
         raise click.UsageError("--step shows one event: it goes neither with --follow nor with --depth.")
-    with stored_traces(home) as store:
-        trace_id = store.resolve(trace)
+    if follow and is_address(trace):
+        raise click.UsageError(
+            "--follow shows how a trace of this machine grows; fetch the address again instead."
+        )
+    with named_traces(home, [trace], lens) as [(store, trace_id)]:
         if step is not None:
             _show_step(store, trace_id, step, as_json)
             return

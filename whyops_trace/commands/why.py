@@ -12,7 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from whyops_trace._reading.excerpt import clean
-from whyops_trace.commands.common import console, home_option, score_line, stored_traces
+from whyops_trace.commands.common import console, home_option, score_line
+from whyops_trace.commands.elsewhere import Lens, lens_options, named_traces
 from whyops_trace.store import Score
 from whyops_trace.story import Explanation, tell
 from whyops_trace.story import why as explain
@@ -21,16 +22,18 @@ from whyops_trace.story import why as explain
 @click.command("why", epilog="Example: whyops-trace why latest")
 @click.argument("trace")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@lens_options
 @home_option
-def why(trace: str, as_json: bool, home: Path) -> None:
+def why(trace: str, as_json: bool, lens: Lens, home: Path) -> None:
     """
-    Tell how a trace ended, and what is worth a look: TRACE is its id, the beginning of its id, or "latest".
+    Tell how a trace ended, and what is worth a look.
+
+    TRACE is its id, the beginning of its id, or "latest"; or the address of a trace that another product stores.
 
     At most five moments are told, the most telling first, each with the steps that "show --step" prints. None of them
     is a verdict: they follow from the records by fixed rules, and no model is asked.
     """
-    with stored_traces(home) as store:
-        trace_id = store.resolve(trace)
+    with named_traces(home, [trace], lens) as [(store, trace_id)]:
         story = tell(store.events(trace_id), store.ended_in(trace_id))
         scores = store.scores(trace_id)
     explanation = explain(story)

@@ -31,7 +31,7 @@ _REQUEST: Final = 256
 _QUIET: Final = 0.5
 _LATEST: Final = 5.0
 #: Seconds without a span after which nothing more is expected of a trace whose root is not there.
-_GIVEN_UP: Final = 60.0
+GIVEN_UP: Final = 60.0
 #: Seconds between two searches for what is kept in vain.
 SWEEP: Final = 60.0
 #: Traces, and records, that are written at a time.
@@ -70,6 +70,7 @@ class Joiner:
         processor: Redaction and truncation.
         retention: Limits of the store; None deletes nothing.
         now: Function that returns the seconds since the epoch.
+        given_up: Seconds without a span after which nothing more is expected of a trace whose root is not there.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Joiner:
         processor: Processor,
         retention: Retention | None = None,
         now: Callable[[], float] = time.time,
+        given_up: float = GIVEN_UP,
     ) -> None:
         self._inbox = inbox
         self._store = store
         self._processor = processor
         self._retention = retention
         self._now = now
+        self._given_up = given_up
         self._lock = threading.Lock()
         self._swept = now()
 
@@ -107,7 +110,7 @@ class Joiner:
             return True
         found = filter(None, map(self._inbox.find, new))
         now = [trace.trace_id for trace in found if trace.spans <= max(_AT_ONCE, 2 * new[trace.trace_id])]
-        self._join(now)
+        self.join(now)
         return len(now) < len(new)
 
     def join_all(self, seconds: float) -> None:
@@ -116,7 +119,7 @@ class Joiner:
         with contextlib.suppress(StoreError):  # they are read when the next server starts
             for trace in self._inbox.waiting():
                 if time.monotonic() < deadline:
-                    self._join([trace.trace_id])
+                    self.join([trace.trace_id])
 
     def join_due(self) -> bool:
         """
@@ -131,10 +134,10 @@ class Joiner:
             due = [
                 trace for trace in waiting if now - trace.arrived >= _QUIET or now - trace.first >= _LATEST
             ]
-            self._join(trace.trace_id for trace in due)
+            self.join(trace.trace_id for trace in due)
             if now - self._swept >= SWEEP:
                 self._swept = now
-                self._join(trace.trace_id for trace in self._inbox.open_since(now - _GIVEN_UP))
+                self.join(trace.trace_id for trace in self._inbox.open_since(now - self._given_up))
                 self._inbox.sweep(self._store.known)
                 if self._retention is not None:
                     self._store.prune(*self._retention)
@@ -143,8 +146,13 @@ class Joiner:
             say(30, "Traces of OpenTelemetry wait, since a file cannot be used: %s", error)
             return True
 
-    def _join(self, trace_ids: Iterable[str]) -> None:
-        """Read traces from their spans and write them, unless another thread has done so, some at a time."""
+    def join(self, trace_ids: Iterable[str]) -> None:
+        """
+        Read traces from their spans and write them, unless another thread has done so, some at a time.
+
+        Raises:
+            StoreError: if a file cannot be read or written.
+        """
         for some in slices(list(trace_ids), _TRACES):
             with self._lock:
                 began = self._now()
@@ -177,7 +185,7 @@ class Joiner:
             # Whoever deleted the trace wants nothing of it back but what comes later.
             self._inbox.forget([trace.trace_id], trace.joined)
         roots = read_trace(*self._inbox.spans(trace.trace_id))
-        ended = now - trace.arrived >= _GIVEN_UP or is_complete(roots)
+        ended = now - trace.arrived >= self._given_up or is_complete(roots)
         first = 1 + (self._last_step(name) if trace.is_settled else 0)
         events = events_of(roots, first, ended=ended)
         lines = lines_of(name, agent_of(roots), events, self._processor)

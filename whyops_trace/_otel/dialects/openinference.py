@@ -92,10 +92,18 @@ def _read_turn(attributes: Attributes, reading: Reading) -> None:
     reading.fill(model=attributes.text("llm.request.model_name", "llm.model_name"))
     reading.reply(answer)
     reading.reply(raw)
-    if not reading.has_answer and isinstance(told, str):
-        reading.reply(Turn(content=told))
+    if not reading.has_answer:
+        reading.reply(_plain_answer(told))
     if not reading.has_answer and not reading.answer.usage and "messages" in dict_of(told):
         reading.kind, reading.is_copy = "step", True  # it makes the request that the turn sends
+
+
+def _plain_answer(told: Any) -> Turn:
+    """Return an answer that is a message, a text, or a list of one text."""
+    if "role" in dict_of(told):
+        return answer_of([told])
+    text = told[0] if isinstance(told, list) and len(told) == 1 else told
+    return Turn(content=text) if isinstance(text, str) else Turn()
 
 
 def _generation(told: dict[str, Any]) -> dict[str, Any]:

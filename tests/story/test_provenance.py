@@ -89,6 +89,25 @@ def test_a_value_is_found_in_a_result(given: Any, match: str, place: str) -> Non
     assert origin.place == place
 
 
+def test_a_value_is_found_in_a_long_list() -> None:
+    """With what stands beside it there, and what a later list has in its place."""
+
+    def orders(prefix: str) -> dict[str, Any]:
+        rows = [{"id": f"{prefix}-{10_000 + n}", "customer": f"C-{20_000 + n}"} for n in range(90)]
+        return {"orders": rows, "next": f"{prefix}-token-77"}
+
+    first, second = ("list", {"page": 1}, orders("A")), ("list", {"page": 2}, orders("B"))
+    found = last(run([first, second, ("use", {"customer": "A-10057", "next": "A-token-77"}, "ok")]))
+
+    assert found["customer"].text == (
+        'customer is from the result of list #4 (orders[57].id), whose customer is "C-20057"; '
+        'the later #8 has "B-10057" there'
+    )
+    assert (
+        found["next"].text == 'next is from the result of list #4 (next); the later #8 has "B-token-77" there'
+    )
+
+
 def test_a_value_is_found_among_names_and_beyond_what_is_looked_at() -> None:
     """So nothing is told as nowhere that is there."""
     named = ("find", {"who": "anna"}, {"cards": {"card_48213": {"brand": "visa"}}})

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -31,6 +32,8 @@ Source = Literal["result", "message", "system", "tools", "arguments", "answer", 
 _VALUES: Final = 50
 _MEMBERS: Final = 5_000
 _LEVELS: Final = 12
+#: Number of members up to which an index of their words takes longer than to look at each.
+_FEW: Final = 30
 #: Number of the latest places of a value that are compared.
 _PLACES: Final = 20
 #: Largest number of characters of a value in a line.
@@ -107,7 +110,7 @@ class Origin(msgspec.Struct, rename="camel"):
         }.get(self.source, f"#{self.step}")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Record:
     """Something before a call that may have its values."""
 
@@ -119,22 +122,68 @@ class _Record:
     is_failure: bool = False
     at: int = -1
     text: str = ""
-    leaves: list[tuple[str, Any, str]] | None = None
 
-    def members(self) -> list[tuple[str, Any, str]]:
-        """Return the values in it by their paths, each with the path of the object that has it."""
-        if self.leaves is None:
-            self.leaves = list(_leaves(self.content, _MEMBERS))
-        return self.leaves
+    @cached_property
+    def members(self) -> list[_Member]:
+        """The values in it by their paths."""
+        return [_Member(*leaf) for leaf in _leaves(self.content, _MEMBERS)]
+
+    @cached_property
+    def folded(self) -> str:
+        """Its text in small letters, with one space between words."""
+        return " ".join(self.text.lower().split())
+
+    @cached_property
+    def _with_word(self) -> dict[str, list[int]]:
+        """The numbers of its members by the words in them: a list may have the values of thousands of calls."""
+        found: dict[str, list[int]] = {}
+        for number, member in enumerate(self.members):
+            if type(member.value) is not bool and isinstance(member.value, (int, float, str)):
+                text = member.value if isinstance(member.value, str) else value(member.value)
+                for word in {*TOKEN.findall(text.lower())}:
+                    found.setdefault(word, []).append(number)
+        return found
+
+    @cached_property
+    def _beside(self) -> dict[str, list[_Member]]:
+        found: dict[str, list[_Member]] = {}
+        for member in self.members:
+            found.setdefault(member.around, []).append(member)
+        return found
+
+    @cached_property
+    def _values(self) -> dict[str, Any]:
+        """Its values by their paths, and the first one of each name."""
+        members = [*reversed(self.members)]
+        return {_last(one.path): one.value for one in members} | {one.path: one.value for one in members}
+
+    def with_words(self, words: Iterable[str]) -> list[_Member]:
+        """Return its members that may have one of some words."""
+        if len(self.members) <= _FEW:
+            return self.members
+        numbers = {number for word in words for number in self._with_word.get(word, ())}
+        return [self.members[number] for number in sorted(numbers)]
+
+    def beside(self, around: str) -> list[_Member]:
+        """Return the values of one object in it."""
+        if len(self.members) <= _FEW:
+            return [member for member in self.members if member.around == around]
+        return self._beside.get(around, [])
 
     def value_at(self, path: str) -> Any:
         """Return the value at a path, else the first one of that name; None if there is neither."""
-        members = self.members()
-        here = next((one for place, one, _ in members if place == path), None)
-        name = _last(path)
-        return (
-            next((one for place, one, _ in members if _last(place) == name), None) if here is None else here
-        )
+        if len(self.members) > _FEW:
+            return self._values.get(path, self._values.get(_last(path)))
+        named = [member for member in self.members if _last(member.path) == _last(path)]
+        return next((one.value for one in named if one.path == path), named[0].value if named else None)
+
+
+class _Member(NamedTuple):
+    """A value in a record, with its path, and that of the object or list that has it."""
+
+    path: str
+    value: Any
+    around: str
 
 
 class _Place(NamedTuple):
@@ -322,10 +371,9 @@ class _Search:
     def _compare(self, origin: Origin, place: _Place, needle: Needle, name: str, at: int) -> None:
         """Add to an origin what a later result has at its place, and what its object has under the argument's name."""
         record = place.record
-        for other, found, around in record.members():
-            is_named = around == place.around and other != place.path and _plain(_last(other)) == name
-            if is_named and found != needle.value and _plain(_last(place.path)) != name:
-                origin.named, origin.meant = _last(place.path), value(found)
+        for member in record.beside(place.around) if _plain(_last(place.path)) != name else ():
+            if _plain(_last(member.path)) == name and member.value != needle.value:
+                origin.named, origin.meant = _last(place.path), value(member.value)
         results = self._results[record.name]
         later = results[bisect_left(results, at, key=lambda result: result.at) - 1]
         found_at = self._places[needle]
@@ -342,19 +390,19 @@ def _places(record: _Record, needle: Needle) -> Iterator[_Place]:
     if record.is_failure and record.use is not None and _is_given(record.use, needle):
         return  # it only repeats what the call was given
     if isinstance(record.content, str):
-        match = match_in(record.text, needle)
+        match = match_in(record.text, needle, record.folded)
         if match is not None:
             yield _Place(record, "exact" if match == "part" else match)
         return
     found = False
-    for path, one, around in record.members():
-        if type(one) is bool or not isinstance(one, (int, float, str)):
-            continue
-        match = match_of(one, needle)
+    for member in record.with_words(needle.keys):
+        match = match_of(member.value, needle)
         if match is not None:
             found = True
-            yield _Place(record, match, path, around)
-    if not found and match_in(record.text, needle) is not None:  # as a name, or among more than is looked at
+            yield _Place(record, match, member.path, member.around)
+    if (
+        not found and match_in(record.text, needle, record.folded) is not None
+    ):  # as a name, or among more than is looked at
         yield _Place(record, "part")
 
 

@@ -64,10 +64,11 @@ class Needle:
     @property
     def keys(self) -> list[str]:
         """The word or number of each form that tells most, with a digit if there is one."""
-        return [
-            max(sorted(words), key=lambda word: (bool(_DIGIT.search(word)), len(word)))
-            for words in self.tokens
-        ]
+        return [max(sorted(words), key=_weight) for words in self.tokens]
+
+
+def _weight(word: str) -> tuple[bool, int]:
+    return bool(_DIGIT.search(word)), len(word)
 
 
 def needle_of(one: Any) -> Needle | None:
@@ -139,15 +140,22 @@ def match_of(one: Any, needle: Needle) -> Stand | None:
     text = one.strip() if isinstance(one, str) else value(one)
     if " ".join(text.lower().split()) in needle.forms:
         return "normalised"
-    return "part" if isinstance(one, str) and match_in(text, needle) is not None else None
+    is_part = isinstance(one, str) and match_in(text, needle, " ".join(text.lower().split())) is not None
+    return "part" if is_part else None
 
 
-def match_in(text: str, needle: Needle) -> Stand | None:
-    """Return how a text has a value as whole words: "part" in the same characters, None if it does not have it."""
+def match_in(text: str, needle: Needle, folded: str) -> Stand | None:
+    """
+    Return how a text has a value as whole words: "part" in the same characters, None if it does not have it.
+
+    Args:
+        text: The text.
+        needle: What looks for the value.
+        folded: The text in small letters, with one space between words.
+    """
     if _stands_in(text, needle.text):
         return "part"
-    lowered = " ".join(text.lower().split())
-    return "normalised" if any(_stands_in(lowered, form) for form in needle.forms) else None
+    return "normalised" if any(_stands_in(folded, form) for form in needle.forms) else None
 
 
 def _stands_in(text: str, part: str) -> bool:

@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
@@ -50,6 +51,7 @@ from whyops_trace.types import (
 )
 
 if TYPE_CHECKING:
+    from whyops_trace.integrations import Attachment
     from whyops_trace.providers.clients import Family
 
 T = TypeVar("T")
@@ -355,6 +357,26 @@ class WhyOps:
     def anthropic(self, client: T, *, proxy: bool | None = None, fallback: bool = False) -> T:
         """Return a client of the anthropic package like *client*, traced as :meth:`openai` says."""
         return self._traced(client, "anthropic", proxy, fallback)
+
+    def litellm(self) -> Attachment:
+        """
+        Trace every completion and embedding of LiteLLM in this process, outside any trace as this client's.
+
+        Returns:
+            The attachment, whose ``detach()`` ends it; see :func:`whyops_trace.integrations.litellm.attach`.
+
+        Raises:
+            ConfigurationError: if ``litellm`` is not installed.
+
+        Example::
+
+            sdk.litellm()
+            with trace("checkout-8841"):
+                litellm.completion("openai/gpt-4o", messages)
+        """
+        # By name, since every module of frameworks imports this one.
+        attachment: Attachment = import_module("whyops_trace.integrations.litellm").attach(self)
+        return attachment
 
     def _traced(self, client: T, family: Family, proxy: bool | None, fallback: bool) -> T:
         from whyops_trace.providers._link import Proxy

@@ -219,6 +219,17 @@ def test_a_call_outside_any_trace_makes_one(sdk: WhyOps, provider: Provider, hom
     assert (tree.llm_responses, tree.running) == (1, 0)
 
 
+def test_a_client_traces_litellm_as_its_own(client: WhyOps, home: Path) -> None:
+    """What runs outside any trace is this client's, until it is detached."""
+    with client.litellm():
+        real.completion("openai/gpt-4o", HELLO, mock_response="3.")
+    real.completion("openai/gpt-4o", HELLO, mock_response="4.")
+    client.close_sync()
+
+    (tree,) = shown.trees(home)
+    assert tree.llm_responses == 1
+
+
 @pytest.mark.parametrize(
     ("model", "provider_name"),
     [

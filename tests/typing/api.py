@@ -34,6 +34,7 @@ from whyops_trace import (
     traced_llm,
     traced_tool,
 )
+from whyops_trace.integrations import Attachment
 from whyops_trace.replay import Replay, Run, replay
 from whyops_trace.testing import ManualClock, capture_events
 
@@ -186,6 +187,7 @@ def clients_of_providers(sdk: WhyOps) -> None:
     assert_type(sdk.anthropic(anthropic.Anthropic(), fallback=True), anthropic.Anthropic)
     assert_type(sdk.anthropic(anthropic.AsyncAnthropic()), anthropic.AsyncAnthropic)
     sdk.openai(openai.OpenAI(), fallback="yes")  # type: ignore[arg-type]
+    assert_type(sdk.litellm(), Attachment)
 
 
 @traced_tool(tool_call_id="call_id")

@@ -30,7 +30,7 @@ _ATTACH: Final = {
     "google-adk": _SPANS,
     "haystack-ai": f"haystack.tracing.enable_tracing(...), and {_SPANS}",
     "langchain-core": "whyops_trace.integrations.langchain.attach()",
-    "litellm": "whyops_trace.integrations.litellm.attach()",
+    "litellm": "sdk.litellm()",
     "llama-index-core": f"openinference-instrumentation-llama-index, and {_SPANS}",
     "logfire": _SPANS,
     "mcp": "whyops_trace.integrations.mcp.attach() in clients, .Middleware() in servers",

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from collector import Collector
 from packages import LOST, bare, got, items, openai
 from provider import Provider
 from replies import Cut, Redacted, Reply, Thinking, ToolCall, Usage
@@ -25,7 +26,7 @@ from traced import (
     traced,
 )
 
-from whyops_trace import trace, traced_llm
+from whyops_trace import WhyOps, trace, traced_llm
 from whyops_trace.exceptions import ReplayMiss
 from whyops_trace.replay import replay
 from whyops_trace.testing import capture_events
@@ -322,3 +323,24 @@ async def test_a_function_around_a_client_runs(provider: Provider) -> None:
             second = ask([{"role": "user", "content": "Hi"}])
 
     assert second == first == "HELLO"
+
+
+@pytest.mark.anyio
+@both_faces(CHATS, CLAUDES)
+async def test_a_client_that_goes_through_the_proxy_is_answered(
+    api: Api, kind: Any, provider: Provider, collector: Collector, sdk: WhyOps
+) -> None:
+    """No proxy, server or provider is there in a replay, and nobody waits for them."""
+    provider.say("Hello")
+    provider.say("Hello again")
+    async with traced(kind, provider, sdk) as made:
+        with capture_events(local=True) as recorded, sdk.trace("t"):
+            first = [await create(made, api), await stream(made, api)]
+        provider.stop()
+        collector.stop()
+        with replay(recorded, store=False) as run, sdk.trace("t"):
+            second = [await create(made, api), await stream(made, api)]
+    sdk.close_sync(0)
+
+    assert second[0] == first[0]
+    assert run.unused == []

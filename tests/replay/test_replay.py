@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import socket
 import subprocess
 import threading
@@ -18,7 +19,13 @@ from pydantic import BaseModel
 
 from whyops_trace import WhyOps, propagate, step, trace, traced_embedding, traced_llm, traced_tool
 from whyops_trace.client import forget_clients
-from whyops_trace.exceptions import ConfigurationError, ReplayError, ReplayMiss, TraceNotFoundError
+from whyops_trace.exceptions import (
+    AgentRunaway,
+    ConfigurationError,
+    ReplayError,
+    ReplayMiss,
+    TraceNotFoundError,
+)
 from whyops_trace.replay import replay
 from whyops_trace.testing import capture_events
 
@@ -720,3 +727,113 @@ async def test_without_tracing_nothing_is_replayed(monkeypatch: pytest.MonkeyPat
             await call()
 
     assert ran == []
+
+
+def test_other_callables_answer_as_well() -> None:
+    """Partials, callable objects, builtins, properties, and functions that were pickled by value."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+
+    class Adder:
+        def __call__(self, one: int, other: int) -> int:
+            ran.append("adder")
+            return one + other
+
+        @traced_tool  # type: ignore[prop-decorator]
+        @property
+        def size(self) -> int:
+            ran.append("size")
+            return 3
+
+    def double(value: int) -> int:
+        ran.append("double")
+        return value * 2
+
+    adds, doubles = traced_tool(Adder()), traced_tool(functools.partial(double, 4))
+    pickled = cloudpickle.loads(cloudpickle.dumps(traced_tool(double)))
+    counts = traced_tool(len)
+
+    def agent() -> list[Any]:
+        return [adds(1, 2), doubles(), pickled(5), counts([1, 2]), Adder().size]
+
+    events, first = recorded(agent)
+    with replay(events, store=False):
+        second = agent()
+
+    assert (second, ran) == (first, [])
+
+
+@pytest.mark.anyio
+async def test_what_still_runs_when_it_is_returned_is_replayed() -> None:
+    """Iterators that a plain function returns, in either way, and texts that a model streams."""
+
+    @traced_tool
+    def rows(count: int) -> Iterator[int]:
+        ran.append("rows")
+        return iter(range(count))
+
+    @traced_tool
+    def later(count: int) -> AsyncIterator[int]:
+        async def numbers() -> AsyncIterator[int]:
+            for number in range(count):
+                yield number
+
+        ran.append("later")
+        return numbers()
+
+    @traced_llm
+    def speak(prompt: str) -> Iterator[str]:
+        ran.append("speak")
+        yield from ("It ", "is ", "so.")
+
+    @traced_llm
+    async def speak_later(prompt: str) -> AsyncIterator[str]:
+        ran.append("speak_later")
+        for word in ("It ", "is ", "so."):
+            yield word
+
+    async def agent() -> list[Any]:
+        numbers = [number async for number in later(3)]
+        return [list(rows(3)), numbers, list(speak("x")), [word async for word in speak_later("y")]]
+
+    with capture_events(local=True) as events, trace("t"):
+        first = await agent()
+    ran.clear()
+    with replay(events, store=False):
+        second = await agent()
+
+    assert (second, ran) == (first, [])
+
+
+def test_an_item_that_was_not_kept_is_a_miss() -> None:
+    """Of many items the first are recorded; who reads further in a replay is told."""
+
+    @traced_tool
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    events, _ = recorded(lambda: list(numbers(150)))
+    with (
+        pytest.raises(ReplayMiss, match=r"Of the 150 items .* only the first 100"),
+        replay(events, store=False),
+    ):
+        list(numbers(150))
+
+
+def test_a_limit_of_a_trace_holds_in_a_replay() -> None:
+    """A trace with a limit refuses the same call as it did."""
+
+    @traced_tool
+    def tool(value: int) -> int:
+        return value
+
+    def agent() -> None:
+        with trace("t", max_steps=2):
+            for value in range(5):
+                tool(value)
+
+    with capture_events(local=True) as events, pytest.raises(AgentRunaway) as first:
+        agent()
+    with replay(events, store=False), pytest.raises(AgentRunaway) as second:
+        agent()
+
+    assert second.value.refused == first.value.refused

@@ -137,9 +137,7 @@ def _calls(recording: Recording) -> list[dict[str, Any]]:
         if "messages" in asked:
             messages = list_of(asked.pop("messages"))
             told["asked"] = asked
-            number, common = max(
-                ((n, _common(m, messages)) for n, m in said), key=lambda each: each[1], default=(0, 0)
-            )
+            number, common = _longest(said, messages)
             if common:
                 told["after"] = [number, common]
             told["messages"] = messages[common:]
@@ -152,6 +150,17 @@ def _calls(recording: Recording) -> list[dict[str, Any]]:
                 told[name] = value
         calls.append(told)
     return calls
+
+
+def _longest(said: list[tuple[int, list[Any]]], now: list[Any]) -> tuple[int, int]:
+    """Return which earlier request has most messages in common with one at the beginning, and how many."""
+    best = (0, 0)
+    for number, earlier in reversed(said):
+        common = _common(earlier, now)
+        best = max(best, (number, common), key=lambda each: each[1])
+        if common == len(earlier):  # it goes on with that one
+            break
+    return best
 
 
 def _common(earlier: list[Any], now: list[Any]) -> int:

@@ -209,6 +209,7 @@ def workers(session: nox.Session) -> None:
     files = (
         "tests/integrations/test_http.py",
         "tests/integrations/test_queues.py",
+        "tests/integrations/test_services.py",
         "tests/tracing/test_lost_scope.py",
         "tests/tracing/test_workers.py",
     )

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from whyops_trace._version import __version__
     from whyops_trace.client import WhyOps
     from whyops_trace.decorators import traced_embedding, traced_llm, traced_tool
-    from whyops_trace.default import continue_from, current_trace, flush, flush_sync, score, step, trace
+    from whyops_trace.default import (
+        continue_from,
+        current_trace,
+        flush,
+        flush_sync,
+        resume,
+        score,
+        step,
+        trace,
+    )
     from whyops_trace.exceptions import (
         AgentRunaway,
         ConfigurationError,
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
         UnknownOptionError,
         WhyOpsError,
     )
-    from whyops_trace.headers import inject
+    from whyops_trace.headers import inject, suspend
     from whyops_trace.open_calls import OpenCall
     from whyops_trace.propagation import detach, propagate, propagate_processes, propagate_threads
     from whyops_trace.tracing import Step, Trace
@@ -67,13 +76,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "_version": ("__version__",),
     "client": ("WhyOps",),
-    "default": ("continue_from", "current_trace", "flush", "flush_sync", "score", "step", "trace"),
+    "default": ("continue_from", "current_trace", "flush", "flush_sync", "resume", "score", "step", "trace"),
     "decorators": ("traced_embedding", "traced_llm", "traced_tool"),
     "exceptions": (
         "AgentRunaway", "ConfigurationError", "InvalidEventError", "JournalError", "StoreError",
         "TraceNotFoundError", "UnknownOptionError", "WhyOpsError",
     ),
-    "headers": ("inject",),
+    "headers": ("inject", "suspend"),
     "open_calls": ("OpenCall",),
     "propagation": ("detach", "propagate", "propagate_processes", "propagate_threads"),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
@@ -91,8 +100,8 @@ __all__ = [
     "MessageItem", "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction",
     "ToolCallItem", "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata",
     "WhyOps", "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush",
-    "flush_sync", "inject", "propagate", "propagate_processes", "propagate_threads", "score", "step", "trace",
-    "traced_embedding", "traced_llm", "traced_tool",
+    "flush_sync", "inject", "propagate", "propagate_processes", "propagate_threads", "resume", "score", "step",
+    "suspend", "trace", "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from whyops_trace._limits import limits_of
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.client import FLUSH_TIMEOUT, default_client, first_client
 from whyops_trace.context import find_scope
-from whyops_trace.headers import Headers, continued
+from whyops_trace.headers import Headers, continued, resumed
 from whyops_trace.open_calls import OpenCall, StepKind
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import ExceptionLike, Ledger, OnLoop
@@ -92,6 +92,41 @@ def continue_from(
     scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
     return continued(recorder, headers, link, external_user_id, metadata, tags, not_errors)
+
+
+def resume(
+    token: str,
+    *,
+    external_user_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    not_errors: Iterable[ExceptionLike] = (),
+) -> Trace:
+    """
+    Return the trace that a token of :func:`suspend` tells of, to go on with it where that was called.
+
+    Its calls are inside the step or call that was open there, under the same user. A token that cannot be read gives a
+    new trace, and a warning; one that was signed with another API key goes on at the end of its trace.
+
+    Args:
+        token: The token; an empty one gives a trace as :func:`trace` returns it without an id.
+        external_user_id: As :meth:`WhyOps.trace` has it, and so are the others.
+        metadata: About the trace as a whole.
+        tags: Labels of the trace.
+        not_errors: Exceptions with which the block may end without a failure.
+
+    Example::
+
+        with resume(database.token(order)):
+            refund(order)
+
+    Raises:
+        InvalidEventError: if the user, the metadata or the tags are of the wrong type or size.
+        ConfigurationError: if *not_errors* has something else than exceptions and names.
+    """
+    scope = find_scope()
+    recorder = default_client().recorder if scope is None else scope.trace.recorder
+    return resumed(recorder, token, external_user_id, metadata, tags, not_errors)
 
 
 def step(

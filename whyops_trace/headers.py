@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 from urllib.parse import unquote
 
 from whyops_trace._checks import MAX_ID, require, size
-from whyops_trace._guard import attempt, guarded
+from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._recording import recorders
 from whyops_trace._recording.places import Place, RemoteParent, resume, traceparent, w3c_trace_id
 from whyops_trace._recording.recorder import Recorder
@@ -22,7 +22,7 @@ from whyops_trace.context import Arrival, Enclosing, Scope, find_scope
 from whyops_trace.tracing import Trace, trace_on
 from whyops_trace.types import ExceptionLike
 
-__all__ = ["Headers", "inject"]
+__all__ = ["Headers", "inject", "suspend"]
 
 #: Headers to read: a mapping, such as a dict, ``httpx.Headers`` or the ``environ`` of WSGI, or pairs of texts or bytes.
 Headers: TypeAlias = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
@@ -140,6 +140,36 @@ def continued(
     return trace_on(recorder, None, external_user_id, metadata, tags, not_errors, arrived)
 
 
+def resumed(
+    recorder: Recorder,
+    token: str,
+    external_user_id: str | None,
+    metadata: Mapping[str, Any] | None,
+    tags: Iterable[str],
+    not_errors: Iterable[ExceptionLike],
+) -> Trace:
+    """Return the trace of a recorder that a token tells of; see :func:`whyops_trace.resume`."""
+    arrived = _resumed(recorder, token) if token and recorder.on else None
+    return trace_on(recorder, None, external_user_id, metadata, tags, not_errors, arrived)
+
+
+@guarded("reading a token")
+def _resumed(recorder: Recorder, token: str) -> tuple[TraceState, Arrival] | None:
+    place, _ = attempt(Place.read, token)
+    if place is None:
+        warn_once(
+            "token", "resume() got what suspend() never returned: %.80r; the trace is a new one.", token
+        )
+        return None
+    if (
+        not place.root or attempt(Place.read, token, recorder.secret)[0] is None
+    ):  # the key is another one by now
+        return recorder.trace(place.trace), Arrival()
+    scope = scope_at(place._replace(on=True), recorder)
+    scope.trace.on = scope.trace.recorder.keeps(place.trace)
+    return scope.trace, Arrival(within=scope.within, parent=scope.parent)
+
+
 @guarded("reading headers")
 def _arrived(recorder: Recorder, headers: Headers) -> tuple[TraceState, Arrival] | None:
     """Return the trace that headers tell of, and the place in it; None if they tell of none."""
@@ -194,6 +224,31 @@ def inject(headers: Any = None, *, waits: bool = True) -> Any:
     if scope is not None and scope.trace.recorder.on:
         _inject(headers, scope, waits)
     return headers
+
+
+def suspend() -> str:
+    """
+    Return a token for the place in the trace where this code runs, to go on there with :func:`resume`, days later.
+
+    It is a text of at most 4,000 letters, digits and ``.-_``, which a database keeps. It holds ids and no payload, and
+    is signed with the API key if there is one. Outside any trace it is empty.
+
+    Example::
+
+        with trace("refund-7"), step("ask a human"):
+            database.save(order, token=suspend())
+    """
+    scope = find_scope()
+    return (scope is not None and _suspended(scope)) or ""
+
+
+@guarded("making a token")
+def _suspended(scope: Scope) -> str:
+    state = scope.trace
+    with state.recorder.lock:
+        if not state.first and not state.numbering:
+            state.recorder.name_numbering(state)
+    return Place.of(state, scope.within, scope.parent).text(state.recorder.secret)
 
 
 @guarded("writing headers")

@@ -57,6 +57,15 @@ OUTLINES = {
             *COUNTS,
         ],
     ),
+    "15_two_services": (
+        "order-8841",
+        [
+            (0, "tool", "reserve", "ok"),
+            (1, "tool", "take_from_stock", "ok"),
+            (0, "step", "ask a human", "ok"),
+            (1, "tool", "refund", "ok"),
+        ],
+    ),
     "05_redaction_and_options": (
         "login-1",
         [

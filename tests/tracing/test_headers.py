@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded import Recorded
 
-from whyops_trace import InvalidEventError, WhyOps, continue_from, inject, step, trace, traced_tool
+from whyops_trace import (
+    InvalidEventError,
+    WhyOps,
+    continue_from,
+    inject,
+    resume,
+    step,
+    suspend,
+    trace,
+    traced_tool,
+)
 from whyops_trace._recording import recorders
 from whyops_trace._recording.places import Place, w3c_span_id
 from whyops_trace.testing import capture_events
@@ -397,3 +408,72 @@ def test_a_service_that_keeps_no_trace_still_tells_its_id() -> None:
     assert told["X-Trace-ID"] == "t"
     assert told["traceparent"].endswith("-00")
     assert "baggage" not in told
+
+
+# Work that goes on later
+
+
+def test_what_is_suspended_goes_on_where_it_stood(events: Recorded) -> None:
+    """For the same user, in a process that never knew of it; its steps come after all others."""
+    sdk = WhyOps()
+    with trace("t", external_user_id="ann"):
+        with step("ask a human") as asking:
+            token = suspend()
+        leaf()
+    elsewhere(sdk)
+    with resume(token):
+        leaf()
+    late = [record for record in events.records if record["traceId"] == "t"][-3:]
+
+    assert [row[3] for row in events.of("t")[3:]] == [asking.step_id, events.of("t")[3][1]]
+    assert {record["externalUserId"] for record in late[:2]} == {"ann"}
+    assert [row[0] for row in events.all_rows].count("trace_end") == 2
+    assert re.fullmatch(r"[\w.-]{1,4000}", token)
+
+
+def test_what_was_suspended_before_any_record_goes_on_in_its_trace(events: Recorded) -> None:
+    """As its first records, wherever they are made."""
+    events.checked = False  # they are two numberings
+    sdk = WhyOps()
+    with trace() as made:
+        token = suspend()
+        elsewhere(sdk)
+        with resume(token):
+            leaf()
+        leaf()
+
+    assert events.traces == [made.id]
+    assert len({record["run"] for record in events.records}) == 2
+
+
+def test_a_token_of_another_key_goes_on_at_the_end_of_its_trace(events: Recorded) -> None:
+    """Keys are changed now and then; the trace is the same."""
+    events.checked = False  # they are two numberings
+    with WhyOps("whyops_" + "0" * 32, "shop").trace("t"), step("ask"):
+        token = suspend()
+    with WhyOps("whyops_" + "1" * 32, "shop").trace("outer"), resume(token):
+        leaf()
+
+    assert events.of("t")[-2][3:5] == (0, "leaf")
+
+
+@pytest.mark.parametrize("token", ["x", "1.", "1.W10", "2.W10", "1." + "A" * 8_000, "\0"])
+def test_what_is_no_token_gives_a_new_trace(
+    events: Recorded, said: Callable[[], list[str]], token: str
+) -> None:
+    """And a warning."""
+    with resume(token) as made:
+        leaf()
+
+    assert events.traces == [made.id]
+    assert "suspend() never returned" in said()[0]
+
+
+def test_outside_any_trace_a_token_is_empty(events: Recorded) -> None:
+    """It goes on with nothing, so a program works with tracing off as well."""
+    assert suspend() == ""
+    with resume("") as made:
+        leaf()
+    with WhyOps(tracing="off").trace("t"):
+        assert continue_from({}).id
+    assert events.traces == [made.id]

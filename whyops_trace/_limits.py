@@ -160,7 +160,8 @@ class Meter:
         """Count a record."""
         limits = self._limits
         if kind in _OF_TOOLS:
-            if limits.on_loop is not None:
+            # What was not captured may be anything, and is the same as nothing else.
+            if limits.on_loop is not None and b'"captured":false' not in metadata:
                 self._note_call(kind, content if isinstance(content, bytes) else b"".join(content), span)
         elif b'"usage":' in metadata and (limits.max_tokens is not None or limits.max_cost is not None):
             self._note_turn(kind.decode(), metadata)

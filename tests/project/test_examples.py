@@ -265,6 +265,21 @@ def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
         assert len(store.traces()) == 4
 
 
+def test_a_runaway_is_stopped_and_its_argument_has_an_origin(tmp_path: Path) -> None:
+    """Though it catches every exception; the id that it goes on with is told as that of an older result."""
+    done = run(EXAMPLES / "15_stop_a_runaway.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        *["The tool says: order A-7713 is closed."] * 3,
+        "Stopped by max_steps: 5 of 5 calls and steps have begun in trace 'refund-1', so refund was not started; a "
+        "larger limit can let the agent go on.",
+        "stopped by max_steps: 5 of 5 calls and steps have begun in trace 'refund-1', so refund was not started; a "
+        "larger limit can let the agent go on. (4 calls failed, none recovered)",
+        'order_id is from the result of find_orders #2 (order_id); the later #4 has "A-9920" there',
+    ]
+
+
 def test_no_secret_of_the_options_example_is_stored(tmp_path: Path) -> None:
     """Not in the store, and not in the journal."""
     done = run(EXAMPLES / "05_redaction_and_options.py", home=tmp_path)

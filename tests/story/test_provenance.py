@@ -64,6 +64,7 @@ def last(story: Story) -> dict[str, Origin]:
     return {origin.argument: origin for origin in provenance(story).get(step, [])}
 
 
+ASKED = {"id": "c1", "function": {"name": "use", "arguments": '{"value": "A-99999"}'}}
 FOUND = (
     "find",
     {"who": "anna"},
@@ -188,6 +189,12 @@ def test_nothing_is_nowhere_that_may_have_been_cut_off_or_seen() -> None:
     with capture_events(local=True) as records, trace():
         traced_tool(lambda value: "ok")("A-99999")
 
+    with capture_events(local=True) as private, trace():
+        traced_tool(capture_output=False)(lambda: "A-99999")()
+        traced_llm(lambda question: {"choices": [{"message": {"tool_calls": [ASKED]}}]})("Use it.")
+        traced_tool(name="use")(lambda value: "ok")("A-99999")
+
+    assert provenance(tell(private)) == {}
     assert last(run([cut, ("use", {"value": "A-99999"}, "ok")])) == {}
     assert last(run([("use", {"value": "A-99999"}, "ok")], picture)) == {}  # type: ignore[arg-type]
     assert provenance(tell(records)) == {}

@@ -356,6 +356,14 @@ def test_other_results_are_no_loop() -> None:
             search(str(number))
 
 
+@pytest.mark.parametrize("options", [{"capture_output": False}, {"capture_input": False}])
+def test_what_is_not_captured_is_no_loop(options: dict[str, Any]) -> None:
+    """It may differ each time."""
+    with trace("t", on_loop="raise"):
+        for number in range(20):
+            traced_tool(**options)(lambda query, number=number: query + number)(0)
+
+
 def test_a_function_decides_about_a_loop() -> None:
     """It is told of each time, may call tools, and stops the agent by raising."""
     told: list[tuple[float, int]] = []

@@ -206,7 +206,7 @@ def provenance(story: Story, steps: Iterable[int] | None = None) -> dict[int, li
     Returns:
         The origins of a call's arguments by its step, for calls with any. Short and common values have none, and
         neither has a value that is nowhere before, if it is one that a program or a model may choose, or if a record
-        before it was cut or holds a picture.
+        before it was cut, was not captured or holds a picture.
     """
     uses = [use for section in story.sections for use in section.uses]
     wanted = None if steps is None else frozenset(steps)
@@ -229,7 +229,12 @@ def provenance(story: Story, steps: Iterable[int] | None = None) -> dict[int, li
     pictures = (
         order.get(turn.node.step, never) for turn in turns for message in turn.messages if message.other
     )
-    unseen = min((unreadable, *pictures))
+    untold = (
+        order.get(node.step, never)
+        for node in (*(use.node for use in uses), *(turn.node for turn in turns))
+        if not node.tells_output or not node.tells_input
+    )
+    unseen = min((unreadable, *pictures, *untold))
     found: dict[int, list[Origin]] = {}
     for use, leaves in sorted(given, key=lambda one: order.get(one[0].node.step, 0)):
         step = use.node.step

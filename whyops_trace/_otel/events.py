@@ -351,7 +351,7 @@ def _error(failure: Failure) -> dict[str, Any]:
     return {name: text for name, text in members.items() if text}
 
 
-def _captured(told: bool) -> dict[str, bool]:  # noqa: FBT001 - it reads as a question
+def _captured(told: bool) -> dict[str, bool]:
     """Return the metadata member that tells that a content was not captured, none if it was."""
     return {} if told else {"captured": False}
 

@@ -219,7 +219,8 @@ def call_of(record: Head) -> int | None:
     """
     Return a number that tells the call of a ``tool_call_request`` from others, None if it is not exactly one.
 
-    One whose arguments were not captured may be any. Equal arguments have the same number if they are written alike, which those of one program are.
+    One whose arguments were not captured may be any. Equal arguments have the same number if they are written alike,
+    which those of one program are.
     """
     if record.metadata.captured is False:
         return None

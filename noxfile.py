@@ -200,6 +200,21 @@ def registrars(session: nox.Session, packages: list[str]) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+@nox.parametrize("receiver", ["oteltap", "mlflow", "arize-phoenix"])
+def otlp_receivers(session: nox.Session, receiver: str) -> None:
+    """Export spans to a real receiver, and print what it shows of them."""
+    session.install(".[otel,prices]", receiver)
+    session.run("python", "tests/receivers/readback.py", receiver.removeprefix("arize-"), *session.posargs)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def otlp_cost(session: nox.Session) -> None:
+    """Measure the CPU of an exported span, beside that of the SDK of OpenTelemetry; takes a minute."""
+    session.install(".", "opentelemetry-exporter-otlp-proto-http")
+    session.run("python", "tests/bench/otlp.py")
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def workers(session: nox.Session) -> None:
     """Run the tests of processes and greenlets with the packages that make them."""
     session.install(".[test]")

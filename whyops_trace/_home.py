@@ -14,6 +14,8 @@ STORE_FILE: Final = "traces.db"
 SEARCH_FILE: Final = "search.db"
 #: File in a home of the spans that a server received, until nothing more of their traces is expected.
 SPANS_FILE: Final = "spans.db"
+#: File in a home of the calls that are open while spans are exported.
+SPANS_OUT_FILE: Final = "otlp.db"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._delivery.children import Children
-from whyops_trace._delivery.destinations import local_destinations, server_of
+from whyops_trace._delivery.destinations import local_destinations, otlp_destinations, server_of
 from whyops_trace._delivery.remains import say_what_is_left
 from whyops_trace._delivery.syncing import Syncing
 from whyops_trace._delivery.worker import Delivery
@@ -30,6 +30,7 @@ from whyops_trace._home import JOURNAL, home_directory
 from whyops_trace._journal.directory import MAPPABLE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._limits import limits_of
+from whyops_trace._recording.outside import active_span
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace._values.outcomes import NotErrors
 from whyops_trace._values.processor import Processor
@@ -88,6 +89,9 @@ class WhyOps:
             with a key) (``WHYOPS_TRACING``; default "on").
         store: True to keep records in the local store (``WHYOPS_STORE=on|off``; default: only if there is no key).
         console: True to print finished traces on standard error as trees (``WHYOPS_CONSOLE=tree``).
+        otlp: True to export spans of OpenTelemetry to the receiver that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, or the
+            URL of one (``WHYOPS_OTLP=on|URL``). They have no messages, arguments and results, unless
+            ``WHYOPS_OTLP_CONTENT=on``.
         redact: More names of keys and parameters whose values are secrets, beside passwords, tokens and their like;
             and patterns, made by ``re.compile``, whose matches are secrets in any text.
         redact_keep: Names of keys whose values are no secrets, though they sound so, such as ``page_token``.
@@ -144,6 +148,7 @@ class WhyOps:
         tracing: Tracing | bool | None = None,
         store: bool | None = None,
         console: bool | None = None,
+        otlp: bool | str | None = None,
         redact: Iterable[str | re.Pattern[str]] = (),
         redact_keep: Iterable[str] = (),
         before_record: BeforeRecord | None = None,
@@ -173,6 +178,7 @@ class WhyOps:
             tracing=tracing,
             store=store,
             console=console,
+            otlp=otlp,
             journal=journal,
             fsync=fsync,
             max_event_bytes=max_event_bytes,
@@ -201,7 +207,11 @@ class WhyOps:
         self.answer_timeout = answer_timeout
         self._closed_with = Ledger()
         self._server = server_of(self.settings, self.agent_metadata)
-        built_in = [*local_destinations(self.settings), *([self._server] if self._server else [])]
+        built_in = [
+            *local_destinations(self.settings),
+            *([self._server] if self._server else []),
+            *otlp_destinations(self.settings),
+        ]
         destinations = [*built_in, *exporters] if self.settings.tracing != "off" else []
         names = [exporter.name for exporter in destinations]
         if len(set(names)) < len(names):
@@ -228,6 +238,8 @@ class WhyOps:
             not_errors=NotErrors(not_errors),
         )
         self.recorder.serves = self._server is not None and bool(destinations)
+        if any(exporter.continues_spans for exporter in destinations):
+            self.recorder.outside = active_span
         self.recorder.links = self.settings.link
         if self.recorder.serves:
             self.recorder.secret = hashlib.sha256(self.settings.api_key.encode()).digest()

@@ -27,6 +27,9 @@ DEFAULT_PROXY_URL: Final = "https://proxy.whyops.com"
 #: The hosted WhyOps server.
 DEFAULT_ANALYSE_URL: Final = "https://a.whyops.com/api"
 
+#: The receiver of spans of OpenTelemetry, unless told otherwise.
+DEFAULT_OTLP_URL: Final = "http://localhost:4318"
+
 #: Bytes of a record unless told otherwise: servers, and the load balancers before them, refuse larger bodies.
 MAX_EVENT_BYTES: Final = 1_000_000
 #: The least ``max_event_bytes``.
@@ -63,6 +66,9 @@ VARIABLES: Final = frozenset(
         "WHYOPS_MAX_JOURNAL_BYTES",
         "WHYOPS_MAX_STORE_BYTES",
         "WHYOPS_MAX_STORE_DAYS",
+        "WHYOPS_OTLP",
+        "WHYOPS_OTLP_CONTENT",
+        "WHYOPS_OTLP_OPENINFERENCE",
         "WHYOPS_PROXY_URL",
         "WHYOPS_PROXY_WAIT",
         "WHYOPS_SAMPLE_RATE",
@@ -102,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tracing: ``WHYOPS_TRACING``: "on", "off" or "local".
         store: ``WHYOPS_STORE``: True to keep records in the local store; by default if they go to no server.
         console: ``WHYOPS_CONSOLE=tree``: True to print finished traces.
+        otlp: ``WHYOPS_OTLP=on|URL``: the URL that spans of OpenTelemetry are posted to, "" for none.
         max_event_bytes: ``WHYOPS_MAX_EVENT_BYTES``: bytes of a record at most.
         journal: ``WHYOPS_JOURNAL``: "map", "write", "checked" or "write-checked": how a record is written to the disk.
         fsync: ``WHYOPS_FSYNC``: "never", "interval" or "always": when the journal waits for the disk.
@@ -125,6 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     store: bool
     console: bool
+    otlp: str
     journal: JournalMode
     fsync: Fsync
     max_event_bytes: int
@@ -154,7 +162,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         The key itself is never written to disk; what tells keys apart is its SHA-256.
         """
         key = hashlib.sha256(self.api_key.encode("utf-8", "surrogatepass")).hexdigest()
-        parts = "\0".join([self.analyse_url, key, self.agent_name, *destinations])
+        parts = "\0".join([self.analyse_url, key, self.agent_name, *destinations, *filter(None, [self.otlp])])
         return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -168,6 +176,7 @@ def resolve(
     tracing: Tracing | bool | None,
     store: bool | None,
     console: bool | None,
+    otlp: bool | str | None = None,
     journal: JournalMode | None = None,
     fsync: Fsync | None = None,
     max_event_bytes: int | None = None,
@@ -187,13 +196,13 @@ def resolve(
         ConfigurationError: if one cannot be obeyed.
     """
     if store is None:
-        store = _switch("WHYOPS_STORE", {"on": True, "off": False})
+        store = switch("WHYOPS_STORE")
     if console is None:
-        console = _switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
+        console = switch("WHYOPS_CONSOLE", {"tree": True, "off": False})
     if send_raw_responses is None:
-        send_raw_responses = _switch("WHYOPS_SEND_RAW_RESPONSES", {"on": True, "off": False})
+        send_raw_responses = switch("WHYOPS_SEND_RAW_RESPONSES")
     if link is None:
-        link = _switch("WHYOPS_LINK", {"on": True, "off": False})
+        link = switch("WHYOPS_LINK")
     key = _key(api_key)
     mode = _tracing(tracing)
     return Settings(
@@ -207,6 +216,7 @@ def resolve(
         tracing=mode,
         store=not key or mode == "local" if store is None else store,
         console=bool(console),
+        otlp=_otlp(otlp) if mode == "on" else "",
         journal=_choice("journal", journal, JournalMode),
         fsync=_choice("fsync", fsync, Fsync),
         max_event_bytes=_size("max_event_bytes", max_event_bytes, MIN_EVENT_BYTES, MAX_EVENT_BYTES),
@@ -353,7 +363,52 @@ def _url(name: str, value: str | None, variable: str, default: str) -> str:
     return url
 
 
-def _switch(variable: str, values: Mapping[str, bool]) -> bool | None:
+def _otlp(value: bool | str | None) -> str:
+    """Return the URL that spans are posted to, "" if they are not wanted."""
+    word: bool | str = os.environ.get("WHYOPS_OTLP", "") if value is None else value
+    if isinstance(word, str) and word.lower() in ("on", "off", ""):
+        word = word.lower() == "on"
+    if word is False or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return ""
+    return otlp_endpoint(word)
+
+
+def otlp_endpoint(url: Literal[True] | str) -> str:
+    """
+    Return the URL that spans of OpenTelemetry are posted to.
+
+    Args:
+        url: The URL of a receiver, to which ``/v1/traces`` is added unless it ends so; True for the one that the
+            variables of OpenTelemetry name.
+
+    Raises:
+        ConfigurationError: if it is no URL.
+    """
+    base, name = url, "otlp (WHYOPS_OTLP)"
+    if url is True:
+        if traces := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+            return _http_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces)
+        base, name = (
+            os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or DEFAULT_OTLP_URL,
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        )
+    base = _http_url(name, base).rstrip("/")
+    return base if url is not True and base.endswith("/v1/traces") else f"{base}/v1/traces"
+
+
+def _http_url(name: str, url: object) -> str:
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{name} is {url!r:.200}; it must begin with http:// or https://.")
+    return url
+
+
+def switch(variable: str, values: Mapping[str, bool] = {"on": True, "off": False}) -> bool | None:
+    """
+    Return what a variable says, None if it is not set.
+
+    Raises:
+        ConfigurationError: if it is no word that it may be.
+    """
     value = os.environ.get(variable, "").lower()
     if value and value not in values:
         raise ConfigurationError(f"{variable} is {value!r}; it must be {' or '.join(values)}.")

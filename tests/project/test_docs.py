@@ -12,13 +12,21 @@ import click
 import pytest
 from programs import DEMO, ROOT, run
 from provider import Provider
+from receiver import Receiver
 from replies import Reply, ToolCall
 from runs.installed import is_here
 
 from whyops_trace import Trace, WhyOps, events
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._checks import check_options
-from whyops_trace._home import REJECTED_FILE, SEARCH_FILE, SERVER_FILE, SPANS_FILE, STORE_FILE
+from whyops_trace._home import (
+    REJECTED_FILE,
+    SEARCH_FILE,
+    SERVER_FILE,
+    SPANS_FILE,
+    SPANS_OUT_FILE,
+    STORE_FILE,
+)
 from whyops_trace.cli import main
 from whyops_trace.commands import serving
 from whyops_trace.exceptions import UnknownOptionError
@@ -130,10 +138,11 @@ def run_page(page: Path, folder: Path) -> CompletedProcess[str]:
     if (package := NEEDS.get(place(page))) and not is_here(package):
         pytest.skip("an extra, or the session `integrations` or `framework_runs` of nox, installs it")
     quiet = ("-W", "ignore") if FRAMEWORKS in page.parents else ()
-    with Provider() as provider:
+    with Provider() as provider, Receiver() as receiver:
         provider.reply(*SAYS.get(place(page), ()))
         # LlamaIndex has an older name for the place of OpenAI's API.
         about = {**provider.environment, "OPENAI_API_BASE": provider.openai_url, **ALONE}
+        about["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url
         return run(*quiet, program(page, folder), home=folder / "home", **about)
 
 
@@ -286,8 +295,9 @@ def test_every_file_in_the_home_is_explained(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `([\w./*]+)` \|", text("reference/home.md"), re.MULTILINE)
     run("-m", "whyops_trace", "demo", home=tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
+    files = {STORE_FILE, SERVER_FILE, REJECTED_FILE, SEARCH_FILE, SPANS_FILE, SPANS_OUT_FILE, serving._FILE}
 
-    assert {STORE_FILE, SERVER_FILE, REJECTED_FILE, SEARCH_FILE, SPANS_FILE, serving._FILE} <= set(rows)
+    assert files <= set(rows)
     assert STORE_FILE in left
     assert left - {row.partition("/")[0] for row in rows} == set()
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whyops_trace._guard import say
+from whyops_trace._guard import attempt
 from whyops_trace._home import STORE_FILE
 from whyops_trace.exporters.base import Exporter
-from whyops_trace.settings import Settings
-from whyops_trace.types import AgentMetadata, Ledger
+from whyops_trace.settings import Settings, otlp_endpoint
+from whyops_trace.types import AgentMetadata
 
 if TYPE_CHECKING:
+    from whyops_trace.exporters.otlp import OtlpExporter
     from whyops_trace.exporters.whyops import WhyOpsExporter
 
 
@@ -39,26 +38,11 @@ def local_destinations(settings: Settings) -> list[Exporter]:
     return exporters
 
 
-def say_what_is_left(ledger: Ledger, server: WhyOpsExporter | None, home: Path) -> None:
-    """Log of each destination what it has not got, and why."""
-    for name, tally in ledger.items():
-        if tally.pending:
-            say(
-                logging.WARNING,
-                "%s: %d records are not delivered yet; they stay in %s for the next process.",
-                name,
-                tally.pending,
-                home,
-            )
-        if tally.sampled_out and server is not None and name == server.name:
-            say(
-                logging.WARNING,
-                "%s: the server did not keep %d of %d records. %s",
-                name,
-                tally.sampled_out,
-                tally.emitted,
-                server.remedy(),
-            )
-        if tally.dropped:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.items())
-            say(logging.WARNING, "%s: %d records were dropped: %s.", name, tally.dropped, reasons)
+def otlp_destinations(settings: Settings) -> list[OtlpExporter]:
+    """Return the receiver of spans of OpenTelemetry, if settings name one."""
+    if not settings.otlp:
+        return []
+    from whyops_trace.exporters.otlp import OtlpExporter
+
+    by_variables, _ = attempt(otlp_endpoint, True)
+    return [OtlpExporter(None if settings.otlp == by_variables else settings.otlp, home=settings.home)]

@@ -314,7 +314,8 @@ class Delivery:
                 self._recorder.wakeups.append(self.wake)
         if thread is None or not thread.is_alive():
             for exporter in self.exporters:
-                if process_ends and self._journal.emitted:
+                # One that is behind is told by the process that delivers the rest.
+                if process_ends and self._journal.emitted and not self._progress.is_behind:
                     attempt(exporter.process_ended, self._journal.token)
                 _, error = attempt(exporter.close)
                 if error is not None:

@@ -75,8 +75,8 @@ class Recorder:
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
         "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
         "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "links",
-        "listeners", "lock", "not_errors", "on", "open_blocks", "perf_counter_ns", "processor", "requests", "secret",
-        "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
+        "listeners", "lock", "not_errors", "on", "open_blocks", "outside", "perf_counter_ns", "processor", "requests",
+        "secret", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +106,9 @@ class Recorder:
         self.not_errors: NotErrors = not_errors
         self.traces: OrderedDict[str, TraceState] = OrderedDict()
         self.linked_traces: LinkedTraces = LinkedTraces()
+        #: Function that returns the trace and span of OpenTelemetry in which a new trace begins, None for none; None if
+        #: spans are not exported.
+        self.outside: Callable[[], tuple[str, str] | None] | None = None
         #: True if records go to a WhyOps server.
         self.serves: bool = False
         #: The key that signs the places in its traces that other programs are told, empty for no signature.
@@ -163,8 +166,18 @@ class Recorder:
     # Traces
 
     def new_trace(self) -> TraceState:
-        """Return the state of a new trace with an id of its own: 32 hexadecimal digits."""
-        return TraceState(self, f"{self._random.getrandbits(128):032x}")
+        """
+        Return the state of a new trace with an id of its own: 32 hexadecimal digits.
+
+        Inside a span of OpenTelemetry, if spans are exported, it has the trace id of that span, which is its parent.
+        """
+        around = self.outside() if self.outside is not None else None
+        if around is None:
+            return TraceState(self, f"{self._random.getrandbits(128):032x}")
+        with self.lock:
+            state = self._begin_numbering(around[0])
+        state.tell(None, b',"remoteParent":"%b"' % around[1].encode())
+        return state
 
     def trace(self, trace_id: str | None, *, is_new: bool = False) -> TraceState:
         """

@@ -24,6 +24,7 @@ from whyops_trace._home import (
     SEARCH_FILE,
     SERVER_FILE,
     SPANS_FILE,
+    SPANS_OUT_FILE,
     STORE_FILE,
     command_line,
 )
@@ -192,7 +193,9 @@ def home(path: Path) -> Iterator[Finding]:
 def _open_to_others(home: Path) -> Iterator[Finding]:
     """Check that nobody else can enter a home, or read what is in it."""
     modes = [(home, 0o700), (home / JOURNAL, 0o700)]
-    modes += [(home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, REJECTED_FILE)]
+    modes += [
+        (home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, SPANS_OUT_FILE, REJECTED_FILE)
+    ]
     for place, mode in modes:
         with contextlib.suppress(OSError):
             if stat.S_IMODE(place.stat().st_mode) & 0o077:

@@ -49,7 +49,7 @@ def doctor(init: bool, as_json: bool, home: Path) -> None:
 
 def _examine(home: Path, init: bool) -> Iterator[Finding]:
     # These modules take longer to load than most commands to run.
-    from whyops_trace.commands import diagnosis, framework_diagnosis, server_diagnosis
+    from whyops_trace.commands import diagnosis, framework_diagnosis, otlp_diagnosis, server_diagnosis
 
     yield from diagnosis.installation()
     yield from framework_diagnosis.frameworks()
@@ -59,6 +59,7 @@ def _examine(home: Path, init: bool) -> Iterator[Finding]:
         yield from diagnosis.switches(settings)
         yield server_diagnosis.key(settings)
         yield from server_diagnosis.server(settings, init=init)
+        yield from otlp_diagnosis.receiver(settings)
         if init and not settings.server:
             message = "No agent can be registered: there is no key, or nothing leaves this machine."
             yield diagnosis.Finding("agent", "warning", message, "Set WHYOPS_API_KEY, or leave out --init.")

@@ -81,6 +81,7 @@ class Exporter:
         batch_bytes: Approximate bytes of records in a batch. A larger record comes alone. The attribute is read before
             each batch.
         ephemeral: True if it is for this process only. It never gets the records that another process left behind.
+        continues_spans: True if a trace that begins in a span of OpenTelemetry shall be a part of that span's trace.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Exporter:
     audience: Audience = Audience.LOCAL
     batch_bytes: int = CHUNK
     ephemeral: bool = False
+    continues_spans: bool = False
 
     def prepare(self) -> None:
         """

@@ -28,6 +28,7 @@ from whyops_trace._otel.dialects import (
     plain,
     traceloop,
     vercel,
+    whyops,
 )
 from whyops_trace._otel.failures import read_failure
 from whyops_trace._otel.reading import Reading
@@ -52,6 +53,7 @@ class Dialect(NamedTuple):
 DIALECTS: Final = tuple(
     Dialect(module.is_mine, module.read)
     for module in (
+        whyops,
         claude_code,
         litellm,
         ag2,

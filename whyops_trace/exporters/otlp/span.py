@@ -1,0 +1,243 @@
+"""A span on its way out, as OTLP has it, and its bytes in the two encodings of OTLP."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+#: Value of an attribute.
+Value: TypeAlias = str | bool | int | float | Sequence[str]
+
+#: Kinds of spans.
+INTERNAL: Final = 1
+CLIENT: Final = 3
+#: The status of a span that failed.
+ERROR: Final = 2
+
+
+#: The conventions by which attributes are named.
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """
+    Options of the spans.
+
+    Attributes:
+        content: True to export messages, arguments and results.
+        openinference: True to add the attributes of OpenInference.
+    """
+
+    content: bool = False
+    openinference: bool = False
+
+
+class Event(msgspec.Struct, gc=False):
+    """Something that happened at one moment of a span."""
+
+    name: str
+    time_ns: int
+    attributes: dict[str, Value]
+
+
+class Span(msgspec.Struct, eq=False, gc=False):
+    """
+    A span.
+
+    Attributes:
+        trace_id: 16 bytes.
+        span_id: 8 bytes.
+        parent_id: 8 bytes; none for a root.
+        name: Its name.
+        kind: :data:`INTERNAL` or :data:`CLIENT`.
+        start_ns: Nanoseconds since the epoch.
+        end_ns: Nanoseconds since the epoch, not before the start.
+        attributes: Its attributes.
+        events: Its events.
+        status: 0 for unset, or :data:`ERROR`.
+        message: The text of its status.
+        links: Ids of traces and spans that it is related to.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Value]
+    events: list[Event] = []
+    status: int = 0
+    message: str = ""
+    links: list[tuple[bytes, bytes]] = []
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """
+    The members of a request beside its spans.
+
+    Attributes:
+        resource: Attributes of the program.
+        scope: The library that made the spans.
+        version: The version of that library.
+        schema: The URL of the conventions by which attributes are named.
+    """
+
+    resource: Mapping[str, Value]
+    scope: str
+    version: str
+    schema: str
+
+
+# Protobuf. Its messages are members one after the other: a tag (number of the field, and 0 for a number, 1 for eight
+# bytes, 2 for bytes with their length before them), then the value.
+
+_SMALL: Final = [bytes((number,)) for number in range(0x80)]
+_times: Final = struct.Struct("<BQBQ").pack
+_double: Final = struct.Struct("<Bd").pack
+_moment: Final = struct.Struct("<BQ").pack
+#: Number of names, and of usual attributes, whose bytes are remembered.
+_MAX_NAMES: Final = 1_000
+_names: dict[str, bytes] = {}
+#: Names of attributes whose values are few.
+USUAL: Final = frozenset({
+    "gen_ai.agent.name", "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model",
+    "gen_ai.response.model", "gen_ai.tool.name", "gen_ai.tool.type", "llm.model_name", "llm.provider",
+    "openinference.span.kind", "tool.name", "whyops.kind",
+})  # fmt: skip
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _SMALL[number]
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def _sized(tag: bytes, value: bytes) -> bytes:
+    return b"%b%b%b" % (tag, _varint(len(value)), value)
+
+
+def _any(value: Value) -> bytes:
+    """Return an ``AnyValue``."""
+    if type(value) is str:
+        return _sized(b"\x0a", value.encode(errors="replace"))
+    if isinstance(value, bool):
+        return b"\x10\x01" if value else b"\x10\x00"
+    if isinstance(value, int):
+        return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    if isinstance(value, float):
+        return _double(0x21, value)
+    return _sized(b"\x2a", b"".join(_sized(b"\x0a", _any(each)) for each in value))
+
+
+def _attribute(tag: bytes, name: str, value: Value) -> bytes:
+    """Return a ``KeyValue`` as a member with a tag."""
+    key = _names.get(name)
+    if key is None:
+        key = _sized(b"\x0a", name.encode(errors="replace")) + b"\x12"
+        if len(_names) < _MAX_NAMES:
+            _names[name] = key
+    told = _any(value)
+    pair = b"%b%b%b" % (key, _varint(len(told)), told)
+    return b"%b%b%b" % (tag, _varint(len(pair)), pair)
+
+
+@lru_cache(_MAX_NAMES)
+def _usual_attribute(name: str, value: Any) -> bytes:
+    """Return an attribute of a span that many spans have."""
+    return _attribute(b"\x4a", name, value)
+
+
+def encoded(span: Span) -> bytes:
+    """Return a span as a member of a ``ScopeSpans`` in protobuf."""
+    name = span.name.encode(errors="replace")
+    parts = [
+        b"\x0a\x10%b\x12\x08%b" % (span.trace_id, span.span_id),
+        b"\x22\x08%b" % span.parent_id if span.parent_id else b"",
+        b"\x2a%b%b\x30%b%b"
+        % (_varint(len(name)), name, _SMALL[span.kind], _times(0x39, span.start_ns, 0x41, span.end_ns)),
+    ]
+    parts += [
+        _usual_attribute(name, value) if name in USUAL else _attribute(b"\x4a", name, value)
+        for name, value in span.attributes.items()
+    ]
+    for event in span.events:
+        about = b"".join([_attribute(b"\x1a", name, value) for name, value in event.attributes.items()])
+        title = _sized(b"\x12", event.name.encode(errors="replace"))
+        parts.append(_sized(b"\x5a", _moment(0x09, event.time_ns) + title + about))
+    parts += [b"\x6a\x1c\x0a\x10%b\x12\x08%b" % link for link in span.links]
+    if span.status:
+        message = _sized(b"\x12", span.message.encode(errors="replace")) if span.message else b""
+        parts.append(_sized(b"\x7a", message + b"\x18" + _SMALL[span.status]))
+    return _sized(b"\x12", b"".join(parts))
+
+
+def request(origin: Origin, spans: Iterable[bytes]) -> bytes:
+    """Return an ``ExportTraceServiceRequest`` in protobuf, of spans that are encoded."""
+    resource = b"".join(_attribute(b"\x0a", name, value) for name, value in origin.resource.items())
+    scope = _sized(b"\x0a", origin.scope.encode()) + _sized(b"\x12", origin.version.encode())
+    inner = _sized(b"\x0a", scope) + b"".join(spans) + _sized(b"\x1a", origin.schema.encode())
+    return _sized(b"\x0a", _sized(b"\x0a", resource) + _sized(b"\x12", inner))
+
+
+# JSON
+
+
+def encoded_json(span: Span) -> bytes:
+    """Return a span in JSON."""
+    told = {
+        "traceId": span.trace_id.hex(),
+        "spanId": span.span_id.hex(),
+        "parentSpanId": span.parent_id.hex(),
+        "name": span.name,
+        "kind": span.kind,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _json_attributes(span.attributes),
+        "events": [
+            {
+                "name": event.name,
+                "timeUnixNano": str(event.time_ns),
+                "attributes": _json_attributes(event.attributes),
+            }
+            for event in span.events
+        ],
+        "links": [{"traceId": trace.hex(), "spanId": one.hex()} for trace, one in span.links],
+        "status": {"code": span.status, "message": span.message} if span.status else {},
+    }
+    return msgspec.json.encode(told)
+
+
+def request_json(origin: Origin, spans: Iterable[bytes]) -> bytes:
+    """Return an ``ExportTraceServiceRequest`` in JSON, of spans that are encoded."""
+    resource = msgspec.json.encode({"attributes": _json_attributes(origin.resource)})
+    scope = msgspec.json.encode({"name": origin.scope, "version": origin.version})
+    return b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[%b],"schemaUrl":%b}]}]}' % (
+        resource, scope, b",".join(spans), msgspec.json.encode(origin.schema),
+    )  # fmt: skip
+
+
+def _json_attributes(attributes: Mapping[str, Value]) -> list[dict[str, object]]:
+    return [{"key": name, "value": _json_any(value)} for name, value in attributes.items()]
+
+
+def _json_any(value: Value) -> dict[str, object]:
+    if isinstance(value, str):
+        return {"stringValue": value}
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    return {"arrayValue": {"values": [_json_any(each) for each in value]}}

@@ -1,0 +1,177 @@
+"""
+Open calls and traces on disk, so that a call whose request was taken is told after a crash, too.
+
+They are in the SQLite file ``otlp.db`` of the home. If that cannot be written, a warning is logged, and they are in
+memory only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Final
+
+import msgspec
+
+from whyops_trace._database import Database
+from whyops_trace._guard import warn_once
+from whyops_trace.exceptions import StoreError
+from whyops_trace.exporters.otlp.calls import OpenCall, OpenTrace
+from whyops_trace.exporters.otlp.reading import WHOLE, Key, Reader
+
+#: Seconds that a row is kept: 30 days, long after the journal has forgotten its records.
+LIFETIME: Final = 30 * 24 * 3600
+
+_SCHEMA: Final = """
+CREATE TABLE open (
+    place TEXT NOT NULL,
+    process TEXT NOT NULL,
+    key BLOB NOT NULL,
+    body BLOB NOT NULL,
+    ended INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    PRIMARY KEY (place, process, key)
+) WITHOUT ROWID;
+CREATE TABLE gone (
+    place TEXT NOT NULL,
+    process TEXT NOT NULL,
+    PRIMARY KEY (place, process)
+) WITHOUT ROWID;
+"""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_key_decoder: Final = msgspec.msgpack.Decoder(tuple[str, str, int])
+_call_decoder: Final = msgspec.msgpack.Decoder(OpenCall)
+_trace_decoder: Final = msgspec.msgpack.Decoder(OpenTrace)
+
+
+class State:
+    """
+    The file, as far as it is about one destination.
+
+    Args:
+        path: The file.
+        place: The name of the destination, which tells it from others in the same file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], place: str) -> None:
+        self._database = Database(path, _SCHEMA)
+        self._place = place
+        #: Keys of the rows of each process.
+        self._stored: dict[str, set[Key]] = {}
+        self._has_pruned = False
+
+    def save(self, reader: Reader, *, forget: bool) -> None:
+        """
+        Write what has changed in a reader.
+
+        What has ended stays until its record has passed the journal: after a crash before that, the record comes again.
+
+        Args:
+            reader: The reader.
+            forget: True to delete what had ended by the last time: its records have passed.
+        """
+        stored = self._stored.setdefault(reader.process, set())
+        changed, reader.changed = reader.changed, set()
+        writes, ends = [], []
+        for key in changed:
+            thing = reader.traces.get(key[:2]) if key[2] == WHOLE else reader.calls.get(key)
+            if thing is not None:
+                writes.append((self._place, reader.process, _encode(key), _encode(thing), int(time.time())))
+                stored.add(key)
+            elif key in stored:
+                ends.append((self._place, reader.process, _encode(key)))
+                stored.discard(key)
+        if not (writes or ends):
+            return
+        try:
+            with self._database.transaction() as connection:
+                if forget:
+                    connection.execute(
+                        "DELETE FROM open WHERE place = ? AND process = ? AND ended",
+                        (self._place, reader.process),
+                    )
+                connection.executemany("INSERT OR REPLACE INTO open VALUES (?, ?, ?, ?, 0, ?)", writes)
+                connection.executemany(
+                    "UPDATE open SET ended = 1 WHERE place = ? AND process = ? AND key = ?", ends
+                )
+                if not self._has_pruned:
+                    self._has_pruned = True
+                    connection.execute("DELETE FROM open WHERE made_at < ?", (int(time.time()) - LIFETIME,))
+        except StoreError as error:
+            self._complain(error)
+
+    def load(self, reader: Reader) -> None:
+        """Give a reader the open calls and traces of its process that an earlier one has kept."""
+        for key, body, ended in self._rows(
+            "SELECT key, body, ended FROM open WHERE place = ? AND process = ?", self._place, reader.process
+        ):
+            place = _key_decoder.decode(key)
+            self._stored.setdefault(reader.process, set()).add(place)
+            if ended:
+                continue
+            if place[2] == WHOLE:
+                trace = reader.traces[place[:2]] = _trace_decoder.decode(body)
+                reader.agent = trace.agent
+            else:
+                reader.calls[place] = _call_decoder.decode(body)
+
+    def find(self, process: str, key: Key) -> OpenCall | None:
+        """Return a call of a process, be it ended, None if there is none."""
+        if key not in self._stored.get(process, ()) or key[2] == WHOLE:
+            return None
+        rows = self._rows(
+            "SELECT body FROM open WHERE place = ? AND process = ? AND key = ?",
+            self._place,
+            process,
+            _encode(key),
+        )
+        return _call_decoder.decode(rows[0][0]) if rows else None
+
+    def forget(self, process: str) -> None:
+        """Delete all of a process that is gone."""
+        if not self._stored.pop(process, None) and not self._rows(
+            "SELECT 1 FROM gone WHERE place = ? AND process = ?", self._place, process
+        ):
+            return
+        try:
+            with self._database.transaction() as connection:
+                for table in ("open", "gone"):
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE place = ? AND process = ?",  # noqa: S608 - a name of ours
+                        (self._place, process),
+                    )
+        except StoreError as error:
+            self._complain(error)
+
+    def note_gone(self, process: str) -> None:
+        """Note that a process is gone though not all of it is told. A later one does it."""
+        if not self._stored.get(process):
+            return
+        try:
+            with self._database.transaction() as connection:
+                connection.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (self._place, process))
+        except StoreError as error:
+            self._complain(error)
+
+    def gone(self) -> list[str]:
+        """Return the processes of :meth:`note_gone`."""
+        return [process for (process,) in self._rows("SELECT process FROM gone WHERE place = ?", self._place)]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.rows(statement, *parameters)
+        except StoreError as error:
+            self._complain(error)
+            return []
+
+    def _complain(self, error: StoreError) -> None:
+        warn_once(
+            f"otlp state: {self._database.path}",
+            "Calls that are open are kept in memory only, and are not exported if the process dies: %s",
+            error,
+        )

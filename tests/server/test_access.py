@@ -19,7 +19,7 @@ from whyops_trace.server.assets import Assets, Renderer
 KEY = "whyops_abcdefgh12345678"
 GUARDS = {
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "x-dns-prefetch-control": "off",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",

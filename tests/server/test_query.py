@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whyops_trace.server.query import Term, parse
-from whyops_trace.store import Filter
+from whyops_trace.store import Filter, ScoreTest
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -43,6 +43,8 @@ def test_words_are_looked_for(text: str, terms: tuple[Term, ...]) -> None:
         ('agent:"the shop"', {"agent": "the shop"}),
         ("error:yes failed:no", {"errors": True, "failed": False}),
         ("looping:YES running:true", {"looping": True, "running": True}),
+        ("score:correct<0.5", {"scores": [ScoreTest("correct", "<", 0.5)]}),
+        ('score:"tone = very rude" score:n', {"scores": [ScoreTest("tone", "=", "very rude"), ScoreTest("n")]}),
         ("answer:no", {"unanswered": True}),
         ("answer:yes", {"unanswered": False}),
         (">30s", {"min_seconds": 30.0}),
@@ -62,6 +64,7 @@ def test_filters_say_what_a_trace_is_like(text: str, where: dict[str, Any]) -> N
     ("text", "problem"),
     [
         ("error:maybe", "error:maybe is not understood: it is error:yes or error:no."),
+        ("score:n<low", "'n<low' compares with 'low', which is no number."),
         (">soon", ">soon is not understood: times are written >30s, <500ms, >2m."),
         ("since:yesterday", "since:yesterday is not understood: it is since:2d or since:2026-11-20."),
         ("since:999999999d", "since:999999999d is not understood: it is since:2d or since:2026-11-20."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, Final
 
@@ -51,6 +52,15 @@ class Score(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
         """The score in one line that is safe to print."""
         judgement = ": ".join(filter(None, (clean(self.name), self.shown)))
         return " - ".join(filter(None, (judgement, clean(self.comment))))
+
+
+def typed_value(text: str | None) -> bool | float | str | None:
+    """Return the value that a person typed: a thumb for ``up`` and ``down``, a number, else the label itself."""
+    if text in ("up", "down"):
+        return text == "up"
+    with contextlib.suppress(TypeError, ValueError):
+        return float(text)  # type: ignore[arg-type]
+    return text
 
 
 def score_of(record: Head) -> Score | None:

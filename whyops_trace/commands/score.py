@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
 import msgspec
 
 from whyops_trace._reading.excerpt import clean
+from whyops_trace._reading.score import typed_value
 from whyops_trace.commands.common import (
     check_writable,
     echo_json_lines,
@@ -78,15 +78,6 @@ def _change(
     if step and not store.event(trace_id, step):
         raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
     if not remove:
-        store.score(trace_id, name, read_value(value), comment=comment, step=step, source="command")
+        store.score(trace_id, name, typed_value(value), comment=comment, step=step, source="command")
     elif not store.remove_score(trace_id, name, step):
         raise click.ClickException(f"There is no score {name!r} there.")
-
-
-def read_value(text: str | None) -> bool | float | str | None:
-    """Return the value that a person typed: a thumb for ``up`` and ``down``, a number, else the label itself."""
-    if text in ("up", "down"):
-        return text == "up"
-    with contextlib.suppress(TypeError, ValueError):
-        return float(text)  # type: ignore[arg-type]
-    return text

@@ -22,7 +22,7 @@ import click
 
 from whyops_trace._extras import install_hint
 from whyops_trace._lens.place import is_address
-from whyops_trace.commands.common import home_option
+from whyops_trace.commands.common import check_writable, home_option
 from whyops_trace.commands.elsewhere import Lens, check_lens, fetched, lens_options, named_traces
 from whyops_trace.commands.serving import forget, note, running
 from whyops_trace.server import trace_url
@@ -62,11 +62,19 @@ _HOW_TO_MAKE_A_KEY: Final = (
 @click.option(
     "--allow-host", "allowed", multiple=True, metavar="NAME", help="A name that others reach this machine by."
 )
+@click.option("--annotate", is_flag=True, help="Let scores and notes be given on the pages.")
 @click.option("--open", "opens", is_flag=True, help="Open the browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object that says where it listens.")
 @home_option
 def serve(
-    host: str, port: int, key: str, allowed: Sequence[str], opens: bool, as_json: bool, home: Path
+    host: str,
+    port: int,
+    key: str,
+    allowed: Sequence[str],
+    annotate: bool,
+    opens: bool,
+    as_json: bool,
+    home: Path,
 ) -> None:
     """
     Show traces in the browser, and collect what WhyOps SDKs report, until Ctrl-C.
@@ -74,6 +82,8 @@ def serve(
     It listens on this machine only. With another --host everyone needs a key.
     """
     _check_key(host, key)
+    if annotate:
+        check_writable(home)
     listening = _listen(host, port)
     url = _url(listening, host)
 
@@ -90,7 +100,7 @@ def serve(
             click.echo("Ctrl-C stops it.")
 
     names = [*allowed, *([] if _is_wildcard(host) else [host])]
-    _run(home, listening, url, key, names, ready)
+    _run(home, listening, url, key, names, ready, annotates=annotate)
 
 
 @click.command("view", epilog="Example: whyops-trace view latest")
@@ -234,6 +244,8 @@ def _run(
     key: str,
     names: Sequence[str],
     ready: Callable[[], None],
+    *,
+    annotates: bool = False,
 ) -> None:
     """
     Serve until a signal comes.
@@ -263,7 +275,9 @@ def _run(
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).mallopt(_ARENAS, 1)
         retention = at_hand(home).retention
-        application = create_app(home, key=key, allowed_hosts=names, retention=retention, token=token)
+        application = create_app(
+            home, key=key, allowed_hosts=names, retention=retention, token=token, annotates=annotates
+        )
         try:
             Server(application, note_and_say).run(sockets=[listening])
         finally:

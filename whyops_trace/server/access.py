@@ -127,13 +127,14 @@ class Access:
             return None
         if _has_key(request.headers, self._key):
             return None
-        if path.startswith(_API) or (request.method not in ("GET", "HEAD") and path != "/login"):
-            return JSONResponse({"error": "Unauthorized: Authentication required"}, 401)
         if request.method == "POST" and path == "/login":
             return await self._log_in(request)
-        if _same(request.cookies.get(self._cookie, ""), self._pass):
+        is_page = not path.startswith(_API)
+        if is_page and _same(request.cookies.get(self._cookie, ""), self._pass):
             return None
-        return self._ask_for_key(request)
+        if is_page and request.method in ("GET", "HEAD"):
+            return self._ask_for_key(request)
+        return JSONResponse({"error": "Unauthorized: Authentication required"}, 401)
 
     async def _log_in(self, request: Request) -> Response:
         body = b""
@@ -184,7 +185,10 @@ def _headers(import_map_hash: str) -> Sequence[tuple[str, str]]:
     return (
         ("content-security-policy", "; ".join(f"{name} {value}" for name, value in policy.items())),
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        (
+            "referrer-policy",
+            "same-origin",
+        ),  # with none, a browser says of its own forms that they come from nowhere
         ("x-dns-prefetch-control", "off"),  # the names in links are asked for when one is followed
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from whyops_trace._guard import told_once
 from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
 from whyops_trace.server import (
+    annotating,
     collector,
     comparing,
     downloads,
@@ -47,6 +49,7 @@ class Application:
         allowed_hosts: Names that the server answers to, beside those of this machine itself.
         retention: Limits of the store, applied when events are collected; None deletes nothing.
         token: The word of those who may know which home this is, beside those who have the key.
+        annotates: True if scores may be given on the pages.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Application:
         allowed_hosts: Collection[str],
         retention: Retention | None,
         token: str = "",
+        *,
+        annotates: bool = False,
     ) -> None:
         self._folders = contextlib.ExitStack()
         place = index_place = self._folders.enter_context(readable(home))
@@ -67,7 +72,8 @@ class Application:
         self._index = Index(index_place, for_index)
         self._live = Live(home, for_live, self._index.wake)
         self._receiver = otlp.Receiver(home, retention)
-        self._renderer = renderer = Renderer(Assets())
+        form_token = secrets.token_urlsafe(24) if annotates else ""
+        self._renderer = renderer = Renderer(Assets(), form_token)
         routes = [
             renderer.assets.route(),
             *self._live.routes(),
@@ -76,6 +82,7 @@ class Application:
             *comparing.routes(for_pages, renderer),
             *failing.routes(for_pages, renderer),
             *downloads.routes(for_pages, renderer),
+            *(annotating.routes(for_pages, renderer, form_token) if annotates else ()),
             *trace_page.routes(for_pages, renderer),
             *collector.routes(for_collector, retention, home),
             *self._receiver.routes(),
@@ -128,6 +135,7 @@ def create_app(
     allowed_hosts: Collection[str] = (),
     retention: Retention | None = None,
     token: str = "",
+    annotates: bool = False,
 ) -> Application:
     """
     Return the application for one home.
@@ -138,5 +146,6 @@ def create_app(
         allowed_hosts: Names that the server answers to, beside those of this machine itself.
         retention: Limits of the store, applied when events are collected; None deletes nothing.
         token: The word of those who may know which home this is, beside those who have the key.
+        annotates: True if scores may be given on the pages.
     """
-    return Application(home, key, allowed_hosts, retention, token)
+    return Application(home, key, allowed_hosts, retention, token, annotates=annotates)

@@ -89,13 +89,14 @@ class Renderer:
     """
     The templates of pages, in which everything is escaped that is not marked as safe.
 
-    In each template ``asset(name)`` is the address of a file in ``static``.
+    In each template ``asset(name)`` is the address of a file in ``static``, and ``annotate`` the word of forms.
 
     Args:
         assets: The files.
+        annotate: The word that the forms of pages hold; "" for pages without forms, which only read.
     """
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, annotate: str = "") -> None:
         self.assets = assets
         self._environment = extend(
             Environment(
@@ -107,7 +108,7 @@ class Renderer:
                 auto_reload=False,
             )
         )
-        self._environment.globals.update(asset=assets.url, import_map=assets.import_map)
+        self._environment.globals.update(asset=assets.url, import_map=assets.import_map, annotate=annotate)
 
     def compile(self) -> None:
         """Compile all templates now, so that the first page that needs one does not wait for it."""

@@ -3,7 +3,7 @@ The language of the search box: words, ``"exact words"``, and conditions on trac
 
 ::
 
-    refund "exceeds express fee" tool:charge_card model:gpt-4o agent:shop user:42 tag:beta
+    refund "exceeds express fee" tool:charge_card model:gpt-4o agent:shop user:42 tag:beta score:correct<0.5
     error:yes failed:no looping:yes running:yes answer:no >30s <5m since:2d until:2026-11-20
 
 Any text is a query. A part that is not understood is reported, and a name that is not known is searched for as a word.
@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from whyops_trace._clock import wire_time
-from whyops_trace.store import Filter
+from whyops_trace.store import Filter, ScoreTest
 
 #: Largest number of characters of a query that are read; nobody types more.
 _MAX_LENGTH: Final = 1_000
@@ -108,6 +108,8 @@ class _Reader:
             self._add(Term(value, name, begins=True))
         elif name in ("agent", "user", "tag"):
             self.where[name] = value
+        elif name == "score":
+            self._read_score(value)
         elif name in _FLAGS:
             self._read_flag(name, value, whole)
         elif name in ("since", "until"):
@@ -122,6 +124,13 @@ class _Reader:
         else:
             field, means = _FLAGS[name]
             self.where[field] = means(holds)
+
+    def _read_score(self, value: str) -> None:
+        try:
+            test = ScoreTest.of(value)
+            self.where["scores"] = [*self.where.get("scores", ()), test]
+        except ValueError as error:
+            self.problems.append(str(error))
 
     def _read_duration(self, word: str) -> None:
         seconds = _seconds(word[1:].removeprefix("="))

@@ -14,7 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+from zlib import crc32
 
+import msgspec
 from anyio import to_thread
 
 from whyops_trace._reading.nodes import parts
@@ -24,6 +26,7 @@ from whyops_trace.server.skeleton import walk
 from whyops_trace.server.team import Team
 from whyops_trace.server.texts import matches, texts
 from whyops_trace.store import Store, TraceSummary
+from whyops_trace.store.reading import SCORES
 from whyops_trace.story import Origin, Story, provenance, tell
 
 T = TypeVar("T")
@@ -142,7 +145,7 @@ class Readings:
         return reading
 
     async def _read(self, trace_id: str) -> Reading:
-        summary = await to_thread.run_sync(self._store.trace, trace_id)
+        summary = await to_thread.run_sync(_summary, self._store, trace_id)
         reading = self._cache.get(trace_id)
         if reading is None or reading.version != version(summary):
             reading = self._cache[trace_id] = await to_thread.run_sync(_read, self._store, trace_id)
@@ -186,7 +189,7 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def _read(store: Store, trace_id: str) -> Reading:
     # The summary is read first. Records that come between the two reads show in the next reading.
-    summary = store.trace(trace_id)
+    summary = _summary(store, trace_id)
     ended = store.ended_in(trace_id)
     events = store.events(trace_id)
     size = store.size(trace_id)
@@ -197,9 +200,24 @@ def _read(store: Store, trace_id: str) -> Reading:
     return reading
 
 
+def _summary(store: Store, trace_id: str) -> TraceSummary:
+    """
+    Return the summary of a trace, with all of its scores.
+
+    Raises:
+        TraceNotFoundError: if there is no trace of that id.
+        StoreError: if the store cannot be read.
+    """
+    summary = store.trace(trace_id)
+    if len(summary.scores) >= SCORES:
+        summary.scores = store.scores(trace_id)
+    return summary
+
+
 def version(summary: TraceSummary) -> str:
-    """Return a name for the state of a trace, made of the values that change with every stored record."""
-    return f"{summary.event_count}-{summary.open_calls}-{summary.last_at}-{summary.running:d}"
+    """Return a name for the state of a trace, made of the values that change with every stored record and score."""
+    scores = f"-{crc32(msgspec.json.encode(summary.scores))}" if summary.scores else ""
+    return f"{summary.event_count}-{summary.open_calls}-{summary.last_at}-{summary.running:d}{scores}"
 
 
 def owners(events: list[dict[str, Any]], story: Story) -> dict[int, int]:

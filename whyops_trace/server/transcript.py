@@ -18,6 +18,7 @@ from whyops_trace.server.assets import Renderer
 from whyops_trace.server.attachments import Attachment
 from whyops_trace.server.readings import Reading
 from whyops_trace.server.rendering import SHOWN
+from whyops_trace.store import Score
 from whyops_trace.story import Message, Section, Story, ToolUse, Turn
 
 #: Largest number of events for which the whole transcript is in the page: Ctrl-F finds it, and no script is needed.
@@ -61,6 +62,7 @@ class Transcript:
         self._renderer = renderer
         self._base = base
         self._placed = _placed(reading)
+        self._scored = _scored(reading)
         self._turns = {
             section.turn.number: section.turn for section in reading.story.sections if section.turn
         }
@@ -80,6 +82,7 @@ class Transcript:
             "node": self._reading.node,
             "origins": self._reading.origins,
             "placed": self._placed,
+            "scored": self._scored,
             "stop_of": stop_of,
             "turns": self._turns,
             "turn_at": self._turn_at,
@@ -143,6 +146,15 @@ def _text_height(thing: object) -> int:
     begin = text[:SHOWN]
     lines = begin.count("\n") + 1 + len(begin) // _COLUMNS
     return _LINE * lines + (26 if len(text) > SHOWN else 0)
+
+
+def _scored(reading: Reading) -> dict[int, list[Score]]:
+    """Return the scores of steps, by the step of the node that shows them."""
+    scored: dict[int, list[Score]] = {}
+    for score in reading.summary.scores:
+        if score.step:
+            scored.setdefault(reading.node(score.step), []).append(score)
+    return scored
 
 
 def _placed(reading: Reading) -> dict[int, list[Finding]]:

@@ -31,14 +31,14 @@ from whyops_trace.store.selection import (
 )
 from whyops_trace.store.statements import SLICE, marks, slices
 
-#: Scores of a trace that its summary has.
-_SCORES: Final = 100
+#: Largest number of scores of a trace in its summary.
+SCORES: Final = 100
 # As a JSON array, so that they are decoded at once.
 _TURNS_OF_TRACE: Final = "SELECT '[' || group_concat(turn) || ']' FROM turns WHERE trace = traces.id"
 
 _SCORES_OF_TRACE: Final = (
     f"SELECT json_group_array(json_array({SCORE_COLUMNS})) FROM (SELECT * FROM scores"  # noqa: S608
-    f" WHERE scores.trace_id = traces.trace_id ORDER BY step, name LIMIT {_SCORES})"
+    f" WHERE scores.trace_id = traces.trace_id ORDER BY step, name LIMIT {SCORES})"
 )
 #: The parts of a summary that are in other tables.
 _PARTS: Final = f"({_TURNS_OF_TRACE}), ({_SCORES_OF_TRACE})"

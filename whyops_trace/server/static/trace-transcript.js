@@ -146,7 +146,7 @@ export class Transcript {
       update({ e: opener.dataset.open, detail: "1" });
       return;
     }
-    if (event.target.closest("a, button, summary, input") || String(getSelection())) return;
+    if (event.target.closest("a, button, summary, form") || String(getSelection())) return;
     const card = event.target.closest("[data-step]");
     if (!card) return;
     this.#clicked = true;
@@ -183,7 +183,7 @@ export class Transcript {
   /** Fetch a section again, if it is in the page. */
   async renew(number) {
     const section = document.getElementById(`s${number}`);
-    if (!section) return;
+    if (!section || section.querySelector(".annotate[open]")) return;
     const markup = await source.sections(number, number + 1);
     const template = document.createElement("template");
     template.innerHTML = markup;

@@ -213,8 +213,10 @@ if (state.e) {
 }
 if (state.diff) compare(trace);
 
-/** Show another head, which this page's server has made and escaped. */
-const showHead = (markup) => staying(() => (by("head").innerHTML = markup));
+/** Show another head, which this page's server has made and escaped, unless somebody fills in the form of this one. */
+const showHead = (markup) => {
+  if (!by("head").querySelector(".annotate[open]")) staying(() => (by("head").innerHTML = markup));
+};
 
 /** Show the findings of a long trace, which come later than the rest. */
 const find = async () => {

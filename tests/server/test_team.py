@@ -9,9 +9,11 @@ import pytest
 from agent_runs import Agent, shop, stored, team
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, browser, ready, served, tab
+from hostile import ATTACK
 from playwright.sync_api import Browser, expect
 
-from whyops_trace.server.team import Link, Team
+from whyops_trace.server.graph import drawing
+from whyops_trace.server.team import Link, Member, Team
 from whyops_trace.story import tell
 
 __all__ = ["browser"]
@@ -84,6 +86,71 @@ def test_a_single_agent_of_a_framework_is_no_team() -> None:
     agent.turn("Hello.")
 
     assert of(agent).members == []
+
+
+def drawn(agent: Agent) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Return the places of the agents in the drawing of a run, and the ways of its arrows by their labels."""
+    graph = drawing(of(agent).members)
+    assert graph is not None
+    for box in graph.boxes:
+        assert 0 <= box.x <= graph.width - 160
+        assert 0 <= box.y <= graph.height - 58
+    assert all(0 < arrow.y < graph.height for arrow in graph.arrows)
+    return {box.name: (box.x, box.y) for box in graph.boxes}, {each.label: each.way for each in graph.arrows}
+
+
+def test_agents_are_drawn_beside_whoever_brought_them_in() -> None:
+    """Each in a place of its own, from left to right, with what brought it in at the arrow."""
+    places, ways = drawn(team())
+
+    assert places["triage"][0] < places["clerk"][0] == places["refunds"][0]
+    assert places["clerk"][1] != places["refunds"][1]
+    assert ways == {"called \u00d72": "called", "handed off": "handed"}
+
+
+def test_agents_that_take_turns_are_drawn_with_arrows_back() -> None:
+    """Nobody begins in a circle but the one that came first."""
+    places, ways = drawn(chat("planner", "surfer", "planner", "critic", "planner"))
+
+    assert places["planner"][0] < places["surfer"][0] == places["critic"][0]
+    assert set(ways.values()) == {"followed"}
+
+
+def test_a_long_name_keeps_its_end_in_the_drawing() -> None:
+    """Names of many workers differ in a number."""
+    names = [f"the worker with a long name, number {number}" for number in (1, 2)]
+    places, _ = drawn(chat(*names, *names))
+
+    assert [name[-7:] for name in places] == ["umber 1", "umber 2"]
+    assert all(len(name) <= 20 for name in places)
+
+
+def test_only_a_few_agents_that_have_to_do_with_each_other_are_drawn() -> None:
+    """Thirteen would be a tangle, and without arrows a drawing says nothing."""
+    strangers = [Member(name, 1, turns=1) for name in "ab"]
+    crowd = [Member(str(one), 1, turns=1, links=[Link("called", "0", 1)]) for one in range(13)]
+
+    assert drawing(strangers) is None
+    assert drawing(crowd) is None
+    assert drawing(crowd[:12]) is not None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_drawing_is_on_the_page(tmp_path: Path, browser: Browser, scheme: str) -> None:
+    """Its labels are text, whatever they hold, and it is read and moved without a mouse."""
+    stored(tmp_path, team(), chat(ATTACK[:60], "critic", ATTACK[:60], "critic")).close()
+    options = {"color_scheme": scheme, "viewport": {"width": 390, "height": 844}}
+    with served(tmp_path) as url, tab(browser, url, **options) as opened:
+        page = ready(opened.open("/t/team"))
+        expect(page.locator(".graph .name")).to_have_text(["triage", "clerk", "refunds"])
+        expect(page.locator(".graph .bad")).to_have_text("1 failed")
+        expect(page.get_by_role("img", name="Who brought in whom")).to_be_visible()
+        assert Axe().run(page).violations_count == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+        page = ready(opened.open("/t/chat"))
+        expect(page.locator(".graph title").first).to_have_text(ATTACK[:60])
+        expect(page.locator(".graph :is(script, img, iframe)")).to_have_count(0)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server import trace_url
 from whyops_trace.server.assets import Renderer
 from whyops_trace.server.attachments import Attachment, attached, shown
+from whyops_trace.server.graph import drawing
 from whyops_trace.server.readings import Reading, Readings
 from whyops_trace.server.rendering import in_script
 from whyops_trace.server.routing import RawRoute
@@ -244,6 +245,7 @@ def head(reading: Reading, renderer: Renderer, base: str) -> str:
         findings=reading.findings or [],
         node=reading.node,
         team=reading.team.members,
+        graph=drawing(reading.team.members),
         base=base,
     )
 

@@ -275,6 +275,22 @@ def test_what_cannot_be_done_is_said(
     assert words in re.sub(r"\s+", " ", done.output)
 
 
+def test_contents_that_a_product_does_not_keep_are_told_as_missing(
+    cli: Callable[..., Result], jaeger: Elsewhere
+) -> None:
+    """No "no failures", and "nothing found" with that: the texts of this program are in log records."""
+    spans = read_json((GOLDEN.parent / "claude_agent.json").read_bytes()).spans
+    address = f"{jaeger.root}/trace/{spans[0].trace_id}"
+    jaeger.answers[f"/api/traces/{spans[0].trace_id}"] = of_jaeger(spans)
+    explained, found, other = cli("why", address), cli("check", address), cli("check", address, "--json")
+    whole = cli("check", f"{jaeger.root}/trace/{TRACE}")
+
+    assert "not captured" in explained.stdout
+    assert "nothing found.\nNot all arguments, results and answers in it were captured" in found.stdout
+    assert [trace["captured"] for trace in json.loads(other.stdout)["traces"]] == [False]
+    assert "captured" not in whole.stdout
+
+
 def test_a_trace_without_an_agent_is_shown_by_its_root(
     cli: Callable[..., Result], jaeger: Elsewhere, spans: list[Span]
 ) -> None:

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from whyops_trace._reading.excerpt import clean
+from whyops_trace._shapes import dict_of
 from whyops_trace.analysis import (
     OWN_CODES,
     SERVER_RULES,
@@ -40,10 +41,18 @@ _COLOURS: Final = {"critical": "bold red", "high": "red", "medium": "yellow", "l
 
 
 class _TraceFindings(NamedTuple):
-    """The findings in a trace, or in all traces together, for which the id is ""."""
+    """
+    The findings in a trace, or in all traces together, for which the id is "".
+
+    Attributes:
+        trace_id: The trace.
+        findings: Its findings.
+        captured: False if arguments, results or answers in it were not captured.
+    """
 
     trace_id: str
     findings: list[Finding]
+    captured: bool = True
 
 
 @click.command("check", epilog="Example: whyops-trace check --since 1d --fail-on critical")
@@ -88,7 +97,7 @@ def check(
     with _selected(home, traces, since, lens) as chosen:
         results = list(_examine(chosen, server_rules=server_rules))
     results = [
-        _TraceFindings(name, [one for one in items if one.code not in ignore]) for name, items in results
+        each._replace(findings=[one for one in each.findings if one.code not in ignore]) for each in results
     ]
     every = [one for each in results for one in each.findings]
     failed = fail_on != _NEVER and any(rank(one.severity) >= SEVERITIES.index(fail_on) for one in every)
@@ -118,7 +127,9 @@ def _examine(chosen: Sequence[tuple[Store, TraceSummary]], *, server_rules: bool
     for store, trace in tracked(chosen, "checking", len(chosen)) if len(chosen) > 1 else chosen:
         events, is_gone = store.events(trace.trace_id), store.ended_in(trace.trace_id)
         yield _TraceFindings(
-            trace.trace_id, server_findings(events) if server_rules else findings(events, is_gone)
+            trace.trace_id,
+            server_findings(events) if server_rules else findings(events, is_gone),
+            all(dict_of(event.get("metadata")).get("captured") is not False for event in events),
         )
     if len(chosen) > 1 and not server_rules:
         stores = {trace.trace_id: store for store, trace in chosen}
@@ -130,18 +141,24 @@ def _report(results: Iterable[_TraceFindings], *, failed: bool) -> dict[str, Any
     return {
         "failed": failed,
         "traces": [
-            {"traceId": trace_id, "findings": msgspec.to_builtins(items)}
-            for trace_id, items in results
-            if trace_id
+            {
+                "traceId": each.trace_id,
+                "captured": each.captured,
+                "findings": msgspec.to_builtins(each.findings),
+            }
+            for each in results
+            if each.trace_id
         ],
-        "across": [msgspec.to_builtins(one) for trace_id, items in results for one in items if not trace_id],
+        "across": [
+            msgspec.to_builtins(one) for each in results if not each.trace_id for one in each.findings
+        ],
     }
 
 
 def _print(results: Sequence[_TraceFindings]) -> None:
     out = console()
     traces = [each for each in results if each.trace_id]
-    for trace_id, items in results:
+    for trace_id, items, _ in results:
         if items:
             out.print(Text(clean(trace_id) if trace_id else "Several traces together", "bold"))
             for line in _lines(items):
@@ -156,6 +173,12 @@ def _print(results: Sequence[_TraceFindings]) -> None:
         out.print(Text(f"{subject}: {totals}."))
     else:
         out.print(Text(f"{subject}: nothing found."))
+    partial = sum(not each.captured for each in traces)
+    if partial:
+        where = "in it" if len(traces) == 1 else f"in {partial:,} of them"
+        out.print(
+            Text(f"Not all arguments, results and answers {where} were captured: findings may be missing.")
+        )
 
 
 def _lines(items: Sequence[Finding]) -> Iterator[Padding]:

@@ -58,10 +58,10 @@ class Items:
     __slots__ = ("count", "most", "size", "values")
 
     def __init__(self, values: list[Any]) -> None:
-        self.values = values
-        self.count = len(values)
-        self.size = 0
-        self.most = MAX_ITEMS
+        self.values: list[Any] = values
+        self.count: int = len(values)
+        self.size: int = 0
+        self.most: int = MAX_ITEMS
 
 
 class HeldRequest(NamedTuple):
@@ -115,19 +115,19 @@ class ModelCall:
     )
 
     def __init__(self) -> None:
-        self.model = ""
-        self.provider = ""
-        self.streams = False
+        self.model: str = ""
+        self.provider: str = ""
+        self.streams: bool = False
         self.turn: OpenTurn | None = None
         self.held_request: HeldRequest | None = None
-        self.proxied = False
-        self.by_client = False
-        self.is_local = False
+        self.proxied: bool = False
+        self.by_client: bool = False
+        self.is_local: bool = False
         self.first_token_ms: int | None = None
-        self.last_step = 0
+        self.last_step: int = 0
         self.answer: int | None = None
         self.thoughts: list[int] = []
-        self.request_id = ""
+        self.request_id: str = ""
         self.error_response: dict[str, Any] | None = None
 
     @property

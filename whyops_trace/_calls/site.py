@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from whyops_trace._calls.answering import instead
 from whyops_trace._calls.arguments import Arguments
 from whyops_trace._calls.call import DETACHED, Call, Detached, HeldRequest, Items, ModelCall
-from whyops_trace._calls.drivers import driver_of
+from whyops_trace._calls.drivers import Driver, driver_of
 from whyops_trace._calls.following import follow
 from whyops_trace._calls.lost import warn_if_lost
 from whyops_trace._calls.restored import FORMAT, restore
@@ -70,7 +70,7 @@ class CallSite:
     #: Name of the argument that is left out of the calls, "" for none.
     strips: str = ""
     #: Function that ends a call with a result that may still run, see :mod:`whyops_trace._calls.following`.
-    follow = staticmethod(follow)
+    follow: ClassVar[Callable[..., Any]] = staticmethod(follow)
     #: Function that returns what is called for a call that is not recorded, see :mod:`whyops_trace._calls.answering`.
     instead = instead
 
@@ -83,12 +83,12 @@ class CallSite:
         self._parts = function, options, recorder
         self._recorder = recorder
         #: Runs a callable that does not run when it is called; None for one that does.
-        self.drive = driver_of(function)
+        self.drive: Driver | None = driver_of(function)
         self.name: str = options.get("name") or _name_of(function)
         about = check_metadata(options.get("metadata"), self.written)
         members = encode_metadata(about)[1:-1]
         #: JSON members of the user's metadata, led by a comma, or nothing.
-        self.metadata = b"," + members if members else b""
+        self.metadata: bytes = b"," + members if members else b""
         capture = options.get("capture_input", True)
         #: Names of the parameters to record; None for all.
         self._captured_names = None if capture is True else frozenset(capture or ())

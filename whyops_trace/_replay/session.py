@@ -79,9 +79,9 @@ class Session:
         ]
         self.miss: ReplayMiss | None = None
         self._live, self._swap, self._normalise = live, swap, normalise
-        self.finder = Finder(recording, match, live, frozenset(swap), normalise, self.fail)
-        self.results = Results(self.fail, self.notes)
-        self.guard = None if network else Guard(self._refuse)
+        self.finder: Finder = Finder(recording, match, live, frozenset(swap), normalise, self.fail)
+        self.results: Results = Results(self.fail, self.notes)
+        self.guard: Guard | None = None if network else Guard(self._refuse)
         self._lock = threading.RLock()
         self._places = Places()
         self._opened: dict[Key, RecordedCall] = {}

@@ -464,6 +464,7 @@ def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: 
             say("tea")
         whole.score("correct", 0.5, comment="half", step=research)
     whole.score("helpful", True)
+    whole.score("tone", "polite")
     sdk.flush_sync()
     one, other = receiver.spans["score correct"], receiver.spans["score helpful"]
 
@@ -482,6 +483,7 @@ def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: 
         )
     ]
     assert other.attributes["gen_ai.evaluation.score.label"] == "true"
+    assert receiver.spans["score tone"].attributes["gen_ai.evaluation.score.label"] == "polite"
 
 
 def test_the_own_receiver_reads_the_same_tree(receiver: Receiver, client: Make) -> None:

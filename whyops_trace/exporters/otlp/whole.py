@@ -99,8 +99,8 @@ def score_of(record: Record) -> Span:
     judged = OpenTrace(record.trace_id, record.run, False, 0, 0, 0, "")
     about: dict[str, Value] = {"gen_ai.evaluation.name": text_of(content.get("name"))}
     value = content.get("value")
-    if isinstance(value, (bool, str)):
-        about["gen_ai.evaluation.score.label"] = value if isinstance(value, str) else str(value).lower()
+    if label := text_of(content.get("label")) or (str(value).lower() if isinstance(value, bool) else ""):
+        about["gen_ai.evaluation.score.label"] = label
     if isinstance(value, (bool, int, float)):
         about["gen_ai.evaluation.score.value"] = float(value)
     if comment := text_of(content.get("comment")):

@@ -167,3 +167,10 @@ def test_type_checkers_see_what_the_code_does(tmp_path: Path) -> None:
 
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
+
+
+def test_hints_install_extras_from_wherever_the_package_came() -> None:
+    """A checkout installs them from itself; the name of an index alone would find nothing, or another package."""
+    sources = (Path(whyops_trace.__file__).parent).rglob("*.py")
+
+    assert [path.name for path in sources if "whyops-trace[" in path.read_text(encoding="utf-8")] == []

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
+from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import dollars, duration
 from whyops_trace._replay.recording import RecordedCall, read_calls, shown
 from whyops_trace._rules.finding import SEVERITIES, Severity, rank
@@ -147,8 +148,7 @@ class Run:
         trees = [build(events, priced=True) for events in self._traces()]
         if any(tree.cost is None and tree.tokens.total for tree in trees):
             self._fail(
-                "The cost is not known: the model has no price, or genai-prices is not installed "
-                "(pip install 'whyops-trace[prices]')."
+                f"The cost is not known: the model has no price, or genai-prices is missing; {install_hint('prices')}."
             )
         cost = sum(tree.cost or 0 for tree in trees)
         if cost >= usd:

@@ -241,7 +241,8 @@ class WhyOps:
         if any(exporter.continues_spans for exporter in destinations):
             self.recorder.outside = active_span
         self.recorder.links = self.settings.link
-        if self.recorder.serves:
+        if self._server is not None and self.recorder.serves:
+            self.recorder.offsets = self._server.offsets
             self.recorder.secret = hashlib.sha256(self.settings.api_key.encode()).digest()
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]

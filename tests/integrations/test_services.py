@@ -110,6 +110,7 @@ def thank(name):
 
 with trace(sys.argv[2] or None) as made:
     with step("plan"):
+        sdk.flush_sync()
         told = order("tea")
     thank("ann")
 sdk.close_sync()
@@ -132,8 +133,8 @@ def serving(place: Path, *arguments: str, home: Path, **settings: str) -> Iterat
 
 @pytest.mark.parametrize(
     ("trace_id", "homes"),
-    [("checkout-8841", "one"), ("", "each")],
-    ids=["an id of yours", "homes of their own"],
+    [("checkout-8841", "one"), ("checkout-8841", "each"), ("", "each")],
+    ids=["an id of yours", "an id of yours in homes of their own", "homes of their own"],
 )
 def test_three_services_and_a_job_are_one_tree(
     tmp_path: Path, collector: Collector, trace_id: str, homes: str
@@ -185,5 +186,5 @@ def test_three_services_and_a_job_are_one_tree(
         run_ = next(event["run"] for event in events)
         assert [(depth, name) for depth, _, name, _ in outline(events)] == [*enumerate(calls), (0, "thank")]
         assert told == f"00-{w3c_trace_id(made)}-{w3c_span_id(made, run_, steps['reserve'])}-01"
-    else:
+    elif not trace_id:
         assert told == f"00-{made}-{w3c_span_id(made, None, steps['reserve'])}-01"

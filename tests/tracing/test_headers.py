@@ -278,7 +278,7 @@ def test_the_trace_of_another_agent_is_reported_under_its_name(events: Recorded)
     """A server binds a trace to one agent; who reports to none says who recorded it."""
     events.checked = False  # as far as they are in one process
     key = "whyops_" + "0" * 32
-    caller, callee = WhyOps(key, "shop"), WhyOps(key, "parcels")
+    caller, callee = WhyOps(key, "front desk"), WhyOps(key, "parcels")
     alone = WhyOps(agent_name="local")
     with caller.trace("t"), step("plan"):
         told = inject()
@@ -288,7 +288,7 @@ def test_the_trace_of_another_agent_is_reported_under_its_name(events: Recorded)
             leaf()
 
     agents = [record["agentName"] for record in events.records if record["eventType"] == "tool_call_request"]
-    assert agents == ["shop", "local"]
+    assert agents == ["front desk", "local"]
 
 
 def test_a_place_that_no_holder_of_the_key_signed_is_a_trace_id_only(events: Recorded) -> None:

@@ -48,6 +48,7 @@ class Place(NamedTuple):
         on: True if the trace is recorded.
         first: The first step of the share of the other process.
         end: The step after that share; 0 if it has none, and counts in a range of its own.
+        offset: The offset of the numbering on a WhyOps server; -1 if that is not known.
     """
 
     trace: str
@@ -61,6 +62,7 @@ class Place(NamedTuple):
     on: bool
     first: _Step = 0
     end: _Step = 0
+    offset: Annotated[int, msgspec.Meta(ge=-1, le=MAX_STEP)] = -1
 
     @classmethod
     def of(cls, state: TraceState, within: int, parent: int, *, waits: bool = False) -> Self:
@@ -77,7 +79,7 @@ class Place(NamedTuple):
         first, end = give_share(state) if waits else (0, 0)
         return cls(
             state.id, state.numbering, within, parent, state.root, state.stride, state.user, state.agent, state.on,
-            first, end,
+            first, end, state.recorder.offset_of(state.numbering),
         )  # fmt: skip
 
     def text(self, secret: bytes = b"") -> str:
@@ -169,6 +171,7 @@ def resume(recorder: Recorder, place: Place) -> TraceState:
     Its steps are in the share that it was given, or in a range of this process's own, so that no two processes give the
     same. Here each place of one trace leads to the same state.
     """
+    recorder.learn_offset(place.numbering, place.offset)
     with recorder.lock:
         state = recorder.traces.get(place.trace)
         if state is not None and state.numbering == place.numbering:

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._clock import Clock, iso_seconds
@@ -52,6 +52,16 @@ ENDS: Final = -1
 ROOM: Final = 1_000
 
 
+class Offsets(Protocol):
+    """The offsets of numberings on a WhyOps server, by the name of the numbering and the token of its process."""
+
+    def remembered(self, numbering: str, process: str) -> int | None:
+        """Return an offset that is in memory, None if it is not."""
+
+    def remember(self, numbering: str, process: str, offset: int) -> None:
+        """Remember an offset."""
+
+
 class Recorder:
     """
     Records events into a journal.
@@ -75,8 +85,8 @@ class Recorder:
         "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
         "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
         "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "links",
-        "listeners", "lock", "not_errors", "on", "open_blocks", "outside", "perf_counter_ns", "processor", "requests",
-        "secret", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
+        "listeners", "lock", "not_errors", "offsets", "on", "open_blocks", "outside", "perf_counter_ns", "processor",
+        "requests", "secret", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +123,8 @@ class Recorder:
         self.serves: bool = False
         #: The key that signs the places in its traces that other programs are told, empty for no signature.
         self.secret: bytes = b""
+        #: The offsets of numberings on a WhyOps server, as far as they are in memory; None if there is no server.
+        self.offsets: Offsets | None = None
         #: True if traces go on where the headers of a request say.
         self.links: bool = True
         #: True if clients of providers are traced beside decorated calls. Then a call of a model may turn out to be a
@@ -228,6 +240,18 @@ class Recorder:
     def name_numbering(self, state: TraceState) -> None:
         """Name the numbering of a trace without a record, which others record in too: its offset is to be found out."""
         state.name_numbering(f"{self.token}-{next(self._numberings)}")
+
+    def offset_of(self, numbering: str | None) -> int:
+        """Return the offset of a numbering on a WhyOps server, -1 if it is not known. It never waits."""
+        if self.offsets is None or numbering is None:
+            return -1
+        offset = self.offsets.remembered(numbering, numbering.partition("-")[0])
+        return -1 if offset is None else offset
+
+    def learn_offset(self, numbering: str | None, offset: int) -> None:
+        """Take the offset of a numbering that another process tells, -1 for none: it may have another home."""
+        if self.offsets is not None and numbering is not None and offset >= 0:
+            self.offsets.remember(numbering, numbering.partition("-")[0], offset)
 
     def make_room(self, state: TraceState) -> None:
         """Leave room for a proxy's events between the next steps of a trace, if it began without that room."""

@@ -14,6 +14,7 @@ import msgspec
 from whyops_trace._clock import give_way
 from whyops_trace._home import REJECTED_FILE, SERVER_FILE
 from whyops_trace._recording.line import LOCAL, texts_for_others
+from whyops_trace._recording.recorder import Offsets
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters._http import READ_TIMEOUT, Answer, Http, NoAnswerError
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
@@ -108,6 +109,8 @@ class WhyOpsExporter(Exporter):
         )
         #: True if a proxy sends the server events of the same traces.
         self.beside_proxy = False
+        #: The offsets of numberings on the server, for recorders.
+        self.offsets: Offsets = self._state
         #: Largest number of events in a request at present.
         self._limit = MAX_EVENTS
         #: Number of requests in a row after which nothing was stored.

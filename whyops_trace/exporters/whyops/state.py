@@ -118,6 +118,14 @@ class ServerState:
             self._offsets.move_to_end(key)
         return offset
 
+    def remembered(self, numbering: str, process: str) -> int | None:
+        """Return the offset of a numbering if it is in memory, None if it is not. It never waits."""
+        return self._offsets.get((numbering, process))
+
+    def remember(self, numbering: str, process: str, offset: int) -> None:
+        """Remember an offset that another process tells. It is on disk before a record with it leaves."""
+        self._remember((numbering, process), offset)
+
     def keep_offsets(self, offsets: Mapping[NumberingKey, int]) -> None:
         """Keep the offsets of numberings. They are on disk when this returns."""
         now = MachineClock.time_ns() // 1_000_000_000

@@ -40,7 +40,7 @@ WITH_FRAMEWORKS = [
 
 #: Frameworks whose runs are traced, with what their tests need beside them.
 INTEGRATIONS = {
-    "langchain": ["langchain", "langchain-openai", "langgraph"],
+    "langchain": ["langchain", "langchain-openai", "langgraph", "openinference-instrumentation-langchain"],
     "langchain-1.0": [
         "langchain==1.0.*",
         "langchain-core==1.0.*",
@@ -49,7 +49,7 @@ INTEGRATIONS = {
     ],
     "litellm": ["litellm"],
     "mcp": ["mcp"],
-    "openai-agents": ["openai-agents"],
+    "openai-agents": ["openai-agents", "openinference-instrumentation-openai-agents"],
 }
 
 #: Frameworks whose runs are compared with what their own objects tell of them, with those who make their spans.

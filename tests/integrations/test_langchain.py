@@ -15,7 +15,7 @@ from integrations.chat import ASKS, HELLO, TURN, WHY, close, look, model
 from provider import Provider
 from replies import Reply
 
-from whyops_trace import WhyOps
+from whyops_trace import WhyOps, otel
 from whyops_trace.context import UNSETTLED
 from whyops_trace.integrations import langchain
 
@@ -155,6 +155,31 @@ def test_a_handler_may_be_passed_to_a_run(home: Path, provider: Provider, attach
 
     (tree,) = shown.trees(home)
     assert (tree.llm_responses, tree.tool_calls) == (2, 4)
+
+
+def test_a_run_that_makes_spans_as_well_is_recorded_once(
+    client: WhyOps, home: Path, provider: Provider
+) -> None:
+    """While the adapter is attached the spans of the same runs are left out; after it they are recorded."""
+    spans: Any = pytest.importorskip("openinference.instrumentation.langchain", reason=WHY)
+    traces: Any = pytest.importorskip("opentelemetry.sdk.trace", reason=WHY)
+    makes_spans = traces.TracerProvider()
+    makes_spans.add_span_processor(otel.WhyOpsSpanProcessor(client))
+    instrumentor = spans.LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=makes_spans)
+    provider.reply(*[ASKS, Reply("3 and 5.")] * 2)
+    app = agents.create_agent(model(provider), [add], name="clerk")
+    try:
+        with langchain.attach(client):
+            app.invoke(HELLO)
+        app.invoke(HELLO)
+    finally:
+        instrumentor.uninstrument()
+    client.close_sync()
+
+    adapted, *told_by_spans = shown.trees(home)
+    assert (adapted.llm_responses, adapted.tool_calls, adapted.tokens.total) == (2, 4, 34)
+    assert sum(tree.llm_responses for tree in told_by_spans) == 2
 
 
 @pytest.mark.internal_errors

@@ -18,7 +18,7 @@ from programs import start_code, stored
 from provider import Provider
 from replies import Failure, Reply, ToolCall
 
-from whyops_trace import AgentRunaway, WhyOps, step
+from whyops_trace import AgentRunaway, WhyOps, otel, step
 from whyops_trace.context import UNSETTLED
 from whyops_trace.integrations import openai_agents
 
@@ -102,6 +102,28 @@ class Shop:
             if getattr(getattr(event, "data", None), "type", "") == "response.completed":
                 look("between")
         return result
+
+
+def test_a_run_that_makes_spans_as_well_is_recorded_once(sdk: WhyOps, provider: Provider, home: Path) -> None:
+    """The spans of an instrumentation are left out while the adapter is attached."""
+    spans: Any = pytest.importorskip("openinference.instrumentation.openai_agents", reason=WHY)
+    traces: Any = pytest.importorskip("opentelemetry.sdk.trace", reason=WHY)
+    makes_spans = traces.TracerProvider()
+    makes_spans.add_span_processor(otel.WhyOpsSpanProcessor(sdk))
+    instrumentor = spans.OpenAIAgentsInstrumentor()
+    instrumentor.instrument(tracer_provider=makes_spans, exclusive_processor=False)
+    provider.reply(ASKS, Reply("3."))
+    shop = Shop(provider, "generation")
+    try:
+        with sdk.trace("t"):
+            shop.run(lambda: agents.Runner.run(shop.writer, "1 + 2?"))
+    finally:
+        instrumentor.uninstrument()
+    sdk.close_sync()
+
+    (tree,) = shown.trees(home)
+    assert (tree.llm_responses, tree.tokens.total, tree.running) == (2, 34, 0)
+    assert [node.name for node in shown.nodes(home) if node.kind == "tool"] == ["add", "look", "add", "look"]
 
 
 @apis

@@ -28,6 +28,9 @@ MAX_SPANS: Final = 10_000
 #: Number of traces whose spans may go on after all that were open have ended.
 _TRACES: Final = 1_000
 
+#: The libraries whose spans tell of runs that an adapter records, by the identity of its attachment.
+ADAPTED: Final[dict[int, tuple[str, ...]]] = {}
+
 _Key: TypeAlias = tuple[int, int]
 
 
@@ -106,7 +109,7 @@ class Spans:
 
     def start(self, source: Source, recorder: Callable[[], Recorder | None]) -> None:
         """
-        Take a span that has begun.
+        Take a span that has begun, unless it tells of what an adapter records.
 
         Args:
             source: The span.
@@ -115,7 +118,7 @@ class Spans:
         self._moment.number += 1
         context, above = source.context, source.parent
         key = (context.trace_id, context.span_id)
-        if key in self._open:
+        if key in self._open or (ADAPTED and _is_adapted(source)):
             return
         scope = own_scope()
         turn = turn_at(scope)
@@ -198,6 +201,12 @@ class Spans:
         self._open.clear()
         self._traces.clear()
         UNSETTLED.pop(id(self), None)
+
+
+def _is_adapted(source: Source) -> bool:
+    """Tell whether a library made a span whose runs an adapter records."""
+    scope = source.instrumentation_scope
+    return scope is not None and any(scope.name in names for names in list(ADAPTED.values()))
 
 
 def _end_trace(state: TraceState) -> None:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, Self
 
 from whyops_trace._extras import install_hint
+from whyops_trace._spans.registry import ADAPTED
 from whyops_trace.client import WhyOps
 from whyops_trace.exceptions import ConfigurationError
 
@@ -42,16 +43,23 @@ class Attachment:
     """
     A framework whose runs are traced until :meth:`detach`, or until the end of a ``with`` block.
 
-    Of several attachments to one framework the newest counts. A run that has begun is recorded to its end.
+    Of several attachments to one framework the newest counts. A run that has begun is recorded to its end. The spans
+    that instrumentations make of the same runs are left out meanwhile, for these are told once.
 
     Attributes:
         sdk: The client that records runs outside any trace; None for the default one.
     """
 
     def __init__(
-        self, attachments: list[Attachment], sdk: WhyOps | None, patches: Patches | None = None
+        self,
+        attachments: list[Attachment],
+        sdk: WhyOps | None,
+        patches: Patches | None = None,
+        spans_of: tuple[str, ...] = (),
     ) -> None:
         self._attachments = attachments
+        if spans_of:
+            ADAPTED[id(self)] = spans_of
         self._patches = patches
         self.sdk: WhyOps | None = sdk
         attachments.append(self)
@@ -60,6 +68,7 @@ class Attachment:
         """Trace no further runs. Whether it was detached before does not matter."""
         if self in self._attachments:
             self._attachments.remove(self)
+            ADAPTED.pop(id(self), None)
         if self._patches is not None and not self._attachments:
             self._patches.take_back()
 

@@ -382,6 +382,8 @@ def _targets(goto: Any) -> Iterator[str]:
 
 
 _attachments: list[Attachment] = []
+#: The instrumentations that make spans of the same runs.
+_SPANS: Final = ("openinference.instrumentation.langchain", "opentelemetry.instrumentation.langchain")
 
 
 def _newest() -> tuple[bool, WhyOps | None]:
@@ -396,4 +398,4 @@ register_configure_hook(_ATTACHED, inheritable=True, handle_class=Handler)
 
 def attach(sdk: WhyOps | None) -> Attachment:
     """Trace every run in the process; see :func:`whyops_trace.integrations.langchain.attach`."""
-    return Attachment(_attachments, sdk)
+    return Attachment(_attachments, sdk, spans_of=_SPANS)

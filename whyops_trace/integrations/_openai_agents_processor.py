@@ -376,6 +376,8 @@ class _Attachment(Attachment):
 
 
 _attachments: list[Attachment] = []
+#: The instrumentations that make spans of the same runs.
+_SPANS: Final = ("openinference.instrumentation.openai_agents", "opentelemetry.instrumentation.openai_agents")
 _PROCESSOR: Final = Processor()
 add_trace_processor(_PROCESSOR)
 
@@ -385,4 +387,4 @@ def attach(sdk: WhyOps | None) -> Attachment:
     runner = get_default_agent_runner()
     if not isinstance(runner, Runner):
         set_default_agent_runner(cast("AgentRunner", Runner(runner)))
-    return _Attachment(_attachments, sdk)
+    return _Attachment(_attachments, sdk, spans_of=_SPANS)

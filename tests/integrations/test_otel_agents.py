@@ -62,7 +62,7 @@ def test_a_span_may_tell_at_its_end_that_it_was_an_agent(spans: Any, shown: Any)
             pass
         root.set_attributes({"openinference.span.kind": "AGENT", "agent.name": "guide"})
 
-    assert shown() == ["agent guide", "  gpt-5  100/7 -> "]
+    assert shown() == ["agent guide", "  gpt-5  100/7 -> …"]
 
 
 def test_an_agent_that_was_asked_for_as_a_tool_names_the_turn(spans: Any, shown: Any, home: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_steps_of_an_agent_that_is_a_workflow_are_folded(spans: Any, shown: 
             with spans("chat", attributes=TURN):
                 pass
 
-    assert shown() == ["agent guide", "  gpt-5  100/7 -> "]
+    assert shown() == ["agent guide", "  gpt-5  100/7 -> …"]
 
 
 def test_a_tool_may_be_named_with_capitals_and_blanks(spans: Any, shown: Any) -> None:

@@ -8,7 +8,9 @@ events by hand. It refuses where something of ours begins, before a tool runs or
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from decimal import Decimal
+from inspect import iscoroutinefunction
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -76,13 +78,24 @@ def limits_of(
         if value is not None and not (type(value) in kinds and value > 0 and math.isfinite(value)):
             kind = "whole number" if name in whole else "number"
             raise ConfigurationError(f"{name} is {value!r:.80}; it must be a {kind} above 0.")
-    if not (on_loop is None or on_loop == "raise" or callable(on_loop)):
-        raise ConfigurationError(f'on_loop is {on_loop!r:.80}; it must be "raise" or a function.')
+    if not (on_loop is None or on_loop == "raise" or callable(on_loop)) or iscoroutinefunction(on_loop):
+        raise ConfigurationError(
+            f'on_loop is {on_loop!r:.80}; it must be "raise" or a function without async.'
+        )
     if max_cost is not None and not prices.are_known():
         raise ConfigurationError(f"max_cost needs the prices of models: {install_hint('prices')}.")
     amount = None if max_cost is None else Decimal(str(max_cost))
     limits = Limits(max_tokens, amount, max_steps, max_seconds, on_loop)
     return limits if any(limit is not None for limit in limits) else None
+
+
+def runaways(error: BaseException | None) -> Iterator[AgentRunaway]:
+    """Yield the errors that an exception stands for, if it is one that stops an agent or a group with such."""
+    if isinstance(error, AgentStop):
+        yield error.runaway
+    elif isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from runaways(one)
 
 
 class _Turn(msgspec.Struct):
@@ -145,14 +158,10 @@ class Meter:
         with self._state.recorder.lock:
             gate = self._state.open_gate()
             gate.watchers = tuple(watcher for watcher in gate.watchers if watcher is not self)
-        return self._runaway if self._is_of_stop(error) else None
-
-    def _is_of_stop(self, error: BaseException | None) -> bool:
-        if isinstance(error, AgentStop):
-            return error.runaway is self._runaway
-        if isinstance(error, BaseExceptionGroup) and any(map(self._is_of_stop, error.exceptions)):
-            return True
-        return self._runaway is not None and isinstance(error, Exception)
+        is_consequence = self._runaway is not None and (
+            isinstance(error, Exception) or any(stop is self._runaway for stop in runaways(error))
+        )
+        return self._runaway if is_consequence else None
 
     # Counting
 

@@ -256,7 +256,9 @@ def _inject(headers: MutableMapping[Any, Any] | list[Any], scope: Scope, waits: 
     there, arrival = _known(headers), _arrival(scope.enclosing)
     told = _told(scope, waits=waits)
     if there.get("traceparent", arrival.traceparent) != arrival.traceparent:
-        del told["traceparent"]  # of a span in between
+        place = Told.read(headers, scope.trace.recorder.secret).place  # of headers that are used again
+        if place is None or place.traceparent() != there["traceparent"]:
+            del told["traceparent"]  # of a span in between
     if arrival.tracestate and "tracestate" not in there:
         told["tracestate"] = arrival.tracestate
     others = [*_members(there.get("baggage", arrival.baggage))]

@@ -17,7 +17,7 @@ from whyops_trace._blocks import StepBlock, StepRun, TraceBlock, encode, members
 from whyops_trace._checks import MAX_ID, MAX_NAME, check_metadata, check_score, check_step, check_text
 from whyops_trace._faces import awaitable, plain
 from whyops_trace._guard import guarded, warn_once
-from whyops_trace._limits import BEGINS_BY_HAND, Limits, Meter
+from whyops_trace._limits import BEGINS_BY_HAND, Limits, Meter, runaways
 from whyops_trace._models.links import AskedTools, ReportedTurns
 from whyops_trace._recording.line import NO_SPAN, ROOT, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import OPEN_TOOLS, Recorder
@@ -91,7 +91,8 @@ class Trace:
         self._not_errors = not_errors
         self._limits = limits
         self._joins = joins
-        self._blocks: list[tuple[TraceBlock | Step, Meter | None]] = []
+        #: The open blocks, each with its limits, and True if it is inside another one of the trace.
+        self._blocks: list[tuple[TraceBlock | Step, Meter | None, bool]] = []
 
     def __repr__(self) -> str:
         return f"<Trace {self.id!r}>"
@@ -241,14 +242,16 @@ class Trace:
         return scope
 
     def _enter(self, frame: FrameType) -> Self:
-        scope = find_scope() if self._joins else None
+        scope = find_scope()
         inside = scope is not None and scope.trace is self._state
         block: TraceBlock | Step = TraceBlock(self._state, self._not_errors, self._arrival)
-        if inside:
+        if self._joins and inside:
             block = Step("trace", recorder=lambda: self._state.recorder)
             block._not_errors = self._not_errors
         block._enter(frame)
-        self._blocks.append((block, None if self._limits is None else Meter(self._limits, self._state)))
+        self._blocks.append(
+            (block, None if self._limits is None else Meter(self._limits, self._state), inside)
+        )
         return self
 
     def __enter__(self) -> Self:
@@ -256,8 +259,10 @@ class Trace:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._blocks:
-            block, meter = self._blocks.pop()
+            block, meter, inside = self._blocks.pop()
             runaway = None if meter is None else meter.close(error)
+            if runaway is None and not inside:  # the limit is that of a block beside this one
+                runaway = next((one for one in runaways(error) if one.trace_id == self.id), None)
             block._leave(runaway or error)
             if runaway is not None:
                 raise runaway from error

@@ -50,6 +50,25 @@ def test_a_score_is_given_and_shown(cli: Callable[..., Result]) -> None:
     assert cli("score", "checkout").output == done.output
 
 
+@pytest.mark.parametrize("value", ["-1", "-0.25", "-2e+06"])
+def test_a_number_may_be_negative(cli: Callable[..., Result], value: str) -> None:
+    """It is no option, though it begins like one."""
+    done = cli("score", "checkout", "sentiment", value, "--comment", "-3 would be too low")
+
+    assert (done.exit_code, done.output) == (0, f"sentiment: {value} - -3 would be too low\n")
+
+
+def test_the_score_of_a_step_that_is_not_stored_is_removed(home: Path, cli: Callable[..., Result]) -> None:
+    """It was given before its step came, which it never did."""
+    store = Store(home / "traces.db")
+    store.score("checkout-8841", "correct", 1, step=99)
+    store.close()
+
+    done = cli("score", "checkout", "correct", "--step", 99, "--remove")
+
+    assert (done.exit_code, done.output) == (0, "checkout-8841 has no scores.\n")
+
+
 def test_scores_as_json(cli: Callable[..., Result]) -> None:
     """A line for each."""
     cli("score", "checkout", "helpful", "down")
@@ -83,6 +102,8 @@ def test_a_score_is_changed_and_removed(cli: Callable[..., Result]) -> None:
         (["correct", "1", "--remove"], 2, "--remove takes the NAME"),
         (["correct", "nan"], 1, "it must be True or False, a finite number, or a short text"),
         (["correct", "1", "--step", "7"], 1, "There is no step 7 in 'checkout-8841'."),
+        (["correct", "--remvoe"], 2, "No such option"),
+        (["--jsno"], 2, "No such option"),
     ],
 )
 def test_a_mistake_says_what_to_type(

@@ -105,6 +105,15 @@ def test_what_holds_no_score_is_no_score(store: Store) -> None:
     assert store.scores("a") == []
 
 
+def test_a_number_beyond_all_bounds_costs_only_its_score(store: Store) -> None:
+    """What a program's own processor, or a damaged journal, leaves does not harm the store."""
+    add(store, "a")
+
+    assert store.ingest((TOKEN, [line(name="n", value=10**400), line(name="m", value=2**63)])) == [True] * 2
+    assert names(store) == ["m: 9.22337e+18"]
+    assert store.trace("a").event_count == 1
+
+
 def test_a_score_of_another_program_may_have_a_value_and_a_label(store: Store) -> None:
     """As evaluations of OpenTelemetry have."""
     store.ingest((TOKEN, [line(name="relevance", value=0.75, label="good", comment="On topic.")]))

@@ -173,6 +173,18 @@ def test_headers_that_are_passed_on_whole_tell_the_new_place(events: Recorded) -
     assert [row[3] for row in events.of("t")] == [0, 1, gateway.step_id, events.of("t")[2][1]]
 
 
+def test_headers_that_are_used_again_tell_the_new_place() -> None:
+    """In another call, and in another trace: nothing of the place before is left in them."""
+    used: dict[str, str] = {}
+    for name in "ab":
+        with trace(name):
+            for part in ("first", "second"):
+                with step(part):
+                    inject(used)
+                    fresh = inject()
+                    assert used["traceparent"] == fresh["traceparent"]
+
+
 def test_a_trace_without_a_record_is_told_by_its_id(events: Recorded) -> None:
     """Whoever records first, the numbers of both come from who stores them."""
     events.checked = False  # they are two numberings

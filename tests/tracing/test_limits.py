@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import pickle
 import sys
@@ -279,6 +280,26 @@ def test_the_limit_of_the_outer_block_passes_the_inner_one() -> None:
     assert error.__cause__.runaway is error
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_steps": 50}])
+def test_a_block_beside_the_one_with_the_limit_raises_an_error_too(limits: dict[str, Any]) -> None:
+    """As of two requests on one conversation: the stop, which is no ``Exception``, leaves neither of them."""
+
+    async def request(limits: dict[str, Any]) -> None:
+        async with trace("chat", **limits), asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(asyncio.to_thread(propagate(search), "a"))
+
+    async def serve() -> list[BaseException | None]:
+        async with trace("chat", max_steps=3):
+            beside = contextvars.Context().run(asyncio.create_task, request(limits))
+            return [*await asyncio.gather(beside, return_exceptions=True)]
+
+    (error,) = asyncio.run(serve())
+
+    assert isinstance(error, AgentRunaway)
+    assert error.allowed == 3
+
+
 def test_a_block_that_is_entered_again_counts_anew() -> None:
     """And after the block nothing is refused."""
     handle = trace("t", max_steps=2)
@@ -443,6 +464,7 @@ def test_the_story_says_what_stopped_the_agent(events: Recorded) -> None:
         {"max_seconds": float("nan")},
         {"max_seconds": float("inf")},
         {"on_loop": "stop"},
+        {"on_loop": asyncio.sleep},
     ],
 )
 def test_a_limit_that_is_none_is_refused(limits: dict[str, Any]) -> None:

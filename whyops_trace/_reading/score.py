@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._guard import attempt
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._reading.record import Head, decoded
 from whyops_trace._shapes import dict_of, text_of
@@ -67,8 +68,9 @@ def score_of(record: Head) -> Score | None:
     """Return the score that a record holds, None if it holds none."""
     content = dict_of(decoded(record.content))
     name, value, label = text_of(content.get("name")), content.get("value"), text_of(content.get("label"))
-    if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
-        value = None
+    if not isinstance(value, bool):
+        number = attempt(float, value)[0] if isinstance(value, (int, float)) else None
+        value = number if number is not None and math.isfinite(number) else None
     comment = text_of(content.get("comment"))
     if not name or (value is None and not label and not comment):
         return None

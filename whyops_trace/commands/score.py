@@ -19,10 +19,21 @@ from whyops_trace.commands.common import (
 from whyops_trace.store import Store
 
 
-@click.command("score", epilog="Example: whyops-trace score latest correct 0.5 --comment 'Wrong city.'")
+def _refuse_options(context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """Return an argument, unless it is a misspelt option: unknown ones pass, for the sake of negative numbers."""
+    if text is not None and text.startswith("--"):
+        raise click.NoSuchOption(text, ctx=context)
+    return text
+
+
+@click.command(
+    "score",
+    epilog="Example: whyops-trace score latest correct 0.5 --comment 'Wrong city.'",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("trace")
-@click.argument("name", required=False)
-@click.argument("value", required=False)
+@click.argument("name", required=False, callback=_refuse_options)
+@click.argument("value", required=False, callback=_refuse_options)
 @click.option("--step", type=click.IntRange(1), metavar="N", help="Judge the step of this number.")
 @click.option("--comment", metavar="TEXT", help="A reason, or a note without a value.")
 @click.option("--remove", is_flag=True, help="Remove the score of this name.")
@@ -75,9 +86,9 @@ def _change(
     step: int,
     remove: bool,
 ) -> None:
-    if step and not store.event(trace_id, step):
-        raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
     if not remove:
+        if step and not store.event(trace_id, step):
+            raise click.ClickException(f"There is no step {step} in {trace_id!r}.")
         store.score(trace_id, name, typed_value(value), comment=comment, step=step, source="command")
     elif not store.remove_score(trace_id, name, step):
         raise click.ClickException(f"There is no score {name!r} there.")

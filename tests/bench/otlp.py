@@ -102,11 +102,13 @@ def main() -> None:
         assert receiver.stdout is not None
         url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}"
         figures: dict[str, list[float]] = {"call": [], "exported": [], "SDK": []}
-        for _ in range(RUNS):
-            figures["call"].append(ours(Nothing()))
-            figures["exported"].append(ours(OtlpExporter(url, content=True, home=tempfile.mkdtemp())))
-            figures["SDK"].append(theirs(url))
-        receiver.kill()
+        try:
+            for _ in range(RUNS):
+                figures["call"].append(ours(Nothing()))
+                figures["exported"].append(ours(OtlpExporter(url, content=True, home=tempfile.mkdtemp())))
+                figures["SDK"].append(theirs(url))
+        finally:
+            receiver.kill()
     least = {name: min(times) for name, times in figures.items()}
     print(f"a traced call that is recorded          {least['call']:6.1f} us")
     print(f"the same, exported as a span            {least['exported']:6.1f} us")

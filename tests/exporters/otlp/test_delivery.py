@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from receiver import Cut, Fault, Hang, Partial, Receiver, Refuse
 
 from whyops_trace import Tally, WhyOps, trace, traced_tool
+from whyops_trace.exporters._http import Answer
 from whyops_trace.exporters.otlp import OtlpExporter, exporter
 from whyops_trace.exporters.otlp import retry as retry_module
 
@@ -230,3 +232,16 @@ def test_a_traced_call_is_never_kept_waiting(receiver: Receiver, client: Make) -
 
     assert pending == 202
     assert len(receiver.arrived) == 101
+
+
+@pytest.mark.parametrize(
+    ("count", "rejected"), [('"2"', 2), ('"²"', 0), (f'"{"9" * 5_000}"', 999_999_999), ("[]", 0)]
+)
+def test_a_count_that_is_no_number_stops_nothing(count: str, rejected: int) -> None:
+    """A receiver that speaks JSON may answer anything."""
+    body = f'{{"partialSuccess": {{"rejectedSpans": {count}}}}}'.encode()
+    answer = Answer(200, {"content-type": "application/json"}, body)
+
+    decision = retry_module.decide(answer, attempt=1, now=datetime.now(UTC), chance=0.0)
+
+    assert decision == retry_module.Taken(rejected)

@@ -89,6 +89,27 @@ def test_headers_are_percent_decoded(receiver: Receiver, monkeypatch: pytest.Mon
     assert exporter.settings.headers == {"Authorization": "Basic cGs6c2s=", "x-team": "a,b"}
 
 
+@pytest.mark.parametrize(
+    "text", ["authorization:Bearer%20sk-1", "a=b,sk-1", "x=sk-1%0a%0dy", "a%20b=sk-1", "x=sk-1é"]
+)
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a key, and the HTTP library would tell it."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", text)
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_HEADERS") as error:
+        OtlpExporter("http://localhost:1")
+
+    assert "sk-1" not in str(error.value)
+
+
+def test_the_end_of_a_line_is_no_part_of_a_header() -> None:
+    """Keys are often read from files, which end with one."""
+    exporter = OtlpExporter("http://localhost:1", headers={"x-key": "k\n"})
+
+    assert exporter.settings.headers == {"x-key": "k"}
+
+
 def test_headers_arrive(receiver: Receiver) -> None:
     """With the type of the body, and without a key of WhyOps."""
     sdk = WhyOps(store=False, exporters=[OtlpExporter(receiver.url, headers={"x-key": "k"})])

@@ -133,7 +133,8 @@ def _taken(answer: Answer) -> Taken | Wait:
     if "json" in kind:
         partial = dict_of(_json(answer.body).get("partialSuccess"))
         count, words = str(partial.get("rejectedSpans", 0)), text_of(partial.get("errorMessage"))
-        return Taken(int(count) if count.isdigit() else 0, shorten(clean(words), _WORDS))
+        rejected_spans = int(count[:9]) if count.isascii() and count.isdigit() else 0
+        return Taken(rejected_spans, shorten(clean(words), _WORDS))
     inner = _members(answer.body).get(1, b"")
     partial_success = _members(inner) if isinstance(inner, bytes) else {}
     rejected, told = partial_success.get(1, 0), partial_success.get(2, b"")

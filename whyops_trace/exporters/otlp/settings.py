@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, get_args
@@ -19,6 +20,8 @@ Protocol: TypeAlias = Literal["http/protobuf", "http/json"]
 TIMEOUT: Final = 10.0
 #: Largest number that a timeout has in seconds, as the SDK of Python counts; the specification counts milliseconds.
 _SECONDS: Final = 120
+#: The name of a header.
+_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
 class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +88,7 @@ def resolve(
         resource["service.name"] = name
     return OtlpSettings(
         endpoint=otlp_endpoint(True if endpoint is None else endpoint),
-        headers=_pairs("OTEL_EXPORTER_OTLP_HEADERS", _variable("HEADERS"))
-        if headers is None
-        else dict(headers),
+        headers=_headers(headers),
         protocol=_protocol(given=endpoint is not None),
         compressed=_compressed(),
         timeout=_timeout(),
@@ -98,6 +99,24 @@ def resolve(
         content=bool(switch("WHYOPS_OTLP_CONTENT") if content is None else content),
         openinference=bool(switch("WHYOPS_OTLP_OPENINFERENCE") if openinference is None else openinference),
     )
+
+
+def _headers(given: Mapping[str, str] | None) -> dict[str, str]:
+    """
+    Return the headers, without blanks around their values, such as the end of the line in a file with a key.
+
+    Raises:
+        ConfigurationError: if one cannot be sent. The HTTP library would tell its value, which may be a key.
+    """
+    headers = _pairs("OTEL_EXPORTER_OTLP_HEADERS", _variable("HEADERS")) if given is None else given
+    headers = {name: value.strip() for name, value in headers.items()}
+    for name, value in headers.items():
+        if not (_NAME.fullmatch(name) and value.isascii() and value.isprintable()):
+            raise ConfigurationError(
+                f"The header {name!r} of OTEL_EXPORTER_OTLP_HEADERS or headers= cannot be sent: its name must be a"
+                " word, and its value printable ASCII on one line."
+            )
+    return headers
 
 
 def _variable(name: str) -> str:
@@ -150,6 +169,9 @@ def _pairs(variable: str, text: str) -> dict[str, str]:
     for pair in filter(None, (each.strip() for each in text.split(","))):
         name, equals, value = pair.partition("=")
         if not (equals and name.strip()):
-            raise ConfigurationError(f"{variable} has {pair!r}; it must be name=value, separated by commas.")
+            # It may be a key, so it is not told.
+            raise ConfigurationError(
+                f"{variable} has a part that is not name=value; commas separate the parts."
+            )
         pairs[unquote(name.strip())] = unquote(value.strip())
     return pairs

@@ -179,8 +179,8 @@ def replay(
             ``capture_events(local=True)`` collects them.
         match: ``"strict"`` to fail at the end for drift, and for recorded calls that were not made. ``"first"`` to
             answer a call that is not in the recording with the first one of its name there.
-        live: What runs: functions, or names of them; of clients ``"chat.completions"``, ``"responses"``, ``"messages"``
-            or ``"embeddings"``.
+        live: What runs: functions, or the names by which they are recorded; of clients ``"chat.completions"``,
+            ``"responses"``, ``"messages"`` or ``"embeddings"``.
         swap: Functions that answer, by the name of what they answer. They get its arguments, without self, and may be
             coroutine functions where it is one. For a client it gets the body of the request, and returns the JSON of
             an answer.

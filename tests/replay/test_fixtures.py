@@ -143,6 +143,9 @@ def test_a_fixture_that_was_cut_is_told(file: Path) -> None:
     file.write_text("{}")
     with pytest.raises(ReplayError, match="is no fixture"):
         replay(file)
+    file.write_text("[" * 100_000)
+    with pytest.raises(ReplayError, match="is cut, or was edited"):
+        replay(file)
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ReplayError, match="it is no text"):
         replay(file)
@@ -166,6 +169,14 @@ def test_a_fixture_that_was_edited_is_told(file: Path) -> None:
     edited(lambda fixture: fixture.pop("calls"), file)
     with pytest.raises(ReplayError, match="something else"):
         replay(file)
+
+
+def test_the_line_of_the_hash_can_be_deleted(file: Path) -> None:
+    """What is left is a fixture still, so that one can be edited as the message about an edit says."""
+    lines = [line for line in file.read_text().splitlines(keepends=True) if '"sha256"' not in line]
+    file.write_text("".join(lines))
+
+    replay(file)
 
 
 def test_a_fixture_of_another_agent_is_told(file: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from whyops_trace import WhyOps, propagate, step, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace._replay.session import names_of
 from whyops_trace.client import forget_clients
 from whyops_trace.exceptions import (
     AgentRunaway,
@@ -171,6 +172,12 @@ def test_a_program_in_a_block_of_its_own_is_replayed_from_the_store() -> None:
         (None, b"\x00\xff"),
         (None, {"result": 5}),
         (None, 5),
+        (int, 2**70),
+        (float | None, float("-inf")),
+        (list[float], [1.0, float("inf")]),
+        (dict[str, int], {"a": -(2**60), "b": 1}),
+        (int | str, "12345678901234567890"),
+        (str, "NaN"),
         (None, Order(1, [])),
         (None, Bill(total=1.5)),
         (Order, Order(1, [Place("Oslo", 3)])),
@@ -505,6 +512,23 @@ def test_live_functions_run() -> None:
     assert ran == ["outer"]
 
 
+def test_a_live_function_is_known_by_the_name_that_is_recorded() -> None:
+    """A function with a name of its own is listed as itself or by that name, which may stand alone."""
+
+    @traced_tool(name="weather")
+    def fetch() -> int:
+        ran.append("fetch")
+        return 1
+
+    events, _ = recorded(fetch)
+    for live in ([fetch], ["weather"], "weather"):
+        with replay(events, store=False, live=live):
+            fetch()
+
+    assert ran == ["fetch"] * 3
+    assert names_of([traced_tool(name="number")(functools.partial(int)), fetch]) == {"number", "weather"}
+
+
 @pytest.mark.anyio
 async def test_swapped_functions_answer() -> None:
     """A function in the place of another gets its arguments without self, and answers for any kind of it."""
@@ -564,6 +588,8 @@ def test_nothing_leaves_the_process() -> None:
             open_before.sendall(b"now")
         open_before.sendall(b"!")
         assert taken.recv(10) == b"now!"
+    with pytest.raises(ReplayMiss, match=r"getaddrinfo \('shop\.test', 80"), replay(events, store=False):
+        socket.getaddrinfo("shop.test", 80)
 
 
 def test_a_live_function_reaches_the_network() -> None:
@@ -802,6 +828,26 @@ async def test_what_still_runs_when_it_is_returned_is_replayed() -> None:
         second = await agent()
 
     assert (second, ran) == (first, [])
+
+
+def test_what_is_sent_to_a_generator_changes_nothing() -> None:
+    """It yields what it yielded then, also to a consumer that sends."""
+
+    @traced_tool
+    def sums() -> Generator[int, int | None, None]:
+        total = 0
+        while (more := (yield total)) is not None:
+            total += more
+
+    def agent() -> list[int]:
+        generator = sums()
+        seen = [next(generator), generator.send(2), generator.send(5)]
+        assert next(generator, None) is None
+        return seen
+
+    events, first = recorded(agent)
+    with replay(events, store=False):
+        assert agent() == first == [0, 2, 7]
 
 
 def test_an_item_that_was_not_kept_is_a_miss() -> None:

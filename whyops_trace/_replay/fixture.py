@@ -61,6 +61,7 @@ def write_fixture(recording: Recording) -> str:
         "writtenBy": f"whyops-trace {__version__}",
         "source": recording.source,
         "agent": recording.agent,
+        _HASH: "",  # not the last one: without its line the rest is JSON still
         "calls": written,
         "same": shared,
     }
@@ -85,7 +86,7 @@ def read_fixture(path: Path) -> Recording:
         raise ReplayError(f"{path} is no fixture: it is no text.") from error
     try:
         fixture = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReplayError(
             f"{path} is cut, or was edited so that it is no JSON any more ({error}). Take it from the version control, "
             "or export the trace again."

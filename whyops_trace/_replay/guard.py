@@ -82,13 +82,11 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     guard = _Hook.guard
     if guard is None or event not in _LEAVES:
         return
-    if (
-        event.startswith("socket.")
-        and isinstance(arguments[0], socket.socket)
-        and arguments[0].family not in _FAMILIES
-    ):
-        return
-    guard.check(event, arguments[1:] if event.startswith("socket.") and len(arguments) > 1 else arguments)
+    if isinstance(arguments[0], socket.socket):
+        if arguments[0].family in _FAMILIES:
+            guard.check(event, arguments[1:])
+    else:
+        guard.check(event, arguments)
 
 
 def _replace_sending(owner: Any, name: str) -> Callable[[], None]:

@@ -98,7 +98,8 @@ class Results:
             check_whole(items, "items")
         except LostError as error:
             self._fail(f"{found} cannot be replayed: {error}.")
-        yield from items
+        for item in items:  # noqa: UP028 - a list takes nothing that is sent
+            yield item
         if found.error is not None:
             self._raise(found, found.error)
         if count > len(items):

@@ -24,6 +24,8 @@ _STANDS_IN: Final = re.compile(
     r"\[(?:circular|too deep|too many items)\]"
     r"|<(?:(?:class|function|method|module|generator|coroutine|async_generator) )?[A-Za-z_]\w*(?:\.[\w<>]+)+>"
 )
+#: Numbers that are recorded as text: integers beyond 2^53, and floats that are not finite.
+_NUMBER: Final = re.compile(r"-?\d{16,}|NaN|-?Infinity")
 #: Types that JSON holds as they are.
 _PLAIN: Final = frozenset({Any, object, None, type(None), bool, int, float, str, dict, list})
 _MAPPINGS: Final = (dict, Mapping, typing.Mapping)
@@ -84,10 +86,8 @@ def made_again(value: Any, returned: str, annotation: Any) -> Any:
         LostError: if it cannot be made again.
     """
     if not returned:
-        return (
-            value
-            if value is None or isinstance(value, (bool, int, float, str))
-            else _converted(value, annotation)
+        return _numbered(
+            _converted(value, annotation) if isinstance(value, (list, dict)) else value, annotation
         )
     if returned in ("bytes", "bytearray", "memoryview"):
         raw = base64.b64decode(value["base64"]) if isinstance(value, dict) else value.encode()
@@ -148,6 +148,20 @@ def _converted(value: Any, annotation: Any) -> Any:
         raise LostError(
             f"it holds an object of {name}; annotate what the function returns, or answer it with swap="
         )
+    return value
+
+
+def _numbered(value: Any, annotation: Any) -> Any:
+    """Return a value with the numbers that JSON has only as text: where a number is annotated, and no text."""
+    parts = typing.get_args(annotation)
+    if isinstance(value, list) and parts:
+        return [_numbered(item, parts[0]) for item in value]
+    if isinstance(value, dict) and len(parts) == 2:
+        return {name: _numbered(item, parts[1]) for name, item in value.items()}
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        kinds = parts or (annotation,)
+        kind = int if value.lstrip("-").isdigit() else float
+        return kind(value) if kind in kinds and str not in kinds else value
     return value
 
 

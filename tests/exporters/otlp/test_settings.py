@@ -103,6 +103,19 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value(
     assert "sk-1" not in str(error.value)
 
 
+def test_a_login_in_the_url_is_sent_as_a_header(receiver: Receiver) -> None:
+    """The URL stands in logs, and so is without it; a header that is given comes first."""
+    url = receiver.url.replace("://", "://ada:sk%2D1@")
+    sdk = WhyOps(store=False, exporters=[OtlpExporter(url)])
+    with sdk.trace("t"):
+        work()
+    sdk.flush_sync()
+
+    assert OtlpExporter(url).settings.endpoint == OtlpExporter(receiver.url).settings.endpoint
+    assert receiver.requests[0].headers["authorization"] == "Basic YWRhOnNrLTE="
+    assert OtlpExporter(url, headers={"authorization": "x"}).settings.headers == {"authorization": "x"}
+
+
 def test_the_end_of_a_line_is_no_part_of_a_header() -> None:
     """Keys are often read from files, which end with one."""
     exporter = OtlpExporter("http://localhost:1", headers={"x-key": "k\n"})

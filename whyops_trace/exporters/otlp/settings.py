@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import ssl
@@ -86,9 +87,13 @@ def resolve(
     resource = _pairs("OTEL_RESOURCE_ATTRIBUTES", os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     if name := os.environ.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = name
+    url, login = _without_login(otlp_endpoint(True if endpoint is None else endpoint))
+    sent = _headers(headers)
+    if login and "authorization" not in map(str.lower, sent):
+        sent["Authorization"] = login
     return OtlpSettings(
-        endpoint=otlp_endpoint(True if endpoint is None else endpoint),
-        headers=_headers(headers),
+        endpoint=url,
+        headers=sent,
         protocol=_protocol(given=endpoint is not None),
         compressed=_compressed(),
         timeout=_timeout(),
@@ -99,6 +104,15 @@ def resolve(
         content=bool(switch("WHYOPS_OTLP_CONTENT") if content is None else content),
         openinference=bool(switch("WHYOPS_OTLP_OPENINFERENCE") if openinference is None else openinference),
     )
+
+
+def _without_login(url: str) -> tuple[str, str]:
+    """Return a URL without the name and password in it, and these as a header says them, "" if there are none."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    login, at, host = host.rpartition("@")
+    basic = base64.b64encode(unquote(login).encode()).decode()
+    return f"{scheme}://{host}{slash}{path}", f"Basic {basic}" if at else ""
 
 
 def _headers(given: Mapping[str, str] | None) -> dict[str, str]:

@@ -111,6 +111,7 @@ def in_state(home: Path, state: str) -> list[str]:
             for column in ("said_failed", "ending", "forgotten"):
                 connection.execute(f"ALTER TABLE traces DROP COLUMN {column}")
             connection.execute("DROP TABLE forgotten")
+            connection.execute("DROP TABLE scores")
             connection.execute("PRAGMA user_version = 6")
         return ["stored"]
     put(home, "stored")

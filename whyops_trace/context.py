@@ -203,7 +203,7 @@ class Arrival(Enclosing):
 
     def place(self, state: TraceState, outer: Scope | None) -> Scope:
         """Return it as a scope, inside of what is around the block."""
-        self.outer = outer.enclosing if outer else None
+        self.outer: Enclosing | None = outer.enclosing if outer else None
         return Scope(state, self.within, self.parent or state.last, self)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,7 +40,8 @@ def load(source: Source, home: str | os.PathLike[str] | None) -> Recording:
         return read_fixture(Path(source))
     if isinstance(source, str):
         return load_trace(source, home_directory(home))
-    return _checked(read_calls(source), lambda _: False, "events")
+    # A program may change what it gets, and the events are the caller's.
+    return _checked(read_calls(copy.deepcopy(list(source))), lambda _: False, "events")
 
 
 #: The ending of a fixture's file.

@@ -103,10 +103,13 @@ class Tool(CallSite):
             results = b"{%b%b}" % (_items(call.items, encode), ended)
         else:
             results = encode(result)
-            if id(type(result)) not in PLAIN or (results[:10] == b'{"result":' and len(result) == 1):
-                metadata += b',"returned":%b' % encode(name_of(type(result)))
             if results[0] != 123:  # not an object
+                is_plain = id(type(result)) in PLAIN
                 results = b"".join((b'{"result":', results, b"}"))
+            else:
+                is_plain = type(result) is dict and (len(result) != 1 or "result" not in result)
+            if not is_plain:
+                metadata += b',"returned":%b' % encode(name_of(type(result)))
             # `in` raises and catches an error first, which costs 2,000 instructions.
             if results.find(MARK) >= 0 and is_redacted(result, results):
                 metadata += b',"redacted":true'

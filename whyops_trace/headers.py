@@ -99,7 +99,9 @@ class Told(NamedTuple):
 
 def _known(headers: Headers) -> dict[str, str]:
     """Return the headers that are understood, by their names in lower case, without those that are too long."""
-    items: Iterable[tuple[Any, Any]] = getattr(headers, "items", lambda: headers)()  # some mappings are no Mapping
+    items: Iterable[tuple[Any, Any]] = getattr(
+        headers, "items", lambda: headers
+    )()  # some mappings are no Mapping
     found: dict[str, str] = {}
     for name, value in islice(items, _MAX_HEADERS):
         # The names of WSGI are HTTP_TRACEPARENT and the like.

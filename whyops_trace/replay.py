@@ -59,6 +59,7 @@ class Replay(Run):
         self._match = match
         self._home = home
         self._stores = stores
+        self._is_used = False
         self.source: str = session.recording.source
         self.trace_id: str = ""
         self.events: list[dict[str, Any]] = session.events
@@ -89,7 +90,10 @@ class Replay(Run):
         check_same_tree(tree_of(self._session.recording.calls), tree_of(self._session.calls), self._fail)
 
     def __enter__(self) -> Self:
+        if self._is_used:
+            raise RuntimeError("A replay can be opened once; call replay() again for another one.")
         self._session.open()
+        self._is_used = True
         return self
 
     def __exit__(
@@ -106,6 +110,8 @@ class Replay(Run):
             raise miss from error
         if error is None and self._match == "strict":
             self._check_strictly()
+        elif unknown := self._session.unknown:
+            self.notes.append(f"live= and swap= name what no call was made of: {', '.join(unknown)}.")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -117,6 +123,7 @@ class Replay(Run):
 
     def _check_strictly(self) -> None:
         for what, lines in (
+            ("These names in live= and swap= are of no call that was made", self._session.unknown),
             ("The replay asks models something else than the recording", self.drift),
             ("These recorded calls were not made in the replay", self.unused),
         ):
@@ -177,7 +184,8 @@ def replay(
     Args:
         source: The id of a trace in the local store, its beginning, or "latest"; the file of a fixture; or events, as
             ``capture_events(local=True)`` collects them.
-        match: ``"strict"`` to fail at the end for drift, and for recorded calls that were not made. ``"first"`` to
+        match: ``"strict"`` to fail at the end for drift, for recorded calls that were not made, and for names in *live*
+            and *swap* that nothing has. ``"first"`` to
             answer a call that is not in the recording with the first one of its name there.
         live: What runs: functions, or the names by which they are recorded; of clients ``"chat.completions"``,
             ``"responses"``, ``"messages"`` or ``"embeddings"``.

@@ -653,6 +653,45 @@ def test_one_replay_at_a_time() -> None:
         tool()
 
 
+def test_a_replay_is_opened_once() -> None:
+    """What was answered is used up, so the same replay cannot answer again."""
+
+    @traced_tool
+    def tool() -> int:
+        return 1
+
+    events, _ = recorded(tool)
+    run = replay(events, store=False)
+    with run:
+        tool()
+    with pytest.raises(RuntimeError, match="opened once"), run:
+        pass
+
+
+@pytest.mark.parametrize("source", [None, 7, [1], {}, [{"step": 1}]], ids=repr)
+def test_what_is_no_recording_is_told(source: Any) -> None:
+    """The error says what can be replayed."""
+    with pytest.raises(ReplayError, match=r"neither the id of a trace|no calls"):
+        replay(source)
+
+
+def test_a_name_that_nothing_has_is_told() -> None:
+    """A misspelt name in live= or swap= would try nothing; that fails strictly, and is noted otherwise."""
+
+    @traced_tool
+    def lookup() -> int:
+        return 1
+
+    events, _ = recorded(lookup)
+    with pytest.raises(ReplayMiss, match="of no call that was made:\n  - lookpu"):
+        with replay(events, store=False, swap={"lookpu": lambda: 2}):
+            lookup()
+    with replay(events, store=False, match="first", live=["lookpu"]) as run:
+        lookup()
+
+    assert run.notes == ["live= and swap= name what no call was made of: lookpu."]
+
+
 def test_what_cannot_be_replayed_is_told(tmp_path: Path) -> None:
     """An unknown trace, one without calls, one that still runs, and a wrong option are told before anything runs."""
     sdk = WhyOps(agent_name="shop")

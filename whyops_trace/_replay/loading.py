@@ -40,8 +40,13 @@ def load(source: Source, home: str | os.PathLike[str] | None) -> Recording:
         return read_fixture(Path(source))
     if isinstance(source, str):
         return load_trace(source, home_directory(home))
+    events = list(source) if isinstance(source, Iterable) else [source]
+    if not all(isinstance(event, dict) and "eventType" in event for event in events):
+        raise ReplayError(
+            f"{source!r:.80} is neither the id of a trace, nor the file of a fixture, nor the events of a trace."
+        )
     # A program may change what it gets, and the events are the caller's.
-    return _checked(read_calls(copy.deepcopy(list(source))), lambda _: False, "events")
+    return _checked(read_calls(copy.deepcopy(events)), lambda _: False, "events")
 
 
 #: The ending of a fixture's file.

@@ -133,6 +133,12 @@ class Session:
             call.asked = normalised(call.asked, self._normalise)
         return calls
 
+    @property
+    def unknown(self) -> list[str]:
+        """The names in ``live`` and ``swap`` that neither the recording has, nor a call of the replay."""
+        known = {call.name for call in (*self.recording.calls, *self.calls)}
+        return sorted({*self._live, *self._swap} - known)
+
     def _collect(self, event: dict[str, Any]) -> None:
         if event.get("for") == "server":
             return

@@ -24,8 +24,9 @@ from whyops_trace.types import ExceptionLike
 
 __all__ = ["Headers", "inject", "suspend"]
 
-#: Headers to read: a mapping, such as a dict, ``httpx.Headers`` or the ``environ`` of WSGI, or pairs of texts or bytes.
-Headers: TypeAlias = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+#: Headers to read: a mapping, such as a dict, ``httpx.Headers`` or the ``environ`` of WSGI, or pairs of texts or bytes;
+#: None for none.
+Headers: TypeAlias = Mapping[Any, Any] | Iterable[tuple[Any, Any]] | None
 H = TypeVar("H", bound=MutableMapping[Any, Any] | list[Any])
 
 #: The member of the baggage that is our place.
@@ -99,9 +100,8 @@ class Told(NamedTuple):
 
 def _known(headers: Headers) -> dict[str, str]:
     """Return the headers that are understood, by their names in lower case, without those that are too long."""
-    items: Iterable[tuple[Any, Any]] = getattr(
-        headers, "items", lambda: headers
-    )()  # some mappings are no Mapping
+    # Some mappings are no Mapping, and some gateways give none where there are no headers.
+    items: Iterable[tuple[Any, Any]] = () if headers is None else getattr(headers, "items", lambda: headers)()
     found: dict[str, str] = {}
     for name, value in islice(items, _MAX_HEADERS):
         # The names of WSGI are HTTP_TRACEPARENT and the like.
@@ -226,6 +226,23 @@ def inject(headers: Any = None, *, waits: bool = True) -> Any:
     if scope is not None and scope.trace.recorder.on:
         _inject(headers, scope, waits)
     return headers
+
+
+def withdraw(headers: MutableMapping[Any, Any]) -> None:
+    """Remove from the headers of a request what :func:`inject` wrote at this place: it goes to somebody else."""
+    scope = find_scope()
+    if scope is None or not scope.trace.recorder.on:
+        return
+    there, told = _known(headers), _told(scope, waits=True)
+    left = [one for one in _members(there.get("baggage", "")) if one.partition("=")[0].strip() != PLACE]
+    for name in [*headers]:
+        known = _text(name).lower()
+        if known == "baggage" and not left:
+            del headers[name]
+        elif known == "baggage":
+            headers[name] = ",".join(left)
+        elif known in told and there.get(known) == told[known]:
+            del headers[name]
 
 
 def suspend() -> str:

@@ -266,6 +266,43 @@ def test_only_the_hosts_that_are_named_are_told(client: str) -> None:
     assert seen == [{"HTTP_X_TRACE_ID": "t"}, {}]
 
 
+@pytest.mark.parametrize("client", ["httpx", "requests"])
+def test_a_redirect_to_another_host_tells_it_nothing(client: str) -> None:
+    """What a program itself put into its headers goes there as it did."""
+    seen: list[dict[str, str]] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append({name: value for name, value in environ.items() if name.startswith("HTTP_")})
+        there = f"http://localhost:{environ['SERVER_PORT']}/there"
+        start_response("302 Found" if environ["PATH_INFO"] == "/here" else "200 OK", [("Location", there)])
+        return [b""]
+
+    def serve_two() -> None:
+        server.handle_request()
+        server.handle_request()
+
+    with make_server(LOCAL, 0, app, WSGIServer, Quiet) as server, trace("t"):
+        look("before")
+        thread = threading.Thread(target=serve_two)
+        thread.start()
+        url, own = f"http://{LOCAL}:{server.server_port}/here", {"baggage": "user=mia"}
+        if client == "httpx":
+            with http.attach(httpx.Client(trust_env=False, follow_redirects=True), hosts={LOCAL}) as asking:
+                asking.get(url, headers=own)
+        else:
+            session: Any = http.attach(pytest.importorskip("requests").Session(), hosts={LOCAL})
+            session.trust_env = False
+            session.get(url, headers=own)
+            session.close()
+        thread.join(PATIENCE)
+
+    here, there = seen
+    assert here["HTTP_X_TRACE_ID"] == "t"
+    assert "whyops-place=" in here["HTTP_BAGGAGE"]
+    assert {"HTTP_X_TRACE_ID", "HTTP_X_THREAD_ID", "HTTP_TRACEPARENT"}.isdisjoint(there)
+    assert there["HTTP_BAGGAGE"] == "user=mia"
+
+
 def test_what_is_no_client_is_refused() -> None:
     """With the clients that there are."""
     with pytest.raises(ConfigurationError, match="neither a client of httpx"):

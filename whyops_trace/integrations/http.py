@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from whyops_trace._guard import guarded
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.headers import inject
+from whyops_trace.headers import inject, withdraw
 
 __all__ = ["attach"]
 
@@ -53,6 +53,7 @@ def _tell(hosts: Container[str] | None, request: Any) -> None:
         from urllib.parse import urlsplit
 
         if (urlsplit(str(request.url)).hostname or "") not in hosts:
+            withdraw(request.headers)  # a redirect carries on what another host was told
             return
     inject(request.headers)
 

@@ -78,6 +78,29 @@ def test_an_agent_that_was_asked_for_as_a_tool_names_the_turn(spans: Any, shown:
     assert [node.name for node in nodes(home) if node.asked_by is not None] == ["agent guide"]
 
 
+def test_a_tool_that_tells_what_it_is_at_its_end_alone_is_one_call(
+    spans: Any, shown: Any, home: Path
+) -> None:
+    """Of ADK's spans of tools the name alone is there while an agent runs inside."""
+    told = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "guide",
+        "gen_ai.tool.call.id": "call_1",
+    }
+    with spans("desk", attributes={"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "desk"}):
+        with spans("chat", attributes=asks("guide")):
+            pass
+        with spans("execute_tool guide", "gcp.vertex.agent") as tool:
+            with spans("invoke_agent guide", attributes={"gen_ai.operation.name": "invoke_agent"}):
+                pass
+            tool.set_attributes(told)
+
+    assert [line.strip() for line in shown()] == [
+        "agent desk", "gpt-5  100/7 -> guide", "guide(…) -> … asked", "agent guide"
+    ]  # fmt: skip
+    assert [node.name for node in nodes(home) if node.asked_by is not None] == ["guide"]
+
+
 def test_an_agent_without_a_name_has_that_of_the_tool_that_it_is(spans: Any, shown: Any) -> None:
     """Agents of Haystack have none of their own."""
     call = {"haystack.tool.name": "guide", "haystack.agent.step.tool.input": "{}"}

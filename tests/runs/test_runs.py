@@ -34,7 +34,7 @@ NEEDS = {
 #: Frameworks whose work is done in a process that sends by itself.
 SEND_THEMSELVES = ("claude_agent",)
 #: What is told too late in this process: which agent a call runs, and the arguments of an agent that is a tool.
-TOO_LATE = {"crewai": {"agents", "parents"}, "openai_agents": {"arguments", "askers", "ids"}}
+TOO_LATE = {"crewai": {"agents", "parents"}, "google_adk": {"arguments"}, "openai_agents": {"arguments"}}
 
 
 def run(name: str, way: str, home: Path, **environ: str) -> Told:

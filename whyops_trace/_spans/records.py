@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Final
 
 from whyops_trace._clock import iso
@@ -30,7 +31,9 @@ def asked_by(state: TraceState, node: Node) -> AskedTool | None:
     arguments = {} if reading.input is None else reading.input
     names = dict.fromkeys((reading.name, plain_name(reading.name)))
     matches = (tools.match(name, arguments, reading.call_id, state.recorder.hides) for name in names)
-    return next(filter(None, matches), tools.untold)
+    is_bare = node.kind == "tool" and reading.input is None and not (reading.call_id or reading.may_be_tool)
+    by_name = map(tools.take, names if is_bare else ())
+    return next(filter(None, chain(matches, by_name)), tools.untold)
 
 
 class Records:

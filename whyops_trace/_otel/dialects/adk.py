@@ -15,6 +15,8 @@ from whyops_trace._shapes import dict_of, dicts_of, list_of
 _PREFIX: Final = "gcp.vertex.agent."
 #: The span that stands for the results of parallel tools together.
 _MERGED: Final = "(merged"
+#: The begin of the name of a tool's span.
+_TOOL: Final = "execute_tool "
 
 
 def is_mine(span: Span, roots: Set[str]) -> bool:
@@ -45,6 +47,10 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
             output=response["result"] if response.keys() == {"result"} else response,
         )
         reading.is_copy = reading.kind == "step"
+    elif not attributes.values and span.name.startswith(_TOOL) and _MERGED not in span.name:
+        reading.fill(
+            kind="tool", name=span.name.removeprefix(_TOOL)
+        )  # as long as it is open it tells nothing else
     _read_tokens(attributes, reading)
 
 

@@ -331,9 +331,10 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def core_only(session: nox.Session) -> None:
-    """Record and import with nothing but the core dependencies."""
+    """Record, and replay, with nothing but the core dependencies."""
     session.install(".")
-    session.run("python", "examples/01_quickstart.py", env={"WHYOPS_HOME": session.create_tmp()})
+    for example in ("01_quickstart", "16_replay_a_run"):
+        session.run("python", f"examples/{example}.py", env={"WHYOPS_HOME": session.create_tmp()})
 
 
 @nox.session(python=PYTHONS[0])

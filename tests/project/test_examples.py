@@ -249,7 +249,7 @@ def test_spans_of_a_framework_make_one_tree_with_functions(tmp_path: Path) -> No
 
 def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
     """The database and the payment are asked once, whatever is tried on the recording afterwards."""
-    done = run(EXAMPLES / "14_replay_a_run.py", home=tmp_path)
+    done = run(EXAMPLES / "16_replay_a_run.py", home=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if line[0] != " "] == [
@@ -267,7 +267,7 @@ def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
 
 def test_a_runaway_is_stopped_and_its_argument_has_an_origin(tmp_path: Path) -> None:
     """Though it catches every exception; the id that it goes on with is told as that of an older result."""
-    done = run(EXAMPLES / "15_stop_a_runaway.py", home=tmp_path)
+    done = run(EXAMPLES / "17_stop_a_runaway.py", home=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [

@@ -13,7 +13,6 @@ from typing import Any, Final, NoReturn, TypeVar
 import anyio
 import anyio.lowlevel
 import msgspec
-import sniffio
 
 from whyops_trace._calls.answering import present
 from whyops_trace._calls.call import Call, GeneratorCall
@@ -391,9 +390,10 @@ def _swapped(made: Any, is_async: bool) -> Any:
 
 def _in_event_loop() -> bool:
     try:
-        return bool(sniffio.current_async_library())
-    except sniffio.AsyncLibraryNotFoundError:
+        anyio.current_time()
+    except RuntimeError:  # of all versions, whatever class of it
         return False
+    return True
 
 
 def _only_ours(opens: Callable[..., Any]) -> Callable[..., Any]:

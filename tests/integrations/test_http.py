@@ -111,6 +111,7 @@ def served_asgi(**options: Any) -> Iterator[str]:
     app.add_middleware(asgi.Middleware, **options)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     listener = server.config.bind_socket()
+    listener.listen()  # requests that come before the server runs wait for it
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

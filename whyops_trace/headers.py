@@ -52,7 +52,7 @@ _MAX_TRACESTATE: Final = 1_024
 
 class Told(NamedTuple):
     """
-    What headers tell of a trace, within bounds.
+    A trace as headers tell of it, within bounds.
 
     Attributes:
         trace: The trace id, None if they tell none.
@@ -128,6 +128,11 @@ def _members(baggage: str) -> Iterator[str]:
     return (member.strip() for member in baggage.split(",") if member.strip())
 
 
+def _others(baggage: str) -> list[str]:
+    """Return the members of a baggage without the place."""
+    return [member for member in _members(baggage) if member.partition("=")[0].strip() != PLACE]
+
+
 def continued(
     recorder: Recorder,
     headers: Headers,
@@ -163,9 +168,10 @@ def _resumed(recorder: Recorder, token: str) -> tuple[TraceState, Arrival] | Non
             "token", "resume() got what suspend() never returned: %.80r; the trace is a new one.", token
         )
         return None
-    if (
-        not place.root or attempt(Place.read, token, recorder.secret)[0] is None
-    ):  # the key is another one by now
+    is_signed = (
+        attempt(Place.read, token, recorder.secret)[0] is not None
+    )  # else the key is another one by now
+    if not (place.root and is_signed):
         return recorder.trace(place.trace), Arrival()
     scope = scope_at(place._replace(on=True), recorder)
     scope.trace.on = scope.trace.recorder.keeps(place.trace)
@@ -201,8 +207,8 @@ def inject(headers: Any = None, *, waits: bool = True) -> Any:
     """
     Add the place in the trace where this code runs to headers; outside any trace, nothing.
 
-    What gets the headers goes on there with :func:`continue_from`, or as a program with OpenTelemetry does: its calls
-    are inside the call that is open here.
+    The receiver of the headers goes on there with :func:`continue_from`, or as a program with OpenTelemetry does: its
+    calls are inside the call that is open here.
 
     Args:
         headers: The headers of a request, message or job, to change: a dict or another mutable mapping, or a list of
@@ -234,7 +240,7 @@ def withdraw(headers: MutableMapping[Any, Any]) -> None:
     if scope is None or not scope.trace.recorder.on:
         return
     there, told = _known(headers), _told(scope, waits=True)
-    left = [one for one in _members(there.get("baggage", "")) if one.partition("=")[0].strip() != PLACE]
+    left = _others(there.get("baggage", ""))
     for name in [*headers]:
         known = _text(name).lower()
         if known == "baggage" and not left:
@@ -263,11 +269,15 @@ def suspend() -> str:
 
 @guarded("making a token")
 def _suspended(scope: Scope) -> str:
-    state = scope.trace
+    _share(scope.trace)
+    return Place.of(scope.trace, scope.within, scope.parent).text(scope.trace.recorder.secret)
+
+
+def _share(state: TraceState) -> None:
+    """Name the numbering of a trace without a record: whoever records first, steps do not collide."""
     with state.recorder.lock:
         if not state.first and not state.numbering:
             state.recorder.name_numbering(state)
-    return Place.of(state, scope.within, scope.parent).text(state.recorder.secret)
 
 
 @guarded("writing headers")
@@ -280,11 +290,7 @@ def _inject(headers: MutableMapping[Any, Any] | list[Any], scope: Scope, waits: 
             del told["traceparent"]  # of a span in between
     if arrival.tracestate and "tracestate" not in there:
         told["tracestate"] = arrival.tracestate
-    others = [*_members(there.get("baggage", arrival.baggage))]
-    members = [
-        *_members(told.get("baggage", "")),
-        *(one for one in others if one.partition("=")[0].strip() != PLACE),
-    ]
+    members = [*_members(told.get("baggage", "")), *_others(there.get("baggage", arrival.baggage))]
     while sum(map(len, members)) + len(members) > _MAX_VALUE:
         members.pop()
     if members or "baggage" in there:
@@ -295,9 +301,7 @@ def _inject(headers: MutableMapping[Any, Any] | list[Any], scope: Scope, waits: 
 def _told(scope: Scope, *, waits: bool) -> dict[str, str]:
     """Return what to tell of a place, by the names of the headers in lower case."""
     state = scope.trace
-    with state.recorder.lock:
-        if not state.first and not state.numbering:
-            state.recorder.name_numbering(state)  # whoever records first, steps do not collide
+    _share(state)
     told = {"traceparent": traceparent(state.id, state.numbering, scope.within, on=state.on)}
     if state.id.isascii() and state.id.isprintable() and state.id == state.id.strip():
         told |= {TRACE_ID: state.id, THREAD_ID: state.id}

@@ -1,4 +1,4 @@
-"""The traces of requests and jobs that a server or a queue hands over."""
+"""The blocks of requests and jobs that arrive with headers, and what is attached to the queues of jobs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from whyops_trace import default
 from whyops_trace._guard import guarded
 from whyops_trace.client import WhyOps
 from whyops_trace.headers import Headers
+from whyops_trace.integrations._attachment import Attachment, Patches
 from whyops_trace.tracing import Trace
 
 
@@ -49,3 +50,25 @@ class Block:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.leave(error)
+
+
+class JobAttachment(Attachment):
+    """
+    An attachment to the jobs of a queue.
+
+    Args:
+        attachments: Those to the same queue, the newest last.
+        sdk: The client that records; None for the default one.
+        link: False to have no job go on with the trace of its sender.
+        patches: The methods of the queue that are replaced.
+    """
+
+    def __init__(
+        self, attachments: list[Attachment], sdk: WhyOps | None, *, link: bool, patches: Patches | None = None
+    ) -> None:
+        super().__init__(attachments, sdk, patches)
+        self._link = link
+
+    def block(self, headers: Headers) -> Block:
+        """Return the block of a job that came with these headers."""
+        return Block(headers, self.sdk, link=self._link)

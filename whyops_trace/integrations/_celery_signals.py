@@ -13,22 +13,8 @@ from whyops_trace._guard import guarded
 from whyops_trace.client import WhyOps
 from whyops_trace.context import find_scope
 from whyops_trace.headers import inject
+from whyops_trace.integrations._arrivals import Block, JobAttachment
 from whyops_trace.integrations._attachment import Attachment
-from whyops_trace.integrations._requests import Block
-
-
-class _Attachment(Attachment):
-    """
-    An attachment to the tasks of this process.
-
-    Attributes:
-        link: False to have no task go on with the trace of its sender.
-    """
-
-    def __init__(self, sdk: WhyOps | None, *, link: bool) -> None:
-        super().__init__(_attachments, sdk)
-        self.link = link
-
 
 _attachments: Final[list[Attachment]] = []
 #: The blocks of the tasks that run, by their ids.
@@ -40,7 +26,7 @@ def attach(sdk: WhyOps | None, *, link: bool) -> Attachment:
     signals.before_task_publish.connect(_send, weak=False)
     signals.task_prerun.connect(_begin, weak=False)
     signals.task_postrun.connect(_end, weak=False)
-    return _Attachment(sdk, link=link)
+    return JobAttachment(_attachments, sdk, link=link)
 
 
 def _send(headers: Any = None, **_: Any) -> None:
@@ -53,7 +39,7 @@ def _begin(task_id: str = "", task: Any = None, **_: Any) -> None:
     # A task that runs where it is called has no message, and is where it stands.
     if _attachments and not (task.request.is_eager and find_scope() is not None):
         newest: Any = _attachments[-1]
-        block = _blocks[task_id] = Block(task.request.headers or {}, newest.sdk, link=newest.link)
+        block = _blocks[task_id] = newest.block(task.request.headers)
         block.enter()
 
 

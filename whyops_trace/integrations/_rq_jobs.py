@@ -14,26 +14,11 @@ from whyops_trace._guard import guarded
 from whyops_trace._shapes import dict_of
 from whyops_trace.client import WhyOps
 from whyops_trace.headers import inject
+from whyops_trace.integrations._arrivals import JobAttachment
 from whyops_trace.integrations._attachment import Attachment, Patches
-from whyops_trace.integrations._requests import Block
 
 #: The member of a job's ``meta`` with the headers.
 HEADERS: Final = "whyops"
-
-
-class _Attachment(Attachment):
-    """
-    An attachment to the jobs of this process.
-
-    Attributes:
-        link: False to have no job go on with the trace of its sender.
-    """
-
-    def __init__(self, sdk: WhyOps | None, *, link: bool) -> None:
-        super().__init__(_attachments, sdk, _PATCHES)
-        self.link = link
-        _PATCHES.put("save", _telling)
-        _PATCHES.put("perform", _traced)
 
 
 _attachments: Final[list[Attachment]] = []
@@ -42,7 +27,9 @@ _PATCHES: Final = Patches(Job)
 
 def attach(sdk: WhyOps | None, *, link: bool) -> Attachment:
     """Attach to the jobs of this process; see :func:`whyops_trace.integrations.rq.attach`."""
-    return _Attachment(sdk, link=link)
+    _PATCHES.put("save", _telling)
+    _PATCHES.put("perform", _traced)
+    return JobAttachment(_attachments, sdk, link=link, patches=_PATCHES)
 
 
 @guarded("telling a job of the trace")
@@ -70,7 +57,7 @@ def _traced(original: Any) -> Any:
         if not _attachments:
             return original(job, *args, **options)
         newest: Any = _attachments[-1]
-        with Block(dict_of(dict_of(job.meta).get(HEADERS)), newest.sdk, link=newest.link):
+        with newest.block(dict_of(dict_of(job.meta).get(HEADERS))):
             return original(job, *args, **options)
 
     return perform

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from whyops_trace.client import WhyOps
-from whyops_trace.integrations._requests import Block
+from whyops_trace.integrations._arrivals import Block
 
 __all__ = ["Middleware"]
 

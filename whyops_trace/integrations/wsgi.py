@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from whyops_trace.client import WhyOps
 from whyops_trace.context import get_scope, set_scope
-from whyops_trace.integrations._requests import Block
+from whyops_trace.integrations._arrivals import Block
 
 __all__ = ["Middleware"]
 

@@ -71,7 +71,7 @@ class Replay(Run):
 
     @property
     def drift(self) -> list[str]:
-        """What differs though the calls are the same: the texts of prompts, and the places of calls."""
+        """The differences though the calls are the same: the texts of prompts, and the places of calls."""
         return self._session.finder.drift
 
     @property
@@ -81,7 +81,7 @@ class Replay(Run):
 
     @property
     def notes(self) -> list[str]:
-        """What else was not as it was, such as tools that are not decorated and so ran."""
+        """Further differences in words, such as tools that are not decorated and so ran."""
         return self._session.notes
 
     def matches_tree(self) -> None:

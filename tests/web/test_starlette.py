@@ -152,6 +152,7 @@ def served(app: FastAPI) -> Iterator[str]:
     """Serve an application on this machine, and return its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     listener = server.config.bind_socket()
+    listener.listen()  # requests that come before the server runs wait for it
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -19,7 +19,7 @@ _SCOPE: Final = "openinference.instrumentation."
 
 class _Mark(NamedTuple):
     """
-    What only the spans of a library have.
+    A mark that only the spans of a library have.
 
     Attributes:
         scope: The library.

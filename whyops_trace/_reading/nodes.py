@@ -99,6 +99,13 @@ class Node:
     response: int = 0
     parent: Node | None = field(default=None, repr=False, compare=False)
 
+    def ancestors(self) -> Iterator[Node]:
+        """Yield the nodes around it, the innermost first."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
     @property
     def said_failed(self) -> str:
         """The words in which the result of a tool says that it failed, though it did not; "" if it does not say so."""
@@ -281,7 +288,7 @@ class TreeBuilder:
         """Make a node and hang it below the call it ran in; at the top if there is no such call."""
         status: Status = "running" if awaits and kind != "event" else "ok"
         node = Node(kind, _line(name), event.step, event.timestamp, self.process, awaits, status)
-        node.tells_input = event.metadata.get("captured") is not False
+        node.tells_input = event.is_captured
         node.arguments = _line(arguments) if node.tells_input else _UNTOLD
         node.parent = parent = self._enclosing(event)
         (parent.children if parent else self._tree.nodes).append(node)
@@ -304,7 +311,7 @@ class TreeBuilder:
         node.latency_ms = latency(about("latencyMs"), began, event.timestamp, about("ranAt"))
         node.awaits = ""
         node.response = event.step
-        node.tells_output = event.metadata.get("captured") is not False
+        node.tells_output = event.is_captured
         node.result = node.result if node.tells_output else _UNTOLD
         model = _line(text_of(event.metadata.get("model")))
         node.model = model if model != node.name else ""

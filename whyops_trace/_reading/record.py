@@ -112,6 +112,11 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
         return verdict_of(about("failed"), get(self.content, "toolResults"))
 
     @property
+    def is_captured(self) -> bool:
+        """True unless it says that its content was left out."""
+        return self.metadata.get("captured") is not False
+
+    @property
     def is_local(self) -> bool:
         """True if no WhyOps server sees it."""
         return self.kind in LOCAL

@@ -1,4 +1,4 @@
-"""What stands before the calls and records of a trace: limits that refuse a call, requests held back from a server."""
+"""The gate before the calls and records of a trace: limits that refuse a call, requests held back from a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """What counts the records of a trace, and may refuse its next call."""
+    """A counter of the records of a trace, which may refuse its next call."""
 
     def note(self, kind: bytes, metadata: bytes, content: Content, span: bytes, opens: int) -> None:
         """Take a record, before it is written."""
@@ -32,7 +32,7 @@ class Watcher(Protocol):
 
 class Gate:
     """
-    What stands before the calls and records of one trace.
+    The gate before the calls and records of one trace.
 
     Attributes:
         held_requests: Functions that record the requests held back from a server, as long as the server has nothing of

@@ -1,7 +1,7 @@
 """
 The answer of a provider as its bytes came: JSON, or the events of a stream.
 
-Where the provider cut a text into pieces was not recorded; it is cut at words.
+The places where the provider cut a text into pieces were not recorded; it is cut at words.
 """
 
 from __future__ import annotations

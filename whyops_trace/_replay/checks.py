@@ -22,7 +22,7 @@ _WIDTH: Final = 100
 
 class Run:
     """
-    What an agent did, and assertions about it. Each raises an :class:`AssertionError` that shows the tree.
+    The calls of an agent, and assertions about them. Each raises an :class:`AssertionError` that shows the tree.
 
     Attributes:
         events: The records, as they were recorded.

@@ -1,4 +1,4 @@
-"""Which recorded call a call is: the same in structure, and of several such the one whose texts differ least."""
+"""The recorded call that a call is: the same in structure, and of several such the one whose texts differ least."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recorded call returned, yielded or raised, for the call that it answers."""
+"""The outcome of a recorded call, returned, yielded or raised, for the call that it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers the calls of a program from a recording, while a replay is open."""
+"""The answers to the calls of a program from a recording, while a replay is open."""
 
 from __future__ import annotations
 

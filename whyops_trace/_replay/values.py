@@ -1,4 +1,4 @@
-"""What a function returned or raised, made again from what was recorded of it."""
+"""The result or exception of a function, made again from what was recorded of it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def loops(exchanges: Exchanges) -> Iterator[Finding]:
 
 
 def _signature(call: ToolCall) -> str | None:
-    return None if call.request.metadata.get("captured") is False else signature(call.request)
+    return signature(call.request) if call.request.is_captured else None
 
 
 def _outcome(call: ToolCall) -> str:

@@ -1,4 +1,4 @@
-"""What a recorded value lacks of the one that was there."""
+"""The parts of a value that its record lacks."""
 
 from __future__ import annotations
 

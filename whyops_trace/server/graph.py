@@ -48,7 +48,7 @@ class Box(NamedTuple):
 
 class Arrow(NamedTuple):
     """
-    What one agent did to bring in another one.
+    The line from an agent to one that it brought in.
 
     Attributes:
         path: Its line, as a path of SVG.

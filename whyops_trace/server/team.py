@@ -27,7 +27,7 @@ Way = Literal["called", "handed off to", "was followed by"]
 
 
 class Link(NamedTuple):
-    """What one agent did to bring in another one, and how often."""
+    """The way in which one agent brought in another one, and how often."""
 
     way: Way
     to: str

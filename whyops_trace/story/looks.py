@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from whyops_trace._reading.excerpt import clean, headline, value
@@ -21,6 +22,8 @@ from whyops_trace.story.turns import Turn, Why
 #: Largest number of turns of a run whose texts are read, and of characters of each.
 _TURNS: Final = 60
 _READ: Final = 8_000
+#: Levels of calls and steps around a turn that are looked at.
+_LEVELS: Final = 500
 #: Largest number of turns named by rules, and of all that are named.
 _NAMED: Final = 3
 #: Largest number of turns named only because they come early.
@@ -96,10 +99,7 @@ def looks(material: Material) -> Iterator[Why]:
 
 def _is_called(turn: Turn) -> bool:
     """Tell whether a turn is inside the call of a tool."""
-    node = turn.node.parent
-    while node is not None and node.kind != "tool":
-        node = node.parent
-    return node is not None
+    return any(node.kind == "tool" for node in islice(turn.node.ancestors(), _LEVELS))
 
 
 def _is_work(turn: Turn) -> bool:

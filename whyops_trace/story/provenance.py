@@ -1,5 +1,5 @@
 """
-Where the arguments of tool calls came from: the result, message or prompt before a call that has the same value.
+The origins of the arguments of tool calls: the result, message or prompt before a call that has the same value.
 
 A value is compared, never guessed: what stands before the call in the same characters is an exact match, and what no
 record before it has is nowhere. Short and common values are no evidence, and are left out.
@@ -21,8 +21,8 @@ from whyops_trace._reading.excerpt import clean, headline, value
 from whyops_trace.story.turns import Message, Story, ToolUse, Turn
 from whyops_trace.story.values import TOKEN, Needle, is_telling, match_in, match_of, needle_of
 
-#: How a value stands at its origin: in the same characters, written otherwise, as a part of a longer text; or that it
-#: stands nowhere before.
+#: The ways in which a value stands at its origin: in the same characters, written otherwise, as a part of a longer
+#: text; or nowhere before.
 Match = Literal["exact", "normalised", "part", "nowhere"]
 #: Kinds of origins: the result of a tool, a message to a model, a system prompt, tools on offer, the arguments of the
 #: call around, the words of the model itself.
@@ -39,7 +39,7 @@ _PLACES: Final = 20
 #: Largest number of characters of a value in a line.
 _QUOTE: Final = 60
 
-#: What stands where the middle of a value was cut off.
+#: The note where the middle of a value was cut off.
 _CUT: Final = re.compile(r"\[cut [\d,]+ (?:of [\d,]+ )?\w+\]")
 _ESCAPE: Final = re.compile(r"\\.")
 _PLAIN: Final = re.compile(r"[\W_]+")
@@ -47,7 +47,7 @@ _PLAIN: Final = re.compile(r"[\W_]+")
 
 class Origin(msgspec.Struct, rename="camel"):
     """
-    Where the value of one argument came from.
+    The origin of the value of one argument.
 
     Attributes:
         argument: Path of the argument, such as ``order_id`` or ``items[0].id``.
@@ -341,13 +341,11 @@ class _Search:
         """Return where a value of a call came from, None if that is not known."""
         at, name = self._order.get(use.node.step, -1), _plain(_last(path))
         quoted = value(one)
-        outer = use.node.parent
-        while outer is not None:
+        for outer in use.node.ancestors():
             around = by_step.get(outer.step) if outer.kind == "tool" else None
             for place, other, _ in _leaves(around.arguments, _VALUES) if around is not None else ():
                 if type(other) is type(one) and other == one:
                     return Origin(path, quoted, "exact", "arguments", outer.step, outer.name, place)
-            outer = outer.parent
         found = self._places.get(needle, [])
         count = bisect_left(found, at, key=lambda place: place.record.at)
         before = (found[number] for number in range(count - 1, -1, -1))  # a common value has thousands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from whyops_trace._reading.ending import Ending
@@ -198,16 +199,12 @@ class Telling:
 def _agent(node: Node) -> str:
     """Return the agent that a node runs in: the innermost run of an agent, else the innermost step; "" if neither."""
     step = ""
-    outer = node.parent
-    for _ in range(_LEVELS):
-        if outer is None:
-            break
+    for outer in islice(node.ancestors(), _LEVELS):
         if outer.kind == "step":
             kind, _, name = outer.name.partition(" ")
             if kind == "agent" and name:
                 return name
             step = step or outer.name
-        outer = outer.parent
     return step
 
 

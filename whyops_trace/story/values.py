@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from whyops_trace._reading.excerpt import value
 
-#: How a value stands somewhere: in the same characters, written otherwise, or in a longer text.
+#: The ways in which a value stands somewhere: in the same characters, written otherwise, or in a longer text.
 Stand = Literal["exact", "normalised", "part"]
 
 #: Largest numbers of characters and words of a value. A longer one is a text that somebody wrote.

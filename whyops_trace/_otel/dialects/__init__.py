@@ -90,7 +90,7 @@ _TURNS: Final = {
 
 class Form(NamedTuple):
     """
-    What spans of one origin have in common.
+    The form that spans of one origin have in common.
 
     Attributes:
         scope: The library that made them.

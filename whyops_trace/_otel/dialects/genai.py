@@ -20,7 +20,7 @@ from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
 
 #: The event with all content of a call.
 DETAILS: Final = "gen_ai.client.inference.operation.details"
-#: What the operations are; any other one is a step.
+#: The operations, and the kinds of what they tell; any other one is a step.
 KINDS: Final[dict[str, Kind]] = {
     "chat": "llm",
     "completion": "llm",

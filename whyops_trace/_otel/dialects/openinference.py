@@ -15,7 +15,7 @@ from whyops_trace._otel.span import Span
 from whyops_trace._otel.tokens import read_tokens
 from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
 
-#: What the kinds are; any other one is a step.
+#: The kinds of spans, and of what they tell; any other one is a step.
 KINDS: Final[dict[str, Kind]] = {
     "LLM": "llm",
     "TOOL": "tool",

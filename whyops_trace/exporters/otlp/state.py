@@ -65,7 +65,8 @@ class State:
         """
         Write what has changed in a reader.
 
-        What has ended stays until its record has passed the journal: after a crash before that, the record comes again.
+        A call that has ended stays until its record has passed the journal: after a crash before that, the record comes
+        again.
 
         Args:
             reader: The reader.

@@ -7,7 +7,7 @@ https://github.com/open-telemetry/semantic-conventions-genai, version 0.1.0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -71,6 +71,25 @@ class _Tool(msgspec.Struct, rename="camel"):
 _tools: Final = msgspec.json.Decoder(_Tool)
 
 
+class _Records(NamedTuple):
+    """
+    The records of a call, of which its span is made.
+
+    Attributes:
+        trace: Its trace.
+        call: The call.
+        metadata: The metadata of its request and its end.
+        end: The record of its end; None if its process ended before it.
+        options: Options of the spans.
+    """
+
+    trace: OpenTrace
+    call: OpenCall
+    metadata: dict[str, Any]
+    end: Record | None
+    options: Options
+
+
 def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Options, parent_id: bytes) -> Span:
     """
     Return the span of a call.
@@ -101,7 +120,7 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
         {},
         [],
     )
-    _MAKERS[call.kind](span, trace, call, metadata, end, options)
+    _MAKERS[call.kind](span, _Records(trace, call, metadata, end, options))
     attributes = span.attributes
     attributes["whyops.step"] = call.step
     for name, value in metadata.items():
@@ -114,14 +133,8 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
     return span
 
 
-def _make_tool(
-    span: Span,
-    trace: OpenTrace,
-    call: OpenCall,
-    metadata: dict[str, Any],
-    end: Record | None,
-    options: Options,
-) -> None:
+def _make_tool(span: Span, records: _Records) -> None:
+    trace, call, metadata, end, options = records
     name = text_of(metadata.get("tool")) or "unknown"
     span.name = f"execute_tool {name}"
     attributes = span.attributes
@@ -187,14 +200,8 @@ def _take(asker: Asked, name: str, arguments: msgspec.Raw | None) -> str:
     return calls[0][0]
 
 
-def _make_turn(
-    span: Span,
-    trace: OpenTrace,
-    call: OpenCall,
-    metadata: dict[str, Any],
-    end: Record | None,
-    options: Options,
-) -> None:
+def _make_turn(span: Span, records: _Records) -> None:
+    trace, call, metadata, end, options = records
     attributes, wraps = span.attributes, metadata.get("wraps") is True
     model = text_of(metadata.get("model")) or "unknown"
     asked = dict_of(_json.decode(call.content)) if call.content else {}
@@ -324,14 +331,8 @@ def _add_usage(attributes: dict[str, Value], metadata: Mapping[str, Any], end: R
     return float(cost)
 
 
-def _make_embedding(
-    span: Span,
-    trace: OpenTrace,
-    call: OpenCall,
-    metadata: dict[str, Any],
-    end: Record | None,
-    options: Options,
-) -> None:
+def _make_embedding(span: Span, records: _Records) -> None:
+    _, call, metadata, end, options = records
     attributes = span.attributes
     model = text_of(metadata.get("model")) or "unknown"
     span.name, span.kind = f"embeddings {model}", CLIENT
@@ -352,14 +353,8 @@ def _make_embedding(
         openinference.add_embedding(attributes, model, texts, cost)
 
 
-def _make_step(
-    span: Span,
-    trace: OpenTrace,
-    call: OpenCall,
-    metadata: dict[str, Any],
-    end: Record | None,
-    options: Options,
-) -> None:
+def _make_step(span: Span, records: _Records) -> None:
+    _, _, metadata, end, options = records
     attributes, name = span.attributes, text_of(metadata.get("step")) or "step"
     kind = text_of(metadata.get("kind")) or "step"
     attributes["whyops.kind"] = kind

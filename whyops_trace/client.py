@@ -8,25 +8,22 @@ The client: settings, and the parts they are wired into. The first client made i
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 import re
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
-from whyops_trace._delivery.children import Children
+from whyops_trace._delivery.clients import Clients
 from whyops_trace._delivery.destinations import local_destinations, otlp_destinations, server_of
 from whyops_trace._delivery.remains import say_what_is_left
 from whyops_trace._delivery.syncing import Syncing
 from whyops_trace._delivery.worker import Delivery
-from whyops_trace._forks import at_fork
 from whyops_trace._guard import attempt, guarded, warn_once
-from whyops_trace._home import JOURNAL, home_directory
+from whyops_trace._home import JOURNAL
 from whyops_trace._journal.directory import MAPPABLE
 from whyops_trace._journal.journal import Journal
 from whyops_trace._limits import limits_of
@@ -248,8 +245,7 @@ class WhyOps:
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
         self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
         self._syncing = Syncing(self.recorder, self._journal) if self.settings.fsync == "interval" else None
-        with _lock:
-            _clients.append(self)
+        clients.add(self)
 
     @property
     def agent_name(self) -> str:
@@ -485,9 +481,7 @@ class WhyOps:
             # Else this is a signal handler, and the record that it interrupted goes on.
             if not self.recorder.is_writing:
                 self._journal.close()
-        with _lock:
-            if self in _clients[1:]:
-                _clients.remove(self)
+        clients.remove(self)
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
@@ -524,61 +518,20 @@ class WhyOps:
         await self.close()
 
 
+#: The clients of this process.
+clients: Final = Clients(WhyOps)
+
+
 def default_client() -> WhyOps:
     """Return the first client made in this process, or a local one made now."""
-    if not _clients:
-        with _lock:
-            if not _clients:
-                WhyOps()
-    return _clients[0]
+    return clients.default()
 
 
 def first_client() -> WhyOps | None:
     """Return the first client made in this process, None if there is none."""
-    return _clients[0] if _clients else None
-
-
-_lock = threading.RLock()
-#: The clients of this process that are not closed, after the first one, which is the default for good.
-_clients: list[WhyOps] = []
+    return clients.first()
 
 
 def forget_clients() -> None:
     """Close every client of this process, so that the next one is the default; for tests."""
-    _children.end()
-    with _lock:
-        for client in (_clients + _stewards)[::-1]:
-            client.close_sync()
-        _clients.clear()
-        _stewards.clear()
-
-
-def _take_over() -> None:
-    """Deliver what forked children left: by the clients, or by one like those that the children made by default."""
-    if not _clients and not _stewards and any((home_directory() / JOURNAL).glob("*/*.seg")):
-        with _lock:
-            _stewards.append(WhyOps())
-            _clients.remove(_stewards[0])  # the default one is yet to be made
-    for client in _clients + _stewards:
-        client.take_over()
-
-
-_children: Final = Children(_take_over)
-#: A client that only delivers what forked children left, in a process that has no other.
-_stewards: list[WhyOps] = []
-
-
-@atexit.register
-def _close_at_exit() -> None:
-    _children.end()
-    started = time.monotonic()
-    for client in _clients + _stewards:
-        client.exit(started)
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603 - a thread the child does not have may hold it
-    _lock = threading.RLock()
-
-
-at_fork(after_in_child=_renew_lock)
+    clients.forget()

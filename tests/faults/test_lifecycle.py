@@ -568,7 +568,7 @@ def test_a_client_that_delivers_for_children_is_not_the_default_one(
             every=0.1,
             then="""
     import whyops_trace.client
-    while not whyops_trace.client._stewards:
+    while not whyops_trace.client.clients.has_steward:
         whyops_trace._delivery.flag.Flag().wait(0.05)
     sdk = WhyOps(agent_name="other")
     assert whyops_trace.client.default_client() is sdk

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from whyops_trace._database import Database
-from whyops_trace._guard import warn_once
-from whyops_trace.exceptions import StoreError
+from whyops_trace.exporters._state_file import StateFile
 from whyops_trace.exporters.otlp.calls import OpenCall, OpenTrace
 from whyops_trace.exporters.otlp.reading import WHOLE, Key, Reader
 
@@ -55,7 +53,11 @@ class State:
     """
 
     def __init__(self, path: str | os.PathLike[str], place: str) -> None:
-        self._database = Database(path, _SCHEMA)
+        self._file = StateFile(
+            path,
+            _SCHEMA,
+            without="Calls that are open are kept in memory only, and are not exported if the process dies",
+        )
         self._place = place
         #: Keys of the rows of each process.
         self._stored: dict[str, set[Key]] = {}
@@ -85,26 +87,19 @@ class State:
                 stored.discard(key)
         if not (writes or ends):
             return
-        try:
-            with self._database.transaction() as connection:
-                if forget:
-                    connection.execute(
-                        "DELETE FROM open WHERE place = ? AND process = ? AND ended",
-                        (self._place, reader.process),
-                    )
-                connection.executemany("INSERT OR REPLACE INTO open VALUES (?, ?, ?, ?, 0, ?)", writes)
-                connection.executemany(
-                    "UPDATE open SET ended = 1 WHERE place = ? AND process = ? AND key = ?", ends
-                )
-                if not self._has_pruned:
-                    self._has_pruned = True
-                    connection.execute("DELETE FROM open WHERE made_at < ?", (int(time.time()) - LIFETIME,))
-        except StoreError as error:
-            self._complain(error)
+        passed = [(self._place, reader.process)] if forget else []
+        old = [] if self._has_pruned else [(int(time.time()) - LIFETIME,)]
+        if self._file.write(
+            ("DELETE FROM open WHERE place = ? AND process = ? AND ended", passed),
+            ("INSERT OR REPLACE INTO open VALUES (?, ?, ?, ?, 0, ?)", writes),
+            ("UPDATE open SET ended = 1 WHERE place = ? AND process = ? AND key = ?", ends),
+            ("DELETE FROM open WHERE made_at < ?", old),
+        ):
+            self._has_pruned = True
 
     def load(self, reader: Reader) -> None:
         """Give a reader the open calls and traces of its process that an earlier one has kept."""
-        for key, body, ended in self._rows(
+        for key, body, ended in self._file.rows(
             "SELECT key, body, ended FROM open WHERE place = ? AND process = ?", self._place, reader.process
         ):
             place = _key_decoder.decode(key)
@@ -121,7 +116,7 @@ class State:
         """Return a call of a process, be it ended, None if there is none."""
         if key not in self._stored.get(process, ()) or key[2] == WHOLE:
             return None
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT body FROM open WHERE place = ? AND process = ? AND key = ?",
             self._place,
             process,
@@ -131,48 +126,27 @@ class State:
 
     def forget(self, process: str) -> None:
         """Delete all of a process that is gone."""
-        if not self._stored.pop(process, None) and not self._rows(
+        if not self._stored.pop(process, None) and not self._file.rows(
             "SELECT 1 FROM gone WHERE place = ? AND process = ?", self._place, process
         ):
             return
-        try:
-            with self._database.transaction() as connection:
-                for table in ("open", "gone"):
-                    connection.execute(
-                        f"DELETE FROM {table} WHERE place = ? AND process = ?",  # noqa: S608 - a name of ours
-                        (self._place, process),
-                    )
-        except StoreError as error:
-            self._complain(error)
+        one = [(self._place, process)]
+        self._file.write(
+            ("DELETE FROM open WHERE place = ? AND process = ?", one),
+            ("DELETE FROM gone WHERE place = ? AND process = ?", one),
+        )
 
     def note_gone(self, process: str) -> None:
         """Note that a process is gone though not all of it is told. A later one does it."""
-        if not self._stored.get(process):
-            return
-        try:
-            with self._database.transaction() as connection:
-                connection.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (self._place, process))
-        except StoreError as error:
-            self._complain(error)
+        if self._stored.get(process):
+            self._file.write(("INSERT OR REPLACE INTO gone VALUES (?, ?)", [(self._place, process)]))
 
     def gone(self) -> list[str]:
         """Return the processes of :meth:`note_gone`."""
-        return [process for (process,) in self._rows("SELECT process FROM gone WHERE place = ?", self._place)]
+        return [
+            process for (process,) in self._file.rows("SELECT process FROM gone WHERE place = ?", self._place)
+        ]
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
-
-    def _rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        try:
-            return self._database.rows(statement, *parameters)
-        except StoreError as error:
-            self._complain(error)
-            return []
-
-    def _complain(self, error: StoreError) -> None:
-        warn_once(
-            f"otlp state: {self._database.path}",
-            "Calls that are open are kept in memory only, and are not exported if the process dies: %s",
-            error,
-        )
+        self._file.close()

@@ -11,11 +11,10 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from whyops_trace._database import Database, MachineClock
-from whyops_trace._guard import warn_once
-from whyops_trace.exceptions import StoreError
+from whyops_trace._database import MachineClock
+from whyops_trace.exporters._state_file import StateFile
 
 #: Number of numberings whose offsets are remembered in memory: more than the traces that a recorder remembers.
 REMEMBERED_NUMBERINGS: Final = 20_000
@@ -101,7 +100,12 @@ class ServerState:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(path, _SCHEMA, _UPGRADES)
+        self._file = StateFile(
+            path,
+            _SCHEMA,
+            _UPGRADES,
+            without="What the server said of the numbering of traces is kept in memory only, and lost with the process",
+        )
         self._offsets: OrderedDict[NumberingKey, int] = OrderedDict()
         self._agents: dict[str, Agent] = {}
         self._pruned = False
@@ -110,7 +114,7 @@ class ServerState:
         """Return the offset of a numbering; None if it is not known."""
         offset = self._offsets.get(key)
         if offset is None:
-            rows = self._rows("SELECT shift FROM runs WHERE run = ? AND process = ?", *key)
+            rows = self._file.rows("SELECT shift FROM runs WHERE run = ? AND process = ?", *key)
             if rows:
                 offset = rows[0][0]
                 self._remember(key, offset)
@@ -130,18 +134,13 @@ class ServerState:
         """Keep the offsets of numberings. They are on disk when this returns."""
         now = MachineClock.time_ns() // 1_000_000_000
         rows = [(*key, offset, now) for key, offset in offsets.items()]
-        try:
-            with self._database.transaction() as connection:
-                connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows)
-                if not self._pruned:
-                    # As in the store, one wrong reading of the clock deletes nothing.
-                    connection.execute(
-                        "DELETE FROM runs WHERE made_at < (SELECT max(made_at) FROM runs WHERE made_at < ?) - ?",
-                        (now - SEEN_AGO, OFFSET_LIFETIME),
-                    )
-                    self._pruned = True
-        except StoreError as error:
-            self._complain(error)
+        # As in the store, one wrong reading of the clock deletes nothing.
+        prune = (
+            "DELETE FROM runs WHERE made_at < (SELECT max(made_at) FROM runs WHERE made_at < ?) - ?",
+            [] if self._pruned else [(now - SEEN_AGO, OFFSET_LIFETIME)],
+        )
+        if self._file.write(("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", rows), prune):
+            self._pruned = True
         for key, offset in offsets.items():
             self._remember(key, offset)
 
@@ -149,55 +148,37 @@ class ServerState:
         """Return the registration of an agent."""
         agent = self._agents.get(key)
         if agent is None:
-            rows = self._rows("SELECT registered, refused, refusals, id FROM agents WHERE agent = ?", key)
+            rows = self._file.rows(
+                "SELECT registered, refused, refusals, id FROM agents WHERE agent = ?", key
+            )
             agent = self._agents[key] = Agent(*rows[0]) if rows else Agent()
         return agent
 
     def keep_agent(self, key: str, agent: Agent) -> None:
         """Keep the registration of an agent."""
         self._agents[key] = agent
-        try:
-            with self._database.transaction() as connection:
-                connection.execute("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?, ?)", (key, *agent))
-        except StoreError as error:
-            self._complain(error)
+        self._file.write(("INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?, ?)", [(key, *agent)]))
 
     def sampled_out(self, key: str) -> SampledOut:
         """Return the events of an agent that the server did not keep, over all processes."""
-        rows = self._rows("SELECT events, since FROM sampled_out WHERE agent = ?", key)
+        rows = self._file.rows("SELECT events, since FROM sampled_out WHERE agent = ?", key)
         return SampledOut(*rows[0]) if rows else SampledOut()
 
     def count_sampled_out(self, key: str, events: int) -> None:
         """Count further events of an agent that the server did not keep."""
-        try:
-            with self._database.transaction() as connection:
-                connection.execute(
-                    "INSERT INTO sampled_out VALUES (?, ?, ?)"
-                    " ON CONFLICT (agent) DO UPDATE SET events = events + excluded.events",
-                    (key, events, int(time.time())),
-                )
-        except StoreError as error:
-            self._complain(error)
+        self._file.write(
+            (
+                "INSERT INTO sampled_out VALUES (?, ?, ?)"
+                " ON CONFLICT (agent) DO UPDATE SET events = events + excluded.events",
+                [(key, events, int(time.time()))],
+            )
+        )
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        self._file.close()
 
     def _remember(self, key: NumberingKey, offset: int) -> None:
         self._offsets[key] = offset
         if len(self._offsets) > REMEMBERED_NUMBERINGS:
             self._offsets.popitem(last=False)
-
-    def _rows(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
-        try:
-            return self._database.rows(statement, *parameters)
-        except StoreError as error:
-            self._complain(error)
-            return []
-
-    def _complain(self, error: StoreError) -> None:
-        warn_once(
-            f"server state: {self._database.path}",
-            "What the server said of the numbering of traces is kept in memory only, and lost with the process: %s",
-            error,
-        )

@@ -252,3 +252,60 @@ def test_a_terminal_sees_how_far_it_is(home: Path) -> None:
 
     assert "checking" in bar
     assert "checking" not in several + one + nothing
+
+
+def scored(home: Path, *values: float | str | bool, step: int = 0, comment: str | None = None) -> None:
+    """Put a sound trace into the store whose scores are of that name and these values, the last one last."""
+    store(home, sound())
+    stored = Store(home / "traces.db")
+    for place, value in enumerate(values):
+        stored.score("checkout-8843", f"correct{place or ''}", value, step=step, comment=comment)
+    stored.close()
+
+
+def test_a_score_below_its_limit_fails_the_check(check: Cli, home: Path) -> None:
+    """Whatever the findings are, with the place and the reason; one at the limit does not."""
+    scored(home, 0.5, 0.8, step=2, comment="The wrong week.")
+    result = check("--min-score", "correct=0.8", "--min-score", "correct1=0.8", "--fail-on", "never")
+
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "checkout-8843\n"
+        "  score  step 2\n"
+        "    correct is 0.5, below 0.8: The wrong week.\n"
+        "checkout-8843: 1 missed score.\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "reason"),
+    [
+        (0.5, ("--max-score", "correct=0.2"), "correct is 0.5, above 0.2."),
+        (False, ("--min-score", "correct=up"), "correct is down, below 1."),
+        ("polite", ("--min-score", "correct=1"), "correct is polite, which is no number."),
+        (1, ("--min-score", "tone=1"), "tone is missing: the trace has no score of that name."),
+        (-1, ("--min-score", "correct=-0.5"), "correct is -1, below -0.5."),
+        (0.5, ("--max-score", "correct=0.5"), ""),
+        (True, ("--min-score", "correct=1"), ""),
+        (0.9, ("--min-score", "correct=.8", "--max-score", "correct=1e3"), ""),
+    ],
+)
+def test_a_score_has_to_keep_both_limits(
+    check: Cli, home: Path, value: float | str | bool, limit: tuple[str, ...], reason: str
+) -> None:
+    """A missing one keeps none: a gate without a judge is open."""
+    scored(home, value)
+    result = check(*limit, "--json")
+    (trace,) = json.loads(result.stdout)["traces"]
+
+    assert [one["reason"] for one in trace["missed"]] == [reason] * bool(reason)
+    assert (result.exit_code, json.loads(result.stdout)["failed"]) == (int(bool(reason)), bool(reason))
+
+
+@pytest.mark.parametrize("limit", ["correct", "=0.5", "correct=", "correct=high", "correct=nan"])
+def test_a_limit_is_a_name_and_a_number(check: Cli, home: Path, limit: str) -> None:
+    """Anything else is told with an example."""
+    result = check("--min-score", limit)
+
+    assert result.exit_code == 2
+    assert "write a name and a number: correct=0.8." in result.stderr

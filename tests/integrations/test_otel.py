@@ -18,6 +18,7 @@ from programs import run, run_code
 from provider import Provider
 
 from whyops_trace import ConfigurationError, WhyOps, otel, traced_llm, traced_tool
+from whyops_trace.store import Store
 
 sdk: Any = pytest.importorskip("opentelemetry.sdk.trace", reason="the extra [otel] installs it")
 api: Any = pytest.importorskip("opentelemetry.trace")
@@ -508,3 +509,38 @@ def test_the_own_spans_of_a_providers_client_are_layers_of_ours(
     assert {tree.tokens.prompt for tree in found.values()} == {12}
     assert [len(tree.nodes) for tree in found.values()] == [1, 1, 1]
     assert [node.result for node in found["called"].nodes] == ["Hello"]
+
+
+def test_results_of_evaluations_on_spans_are_scores(tracer: Any, client: WhyOps, home: Path) -> None:
+    """Of the turn they are on, of what a span that stands for one is in, and of the trace if they are on its root."""
+    result = "gen_ai.evaluation.result"
+    correct = {"gen_ai.evaluation.name": "correct", "gen_ai.evaluation.score.value": 0.5}
+    tone = {"gen_ai.evaluation.name": "tone", "gen_ai.evaluation.score.label": "polite"}
+    fit = {
+        "gen_ai.evaluation.name": "fit",
+        "gen_ai.evaluation.explanation": "It is the one that was asked for.",
+    }
+    with tracer.start_as_current_span("invoke_agent guide", attributes=AGENT) as root:
+        with tracer.start_as_current_span("chat gpt-5", attributes=TURN) as span:
+            span.set_attributes(ANSWER)
+            span.add_event(result, correct)
+        with tracer.start_as_current_span("execute_tool depth", attributes=TOOL):
+            with tracer.start_as_current_span("evaluate", attributes=fit):
+                pass
+        root.add_event(result, tone)
+    client.flush_sync()
+    store = Store(home / "traces.db")
+    (trace,) = store.traces()
+    scores = [(score.line, score.step, score.source) for score in store.scores(trace.trace_id)]
+    store.close()
+
+    assert scores == [
+        ("tone: polite", 0, "otel"),
+        ("correct: 0.5", 2, "otel"),
+        ("fit - It is the one that was asked for.", 5, "otel"),
+    ]
+    assert lines(home) == [
+        "agent guide",
+        "  gpt-5  100/7 -> depth",
+        '  depth(lake="Geneva") -> … asked',
+    ]

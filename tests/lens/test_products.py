@@ -14,7 +14,8 @@ from lens_runs import GOLDEN, missed, records_of
 from wire import Answer
 
 from whyops_trace._lens.fetching import fetch
-from whyops_trace._otel.span import Span, read_json
+from whyops_trace._otel.scores import take_scores
+from whyops_trace._otel.span import Batch, Span, read_json
 
 RECORDED = Path(__file__).parent / "recorded"
 #: The trace that is in the recorded answers.
@@ -164,6 +165,81 @@ def test_a_trace_of_langfuse_is_read_that_its_sdk_made(product: Elsewhere) -> No
         "totalTokens": 107,
     }
     assert turn["metadata"]["latencyMs"] == 1250
+
+
+def scores_of(batch: Batch) -> list[tuple[str, dict[str, Any]]]:
+    """Return the span and the content of each score."""
+    _, _, scores = take_scores(batch.spans, batch.logs)
+    return [(score.span_id, score.content) for score in scores]
+
+
+def test_scores_of_langfuse_are_read(product: Elsewhere) -> None:
+    """Numbers, truths, categories and comments, of the trace and of its observations; in parts that is wrong too."""
+    product.answers["/api/public/traces/lf-7"] = {
+        "id": "lf-7",
+        "observations": [observation("answer", 0, type="SPAN")],
+        "scores": [
+            {"name": "correct", "dataType": "NUMERIC", "value": 0.5, "comment": "half"},
+            {"name": "solved", "dataType": "BOOLEAN", "value": 1, "stringValue": "True", "observationId": "obs-0"},
+            {"name": "tone", "dataType": "CATEGORICAL", "value": 2, "stringValue": "polite", "timestamp": "soon"},
+            {"name": None, "value": 1},
+        ],
+    }  # fmt: skip
+    _, batch = fetch(f"{product.root}/project/shop/traces/lf-7")
+
+    assert scores_of(batch) == [
+        ("", {"name": "correct", "value": 0.5, "comment": "half"}),
+        (batch.spans[0].span_id, {"name": "solved", "value": True}),
+        ("", {"name": "tone", "label": "polite"}),
+    ]
+
+
+def test_feedback_of_mlflow_is_read(product: Elsewhere) -> None:
+    """And no expectation, which judges nothing, and nothing that was replaced."""
+    answer = json.loads((RECORDED / "mlflow.json").read_bytes())
+    answer["trace"]["trace_info"]["assessments"] = [
+        {"assessment_name": "correct", "feedback": {"value": 0.5}, "rationale": "half"},
+        {"assessment_name": "solved", "feedback": {"value": True}, "span_id": "00000000000000aa"},
+        {
+            "assessment_name": "tone",
+            "feedback": {"value": "polite"},
+            "last_update_time": "2026-11-20T09:00:00Z",
+        },
+        {"assessment_name": "answer", "expectation": {"value": 42}},
+        {"assessment_name": "old", "feedback": {"value": 1}, "valid": False},
+    ]
+    product.answers[f"/api/3.0/mlflow/traces/get?trace_id=tr-{TRACE}"] = answer
+    _, batch = fetch(f"{product.root}/#/experiments/1/traces?selectedEvaluationId=tr-{TRACE}")
+
+    assert scores_of(batch) == [
+        ("", {"name": "correct", "value": 0.5, "comment": "half"}),
+        ("00000000000000aa", {"name": "solved", "value": True}),
+        ("", {"name": "tone", "label": "polite"}),
+    ]
+
+
+def test_annotations_of_phoenix_are_read(product: Elsewhere) -> None:
+    """Of the trace and of its spans, page by page; a server that does not know the path has none."""
+    spans = json.loads((RECORDED / "phoenix.json").read_bytes())["data"]
+    root = spans[0]["context"]["span_id"]
+
+    def told(score: float, **about: Any) -> dict[str, Any]:
+        return {"name": "correct", "result": {"score": score, "label": None, "explanation": "half"}, **about}
+
+    product.answers["/v1/projects/shop/spans"] = {"data": spans, "next_cursor": None}
+    _, without = fetch(f"{product.root}/projects/shop/traces/{TRACE}")
+    path = f"/v1/projects/shop/trace_annotations?{{}}limit=1000&trace_ids={TRACE}"
+    product.answers[path.format("")] = {"data": [told(0.5)], "next_cursor": "2"}
+    product.answers[path.format("cursor=2&")] = {"data": [told(0.25)], "next_cursor": None}
+    product.answers["/v1/projects/shop/span_annotations"] = {"data": [told(1, span_id=root)]}
+    _, batch = fetch(f"{product.root}/projects/shop/traces/{TRACE}")
+
+    assert scores_of(without) == []
+    assert scores_of(batch) == [
+        ("", {"name": "correct", "value": 0.5, "comment": "half"}),
+        ("", {"name": "correct", "value": 0.25, "comment": "half"}),
+        (root, {"name": "correct", "value": 1, "comment": "half"}),
+    ]
 
 
 def test_a_jaeger_span_may_name_its_parent_in_several_ways(product: Elsewhere) -> None:

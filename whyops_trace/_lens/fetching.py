@@ -24,6 +24,8 @@ from whyops_trace.exceptions import TraceNotFoundError, WhyOpsError
 MAX_BYTES: Final = 128 << 20
 MAX_REQUESTS: Final = 1_000
 MAX_SPANS: Final = 100_000
+#: The statuses with which a server says that it knows no such path, or not such a query.
+_UNKNOWN: Final = (404, 405, 422)
 #: Seconds for a whole trace, for a connection, and for each part of an answer.
 _ALL: Final = 120.0
 _CONNECT: Final = 10.0
@@ -109,6 +111,8 @@ class _Fetch:
     def _body(self, client: httpx.Client, request: Request) -> bytes:
         try:
             with client.stream("GET", self._place.base + request.path, params=dict(request.query)) as answer:
+                if request.is_optional and answer.status_code in _UNKNOWN:
+                    return b""
                 self._check(answer)
                 pieces = []
                 for piece in answer.iter_bytes():

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from whyops_trace._lens.place import Address, Place, Reading, Request
-from whyops_trace._lens.spans import batch_of, id_of, time_ns
+from whyops_trace._lens.spans import add_score, batch_of, id_of, time_ns
 from whyops_trace._otel.span import ERROR, Batch, Span
 from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
 
@@ -56,7 +56,20 @@ def read(place: Place) -> Reading:
         _add_root(batch, trace, trace_id, roots)
     for span in batch.spans:
         span.attributes |= _about({"session.id": trace.get("sessionId"), "user.id": trace.get("userId")})
+    for score in dicts_of(trace.get("scores")) if batch.spans else ():
+        _add_score(batch, score)
     return batch
+
+
+def _add_score(batch: Batch, score: dict[str, Any]) -> None:
+    """Add a score: a number, a truth, or a category with a number of its own, which says nothing without its scale."""
+    kind, value, label = text_of(score.get("dataType")), score.get("value"), text_of(score.get("stringValue"))
+    if kind == "BOOLEAN":
+        value, label = bool(value), ""
+    elif kind not in ("", "NUMERIC"):
+        value, label = None, label or text_of(value)
+    span_id = id_of(text_of(score.get("observationId")), 16)
+    add_score(batch, span_id, score.get("timestamp"), score.get("name"), value, label, score.get("comment"))
 
 
 def _add_root(batch: Batch, trace: dict[str, Any], trace_id: str, roots: list[Span]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from whyops_trace._lens.makers import KIND, name_makers
 from whyops_trace._lens.otlp import in_camel_case, read_answers
 from whyops_trace._lens.place import Address, Place, Reading, Request
-from whyops_trace._shapes import dict_of, dicts_of
+from whyops_trace._lens.spans import add_score
+from whyops_trace._otel.span import Batch
+from whyops_trace._shapes import dict_of, dicts_of, text_of
 
 TITLE: Final = "MLflow"
 EXAMPLE: Final = "http://localhost:5000/#/experiments/1/traces?selectedEvaluationId=tr-TRACE"
@@ -36,4 +38,17 @@ def read(place: Place) -> Reading:
                 name: value for name, value in span.attributes.items() if not name.startswith("mlflow.")
             }
     name_makers(batch.spans)
+    info = dict_of(dict_of(dict_of(answer).get("trace")).get("trace_info"))
+    for assessment in dicts_of(info.get("assessments")) if batch.spans else ():
+        _add_score(batch, assessment)
     return batch
+
+
+def _add_score(batch: Batch, assessment: dict[str, Any]) -> None:
+    """Add feedback; an expectation is no judgement."""
+    value = dict_of(assessment.get("feedback")).get("value")
+    if value is not None and assessment.get("valid") is not False:
+        label = value if isinstance(value, str) else None
+        span_id = text_of(assessment.get("span_id"))
+        time, name = assessment.get("last_update_time"), assessment.get("assessment_name")
+        add_score(batch, span_id, time, name, None if label else value, label, assessment.get("rationale"))

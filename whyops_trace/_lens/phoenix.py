@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 from typing import Any, Final
 
 from whyops_trace._lens.makers import KIND, name_makers
 from whyops_trace._lens.place import Address, Place, Reading, Request
-from whyops_trace._lens.spans import batch_of, status_of, time_ns
-from whyops_trace._otel.span import Span, SpanEvent
+from whyops_trace._lens.spans import add_score, batch_of, status_of, time_ns
+from whyops_trace._otel.span import Batch, Span, SpanEvent
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 
 TITLE: Final = "Phoenix"
@@ -17,6 +18,10 @@ _PAGE: Final = re.compile(r"(?P<base>.*?)/projects/(?P<within>[^/]+)/(?:traces|s
 _API: Final = re.compile(r"(?P<base>.*?)/v1/projects/(?P<within>[^/]+)/spans")
 #: Spans of an answer.
 _PAGE_SIZE: Final = "200"
+#: Spans whose annotations one request asks for: their ids are in its address.
+_ASKED: Final = 100
+#: Largest number of spans whose annotations are asked for.
+_JUDGED: Final = 10_000
 
 
 def find(address: Address) -> Place | None:
@@ -36,10 +41,37 @@ def read(place: Place) -> Reading:
         items += dicts_of(dict_of(answer).get("data"))
         cursor = text_of(dict_of(answer).get("next_cursor"))
         if not cursor or cursor == query.get("cursor"):
-            batch = batch_of(items, _span)
-            name_makers(batch.spans)
-            return batch
+            break
         query["cursor"] = cursor
+    batch = batch_of(items, _span)
+    name_makers(batch.spans)
+    if batch.spans:
+        yield from _read_scores(place, batch)
+    return batch
+
+
+def _read_scores(place: Place, batch: Batch) -> Generator[Request, list[Any], None]:
+    """Add the annotations of the trace and of its spans, if the server is one that tells them."""
+    ids = [span.span_id for span in batch.spans[:_JUDGED]]
+    asked = [("trace", [batch.spans[0].trace_id])]
+    asked += [("span", ids[start : start + _ASKED]) for start in range(0, len(ids), _ASKED)]
+    for what, some in asked:
+        query: dict[str, Any] = {f"{what}_ids": some, "limit": "1000"}
+        while True:
+            answers = yield Request(
+                f"/v1/projects/{place.within}/{what}_annotations", query, is_optional=True
+            )
+            answer = dict_of(answers[0]) if answers else {}
+            for item in dicts_of(answer.get("data")):
+                result = dict_of(item.get("result"))
+                told = (result.get(name) for name in ("score", "label", "explanation"))
+                add_score(
+                    batch, text_of(item.get("span_id")), item.get("updated_at"), item.get("name"), *told
+                )
+            cursor = text_of(answer.get("next_cursor"))
+            if not cursor or cursor == query.get("cursor"):
+                break
+            query["cursor"] = cursor
 
 
 def _span(item: dict[str, Any]) -> Span:

@@ -20,11 +20,13 @@ class Request(NamedTuple):
 
     Attributes:
         path: Path below the address of the server, percent-encoded.
-        query: Its parameters.
+        query: Its parameters; one with several values has a list of them.
+        is_optional: A refusal is an answer without documents, since not every version of the product has the path.
     """
 
     path: str
-    query: Mapping[str, str] = {}
+    query: Mapping[str, Any] = {}
+    is_optional: bool = False
 
 
 class Place(NamedTuple):

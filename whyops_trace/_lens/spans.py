@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from whyops_trace._otel.span import Batch, Span, checked
+from whyops_trace._otel.evaluations import result_of
+from whyops_trace._otel.span import EVALUATION, Batch, LogRecord, Span, checked
 
 T = TypeVar("T")
 
@@ -59,3 +60,27 @@ def id_of(text: str, length: int) -> str:
     if len(digits) <= length and _HEX.fullmatch(digits):
         return digits.zfill(length)
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=length // 2).hexdigest() if text else ""
+
+
+def add_score(
+    batch: Batch, span_id: str, time: Any, name: Any, value: Any, label: Any = None, comment: Any = None
+) -> None:
+    """
+    Add a score of a product to what it told of a trace.
+
+    Args:
+        batch: The spans of the trace, of which there is one at least.
+        span_id: The span that is judged, "" for the trace as a whole.
+        time: When it was given, as for :func:`time_ns`.
+        name: What is judged.
+        value: A number or a thumb.
+        label: The judgement in words.
+        comment: The reason.
+    """
+    first = batch.spans[0]
+    try:
+        moment = time_ns(time)
+    except (ValueError, OverflowError):
+        moment = 0
+    about = result_of(name, value, label, comment)
+    batch.logs.append(LogRecord(first.trace_id, span_id, EVALUATION, moment or first.start_ns, about, None))

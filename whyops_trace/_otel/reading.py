@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from whyops_trace._models.answers import Request, Turn
+from whyops_trace._otel.evaluations import SpanScore
 from whyops_trace._otel.tokens import richer
 
 #: Kinds of readings. "" is not known yet, or nothing of an agent's.
@@ -52,6 +53,7 @@ class Reading(msgspec.Struct):
         delegate: Name of the agent that a tool call runs.
         may_be_tool: A step that is a tool's call, if a turn asked for a tool of its name.
         is_copy: It repeats what other spans tell, and is a source of what they lack.
+        scores: Scores that it tells of.
         rest: Attributes that no dialect knows.
     """
 
@@ -72,6 +74,7 @@ class Reading(msgspec.Struct):
     delegate: str = ""
     may_be_tool: bool = False
     is_copy: bool = False
+    scores: list[SpanScore] = []
     rest: dict[str, Any] = {}
 
     def fill(self, **members: Any) -> None:

@@ -16,6 +16,8 @@ from whyops_trace.exceptions import WhyOpsError
 SERVER: Final = 2
 CLIENT: Final = 3
 ERROR: Final = 2
+#: The name of an event that tells of a score; as a log record it may be of a trace as a whole.
+EVALUATION: Final = "gen_ai.evaluation.result"
 #: Largest time that is stored: the end of the year 9999, in nanoseconds since the epoch.
 MAX_TIME_NS: Final = 253_402_300_799 * 1_000_000_000
 #: Deepest nesting of a value in an attribute.
@@ -75,7 +77,7 @@ class Span(msgspec.Struct, gc=False):
 
 
 class LogRecord(msgspec.Struct, gc=False):
-    """A log record that belongs to a span: the name of its event, its attributes and its body."""
+    """A log record of a span, or a score of a trace: the name of its event, its attributes and its body."""
 
     trace_id: str
     span_id: str
@@ -212,10 +214,12 @@ def checked_log(log: LogRecord) -> LogRecord:
     Return a log record; its event's name is also taken from the attribute that was used for it before.
 
     Raises:
-        ValueError: if it belongs to no span.
+        ValueError: if it belongs to no span, and is no score of a trace.
     """
-    log.trace_id, log.span_id = _checked_id("trace", log.trace_id, 32), _checked_id("span", log.span_id, 16)
     log.name = log.name or text_of(log.attributes.get("event.name"))
+    log.trace_id = _checked_id("trace", log.trace_id, 32)
+    is_of_trace = log.name == EVALUATION and not log.span_id.strip("0")
+    log.span_id = "" if is_of_trace else _checked_id("span", log.span_id, 16)
     return log
 
 

@@ -11,12 +11,14 @@ from whyops_trace._models.links import AskedTool
 from whyops_trace._otel.asking import plain_name, stops_for_tools
 from whyops_trace._otel.events import Event, begin_of, ends_of
 from whyops_trace._otel.node import Node
-from whyops_trace._recording.line import LAST, USUAL, Draft, Ending
+from whyops_trace._recording.line import LAST, ROOT, TOP, USUAL, Draft, Ending
 from whyops_trace._recording.recorder import BEGINS, ENDS
 from whyops_trace._recording.state import TraceState
 from whyops_trace.context import Scope, advance
 from whyops_trace.types import EventOptions
 
+#: Metadata of a score that says where it was given.
+_FROM_SPAN: Final = b',"source":"otel"'
 #: Nanoseconds that a time which a span tells may be away from now without being written down.
 _NOW_NS: Final = 20_000_000
 
@@ -118,6 +120,25 @@ class Records:
         if not place.within:
             state.last = last
             advance(state, last)
+
+    def score(self, node: Node, place: Scope) -> None:
+        """
+        Record the scores that a span tells of: of what is recorded here, of what that is in, or of the trace.
+
+        Args:
+            node: The span, or another one that tells of the same.
+            place: Where that is.
+        """
+        state = self.state
+        for score in node.reading.scores if state.on else ():
+            is_own = score.span_id == node.span.span_id
+            step = self._step if is_own and self._step else place.within
+            if not score.span_id or (is_own and self.ends_trace):  # what is around everything is the trace
+                step = 0
+            aside, content = state.aside(step), state.recorder.encode(score.content)
+            state.recorder.record_draft(
+                Draft(aside, b"score", ROOT, TOP, _FROM_SPAN, content, ending=Ending.LOCAL, step=step)
+            )
 
     def _write(
         self, event: Event, parent: int, within: int, *, ending: Ending = USUAL, opens: int = 0, step: int = 0

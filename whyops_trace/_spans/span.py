@@ -260,6 +260,7 @@ class OpenSpan:
                 self._fold(span_of(self.source), self.parent)
                 return
             if self.kind == "":
+                self.records.score(self.node, self.place())
                 if self.parent is not None:
                     self._fold(self.node.span, self.parent)
                     self.parent._name = self.node.reading.agent or self.parent._name
@@ -298,7 +299,11 @@ class OpenSpan:
                 parent._counted = node.reading.answer.usage
             if error is not None and len(parent._failures) < _MANY:
                 parent._failures.append(error)
-        self.records.end(node, self.place())
+        place = self.place()
+        self.records.end(node, place)
+        turn = None if self._turn is None else self._turn.layer
+        for span in (self, *self._layers, *([turn] if isinstance(turn, OpenSpan) else ())):
+            self.records.score(span.node, place)
 
     def _note_recorded(self, node: Node) -> None:
         """Note a call that is recorded inside it, as long as it may turn out to tell of the same one."""

@@ -144,6 +144,7 @@ def bring_in(home: Path, url: str, lens: Lens) -> str:
         click.echo(f"{counted(len(batch.refused), 'span')} cannot be read: {batch.refused[0]}", err=True)
     trace_id = batch.spans[0].trace_id
     batch.spans = [span for span in batch.spans if span.trace_id == trace_id]
+    batch.logs = [log for log in batch.logs if log.trace_id == trace_id]
     is_quiet = max(max(span.start_ns, span.end_ns) for span in batch.spans) / _NS < time.time() - GIVEN_UP
     processor = Processor(max_event_bytes=MAX_EVENT_BYTES, sample_rate=1)
     inbox = Inbox(home, processor)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 from whyops_trace._guard import attempt, report, say
 from whyops_trace._otel.events import agent_of, events_of, is_complete
 from whyops_trace._otel.records import lines_of
+from whyops_trace._otel.scores import Judged, score_events, take_scores
 from whyops_trace._otel.trace import read_trace
+from whyops_trace._shapes import dict_of
 from whyops_trace._values.processor import Processor
 from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.inbox import Inbox, Waiting
@@ -163,7 +166,7 @@ class Joiner:
                 for each in joined:
                     if each.replaces:
                         with contextlib.suppress(TraceNotFoundError):
-                            self._store.delete(each.name)
+                            self._store.delete(each.name, scores_of="otel")
                 for lines in slices([line for each in joined for line in each.lines], _LINES):
                     self._store.ingest(("", lines))
                 self._inbox.note_joined([(each.trace, each.name, each.is_open) for each in joined], began)
@@ -184,15 +187,27 @@ class Joiner:
         if trace.name and not trace.is_settled and name not in there:
             # Whoever deleted the trace wants nothing of it back but what comes later.
             self._inbox.forget([trace.trace_id], trace.joined)
-        roots = read_trace(*self._inbox.spans(trace.trace_id))
+        spans, logs, scores = take_scores(*self._inbox.spans(trace.trace_id))
+        roots = read_trace(spans, logs)
         ended = now - trace.arrived >= self._given_up or is_complete(roots)
         first = 1 + (self._last_step(name) if trace.is_settled else 0)
         events = events_of(roots, first, ended=ended)
+        if scores and (events or name in there):
+            known = self._stored(name) if trace.is_settled else []
+            judged = Judged(chain(known, ((each.step, each.within, each.metadata) for each in events)))
+            events += score_events(scores, judged)
         lines = lines_of(name, agent_of(roots), events, self._processor)
         # Log records may come before all spans. Then nothing of the trace is in the store yet.
         stored_as = name if lines else trace.name
         return _Joined(trace, stored_as, lines, name in there and not trace.is_settled, not ended)
 
     def _last_step(self, name: str) -> int:
-        steps = [event.get("stepId") for event in self._store.events(name)]
-        return max((step for step in steps if isinstance(step, int)), default=0)
+        return max((step for step, _, _ in self._stored(name)), default=0)
+
+    def _stored(self, name: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Yield step, enclosing step and metadata of each event of a trace that the store has."""
+        for event in self._store.events(name):
+            step, metadata = event.get("stepId"), dict_of(event.get("metadata"))
+            within = metadata.get("within")
+            if isinstance(step, int):
+                yield step, within if isinstance(within, int) else 0, metadata

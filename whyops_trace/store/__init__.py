@@ -206,9 +206,13 @@ class Store(Reader):
         with self._database.transaction() as connection:
             return remove_score(connection, trace_id, name, step)
 
-    def delete(self, trace_id: str) -> None:
+    def delete(self, trace_id: str, *, scores_of: str | None = None) -> None:
         """
         Delete a trace.
+
+        Args:
+            trace_id: Its id.
+            scores_of: Only scores that were given there are deleted with it; None for all.
 
         Raises:
             TraceNotFoundError: if there is none of that id.
@@ -218,7 +222,7 @@ class Store(Reader):
         if not rows:
             raise TraceNotFoundError(f"There is no trace {trace_id!r}.")
         with self._database.session(writing=True) as connection:
-            delete(connection, [number for (number,) in rows])
+            delete(connection, [number for (number,) in rows], scores_of=scores_of)
 
     def delete_all(self, trace_ids: Iterable[str]) -> int:
         """

@@ -120,7 +120,13 @@ def numbers_of(connection: sqlite3.Connection, trace_ids: Iterable[str]) -> Iter
         yield numbers
 
 
-def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: bool = False) -> int:
+def delete(
+    connection: sqlite3.Connection,
+    numbers: Sequence[int],
+    *,
+    remember: bool = False,
+    scores_of: str | None = None,
+) -> int:
     """
     Delete traces in one transaction, and return the number of deleted ones.
 
@@ -128,6 +134,7 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: 
         connection: The connection.
         numbers: Their numbers.
         remember: True to remember how much of them was deleted, in case they go on.
+        scores_of: The source of the scores that are deleted with them; None for all.
     """
     connection.execute("BEGIN IMMEDIATE")
     if remember:
@@ -144,8 +151,9 @@ def delete(connection: sqlite3.Connection, numbers: Sequence[int], *, remember: 
         [*numbers, *numbers],
     )
     connection.execute(
-        f"DELETE FROM scores WHERE trace_id IN (SELECT trace_id FROM traces WHERE id IN {those})",  # noqa: S608
-        numbers,
+        f"DELETE FROM scores WHERE trace_id IN (SELECT trace_id FROM traces WHERE id IN {those})"  # noqa: S608
+        " AND source = coalesce(?, source)",
+        [*numbers, scores_of],
     )
     deleted = 0
     for table, column in _TABLES:

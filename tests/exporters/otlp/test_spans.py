@@ -13,6 +13,7 @@ from whyops_trace import WhyOps, step, trace, traced_embedding, traced_llm, trac
 from whyops_trace._calls.kinds import Embedding, Llm, Tool
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.protobuf import read_spans
+from whyops_trace._otel.scores import take_scores
 from whyops_trace._otel.trace import read_trace
 from whyops_trace._recording.places import w3c_span_id, w3c_trace_id
 from whyops_trace.exporters.otlp.conventions import KNOWN
@@ -484,6 +485,28 @@ def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: 
     ]
     assert other.attributes["gen_ai.evaluation.score.label"] == "true"
     assert receiver.spans["score tone"].attributes["gen_ai.evaluation.score.label"] == "polite"
+
+
+def test_the_own_receiver_reads_the_same_scores(receiver: Receiver, client: Make) -> None:
+    """A thumb, a number and a label, on what they were given to; none of them is a step."""
+    sdk = client()
+    with trace("t") as whole:
+        with step("research") as research:
+            say("tea")
+        whole.score("correct", 0.5, comment="half", step=research)
+    whole.score("helpful", True)
+    whole.score("tone", "polite")
+    sdk.flush_sync()
+    sent = [span for request in receiver.requests for span in read_spans(request.body).spans]
+    happened, _, scores = take_scores(sent, [])
+    names = {span.span_id: span.name for span in happened}
+
+    assert [(names[score.span_id], score.content) for score in scores] == [
+        ("research", {"name": "correct", "value": 0.5, "comment": "half"}),
+        ("invoke_agent shop", {"name": "helpful", "value": True}),
+        ("invoke_agent shop", {"name": "tone", "label": "polite"}),
+    ]
+    assert sorted(names.values()) == ["execute_tool say", "invoke_agent shop", "research"]
 
 
 def test_the_own_receiver_reads_the_same_tree(receiver: Receiver, client: Make) -> None:

@@ -16,6 +16,7 @@ from whyops_trace._otel.dialects import (
     adk,
     ag2,
     claude_code,
+    evaluation,
     genai,
     haystack,
     langfuse,
@@ -68,6 +69,7 @@ DIALECTS: Final = tuple(
         traceloop,
         mcp,
         genai,
+        evaluation,
         plain,
     )
 )

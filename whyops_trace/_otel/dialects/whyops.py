@@ -12,7 +12,6 @@ from whyops_trace._otel.span import Span
 _KINDS: Final[dict[str, Kind]] = {
     "agent": "agent",
     "handoff": "handoff",
-    "score": "step",
     "step": "step",
     "trace": "agent",
     "wrapper": "step",

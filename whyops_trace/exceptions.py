@@ -14,12 +14,15 @@ The errors of whyops-trace, all of them raised at the call that is wrong.
     ├── ReplayError                       a recording cannot be replayed
     └── AgentRunaway                      a trace used up a limit that it was given
 
+    Exception
+    └── RecordedError                     raised inside a replay, for a recorded exception that cannot be made again
+
     BaseException
     ├── ReplayMiss                        raised inside a replay, by a call that the recording has no answer to
     └── AgentStop                         raised inside the block of such a trace, which raises AgentRunaway at its end
 
 No error of this tree ever reaches a traced call: they come only from the calls of our own API. ``AgentStop`` does, for
-whoever asks for it with a limit, and ``ReplayMiss`` while a replay is open.
+whoever asks for it with a limit, and ``ReplayMiss`` and ``RecordedError`` while a replay is open.
 """
 
 from __future__ import annotations
@@ -135,3 +138,21 @@ class ReplayMiss(BaseException):
     It is no :class:`Exception`, since frameworks tell those of tools to the model, and is raised again when the replay
     is closed, whoever caught it.
     """
+
+
+class RecordedError(Exception):
+    """
+    Raised in a replay in place of a recorded exception whose class is not loaded, or cannot be made from its words.
+
+    Attributes:
+        type: Full name of the class that it was of.
+        message: Message that it had.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(f"{type}: {message}" if message else type)
+        self.type: str = type
+        self.message: str = message
+
+    def __reduce__(self) -> tuple[type[RecordedError], tuple[str, str]]:
+        return RecordedError, (self.type, self.message)

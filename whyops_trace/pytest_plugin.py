@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from whyops_trace._replay.runs import LiveRun
     from whyops_trace.replay import Replay
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 __all__ = ["pytest_addoption", "recorded", "traces"]
 
 

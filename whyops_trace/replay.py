@@ -29,10 +29,23 @@ from whyops_trace._replay.finder import Divergence, Match
 from whyops_trace._replay.loading import Source, load
 from whyops_trace._replay.session import Session, names_of
 from whyops_trace.default import default_recorder
-from whyops_trace.exceptions import ConfigurationError, ReplayError, ReplayMiss, StoreError
+from whyops_trace.exceptions import ConfigurationError, RecordedError, ReplayError, ReplayMiss, StoreError
 from whyops_trace.store import Store
 
-__all__ = ["Divergence", "Match", "Replay", "ReplayError", "ReplayMiss", "Run", "Source", "replay"]
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
+__all__ = [
+    "Divergence",
+    "Match",
+    "RecordedError",
+    "Replay",
+    "ReplayError",
+    "ReplayMiss",
+    "Run",
+    "Source",
+    "replay",
+]
 
 #: Lines of drift and of unused calls that an error names.
 _NAMED: Final = 10

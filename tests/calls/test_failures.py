@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
+import httpx
 import pytest
+from pydantic import BaseModel, ValidationError
 from recorded import Recorded, Row, cancelled_tool, failed_tool, frames_of_ours
 
 from whyops_trace import ConfigurationError, WhyOps, step, trace, traced_embedding, traced_llm, traced_tool
@@ -150,6 +152,44 @@ def test_a_status_code_is_recorded(events: Recorded) -> None:
         ask()
 
     assert events.rows[1][5]["status"] == 429
+
+
+def test_the_status_of_a_response_is_recorded(events: Recorded) -> None:
+    """As HTTP libraries raise it, whose exceptions have the response."""
+
+    @traced_tool
+    def fetch() -> None:
+        httpx.Response(404, request=httpx.Request("GET", "https://shop.test")).raise_for_status()
+
+    with pytest.raises(httpx.HTTPStatusError):
+        fetch()
+
+    assert events.rows[1][5]["status"] == 404
+
+
+def test_what_a_model_of_pydantic_refused_is_told(events: Recorded) -> None:
+    """By its places and reasons, without the values, of which no method is called."""
+
+    class Hostile:
+        def __repr__(self) -> str:
+            raise SystemExit
+
+    class Bill(BaseModel):
+        total: float
+        items: list[int]
+
+    @traced_tool
+    def read() -> None:
+        Bill.model_validate({"items": [1, Hostile()]})
+
+    with pytest.raises(ValidationError):
+        read()
+
+    assert events.rows[1][5]["message"] == (
+        "2 validation errors for Bill\n"
+        "total\n  Field required [type=missing]\n"
+        "items.1\n  Input should be a valid integer [type=int_type]"
+    )
 
 
 def content_of(events: Recorded, error: BaseException) -> dict[str, Any]:

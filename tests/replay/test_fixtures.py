@@ -154,6 +154,14 @@ def test_a_fixture_that_was_cut_is_told(file: Path) -> None:
         replay(file)
 
 
+def test_a_mark_of_the_encoding_is_no_edit(file: Path) -> None:
+    """Some editors put one before a text; the recording is the same."""
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+
+    with replay(file, store=False):
+        agent()
+
+
 def test_a_fixture_that_was_edited_is_told(file: Path) -> None:
     """An edit by hand is refused until its author says that it is meant, and what then does not fit is told."""
 

@@ -123,12 +123,15 @@ def test_a_live_run_is_checked_against_the_recording(project: Path) -> None:
 
 def test_a_change_of_the_agent_is_red(project: Path) -> None:
     """The first call that differs is told, with the calls around it."""
+    _, missing = run(project, TEST)
     run(project, TEST, "--whyops=record")
     code, words = run(project, TEST.replace("shop.agent()", "shop.agent(amount=125.0)"))
 
     assert code == 1
     assert "arguments.amount: recorded 12.5, now 125.0" in words
     assert "> refund(order=8841, amount=12.5, note='')" in words
+    assert "/_replay/" not in words + missing  # frames of the library are hidden
+    assert "/_calls/" not in words + missing
 
 
 CHECKS = [

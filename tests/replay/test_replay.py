@@ -18,6 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from whyops_trace import WhyOps, propagate, step, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace._replay.recording import read_calls
 from whyops_trace._replay.session import names_of
 from whyops_trace.client import forget_clients
 from whyops_trace.exceptions import (
@@ -49,12 +50,6 @@ class Order:
 
 class Bill(BaseModel):
     total: float
-
-
-class OddError(Exception):
-    def __init__(self, code: int, *, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code, self.detail = code, detail
 
 
 class Handle:
@@ -203,53 +198,6 @@ def test_a_result_is_of_its_type_again(annotation: Any, value: Any) -> None:
         again = tool()
 
     assert (type(again), again) == (type(value), value)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("v"),
-        KeyError("k"),
-        FileNotFoundError(2, "No such file", "f"),
-        TimeoutError(),
-        subprocess.CalledProcessError(1, "x"),
-        UnicodeDecodeError("utf8", b"x", 0, 1, "r"),
-        OddError(5, detail="d"),
-    ],
-)
-def test_an_exception_is_raised_again(error: Exception) -> None:
-    """An exception of a class that is loaded is an instance of it, says the same, and has its plain attributes."""
-
-    @traced_tool
-    def tool() -> None:
-        raise error
-
-    with capture_events(local=True) as events, pytest.raises(type(error)):
-        tool()
-    with replay(events, store=False), pytest.raises(type(error)) as caught:
-        tool()
-
-    assert str(caught.value) == str(error)
-    if not isinstance(error, UnicodeDecodeError):  # which has bytes among its arguments
-        assert caught.value.args == error.args
-    if isinstance(error, (OddError, FileNotFoundError)):
-        assert {**vars(caught.value)} == vars(error)
-        assert getattr(caught.value, "filename", None) == getattr(error, "filename", None)
-
-
-def test_an_exception_of_a_class_that_is_not_there_is_told() -> None:
-    """A failure whose class is not loaded is a RuntimeError with the same words, and a note says so."""
-
-    @traced_tool
-    def tool() -> None:
-        raise type("GoneError", (Exception,), {"__module__": "gone"})("no more")
-
-    with capture_events(local=True) as events, pytest.raises(Exception, match="no more"):
-        tool()
-    with replay(events, store=False) as run, pytest.raises(RuntimeError, match=r"gone\.GoneError: no more"):
-        tool()
-
-    assert "GoneError" in run.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -488,6 +436,99 @@ def test_threads_are_answered() -> None:
         second = agent()
 
     assert (second, ran, run.drift) == (first, [], [])
+
+
+def test_calls_in_threads_end_in_the_order_they_did() -> None:
+    """Of calls in a pool the one that was first done is so in a replay, also a request of one thread after others."""
+
+    @traced_tool
+    def fetch(page: int) -> int:
+        if page:
+            ended[page - 1].wait(10)
+        ended[page].set()
+        return page
+
+    def agent() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(propagate(fetch), (3, 2, 1, 0)))
+
+    ended = [threading.Event() for _ in range(4)]
+    events, _ = recorded(agent)
+    with replay(events, store=False) as run, trace("t"):
+        agent()
+
+    assert order_of(run.events) == order_of(events)
+    assert run.notes == []
+
+
+def order_of(events: list[dict[str, Any]]) -> list[Any]:
+    """Return the arguments of calls in the order in which they ended."""
+    return [call.asked["arguments"] for call in sorted(read_calls(events).calls, key=lambda call: call.ended)]
+
+
+def test_a_thread_does_not_wait_for_a_call_that_is_not_made() -> None:
+    """A changed program goes on, and a note says that the order is not kept."""
+
+    @traced_tool
+    def fetch(page: int) -> int:
+        return page
+
+    events, _ = recorded(lambda: [fetch(0), fetch(1)])
+    with replay(events, store=False, match="first") as run:
+        thread = threading.Thread(target=fetch, args=(1,))
+        thread.start()
+        thread.join()
+
+    assert run.notes == [
+        "fetch(page=0) ended before fetch(page=1) when it was recorded, and does not now: calls in threads no longer "
+        "wait for each other"
+    ]
+
+
+def test_a_tool_that_asks_for_vectors_alone_does_not_run() -> None:
+    """It is answered as a whole, since it is no agent; the vectors inside it are not missed."""
+
+    @traced_embedding
+    def embed(texts: list[str]) -> list[list[float]]:
+        ran.append("embed")
+        return [[0.5] for _ in texts]
+
+    @traced_tool
+    def search(query: str) -> str:
+        ran.append("search")
+        return f"{len(embed([query]))} pages"
+
+    events, first = recorded(lambda: search("tea"))
+    with replay(events, store=False) as run:
+        second = search("tea")
+
+    assert (second, ran, run.unused) == (first, [], [])
+
+
+def test_a_miss_tells_which_calls_may_have_changed_their_arguments() -> None:
+    """What a body does to its arguments is not recorded: where a call differs after one, the message says so."""
+
+    @traced_tool
+    def add(items: list[str], item: str) -> None:
+        items.append(item)
+
+    @traced_tool
+    def save(count: int) -> None:
+        ran.append(count)
+
+    def agent() -> None:
+        items: list[str] = []
+        add(items, "tea")
+        save(len(items))
+
+    events, _ = recorded(agent)
+    with (
+        pytest.raises(ReplayMiss, match=r"count: recorded 1, now 0\nadd returned nothing .* listed in live="),
+        replay(events, store=False),
+    ):
+        agent()
+    with replay(events, store=False, live=[add]):
+        agent()
 
 
 def test_live_functions_run() -> None:

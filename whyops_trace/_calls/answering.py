@@ -15,6 +15,9 @@ from whyops_trace._calls.call import GeneratorCall, Untraced
 if TYPE_CHECKING:
     from whyops_trace._calls.site import CallSite, Made
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 
 class Answerer(Protocol):
     """Answers calls in place of their bodies."""

@@ -21,6 +21,9 @@ from whyops_trace.context import get_scope, set_scope
 if TYPE_CHECKING:
     from whyops_trace._calls.site import Made
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 
 class Opener(Protocol):
     """Opens the call of what a driver runs: a call site, or what stands in for one."""

@@ -23,6 +23,9 @@ from whyops_trace.providers._traced import _Async, _Sync
 if TYPE_CHECKING:
     from whyops_trace._replay.session import Session
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 
 class _Silent:
     """Stands in for an HTTP client, and answers instead of sending."""
@@ -79,12 +82,14 @@ class Reply:
     def _send(self, sent: Any, **_: Any) -> Any:
         body = json.loads(sent.content or b"{}")
         found = self._session.find(self._request.site, self._request.call)
+        if not body.get("stream"):  # it ends when it is read
+            self._session.turns.wait(found)
         return self._response(found, body, sent)
 
     async def _asend(self, sent: Any, **_: Any) -> Any:
         body = json.loads(sent.content or b"{}")
         found = self._session.find(self._request.site, self._request.call)
-        await self._session.turn(found)
+        await self._session.turns.wait_in_loop(found)
         return self._response(found, body, sent)
 
     def _response(self, found: RecordedCall | None, body: dict[str, Any], sent: Any) -> Any:

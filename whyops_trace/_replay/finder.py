@@ -9,6 +9,9 @@ from typing import Literal, NoReturn
 from whyops_trace._replay.matching import differences, distance, key, nearest, normalised
 from whyops_trace._replay.recording import RecordedCall, Recording, around
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 Match = Literal["strict", "first"]
 
 
@@ -23,6 +26,7 @@ class Divergence:
         differences: The places at which the two differ.
         tree: The recorded calls around that place, a line each; those that were replayed have a check mark.
         agent: The agent of the recording if nothing of it answered a call before, else "".
+        silent: Names of calls answered before that returned nothing, and may have changed their arguments instead.
     """
 
     call: str
@@ -30,6 +34,7 @@ class Divergence:
     differences: tuple[str, ...]
     tree: str
     agent: str = ""
+    silent: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.call} is not in the recording."]
@@ -42,6 +47,11 @@ class Divergence:
             lines.append("No call of that name is left there.")
         if self.agent and not self.recorded:
             lines.append(f"Nothing of the recording was replayed before: it is of agent {self.agent!r}.")
+        if self.silent:
+            lines.append(
+                f"{', '.join(self.silent)} returned nothing when recorded: what changes its arguments does not do so "
+                "in a replay, unless it is listed in live=."
+            )
         return "\n".join([*lines, *([self.tree] if self.tree else [])])
 
 
@@ -74,6 +84,7 @@ class Finder:
         self.divergence: Divergence | None = None
         self.drift: list[str] = []
         self._recording, self._match, self._live, self._swap, self._fail = recording, match, live, swap, fail
+        self._silent: dict[str, None] = {}
         self._by_key: dict[tuple[str, str, str], list[RecordedCall]] = {}
         for call in recording.calls:
             call.asked = normalised(call.asked, normalise)
@@ -117,11 +128,15 @@ class Finder:
         tree = around(self._recording.calls, like, like.parent if like else asked.parent)
         told = () if like is None else tuple(differences(like.asked, asked.asked))
         agent = "" if any(call.is_used for call in self._recording.calls) else self._recording.agent
-        found = Divergence(str(asked), str(like or ""), told, "\n".join(tree), agent)
+        found = Divergence(str(asked), str(like or ""), told, "\n".join(tree), agent, tuple(self._silent))
         self.divergence = self.divergence or found
         if self._match == "first" and here:
             return here[0]
         self._fail(str(found))
+
+    def note_silent(self, name: str) -> None:
+        """Note the name of a call that was answered with None, and was given what it may have changed."""
+        self._silent[name] = None
 
     def take(self, asked: RecordedCall) -> RecordedCall | None:
         """Return the recorded call that one is which runs anyhow, and use it; None if there is none."""

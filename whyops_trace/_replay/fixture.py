@@ -20,6 +20,9 @@ from whyops_trace._shapes import dict_of, list_of
 from whyops_trace._version import __version__
 from whyops_trace.exceptions import ReplayError
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 #: Version of the format; it rises when a member changes its meaning or is removed.
 VERSION: Final = 1
 #: The member that has the version, by which such a file is known.
@@ -77,13 +80,13 @@ def read_fixture(path: Path) -> Recording:
         ReplayError: if it cannot be read: it is not there, no fixture, of another version, cut, or was edited.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark of the encoding before it
     except OSError as error:
         raise ReplayError(
             f"{path} cannot be read ({error.strerror}). Write it with `whyops-trace export TRACE --fixture {path}`."
-        ) from error
+        ) from None
     except UnicodeDecodeError as error:
-        raise ReplayError(f"{path} is no fixture: it is no text.") from error
+        raise ReplayError(f"{path} is no fixture: it is no text in UTF-8.") from error
     try:
         fixture = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -16,6 +16,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 _LEAVES: Final = frozenset(
     {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
      "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"}

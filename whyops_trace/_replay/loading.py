@@ -17,6 +17,9 @@ from whyops_trace.client import first_client
 from whyops_trace.exceptions import ReplayError
 from whyops_trace.store import Store
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 #: A recording as a user names it: the id of a trace, the file of a fixture, or the events of a trace.
 Source = str | os.PathLike[str] | Iterable[dict[str, Any]]
 

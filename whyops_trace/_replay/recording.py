@@ -124,6 +124,11 @@ class Places:
         """Take a call."""
         self._places[key] = call
 
+    def call_at(self, key: Key) -> RecordedCall | None:
+        """Return the call at a place, None if there is none."""
+        place = self._places.get(key)
+        return place if isinstance(place, RecordedCall) else None
+
     def around(self, event: Mapping[str, Any]) -> tuple[RecordedCall | None, tuple[str, ...]]:
         """Return the call around a record, and the names of the steps between the two."""
         trace, run, _ = key_of(event)
@@ -138,25 +143,23 @@ class Places:
 def read_calls(events: Iterable[dict[str, Any]]) -> Recording:
     """Return the calls that the records of a trace tell of."""
     events = list(events)
-    places, by_key = Places(), dict[Key, RecordedCall]()
+    places = Places()
     calls: list[RecordedCall] = []
     ends = 0
     for event in events:
         kind = text_of(event.get("eventType"))
         trace, run, _ = key_of(event)
-        owner = by_key.get((trace, run, _step(event.get("parentStepId"))))
         if (call := opened_by(event)) is not None:
             call.number, call.step = len(calls) + 1, _step(event.get("stepId"))
             call.parent, call.path = places.around(event)
             places.add_call(key_of(event), call)
-            by_key[key_of(event)] = call
             calls.append(call)
         elif kind == "llm_thinking":
             places.add_step(event)
-        elif owner is not None and (kind in _ENDS or kind == "error"):
+        elif (owner := places.call_at((trace, run, _step(event.get("parentStepId"))))) is not None:
             if kind == "error":
                 owner.error = dict_of(event.get("content"))
-            if kind in _ENDS or owner.kind != "tool":
+            if ended_by(event, places) is owner:
                 ends += 1
                 owner.ended = ends
                 _end(owner, event)
@@ -167,8 +170,8 @@ def read_calls(events: Iterable[dict[str, Any]]) -> Recording:
 
 
 def mark_models(call: RecordedCall) -> None:
-    """Note in the calls around a call of a model that they hold one."""
-    outer = call.parent if call.kind != "tool" else None
+    """Note in the calls around a call of a model that they hold one; vectors alone are no reason to run a function."""
+    outer = call.parent if call.kind == "llm" else None
     while outer is not None:
         outer.holds_model, outer = True, outer.parent
 
@@ -188,6 +191,15 @@ def opened_by(event: Mapping[str, Any]) -> RecordedCall | None:
         name: metadata[name] for name in ("systemPrompt", "system", "tools", "params") if name in metadata
     }
     return RecordedCall(kind, text_of(metadata["function"]), {**asked, "messages": content.get("messages")})
+
+
+def ended_by(event: Mapping[str, Any], places: Places) -> RecordedCall | None:
+    """Return the call whose end a record tells, None if it tells of none."""
+    kind = text_of(event.get("eventType"))
+    trace, run, _ = key_of(event)
+    owner = places.call_at((trace, run, _step(event.get("parentStepId"))))
+    ends = owner is not None and (kind in _ENDS or (kind == "error" and owner.kind != "tool"))
+    return owner if ends else None
 
 
 def _end(call: RecordedCall, event: Mapping[str, Any]) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NoReturn
 
 from whyops_trace._replay.answers import words
+from whyops_trace._replay.failures import exception
 from whyops_trace._replay.recording import RecordedCall
-from whyops_trace._replay.values import LostError, annotation_of, check_whole, exception, made_again
+from whyops_trace._replay.values import LostError, annotation_of, check_whole, made_again
 from whyops_trace._shapes import dict_of, list_of, text_of
+
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
 
 
 class Results:
@@ -30,10 +34,10 @@ class Results:
         if found.outcome == "cancelled" and found.error is None:
             self._fail(f"{found} was cancelled when it was recorded; answer it with swap=.")
         if found.error is not None:
-            self._raise(found, found.error)
+            self._raise(found, found.error, _home(function))
         answer = found.answer
         if isinstance(raised := dict_of(answer).get("raised"), dict) and found.outcome != "ok":
-            self._raise(found, raised)
+            self._raise(found, raised, _home(function))
         if not found.is_captured:
             self._fail(
                 f"The result of {found} was not recorded (capture_output=False); list it in live= or swap=."
@@ -61,26 +65,27 @@ class Results:
                     "sdk.openai(...) or sdk.anthropic(...), or answer it with swap="
                 )
             check_whole(found.raw)
-            return made_again(found.raw, found.returned, annotation)
+            return made_again(found.raw, found.returned, annotation, _home(function))
         if isinstance(answer, dict) and "items" in answer and "count" in answer and not found.returned:
-            return Items(self.items(found))
+            return Items(self.items(found, _home(function)))
         value = (
             answer["result"]
             if isinstance(answer, dict) and list(answer) == ["result"] and found.returned != "dict"
             else answer
         )
         check_whole(value)
-        return made_again(value, found.returned, annotation)
+        return made_again(value, found.returned, annotation, _home(function))
 
-    def _raise(self, found: RecordedCall, told: Mapping[str, Any]) -> None:
-        error, is_same = exception(told)
+    def _raise(self, found: RecordedCall, told: Mapping[str, Any], home: str) -> None:
+        error, is_same = exception(told, home)
         if not is_same:
             self._notes.append(
-                f"{found} raised {text_of(told.get('type'))}, whose class is not loaded: a RuntimeError here"
+                f"{found} raised {text_of(told.get('type'))}, which cannot be made again; in the replay it is "
+                f"{type(error).__qualname__}"
             )
         raise error
 
-    def items(self, found: RecordedCall) -> Generator[Any, None, Any]:
+    def items(self, found: RecordedCall, home: str) -> Generator[Any, None, Any]:
         """Yield the items of a recorded generator, and return or raise what it did."""
         self.check_ended(found)
         if not found.is_captured:
@@ -101,7 +106,7 @@ class Results:
         for item in items:  # noqa: UP028 - a list takes nothing that is sent
             yield item
         if found.error is not None:
-            self._raise(found, found.error)
+            self._raise(found, found.error, home)
         if count > len(items):
             self._fail(
                 f"Of the {count:,} items of {found} only the first {len(items):,} were recorded; answer it with swap=."
@@ -144,3 +149,7 @@ class Items:
         for item in self._items:
             return item
         raise StopAsyncIteration
+
+
+def _home(function: Any) -> str:
+    return text_of(getattr(function, "__module__", ""))

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn, TypeVar
 
-import anyio
-import anyio.lowlevel
 import msgspec
 
 from whyops_trace._calls.answering import present
@@ -28,15 +26,22 @@ from whyops_trace._replay.recording import (
     Places,
     RecordedCall,
     Recording,
+    ended_by,
     key_of,
     opened_by,
     read_calls,
 )
 from whyops_trace._replay.results import Results
+from whyops_trace._replay.turns import Turns
 from whyops_trace._shapes import text_of
 from whyops_trace.exceptions import ReplayMiss
 
+#: pytest shows a failure where the program is, without the frames of this module.
+__tracebackhide__ = True
+
 T = TypeVar("T")
+#: Types of arguments that a function cannot change.
+_UNCHANGING: Final = frozenset({type(None), bool, int, float, complex, str, bytes, tuple, frozenset})
 
 #: True while the session itself opens a call.
 _OPENS: Final[ContextVar[bool]] = ContextVar("whyops_trace_replay_opens", default=False)
@@ -49,6 +54,7 @@ class Session:
     Attributes:
         events: The records of the replay.
         finder: Tells which recorded call a call is.
+        turns: Lets calls that run at the same time end in turn.
         notes: What else was not as it was, such as exceptions without their attributes.
 
     Args:
@@ -84,8 +90,7 @@ class Session:
         self._lock = threading.RLock()
         self._places = Places()
         self._opened: dict[Key, RecordedCall] = {}
-        #: Recorded calls that answer an asynchronous one at present.
-        self._flying: set[int] = set()
+        self.turns: Turns = Turns(recording.calls, self._lock, self.notes)
         self._undo = contextlib.ExitStack()
 
     # The time for which it is open
@@ -145,7 +150,11 @@ class Session:
             self.events.append(event)
             self._places.add_step(event)
             call = opened_by(event)
-            if call is not None:
+            if call is None:
+                found = ended_by(event, self._places)
+                if found is not None:
+                    self.turns.note_end(found)
+            else:
                 call.step = event["stepId"]
                 call.parent, call.path = self._places.around(event)
                 self._opened[key_of(event)] = call
@@ -227,11 +236,21 @@ class Session:
                 with self._lifted(site):
                     result = function(*args, **kwargs)
             else:
-                result = self.results.result(found, function)
+                self.turns.wait(found)
+                result = self._answer(found, function, args, kwargs)
         except BaseException as error:
             call.fail(error)
             raise
         return site.follow(call, result) if call.returned(result) else result
+
+    def _answer(
+        self, found: RecordedCall, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return what a recorded call returned, and note if it may have changed what it was given instead."""
+        result = self.results.result(found, function)
+        if result is None and any(type(each) not in _UNCHANGING for each in (*args, *kwargs.values())):
+            self.finder.note_silent(found.name)
+        return result
 
     def _fail_untraced(self, site: CallSite) -> NoReturn:
         self.fail(f"{site.name} is not traced, so it cannot be replayed: tracing is off.")
@@ -258,32 +277,12 @@ class Session:
                 with self._lifted(site):
                     result = await function(*args, **kwargs)
             else:
-                await self.turn(found)
-                result = self.results.result(found, function)
+                await self.turns.wait_in_loop(found)
+                result = self._answer(found, function, args, kwargs)
         except BaseException as error:
             call.fail(error)
             raise
         return site.follow(call, result) if call.returned(result) else result
-
-    async def turn(self, found: RecordedCall | None) -> None:
-        """
-        Wait until the calls in flight that ended before this one have ended, so that they end in the order they did.
-
-        One that was cancelled waits to be cancelled.
-        """
-        if found is None or not found.ended or not _in_event_loop():
-            return
-        self._flying.add(found.ended)
-        try:
-            for _ in range(_LOOPS):  # others that are started at the same time come
-                await anyio.lowlevel.checkpoint()
-            while min(self._flying) < found.ended:
-                await anyio.lowlevel.checkpoint()
-            if found.outcome == "cancelled" and found.raw is None:  # else a stream that was left
-                self._flying.discard(found.ended)
-                await anyio.sleep_forever()
-        finally:
-            self._flying.discard(found.ended)
 
     def iterate(
         self, site: CallSite, made: Made, items: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -300,7 +299,7 @@ class Session:
                 return call, _swapped(swap(*site.without_self(args), **kwargs), is_async)
             if found is None or self._runs(site, found):
                 return call, items if site.name not in self._live else self._live_items(site, items, is_async)
-            pieces = self.results.items(found)
+            pieces = self.results.items(found, _home_of(items))
             return call, _in_turn(pieces) if is_async else pieces
         except BaseException as error:
             call.fail(error)
@@ -362,8 +361,10 @@ class Session:
         return self._swap.get(site.name)
 
 
-#: Turns of the event loop in which calls that are started together come to wait.
-_LOOPS: Final = 3
+def _home_of(items: Any) -> str:
+    """Return the name of the module of a generator that has not begun."""
+    frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
+    return text_of(frame.f_globals.get("__name__")) if frame is not None else ""
 
 
 async def _in_turn(items: Iterator[Any]) -> AsyncIterator[Any]:
@@ -386,14 +387,6 @@ def _swapped(made: Any, is_async: bool) -> Any:
                 yield item
 
     return later() if is_async else sync()
-
-
-def _in_event_loop() -> bool:
-    try:
-        anyio.current_time()
-    except RuntimeError:  # of all versions, whatever class of it
-        return False
-    return True
 
 
 def _only_ours(opens: Callable[..., Any]) -> Callable[..., Any]:

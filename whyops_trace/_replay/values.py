@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import base64
-import builtins
 import re
 import sys
 import types
@@ -13,8 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-
-from whyops_trace._shapes import dict_of, list_of, text_of
 
 #: Texts that stand for what was not recorded.
 _CUT: Final = re.compile(
@@ -73,7 +69,7 @@ def annotation_of(function: Any) -> Any:
         return None
 
 
-def made_again(value: Any, returned: str, annotation: Any) -> Any:
+def made_again(value: Any, returned: str, annotation: Any, home: str = "") -> Any:
     """
     Return a result as the program had it.
 
@@ -81,6 +77,7 @@ def made_again(value: Any, returned: str, annotation: Any) -> Any:
         value: What was recorded of it.
         returned: Name of its class, "" if it was JSON.
         annotation: What the function is annotated to return, None if it is not.
+        home: Name of the module of the function.
 
     Raises:
         LostError: if it cannot be made again.
@@ -98,7 +95,7 @@ def made_again(value: Any, returned: str, annotation: Any) -> Any:
         numpy = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, (list, int, float, bool)):
             return numpy.array(value) if isinstance(value, list) else getattr(numpy, returned[6:])(value)
-    kind = class_named(returned)
+    kind = class_named(returned, home)
     if kind is None:
         raise LostError(
             f"the class {returned} of the result is not loaded; import its module, or answer it with swap="
@@ -113,13 +110,21 @@ def made_again(value: Any, returned: str, annotation: Any) -> Any:
     return _as(kind, without_type)
 
 
-def class_named(name: str) -> Any:
-    """Return a class by its full name, None if it is not loaded. Nothing is imported for it."""
+def class_named(name: str, home: str = "") -> Any:
+    """
+    Return a class by its full name, None if it is not loaded. Nothing is imported for it.
+
+    Args:
+        name: The name. That of a class of the program that was run has no module.
+        home: Name of the module of the function, which was that program if it is not now.
+    """
+    if "<locals>" in name:
+        return _local(name, home)
     module, _, rest = name.rpartition(".")
     parts = [rest]
     while module or len(parts) == 1:
-        places = [sys.modules.get(module)] if module else [builtins, sys.modules.get("__main__")]
-        for place in places:
+        names = [module] if module else ["builtins", "__main__", home]
+        for place in map(sys.modules.get, names):
             found: Any = place
             for part in parts:
                 found = vars(found).get(part) if isinstance(found, (types.ModuleType, type)) else None
@@ -130,6 +135,19 @@ def class_named(name: str) -> Any:
         module, _, rest = module.rpartition(".")
         parts.insert(0, rest)
     return None
+
+
+def _local(name: str, home: str) -> Any:
+    """Return the newest class of a name that a function made, None if there is none."""
+    names, waiting, found = {name, f"__main__.{name}", f"{home}.{name}"}, [object], None
+    seen: set[type] = set()
+    while waiting:
+        kind = waiting.pop(0)
+        if kind not in seen:
+            seen.add(kind)
+            waiting += type.__subclasses__(kind)
+            found = kind if f"{kind.__module__}.{kind.__qualname__}" in names else found
+    return found
 
 
 def _covers(annotation: Any, kind: type) -> bool:
@@ -229,57 +247,3 @@ def _by_pydantic(kind: Any, value: Any) -> Any:
 
 def _by_msgspec(kind: Any, value: Any) -> Any:
     return msgspec.convert(value, kind, strict=False)
-
-
-def exception(told: Mapping[str, Any]) -> tuple[BaseException, bool]:
-    """
-    Return a recorded exception, and whether it is of the class that it was.
-
-    Args:
-        told: Its type and message; its arguments and attributes, where those do not tell all.
-    """
-    name, message = text_of(told.get("type")), text_of(told.get("message"))
-    kind = class_named(name)
-    if isinstance(kind, type) and issubclass(kind, BaseException):
-        for make in (_called, _bare):
-            try:
-                error = make(kind, told, message)
-            except Exception:  # noqa: BLE001, S112 - of a class of the user's
-                continue
-            if (
-                str(error) == message or "arguments" in told
-            ):  # no method of a user's class was run for the message
-                return error, True
-    return RuntimeError(f"{name}: {message}" if name else message), False
-
-
-def _called(kind: Any, told: Mapping[str, Any], message: str) -> BaseException:
-    """Make an exception from its arguments."""
-    if "arguments" in told:
-        arguments = list_of(told["arguments"])
-    elif kind is KeyError:
-        arguments = [ast.literal_eval(message)] if message else []
-    else:
-        arguments = [message] if message else []
-    error: BaseException = kind(*arguments)
-    for attribute, value in dict_of(told.get("attributes")).items():
-        if getattr(error, attribute, None) != value:
-            setattr(error, attribute, value)
-    return error
-
-
-def _bare(kind: Any, told: Mapping[str, Any], message: str) -> BaseException:
-    """Make an exception whose constructor takes something else, without running that."""
-
-    def text(_: Any) -> str:
-        return message
-
-    own: Any = type(
-        kind.__name__,
-        (kind,),
-        {"__str__": text, "__module__": kind.__module__, "__qualname__": kind.__qualname__},
-    )
-    error: BaseException = own.__new__(own)
-    error.args = tuple(list_of(told.get("arguments"))) or (message,)
-    vars(error).update(dict_of(told.get("attributes")))
-    return error

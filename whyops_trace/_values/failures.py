@@ -8,6 +8,7 @@ from typing import Any, Final, TypeGuard
 
 from whyops_trace._values import mending
 from whyops_trace._values.outcomes import NONE, NotErrors, attributes_of, outcome
+from whyops_trace._values.reflection import attributes_of as state_of
 
 #: Largest number of frames of a stack, and of the stack of an exception behind another one. The innermost are kept.
 MAX_FRAMES: Final = 30
@@ -78,7 +79,7 @@ class _Description:
             described["stack"] = stack(error, MAX_INNER_FRAMES if self._seen else MAX_FRAMES)
         self._seen.append(error)
         attributes = attributes_of(error)
-        status, notes = dict.get(attributes, "status_code"), dict.get(attributes, "__notes__")
+        status, notes = _status(attributes), dict.get(attributes, "__notes__")
         if type(status) is int:
             described["status"] = status
         if type(notes) is list and (texts := [note for note in notes[:MAX_NOTES] if type(note) is str]):
@@ -99,6 +100,13 @@ class _Description:
         """Return True for an exception that is to be described."""
         is_room = error is not None and len(self._seen) < MAX_EXCEPTIONS
         return is_room and not any(one is error for one in self._seen)
+
+
+def _status(attributes: dict[str, Any]) -> object:
+    """Return the HTTP status that an exception has itself, or by its response."""
+    if (status := dict.get(attributes, "status_code")) is None and "response" in attributes:
+        return dict.get(state_of(attributes["response"]), "status_code")
+    return status
 
 
 def _parts(error: BaseException, message: object, attributes: dict[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def _exception(value: BaseException, base: type, limit: int) -> dict[str, str]:
 
 def _message(error: BaseException) -> str:
     """Return ``str(error)`` if that runs only builtin code, else the texts among the arguments."""
+    if module_of(type(error)) == "pydantic_core._pydantic_core" and is_genuine(type(error)):
+        return _validation(error)
     arguments = read(BaseException, "args", error)
     members, author = [*arguments], None
     for base in reversed(mro_of(type(error))):
@@ -214,6 +216,20 @@ def _message(error: BaseException) -> str:
     if author and all(any(type(item) is kind for kind in _SCALARS) for item in members):
         return str(author(error))
     return ", ".join(str.__str__(item) for item in arguments if issubclass(type(item), str))
+
+
+def _validation(error: Any) -> str:
+    """Return what pydantic found wrong, in its words, without the values: their ``repr()`` is the user's code."""
+    try:
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        count, title = error.error_count(), error.title
+    except Exception:  # noqa: BLE001 - of a validator's exception
+        return ""
+    lines = [f"{count} validation error{'' if count == 1 else 's'} for {title}"]
+    for each in wrong:
+        lines += [".".join(map(str, each["loc"]))] if each["loc"] else []
+        lines.append(f"  {each['msg']} [type={each['type']}]")
+    return "\n".join(lines)
 
 
 def _function(value: Any, base: type, limit: int) -> str:

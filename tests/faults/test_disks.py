@@ -220,12 +220,13 @@ def test_a_home_that_cannot_be_written(server: Collector, tmp_path: Path, kind: 
 
 def test_a_store_that_cannot_be_written_delays_no_server(server: Collector, tmp_path: Path) -> None:
     """What the store does not take stays in the journal until it can be written again."""
-    (tmp_path / "traces.db").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "traces.db")) as other_program:
+        other_program.execute("CREATE TABLE notes (text)")
     sdk = client(server, tmp_path, store=True)
     sdk.trace("t").error_sync("x")
     sdk._deliveries[1].flush(time.monotonic() + 30)
     before = {name: (tally.delivered, tally.pending) for name, tally in sdk.stats().items()}
-    (tmp_path / "traces.db").rmdir()
+    (tmp_path / "traces.db").unlink()
     after = sdk.flush_sync(30)["local"].delivered
 
     assert before == {"local": (0, 1), "whyops": (1, 0)}

@@ -116,6 +116,7 @@ def test_an_end_before_the_start_is_the_start() -> None:
         {"spanId": "zz"},
         {"startTimeUnixNano": "0"},
         {"startTimeUnixNano": "18446744073709551615"},
+        {"startTimeUnixNano": "9223372036854775808"},
     ],
 )
 def test_a_span_that_cannot_be_shown_is_refused_with_the_reason(wrong: dict[str, Any]) -> None:

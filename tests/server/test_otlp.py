@@ -330,6 +330,19 @@ def test_spans_that_cannot_be_stored_are_counted_with_the_reason(server: Server)
     assert "no start" in message.partial_success.error_message
 
 
+@pytest.mark.parametrize("time", [2**63, 2**64 - 1])
+def test_a_time_beyond_all_calendars_costs_no_other_span(server: Server, time: int) -> None:
+    """It starts too late to be shown, or is said to end so late."""
+    pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    endless, late, right = tool(number=1), tool(number=2), tool(number=3)
+    endless.end_ns = late.start_ns = late.end_ns = time
+    answer = server.post("/v1/traces", as_protobuf([endless, late, right]), PROTOBUF)
+
+    assert answer.status_code == 200
+    assert b"no start that can be shown" in answer.content
+    assert len(server.outline()) == 5
+
+
 @pytest.mark.parametrize("media_type", [JSON, PROTOBUF])
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
 def test_a_malformed_body_is_refused_for_good(server: Server, path: str, media_type: str) -> None:

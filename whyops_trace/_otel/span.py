@@ -18,8 +18,8 @@ CLIENT: Final = 3
 ERROR: Final = 2
 #: The name of an event that tells of a score; as a log record it may be of a trace as a whole.
 EVALUATION: Final = "gen_ai.evaluation.result"
-#: Largest time that is stored: the end of the year 9999, in nanoseconds since the epoch.
-MAX_TIME_NS: Final = 253_402_300_799 * 1_000_000_000
+#: Largest time that is stored, in nanoseconds since the epoch, in the year 2262: a column takes no larger number.
+MAX_TIME_NS: Final = 2**63 - 1
 #: Deepest nesting of a value in an attribute.
 _MAX_DEPTH: Final = 64
 _KINDS: Final = {

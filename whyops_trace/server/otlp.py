@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from whyops_trace._extras import install_hint
-from whyops_trace._guard import warn_once
+from whyops_trace._guard import guarded, warn_once
 from whyops_trace._home import STORE_FILE
 from whyops_trace._otel import protobuf
 from whyops_trace._otel.span import Batch, MalformedError, read_json
@@ -95,8 +95,9 @@ class Receiver:
             self._store.close()
 
     async def _join(self) -> None:
+        join_due = guarded("bringing traces of OpenTelemetry into the store")(self._joiner.join_due)
         while True:
-            waits = await anyio.to_thread.run_sync(self._joiner.join_due)
+            waits = await anyio.to_thread.run_sync(join_due)
             if waits:
                 await asyncio.sleep(_PAUSE)
                 continue

@@ -54,9 +54,10 @@ def test_a_trace_is_downloaded_from_its_page(name: str, ending: str, page: Page,
         assert "I refunded the express fee" in text
 
 
-def test_there_is_no_file_of_a_trace_that_is_not_there(url: str) -> None:
+@pytest.mark.parametrize("ending", ["json", "md", "html"])
+def test_there_is_no_file_of_a_trace_that_is_not_there(url: str, ending: str) -> None:
     """The answer says so."""
-    answer = httpx.get(f"{url}/t/none/download.json")
+    answer = httpx.get(f"{url}/t/none/download.{ending}")
 
     assert (answer.status_code, "There is no such trace" in answer.text) == (404, True)
 

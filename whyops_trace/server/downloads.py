@@ -27,10 +27,17 @@ class _Form(NamedTuple):
     pieces: Callable[[Store, str], Iterator[str]]
 
 
+def _in_one_piece(text: Callable[[Store, str], str]) -> Callable[[Store, str], Iterator[str]]:
+    def pieces(store: Store, trace_id: str) -> Iterator[str]:
+        yield text(store, trace_id)
+
+    return pieces
+
+
 _FORMS: Final = {
     "json": _Form("application/json", json_pieces),
-    "md": _Form("text/markdown", lambda store, trace_id: iter((export_markdown(store, trace_id),))),
-    "html": _Form("text/html", lambda store, trace_id: iter((offline_page(store, trace_id),))),
+    "md": _Form("text/markdown", _in_one_piece(export_markdown)),
+    "html": _Form("text/html", _in_one_piece(offline_page)),
 }
 
 

@@ -52,6 +52,17 @@ class MachineClock:
         return round(float(days) * 86_400_000) * 1_000_000
 
 
+class UnstorableError(StoreError):
+    """A record has a value that no column takes, or a form that nobody thought of. The file is as it should be."""
+
+
+#: Errors of SQLite about the values of a statement.
+_OF_VALUES: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
 #: The names of the tables in a schema.
 _FIRST_TABLE: Final = re.compile(r"CREATE (?:VIRTUAL )?TABLE (\w+)")
 #: The step from one format of a file to the next.
@@ -214,6 +225,8 @@ class Database:
         if files.is_damage(self.path, error, self._connection, 1 + len(self._upgrades)):
             return self._set_aside(error)
         self._drop()
+        if isinstance(error, _OF_VALUES):
+            return UnstorableError(f"{self.path} takes no such values ({error}).")
         return StoreError(_explained(self.path, error))
 
     def _set_aside(self, reason: object) -> StoreError:

@@ -26,7 +26,7 @@ _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQ
 #: Errors of SQLite for what it cannot understand.
 _DAMAGE: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_IOERR_SHORT_READ")
 #: Beginnings of messages about a file that lacks what its format has.
-_LACKS: Final = ("no such table", "no such column", "table ", "malformed")
+_LACKS: Final = ("no such table", "no such column", "table ")
 
 
 class DamagedError(sqlite3.DatabaseError):

@@ -396,6 +396,27 @@ def test_a_damaged_store_is_said_once(server: LocalCollector) -> None:
     assert "It is kept as" in answers[0].json()["error"]
 
 
+def test_an_event_that_cannot_be_stored_is_refused_alone(server: LocalCollector) -> None:
+    """Others that wait for the same transaction are stored, and so is what comes later."""
+    server.add(event(), event(trace="full"))
+    with (
+        concurrent.futures.ThreadPoolExecutor(4) as pool,
+        contextlib.closing(sqlite3.connect(server.store.path, isolation_level=None)) as other,
+    ):
+        other.execute("UPDATE traces SET last_step = ? WHERE trace_id = 'full'", (2**63 - 1,))
+        other.execute("BEGIN IMMEDIATE")
+        bodies = [event(), event(), event(trace="full"), event()]
+        waiting = [pool.submit(server.post, "/api/events", body) for body in bodies]
+        server.get("/api/threads/t")  # is answered when they have come
+        other.execute("ROLLBACK")
+        answers = [each.result(PATIENCE) for each in waiting]
+
+    assert [answer.status_code for answer in answers] == [201, 201, 400, 201]
+    assert "cannot be stored" in answers[2].json()["error"]
+    assert server.get("/api/threads/t")["eventCount"] == 4
+    assert list(server.store.path.parent.glob("*.bad")) == []
+
+
 def test_pages_are_answered_while_a_transaction_waits(server: LocalCollector) -> None:
     """Another process may hold the store for seconds; whoever reads does not notice."""
     server.add(event())

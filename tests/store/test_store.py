@@ -28,6 +28,7 @@ from whyops_trace.store import Store, TraceSummary, lines, upgrade
 from whyops_trace.store.reading import _TURNS_OF_TRACE
 from whyops_trace.store.statements import SLICE
 from whyops_trace.testing import ManualClock
+from whyops_trace.tree import build
 
 TOKEN = "9f2c41aa01be"
 OTHER = "77aa00bb11cc"
@@ -926,6 +927,63 @@ def test_a_damaged_store_is_set_aside_while_it_is_written_to(store: Store) -> No
         store.ingest(batch)
 
     assert store.ingest(batch) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        (f"UPDATE traces SET last_step = {2**63 - 1}", "too large"),
+        (
+            "CREATE TRIGGER refuse BEFORE INSERT ON records WHEN new.key LIKE '%-odd'"
+            " BEGIN SELECT RAISE(ABORT, 'too odd'); END",
+            "too odd",
+        ),
+    ],
+)
+def test_a_record_that_cannot_be_stored_is_left_out(
+    store: Store, said: Callable[[], list[str]], statement: str, reason: str
+) -> None:
+    """Those around it are stored, in their order, and the store stays where it is."""
+    store.ingest((TOKEN, tool_call(Process(run=f"{TOKEN}-1"))))
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(statement)
+    others = [Process(OTHER, trace=f"t{number}").line("error", 1) for number in range(9)]
+    odd = Process(OTHER, run=f"{OTHER}-1").event("error", 1) | {"idempotencyKey": f"{OTHER}-odd"}
+    batch = (OTHER, [*others[:4], encoded(odd), *others[4:]])
+
+    assert store.ingest(batch) == [each != 4 for each in range(10)]
+    assert store.ingest(batch) == [each != 4 for each in range(10)]
+    assert [trace.trace_id for trace in store.each()] == ["checkout-8841", *(f"t{each}" for each in range(9))]
+    assert len(store.events("checkout-8841")) == 2
+    assert [path.suffix for path in store.path.parent.glob("*.bad")] == []
+    assert len(said()) == 1
+    assert said()[0].startswith("Left out what cannot be stored")
+    assert reason in said()[0]
+
+
+def test_numbers_that_nobody_can_read_are_shown_as_they_stand(store: Store) -> None:
+    """A whole number may have more digits than Python reads, in a record or in a message that records share."""
+    long = "9" * 5_000
+    line = Process().line(
+        "user_message", 1, content={"n": "N", "messages": [{"role": "user", "content": "N"}] * 9}
+    )
+    assert store.ingest((TOKEN, [line.replace(b'"N"', long.encode())])) == [True]
+    content = store.events("checkout-8841")[0]["content"]
+
+    assert content == {"n": long, "messages": [{"role": "user", "content": long}] * 9}
+    assert store.trace("checkout-8841").event_count == 1
+
+
+@pytest.mark.parametrize("latency", [10**400, 1e308, 10**30])
+def test_a_latency_beyond_all_time_is_none(store: Store, latency: float) -> None:
+    """The trace is shown, with the times that its records have."""
+    process = Process()
+    request, response = tool_request(process, 1), tool_response(process, 2, 1, about={"latencyMs": latency})
+    store.ingest((TOKEN, [encoded(request), encoded(response)]))
+    (node,) = build(store.events("checkout-8841")).nodes
+
+    assert node.latency_ms is not None
+    assert node.latency_ms < 1e6
 
 
 @pytest.mark.parametrize("line", ["X'ff00'", "CAST(X'ff' AS TEXT)", "'[1'", "3"])

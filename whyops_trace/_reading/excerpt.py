@@ -20,6 +20,8 @@ from whyops_trace._shapes import dicts_of, list_of, text_of
 _compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
 MAX_TOKENS: Final = 2**40
+#: Longest duration that is believed, in milliseconds: 30,000 years. Sums of such have room in any number.
+_LONGEST: Final = 1e15
 #: Largest number of exceptions behind an error, of those in it and of its notes, that are told with it.
 BEHIND: Final = 3
 #: The module of the exceptions of this library, and the beginning of the one of a trace that a limit stopped.
@@ -191,8 +193,9 @@ def get(thing: object, key: str) -> Any:
 
 
 def number(thing: object) -> float | None:
-    """Return *thing* if it is a number that can be a duration, else None."""
-    return thing if isinstance(thing, (int, float)) and not isinstance(thing, bool) and thing >= 0 else None
+    """Return *thing* if it is a number that can be a duration in milliseconds, else None."""
+    is_number = isinstance(thing, (int, float)) and not isinstance(thing, bool)
+    return thing if is_number and 0 <= thing <= _LONGEST else None  # type: ignore[operator, return-value]
 
 
 def milliseconds(timestamp: object) -> float | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -151,9 +151,10 @@ def _price(price: Decimal | TieredPrices, sent: int) -> Decimal:
 
 def _time(at: object) -> datetime | None:
     try:
-        return datetime.fromisoformat(text_of(at))
+        time = datetime.fromisoformat(text_of(at))
     except ValueError:
         return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @functools.lru_cache(maxsize=1_000)

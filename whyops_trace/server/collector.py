@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from whyops_trace._checks import MAX_NAME
 from whyops_trace._clock import SystemClock, iso
+from whyops_trace._database import UnstorableError
 from whyops_trace._home import STORE_FILE
 from whyops_trace._shapes import text_of
 from whyops_trace._version import __version__
@@ -79,6 +80,8 @@ def _with_refusals(handler: Handler) -> Handler:
             return _answer(error.status, {"success": False, "error": str(error), "details": details})
         except TraceNotFoundError as error:
             return _answer(404, {"success": False, "error": str(error)})
+        except UnstorableError as error:
+            return _answer(400, {"success": False, "error": f"An event cannot be stored: {error}"})
         except StoreError as error:
             return _answer(503, {"success": False, "error": str(error)})
 

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from whyops_trace._database import UnstorableError
 from whyops_trace.exceptions import StoreError
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
@@ -59,6 +60,7 @@ class Writer:
             size: Number of bytes of the body.
 
         Raises:
+            UnstorableError: if one of them cannot be stored for what is in it.
             StoreError: if the file cannot be written.
         """
         mine = _Submission(events, size)
@@ -75,6 +77,10 @@ class Writer:
         try:
             results = self._store.collect([event for submission in group for event in submission.events])
         except StoreError as error:
+            if isinstance(error, UnstorableError) and len(group) > 1:
+                for submission in group:  # only the one with such an event is refused
+                    self._write([submission])
+                return
             for submission in group:
                 submission.error = error
             return

@@ -17,7 +17,9 @@ import msgspec
 
 from whyops_trace._checks import check_score, check_step
 from whyops_trace._clock import Clock, iso
+from whyops_trace._database import UnstorableError
 from whyops_trace._database_file import is_busy, is_full, may_grow_to
+from whyops_trace._guard import warn_once
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
 from whyops_trace._reading.score import Score
 from whyops_trace._reading.summary import TraceSummary
@@ -26,6 +28,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register
 from whyops_trace.store.collection import Collection, SentEvent, Stored
+from whyops_trace.store.faults import storable
 from whyops_trace.store.intake import Intake
 from whyops_trace.store.pruning import (
     TOLERANCE,
@@ -89,21 +92,32 @@ class Store(Reader):
         """
         Store a batch in one transaction.
 
-        A record that is stored already, by trace and idempotency key, stays as it is.
+        A record that is stored already, by trace and idempotency key, stays as it is. If one cannot be stored for what
+        is in it, it is left out, and the others are stored in several transactions.
 
         Args:
             batch: The token of the process that recorded it, and its lines: a
                 :class:`~whyops_trace.exporters.base.Batch`.
 
         Returns:
-            For each line True if it is a record. Other lines are not stored.
+            For each line True if it is a record that can be stored. Other lines are not stored.
 
         Raises:
-            StoreError: if the file cannot be written. Nothing of the batch is stored then.
+            StoreError: if the file cannot be written. The batch may come again as a whole then.
         """
         token, lines = batch
+        try:
+            return storable(self._take_in, token, lines)
+        except UnstorableError as error:
+            if len(lines) <= 1:
+                warn_once("store: not storable", "Left out what cannot be stored: %s", error)
+                return [False] * len(lines)
+        half = len(lines) // 2
+        return self.ingest((token, lines[:half])) + self.ingest((token, lines[half:]))
+
+    def _take_in(self, token: str, lines: Sequence[bytes]) -> list[bool]:
         is_record: list[bool] = []
-        with self._understanding(), self._database.transaction() as connection:
+        with self._database.transaction() as connection:
             intake = Intake(self._records_in(connection), token, self._now())
             for some in slices(lines, SLICE):
                 is_record += intake.take(some)
@@ -124,9 +138,13 @@ class Store(Reader):
             The result for each event.
 
         Raises:
-            StoreError: if the file cannot be written. None of them is stored then.
+            StoreError: if the file cannot be written, or one of them cannot be stored for what is in it. None of them
+                is stored then.
         """
-        with self._understanding(), self._database.transaction() as connection:
+        return storable(self._collect, events)
+
+    def _collect(self, events: Sequence[SentEvent]) -> list[Stored]:
+        with self._database.transaction() as connection:
             collection = Collection(self._records_in(connection), self._clock.time_ns())
             results = collection.take(events)
             collection.finish()

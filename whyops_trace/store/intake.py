@@ -21,6 +21,7 @@ from whyops_trace._reading.record import Head
 from whyops_trace._reading.score import SCORE, score_of
 from whyops_trace._reading.summary import SUMMARY_COLUMNS, TraceSummary, call_of, columns, from_columns
 from whyops_trace._recording.numbers import read_head, renumbered
+from whyops_trace.store.faults import stored
 from whyops_trace.store.lifting import Lifted
 from whyops_trace.store.packing import Facts
 from whyops_trace.store.pruning import recall, writing_time
@@ -139,14 +140,16 @@ class StoredTraces:
         ids = [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id not in self._traces]
         if not ids:
             return
-        found = self._connection.execute(
-            f"SELECT id, last_step, made_at, last_call, alike, ongoing, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values
-            f" WHERE trace_id IN {marks(len(ids))}",
-            ids,
-        )
-        for number, last_step, made_at, last_call, alike, kept, *values in found.fetchall():
-            summary = from_columns(values)
-            ongoing = Ongoing(summary, last_step, kept)
+        with stored():
+            found = self._connection.execute(
+                f"SELECT id, last_step, made_at, last_call, alike, ongoing, {SUMMARY_COLUMNS} FROM traces"  # noqa: S608 - no values
+                f" WHERE trace_id IN {marks(len(ids))}",
+                ids,
+            ).fetchall()
+        for number, last_step, made_at, last_call, alike, kept, *values in found:
+            with stored():
+                summary = from_columns(values)
+                ongoing = Ongoing(summary, last_step, kept)
             if summary.open_calls and not kept:
                 self._read_anew(number, summary, ongoing)
             self._traces[summary.trace_id] = StoredTrace(
@@ -224,9 +227,9 @@ class Intake:
                     warn_once("store: not numbered", "Left out a record of unknown form: %s", error)
                     read[position] = None
                     refused.append((trace.number, lifted))
-        stored = self._records.insert(rows, refused)
+        new = self._records.insert(rows, refused)
         for row, (trace, record) in zip(rows, taken, strict=True):
-            if row.number in stored:
+            if row.number in new:
                 trace.add(record)
         return [each is not None for each in read]
 

@@ -15,9 +15,10 @@ from whyops_trace._home import command_line
 from whyops_trace._reading.processes import in_time
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import StoreError, WhyOpsError
+from whyops_trace.store.faults import NONSENSE
 from whyops_trace.store.packing import decompressed
 from whyops_trace.store.references import Shelf
-from whyops_trace.store.rows import COLUMNS, NONSENSE, StoredEvent, StoredRow, light_lines
+from whyops_trace.store.rows import COLUMNS, StoredEvent, StoredRow, light_lines
 from whyops_trace.store.schema import SCHEMA
 from whyops_trace.store.statements import SIZE
 from whyops_trace.store.upgrade import UPGRADES

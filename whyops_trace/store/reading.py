@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._guard import attempt
 from whyops_trace._reading.excerpt import Tokens
 from whyops_trace._reading.prices import cost, total
 from whyops_trace._reading.score import Score, score_from
@@ -306,8 +307,8 @@ def _summary(turns: str | None, scores: str, *columns: Any) -> TraceSummary:
     summary = from_columns(columns)
     if scores != "[]":
         summary.scores = list(map(score_from, msgspec.json.decode(scores)))
-    costs = (cost(*turn) for turn in msgspec.json.decode(turns or "[]", type=list[tuple[Any, Any, Any, Any]]))
-    amount = total(costs)
+    decoded = msgspec.json.decode(turns or "[]", type=list[tuple[Any, Any, Any, Any]])
+    amount, _error = attempt(total, (cost(*turn) for turn in decoded))
     summary.cost = None if amount is None else float(amount)
     return summary
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -102,14 +103,14 @@ class Shelf:
 
     def event(self, text: str, references: str | None) -> dict[str, Any]:
         """Return a line decoded, with its holes filled. Records share the values of their blobs."""
-        record: dict[str, Any] = json.loads(without_holes(text) if references else text)
+        record: dict[str, Any] = _value_of(without_holes(text) if references else text)
         for each in read(references):
             *path, last = PATHS[each.hole]
             place = record
             for name in path:
                 place = place[name]
             if each.part is not None:
-                place[last] = json.loads(_cut(self._text(each.numbers[0]), each.part))
+                place[last] = _value_of(_cut(self._text(each.numbers[0]), each.part))
             else:
                 values = [self._value(number) for number in each.numbers]
                 place[last] = values if each.separator else values[0]
@@ -122,8 +123,22 @@ class Shelf:
 
     def _value(self, number: int) -> Any:
         if number not in self._values:
-            self._values[number] = json.loads(decompressed(self._stored[number]))
+            self._values[number] = _value_of(decompressed(self._stored[number]))
         return self._values[number]
+
+
+def _value_of(text: str) -> Any:
+    """Return the value of JSON, with a whole number that is too long for Python as its digits."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= sys.get_int_max_str_digits() else digits
 
 
 def _cut(text: str, part: tuple[int, int] | None) -> str:

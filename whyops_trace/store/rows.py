@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from msgspec import MsgspecError
-
 from whyops_trace._reading.halves import TYPES
 from whyops_trace._reading.record import Head, head_of
+from whyops_trace.store.faults import NONSENSE
 from whyops_trace.store.packing import Facts, unpacked, without_holes
 from whyops_trace.store.references import Shelf
 from whyops_trace.store.statements import marks
@@ -20,11 +18,6 @@ COLUMNS: Final = (
     "records.id, step, parent, within, type, span, timestamp, key, trace_id, agent_name, line, refs"
     " FROM records JOIN traces ON traces.id = trace"
 )
-
-#: What Python raises for content that nobody wrote so.
-NONSENSE: Final = (
-    ArithmeticError, AttributeError, LookupError, MsgspecError, RecursionError, TypeError, ValueError, zlib.error,
-)  # fmt: skip
 
 
 class StoredRow(NamedTuple):

@@ -31,6 +31,7 @@ _MODULES: Final = {
     "test-from": "whyops_trace.commands.test_from",
     "verify": "whyops_trace.commands.verify",
     "view": "whyops_trace.commands.serve",
+    "whatif": "whyops_trace.commands.whatif",
     "why": "whyops_trace.commands.why",
 }
 

@@ -24,10 +24,12 @@ import msgspec
 
 from whyops_trace._checks import MAX_ID
 from whyops_trace._home import STORE_FILE, home_directory, make_private
+from whyops_trace._replay.branching import Answer, branch, check_answers
 from whyops_trace._replay.checks import Run, check_same_tree, tree_of
 from whyops_trace._replay.finder import Divergence, Match
 from whyops_trace._replay.loading import Source, load
 from whyops_trace._replay.session import Session, names_of
+from whyops_trace._shapes import dict_of
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError, RecordedError, ReplayError, ReplayMiss, StoreError
 from whyops_trace.store import Store
@@ -36,6 +38,7 @@ from whyops_trace.store import Store
 __tracebackhide__ = True
 
 __all__ = [
+    "Answer",
     "Divergence",
     "Match",
     "RecordedError",
@@ -57,7 +60,7 @@ class Replay(Run):
 
     Guarantees: a call that nothing answers raises :class:`~whyops_trace.exceptions.ReplayMiss`, which is raised again
     when the block ends, whatever caught it. Inside the block nothing is delivered. Python's own sockets and new
-    processes are refused, unless a call that is listed as live makes them.
+    processes are refused, unless a call that is listed as live makes them, or the run has left its recording.
 
     Attributes:
         source: The id of the recorded trace.
@@ -76,6 +79,11 @@ class Replay(Run):
         self.source: str = session.recording.source
         self.trace_id: str = ""
         self.events: list[dict[str, Any]] = session.events
+
+    @property
+    def live_from(self) -> int:
+        """The step of the first call behind ``until`` that ran; 0 if none did."""
+        return self._session.live_from
 
     @property
     def divergence(self) -> Divergence | None:
@@ -113,7 +121,8 @@ class Replay(Run):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._session.close()
-        if self._stores:
+        left_at = self._session.branch
+        if self._stores and (left_at is None or self._session.has_left):
             try:
                 self._store()
             except (StoreError, OSError) as failure:
@@ -121,7 +130,13 @@ class Replay(Run):
         miss = self._session.miss
         if miss is not None and miss is not error:
             raise miss from error
-        if error is None and self._match == "strict":
+        if left_at is not None:
+            if miss is None and not self._session.has_left:
+                at, left = f"{left_at.call.step}, {left_at.call}", "\n  - ".join(["", *self.unused[:_NAMED]])
+                raise ReplayMiss(
+                    f"The run ended before step {at}. These recorded calls were not made:{left}"
+                ) from error
+        elif error is None and self._match == "strict":
             self._check_strictly()
         elif unknown := self._session.unknown:
             self.notes.append(f"live= and swap= name what no call was made of: {', '.join(unknown)}.")
@@ -146,6 +161,12 @@ class Replay(Run):
 
     def _store(self) -> None:
         """Store the replay as traces of their own, each linked to the recorded one."""
+        left_at, kind = self._session.branch, "replay"
+        link: dict[str, Any] = {"replayOf": self.source}
+        if left_at is not None:
+            kind = "whatif"
+            link["whatIf"] = f"#{left_at.call.step} {left_at.call} {left_at.answer or 'runs again'}"
+            link["liveFrom"] = self.live_from
         recorder = default_recorder()
         token = recorder.token if recorder is not None else ""
         names: dict[str, str] = {}
@@ -155,11 +176,11 @@ class Replay(Run):
             is_first = trace not in names
             if is_first:
                 number = f"-{len(names) + 1}" if names else ""
-                names[trace] = f"replay{number}-{_suffix(recorded)}-{self.source}"[:MAX_ID]
+                names[trace] = f"{kind}{number}-{_suffix(recorded)}-{self.source}"[:MAX_ID]
             event = {**recorded, "traceId": names[trace]}
             if is_first:
-                about = event["metadata"].get("trace")
-                linked = {**(about if isinstance(about, dict) else {}), "replayOf": self.source}
+                about = dict_of(event["metadata"].get("trace"))
+                linked = {**about, "metadata": {**dict_of(about.get("metadata")), **link}}
                 event["metadata"] = {**event["metadata"], "trace": linked}
             lines.append(msgspec.json.encode(event) + b"\n")
         if lines:
@@ -185,6 +206,8 @@ def replay(
     network: bool = False,
     store: bool = True,
     home: str | os.PathLike[str] | None = None,
+    until: int | None = None,
+    answer: Answer | None = None,
 ) -> Replay:
     """
     Return a replay of a recorded trace, to be opened with ``with`` or ``async with``.
@@ -211,15 +234,26 @@ def replay(
         store: False to store nothing. Else the replay is stored as a trace of its own, whose metadata has the id of
             the recorded one as ``replayOf``.
         home: The home of the store; None for that of this user.
+        until: Step of a recorded call behind which everything runs: models are asked and tools do what they do. The
+            calls before it are answered, and have to be those of the recording; texts of prompts may differ. *swap*
+            answers what comes behind it, and before it what the recording cannot answer.
+        answer: The answer to that call; None if it runs as well.
 
     Raises:
         TraceNotFoundError: if the store has no such trace.
         StoreError: if the store cannot be read.
-        ReplayError: if the recording still runs, holds no calls, or is no fixture of this version.
-        ConfigurationError: if *match* is another word.
+        ReplayError: if the recording still runs, holds no calls, is no fixture of this version, has no call at the step
+            *until*, or cannot answer one before it.
+        ConfigurationError: if *match* is another word, or *answer* is given without *until*.
     """
     if match not in ("strict", "first"):
         raise ConfigurationError(f"match is {match!r}; it must be 'strict' or 'first'.")
-    recording = load(source, home)
-    session = Session(recording, match, names_of(live), dict(swap or {}), normalise, network=network)
+    if answer is not None and until is None:
+        raise ConfigurationError("answer goes with until, the step of the call that it answers.")
+    recording, names = load(source, home), names_of(live)
+    found = None if until is None else branch(recording, until, answer)
+    if found is not None:
+        recording = found.recording
+        check_answers(found, names | frozenset(swap or ()))
+    session = Session(recording, match, names, dict(swap or {}), normalise, network=network, branch=found)
     return Replay(session, match, home, stores=store)

@@ -265,6 +265,20 @@ def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
         assert len(store.traces()) == 4
 
 
+def test_an_experiment_asks_no_database_and_pays_nothing(tmp_path: Path) -> None:
+    """The runs are counted with an interval, and told by where they went; each is a trace."""
+    done = run(EXAMPLES / "18_what_if.py", home=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "2 of 5 did not refund it: 12% to 77% of all runs would not.",
+        "3 of 5: the same to the end",
+        "2 of 5: the same until turn 1, then it ends, where the recorded run calls refund(order=8841)",
+    ]
+    with contextlib.closing(Store(tmp_path / "traces.db")) as store:
+        assert len(store.replays("refund-8841")) == 5
+
+
 def test_a_runaway_is_stopped_and_its_argument_has_an_origin(tmp_path: Path) -> None:
     """Though it catches every exception; the id that it goes on with is told as that of an older result."""
     done = run(EXAMPLES / "17_stop_a_runaway.py", home=tmp_path)

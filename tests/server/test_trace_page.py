@@ -692,3 +692,24 @@ def test_the_detail_takes_the_focus_and_gives_it_back(shown: Tab) -> None:
     expect(page.locator("#drawer .json").first).to_be_visible()
     page.keyboard.press("Escape")
     expect(chosen(page)).to_be_focused()
+
+
+def test_a_replay_and_its_source_link_to_each_other(home: Path, browser: Browser) -> None:
+    """Whatever is in their ids; the page of the source names its latest replays, and where all of them are."""
+    source = "shop/run 1"
+    agents = [Agent(name, "Refund order 8841?") for name in (source, *(f"whatif-{n}" for n in range(6)))]
+    for place, agent in enumerate(agents):
+        agent.clock = place * 60_000
+        agent.turn("It is refunded.")
+        if place:
+            agent.events[0]["metadata"]["trace"] = {"metadata": {"replayOf": source}}
+        agent.end()
+    stored(home, *agents).close()
+    with served(home) as address, tab(browser, address) as opened:
+        page = ready(opened.open("/t/shop%2Frun%201"))
+        replays = page.locator(".about div", has_text="replays").get_by_role("link")
+        expect(replays).to_have_text(["whatif-5", "whatif-4", "whatif-3", "whatif-2", "whatif-1", "all"])
+        replays.first.click()
+        expect(page.locator("h1")).to_have_text("whatif-5")
+        page.locator(".about").get_by_role("link", name=source).click()
+        expect(page.locator("h1")).to_have_text(source)

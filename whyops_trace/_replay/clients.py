@@ -64,12 +64,12 @@ class Reply:
             )
         self.is_live = session.is_live(request.site)
         self._is_async = isinstance(client, _Async)
-        self._client = client
+        self._client, self._real = client, client._client
         if not self.is_live:
             request.is_replayed = True
             options.max_retries = 0  # what is recorded is how the last try ended
             self._client = copy.copy(client)
-            self._client._client = _Silent(client._client, self._asend if self._is_async else self._send)
+            self._client._client = _Silent(self._real, self._asend if self._is_async else self._send)
             self._client._prepare_request = _nothing_async if self._is_async else _nothing
             self._client._validate_headers = _nothing
 
@@ -79,24 +79,33 @@ class Reply:
         own: Any = super(_Async, self._client) if self._is_async else super(_Sync, self._client)
         return own.request(*self._args, **self._kwargs)
 
-    def _send(self, sent: Any, **_: Any) -> Any:
+    def _send(self, sent: Any, **how: Any) -> Any:
         body = json.loads(sent.content or b"{}")
         found = self._session.find(self._request.site, self._request.call)
+        if self._leaves(found):
+            return self._real.send(sent, **how)
         if not body.get("stream"):  # it ends when it is read
             self._session.turns.wait(found)
         return self._response(found, body, sent)
 
-    async def _asend(self, sent: Any, **_: Any) -> Any:
+    async def _asend(self, sent: Any, **how: Any) -> Any:
         body = json.loads(sent.content or b"{}")
         found = self._session.find(self._request.site, self._request.call)
+        if self._leaves(found):
+            return await self._real.send(sent, **how)
         await self._session.turns.wait_in_loop(found)
         return self._response(found, body, sent)
+
+    def _leaves(self, found: RecordedCall | None) -> bool:
+        """Tell whether a request is sent all the same: behind a branch, while recorded ones are still under way."""
+        is_live = found is None and self._session.live_from > 0
+        return is_live and self._session.swap_for(self._request.site, found) is None
 
     def _response(self, found: RecordedCall | None, body: dict[str, Any], sent: Any) -> Any:
         """Return the response of the HTTP library that the client uses."""
         session, site = self._session, self._request.site
         library = sys.modules[type(sent).__module__.partition(".")[0]]
-        swap = session.swap_for(site)
+        swap = session.swap_for(site, found)
         if swap is not None:
             return self._answered(library, swap(body), body, sent, None)
         if found is None:

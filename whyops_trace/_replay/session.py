@@ -18,6 +18,7 @@ from whyops_trace._calls.kinds import Llm
 from whyops_trace._calls.site import CallSite, Made
 from whyops_trace._recording import recorders
 from whyops_trace._replay import clients
+from whyops_trace._replay.branching import Branch
 from whyops_trace._replay.finder import Finder, Match
 from whyops_trace._replay.guard import Guard
 from whyops_trace._replay.matching import normalised
@@ -64,6 +65,7 @@ class Session:
         swap: Functions that answer, by the name of what they answer.
         normalise: Function from each text of a question to the text that is compared.
         network: True to leave the network open.
+        branch: The place where the run leaves the recording; None if it does not.
     """
 
     def __init__(
@@ -75,8 +77,12 @@ class Session:
         normalise: Callable[[str], str] | None,
         *,
         network: bool,
+        branch: Branch | None = None,
     ) -> None:
         self.recording = recording
+        self.branch = branch
+        #: Step of the first call behind the branch that ran, 0 while all are answered.
+        self.live_from = 0
         self.events: list[dict[str, Any]] = []
         self.notes: list[str] = [
             f"{name} was asked for by a model, but no call of it was recorded: it runs. Decorate it with @traced_tool."
@@ -84,7 +90,8 @@ class Session:
         ]
         self.miss: ReplayMiss | None = None
         self._live, self._swap, self._normalise = live, swap, normalise
-        self.finder: Finder = Finder(recording, match, live, frozenset(swap), normalise, self.fail)
+        swapped = frozenset[str]() if branch else frozenset(swap)
+        self.finder: Finder = Finder(recording, match, live, swapped, normalise, self.fail)
         self.results: Results = Results(self.fail, self.notes)
         self.guard: Guard | None = None if network else Guard(self._refuse)
         self._lock = threading.RLock()
@@ -191,9 +198,25 @@ class Session:
                     f"{site.name} was not recorded, so it cannot be replayed: its trace is sampled out."
                 )
             asked.asked = normalised(asked.asked, self._normalise)
-            found = self.finder.find(asked)
+            found = self.finder.take(asked) if self.has_left else self.finder.find(asked)
+            if found is None and self.has_left:
+                self._go_live(asked.step)
             self._places.add_call(place, found)
             return found
+
+    @property
+    def has_left(self) -> bool:
+        """True once the run has left its recording: what is not in it runs."""
+        if self.branch is None or self.live_from:
+            return self.live_from > 0
+        return self.branch.call.is_used if self.branch.answer is not None else not self.finder.unused
+
+    def _go_live(self, step: int) -> None:
+        """Let everything out from now on."""
+        if not self.live_from:
+            self.live_from = step
+            if self.guard is not None:
+                self._undo.enter_context(self.guard.lifted())
 
     def _note_callback(self, call: RecordedCall) -> None:
         """Note that a tool runs of which only the callbacks of a framework tell."""
@@ -203,7 +226,8 @@ class Session:
 
     def _runs(self, site: CallSite, found: RecordedCall) -> bool:
         """Tell whether the body of a call runs: it is listed, or there are calls of models inside that are answered."""
-        return site.name in self._live or found.holds_model or found.wraps
+        is_branch = self.branch is not None and found is self.branch.call
+        return (site.name in self._live and not is_branch) or found.holds_model or found.wraps
 
     def _lifted(self, site: CallSite) -> contextlib.AbstractContextManager[None]:
         lifts = self.guard is not None and site.name in self._live
@@ -229,7 +253,7 @@ class Session:
             return function(*args, **kwargs)  # whose arguments Python refuses
         try:
             found = self._find(site, call)
-            swap = self._swap.get(site.name)
+            swap = self.swap_for(site, found)
             if swap is not None:
                 result = swap(*site.without_self(args), **kwargs)
             elif found is None or self._runs(site, found):
@@ -269,7 +293,7 @@ class Session:
             self._fail_untraced(site)
         try:
             found = self._find(site, call)
-            swap = self._swap.get(site.name)
+            swap = self.swap_for(site, found)
             if swap is not None:
                 result = swap(*site.without_self(args), **kwargs)
                 result = await result if inspect.isawaitable(result) else result
@@ -294,7 +318,7 @@ class Session:
         is_async = inspect.isasyncgen(items)
         try:
             found = self._find(site, call)
-            swap = self._swap.get(site.name)
+            swap = self.swap_for(site, found)
             if swap is not None:
                 return call, _swapped(swap(*site.without_self(args), **kwargs), is_async)
             if found is None or self._runs(site, found):
@@ -354,11 +378,22 @@ class Session:
 
     def is_live(self, site: CallSite) -> bool:
         """Tell whether a request of a client is made."""
-        return site.name in self._live
+        if site.name in self._live:
+            return True
+        with self._lock:
+            if not self.has_left or any(call.name == site.name for call in self.finder.unused):
+                return False
+            self._go_live(max((event["stepId"] for event in self.events), default=0) + 1)
+            return True
 
-    def swap_for(self, site: CallSite) -> Callable[..., Any] | None:
-        """Return the function that answers a request of a client in its place, None if the recording does."""
-        return self._swap.get(site.name)
+    def swap_for(self, site: CallSite, found: RecordedCall | None) -> Callable[..., Any] | None:
+        """
+        Return the function that answers a call in its place, None if there is none.
+
+        Before a branch the recording answers, as far as it can.
+        """
+        is_recorded = self.branch is not None and found is not None and found not in self.branch.lost
+        return None if is_recorded else self._swap.get(site.name)
 
 
 def _home_of(items: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,9 +17,12 @@ from whyops_trace._reading.prices import cost_of, is_billed
 from whyops_trace.commands.common import echo_json_lines, home_option, score_line
 from whyops_trace.commands.elsewhere import Lens, lens_options, named_traces
 from whyops_trace.commands.follow import cut, follow_events, follow_tree
-from whyops_trace.store import Store
+from whyops_trace.store import Store, TraceSummary
 from whyops_trace.story import moments, provenance, tell
 from whyops_trace.tree import build, write_tree
+
+#: Largest number of replays of a trace that are named.
+_REPLAYS: Final = 5
 
 
 @click.command("show", epilog="Example: whyops-trace show checkout-8841")
@@ -65,7 +69,8 @@ def show(
             if as_json:
                 return
         events = store.events(trace_id)
-        beginning = store.trace(trace_id).beginning
+        summary = store.trace(trace_id)
+        replays = store.replays(trace_id)
         is_gone = store.ended_in(trace_id)
         scores = store.scores(trace_id)
     if as_json:
@@ -82,10 +87,21 @@ def show(
         click.echo(f"why: {moment.text}  #{', '.join(map(str, moment.steps))}")
     for score in scores:
         click.echo(f"score: {score_line(score)}")
-    if beginning:
-        click.echo(beginning)
+    for line in _around(summary, replays):
+        click.echo(line)
     if hidden:
         click.echo(f"{hidden:,} calls and events are deeper than --depth {depth}.", err=True)
+
+
+def _around(summary: TraceSummary, replays: Sequence[str]) -> Iterator[str]:
+    """Yield lines about what is not in the trace: the one that it replays, its replays, its lost beginning."""
+    if isinstance(source := summary.metadata.get("replayOf"), str):
+        yield clean(f"replay of: {source}")
+    if replays:
+        more = " and more" if len(replays) > _REPLAYS else ""
+        yield clean(f"replays: {', '.join(replays[:_REPLAYS])}{more}")
+    if summary.beginning:
+        yield summary.beginning
 
 
 def _follow(home: Path, store: Store, trace_id: str, depth: int | None, as_json: bool) -> None:

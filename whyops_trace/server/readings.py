@@ -53,6 +53,7 @@ class Reading:
         findings: Its findings, the most severe first; None until they are computed.
         origins: Where the arguments of its tool calls came from, by the steps of the calls; empty until then.
         searching: The task that computes the findings, once it has begun.
+        replays: The ids of its replays, when its page was last made.
     """
 
     summary: TraceSummary
@@ -65,6 +66,7 @@ class Reading:
     findings: list[Finding] | None = None
     origins: dict[int, list[Origin]] = field(default_factory=dict)
     searching: asyncio.Task[None] | None = None
+    replays: list[str] = field(default_factory=list)
     _results: dict[str, Any] = field(default_factory=dict)
 
     def node(self, step: int) -> int:

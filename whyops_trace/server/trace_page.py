@@ -101,10 +101,13 @@ class _Pages:
 
     async def page(self, request: Request, reading: Reading) -> Response:
         """Answer with the whole page."""
-        base = trace_url(reading.summary.trace_id)
         selected = _whole_number(request.query_params.get("e"))
-        text = await to_thread.run_sync(page, reading, self._renderer, base, selected)
-        return HTMLResponse(text)
+        return HTMLResponse(await to_thread.run_sync(self._page, reading, selected))
+
+    def _page(self, reading: Reading, selected: int) -> str:
+        trace_id = reading.summary.trace_id
+        reading.replays = self._store.replays(trace_id)
+        return page(reading, self._renderer, trace_url(trace_id), selected)
 
     async def skeleton(self, _: Request, reading: Reading) -> Response:
         """Answer with the shape of the trace."""
@@ -246,6 +249,8 @@ def head(reading: Reading, renderer: Renderer, base: str) -> str:
         node=reading.node,
         team=reading.team.members,
         graph=drawing(reading.team.members),
+        replays=reading.replays,
+        address=trace_url,
         base=base,
     )
 

@@ -205,6 +205,25 @@ class Reader(RecordReader):
             return begins[0]
         raise TraceNotFoundError(_not_found(name, ids, begins))
 
+    def replays(self, trace_id: str, limit: int = 20) -> list[str]:
+        """
+        Return the ids of the replays of a trace, the latest first.
+
+        Args:
+            trace_id: The trace.
+            limit: Largest number of them.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT trace_id FROM traces WHERE instr(metadata, '\"replayOf\"')"
+            " AND json_extract(metadata, '$.replayOf') = ? ORDER BY last_at DESC, id DESC LIMIT ?",
+            trace_id,
+            limit,
+        )
+        return [replay for (replay,) in rows]
+
     def agents(self) -> list[AgentVersion]:
         """
         Return the versions of agents that were registered with the collector, the latest first.

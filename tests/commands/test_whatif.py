@@ -1,0 +1,224 @@
+"""``whyops-trace whatif``: experiments with a program, each run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from programs import environment
+
+from whyops_trace.cli import main
+
+AGENT = """
+import sys
+from whyops_trace import WhyOps, traced_tool
+
+sdk = WhyOps(agent_name="shop", tracing="local")
+first = True
+
+def note(text):
+    with open("ran.txt", "a") as file:
+        file.write(text + "\\n")
+
+@traced_tool
+def look_up(order: int) -> dict[str, str]:
+    note(f"look_up {order}")
+    return {"status": "sent"}
+
+@traced_tool
+def refund(order: int) -> str:
+    note(f"refund {order}")
+    print("paid")
+    return "done"
+
+@traced_tool
+def wait(order: int) -> str:
+    note(f"wait {order}")
+    return "waiting"
+
+def agent(order: int) -> str:
+    with sdk.trace("refund-1"):
+        status = look_up(order)["status"]
+        return refund(order) if status == "sent" else wait(order)
+
+async def agent_async(order: int) -> str:
+    return agent(order)
+
+def check(run, returned):
+    run.called("wait", times=1)
+    run.not_called("refund")
+
+if __name__ == "__main__":
+    agent(int(sys.argv[1]))
+"""
+PACKED = ("--step", "1", "--result", '{"status": "packed"}')
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with an agent, one run of which is recorded."""
+    (tmp_path / "shop.py").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    subprocess.run([sys.executable, "shop.py", "8841"], check=True, timeout=60, capture_output=True)
+    (tmp_path / "ran.txt").unlink()
+    return tmp_path
+
+
+def whyops(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def ran(project: Path) -> list[str]:
+    path = project / "ran.txt"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        ("--", sys.executable, "shop.py", "8841"),
+        ("--", sys.executable, "-u", "-m", "shop", "8841"),
+        ("--", "env", sys.executable, "shop.py", "8841"),
+        ("--", "shop.py", "8841"),
+        ("--call", "shop:agent(8841)"),
+        ("--call", "shop:agent_async(8841)"),
+    ],
+)
+def test_an_agent_runs_on_however_it_is_started(project: Path, start: tuple[str, ...]) -> None:
+    """Up to the step nothing runs; what it then does is done, and told."""
+    result = whyops("whatif", "refund-1", *PACKED, "--yes", *start)
+
+    assert result.exit_code == 0, result.output
+    assert ran(project) == ["wait 8841"]
+    assert "1 of 1 run passed: 100 %, and with a confidence of 95 % 21 % to 100 %" in result.stdout
+    assert (
+        "1 of 1: at once it calls wait(order=8841), where the recorded run calls refund(order=8841)"
+        in result.stdout
+    )
+    assert 'which returns {"status": "packed"}; it returned {"status": "sent"}.' in result.stderr
+    assert "tools   refund 1 x" in result.stderr
+
+
+def test_runs_are_repeated_and_counted(project: Path) -> None:
+    result = whyops(
+        "whatif", "refund-1", *PACKED, "--yes", "--json", "--repeat", "3", "--call", "shop:agent(8841)",
+        "--expect", "result == 'waiting' and calls['refund'] == 0",
+    )  # fmt: skip
+    told = json.loads(result.stdout)
+
+    assert (told["passed"], told["share"], len(told["runs"])) == (3, 1.0, 3)
+    assert told["interval"] == pytest.approx([0.4385, 1.0], abs=1e-3)
+    assert told["plan"]["source"] == "refund-1"
+    assert ran(project) == ["wait 8841"] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "passed"),
+    [
+        (("--check", "shop:check"), True),
+        (("--expect", "result == 'done'"), False),
+        (("--swap", 'wait="nobody waits"', "--expect", "result == 'nobody waits'"), True),
+    ],
+)
+def test_a_run_passes_by_what_the_user_says(project: Path, options: tuple[str, ...], passed: bool) -> None:
+    result = whyops("whatif", "refund-1", *PACKED, "--yes", "--json", "--call", "shop:agent(8841)", *options)
+
+    assert json.loads(result.stdout)["runs"][0]["passed"] is passed
+    assert ran(project) == ([] if "--swap" in options else ["wait 8841"])
+
+
+def test_the_step_itself_runs_if_it_has_no_answer(project: Path) -> None:
+    result = whyops("whatif", "refund-1", "--step", "3", "--yes", "--call", "shop:agent(8841)")
+
+    assert "1 of 1: the same to the end" in result.stdout
+    assert ran(project) == ["refund 8841"]
+
+
+def test_an_error_is_raised_in_place_of_a_result(project: Path) -> None:
+    result = whyops(
+        "whatif",
+        "refund-1",
+        "--step",
+        "1",
+        "--error",
+        "KeyError: 8841",
+        "--yes",
+        "--call",
+        "shop:agent(8841)",
+    )
+
+    assert "not passed  it raised KeyError: 8841" in result.stdout
+    assert "0 of 1 run passed" in result.stdout
+
+
+def test_nothing_runs_where_nobody_can_be_asked(project: Path) -> None:
+    """Without a terminal and without --yes the plan is shown, and that is all."""
+    result = whyops("whatif", "refund-1", *PACKED, "--call", "shop:agent(8841)")
+
+    assert result.exit_code == 1
+    assert "Estimated cost" in result.stderr
+    assert "Nobody can be asked here whether this may run: --yes says that it may." in result.stderr
+    assert ran(project) == []
+
+
+@pytest.mark.parametrize(("said", "runs"), [("y\n", ["wait 8841"]), ("n\n", []), ("\n", [])])
+def test_a_terminal_is_asked(project: Path, said: str, runs: list[str]) -> None:
+    """Only a yes lets anything run."""
+    ours, theirs = pty.openpty()
+    os.write(ours, said.encode())
+    words = ["whatif", "refund-1", *PACKED, "--call", "shop:agent(8841)"]
+    done = subprocess.run(
+        [sys.executable, "-m", "whyops_trace", *words],
+        stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    os.close(ours)
+
+    assert "Run it? [y/N]" in done.stderr
+    assert done.returncode == (0 if runs else 1)
+    assert ran(project) == runs
+
+
+def test_show_names_the_source_and_the_replays(project: Path) -> None:
+    """Both sides of the link are told."""
+    told = json.loads(
+        whyops("whatif", "refund-1", *PACKED, "--yes", "--json", "--call", "shop:agent(8841)").stdout
+    )
+    run = told["runs"][0]["traceId"]
+
+    assert "replay of: refund-1" in whyops("show", run).stdout
+    assert f"replays: {run}" in whyops("show", "refund-1").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--step", "9", "--call", "shop:agent(8841)"), 1, "There is no step 9 in refund-1"),
+        (("--step", "3", "--call", "shop:agent(1)"), 1, "look_up(order=1) is not in the recording"),
+        (("--step", "3", "--call", "shop:sdk"), 1, "The run ended before step 3"),
+        (("--step", "1", "--call", "nowhere:agent()"), 1, "ended with exit code 1 and told nothing"),
+        (("--step", "1"), 2, "Say how the agent is started"),
+        (("--step", "1", "--", "make", "agent"), 2, "starts no program of Python"),
+        (("--step", "1", "--", "nowhere", "python", "shop.py"), 2, "There is no program 'nowhere'"),
+        (("--step", "1", "--result", "{}", "--error", "x", "--call", "shop:agent(1)"), 2, "Give one of"),
+        (("--step", "1", "--result", "packed", "--call", "shop:agent(1)"), 2, "is no JSON"),
+        (("--step", "1", "--swap", "refund", "--call", "shop:agent(1)"), 2, "write NAME=JSON"),
+        (("--step", "1", "--call", "agent()"), 2, "it must begin with a module"),
+        (("--step", "1", "--answer", "no", "--call", "shop:agent(1)"), 1, "no call of a model"),
+    ],
+)
+def test_what_cannot_be_tried_is_told(project: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    """Nothing runs, and the message says what to do."""
+    result = whyops("whatif", "refund-1", "--yes", *words)
+
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert ran(project) == []

@@ -1,0 +1,139 @@
+"""
+One run of an experiment, in a process of its own: ``python -m whyops_trace.commands.experiment ORDER [PROGRAM]``.
+
+``whyops-trace whatif`` starts it, so that each run begins as the program does. The order is a file, and the report is
+written to another one, whose name is in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from whyops_trace._replay.recording import read_calls
+from whyops_trace.exceptions import ReplayMiss, WhyOpsError
+from whyops_trace.replay import Replay
+from whyops_trace.whatif import Answer, ExperimentRun, whatif
+
+
+class Order(msgspec.Struct, omit_defaults=True):
+    """
+    What one run is given.
+
+    Attributes:
+        source: The id of the recorded trace.
+        step: The step that is answered otherwise.
+        report: The file to write.
+        home: The home of the store.
+        answer: The member of an answer, and its value; None if the step runs.
+        call: Module and call of what runs the agent, "" for a program.
+        expect: Expression that is true for a run that passes, "" for none.
+        check: Module and function that checks a run, "" for none.
+        live: Names of what runs before the step.
+        swap: Results by the name of what must not run behind it.
+        network: True to leave the network open before it.
+    """
+
+    source: str
+    step: int
+    report: str
+    home: str
+    answer: tuple[str, Any] | None = None
+    call: str = ""
+    expect: str = ""
+    check: str = ""
+    live: list[str] = []
+    swap: dict[str, Any] = {}
+    network: bool = False
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """
+    What one run tells.
+
+    Attributes:
+        run: The run; None if it did not come to the step.
+        problem: Why it did not.
+    """
+
+    run: ExperimentRun | None = None
+    problem: str = ""
+
+
+def main(words: Sequence[str]) -> None:
+    """Run what an order says, and write its report."""
+    order = msgspec.json.decode(Path(words[0]).read_bytes(), type=Order)
+    try:
+        report = Report(_run(order, words[1:]))
+    except (WhyOpsError, ReplayMiss) as error:
+        report = Report(problem=str(error))
+    Path(order.report).write_bytes(msgspec.json.encode(report))
+
+
+def _run(order: Order, program: Sequence[str]) -> ExperimentRun:
+    experiment = whatif(
+        order.source,
+        _call(order.call) if order.call else lambda: _program(program),
+        step=order.step,
+        answer=None if order.answer is None else Answer(**dict([order.answer])),
+        check=_check(order),
+        live=order.live,
+        swap={name: _always(result) for name, result in order.swap.items()},
+        network=order.network,
+        home=order.home,
+    )
+    return experiment.runs[0]
+
+
+def _call(text: str) -> Callable[[], Any]:
+    module, _, expression = text.partition(":")
+    names = vars(importlib.import_module(module))
+    return lambda: eval(expression, names)  # noqa: S307 - what the user typed
+
+
+def _program(words: Sequence[str]) -> None:
+    """Run a program as Python does, given its file, or ``-m`` and its module."""
+    if words[0] == "-m":
+        sys.argv = [*words[1:]]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return
+    sys.argv = [*words]
+    sys.path[0] = str(Path(words[0]).resolve().parent)
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def _check(order: Order) -> Callable[[Replay, Any], object] | None:
+    if order.check:
+        module, _, name = order.check.partition(":")
+        found: Callable[[Replay, Any], object] = getattr(importlib.import_module(module), name)
+        return found
+    if not order.expect:
+        return None
+
+    def holds(run: Replay, returned: Any) -> bool:
+        calls = read_calls(run.events).calls
+        texts = [call.answer.get("content") for call in calls if call.kind == "llm" and call.answer]
+        names = {
+            "run": run,
+            "result": returned,
+            "answer": next((text for text in reversed(texts) if isinstance(text, str)), ""),
+            "calls": Counter(call.name for call in calls),
+        }
+        return bool(eval(order.expect, {}, names))  # noqa: S307 - what the user typed
+
+    return holds
+
+
+def _always(result: Any) -> Callable[..., Any]:
+    return lambda *_, **__: result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import socket
 import struct
 import threading
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -67,6 +70,21 @@ class Span:
     events: list[tuple[str, dict[str, Any]]]
     links: list[str]
     resource: dict[str, Any]
+    state: str = ""
+
+
+@dataclass
+class Log:
+    """A log record as it arrived, with its ids in hex digits."""
+
+    trace_id: str
+    span_id: str
+    name: str
+    time_ns: int
+    severity: str
+    attributes: dict[str, Any]
+    body: Any
+    resource: dict[str, Any]
 
 
 @dataclass
@@ -85,13 +103,19 @@ class Receiver:
     Attributes:
         requests: All requests.
         arrived: The spans that were kept, in order, repeats included.
+        logs: The log records that were kept.
+        takes_logs: False to have no address for log records.
         largest: Requests with more bytes are refused with 413.
+        poison: Requests with these bytes in them are refused with 500.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.arrived: list[Span] = []
+        self.logs: list[Log] = []
+        self.takes_logs = True
         self.largest = 4 << 20
+        self.poison = b""
         self._faults: deque[Fault | None] = deque()
         self._always: Fault | None = None
         self._changed = threading.Condition()
@@ -181,6 +205,10 @@ class Receiver:
             self._changed.notify_all()
         if len(body) > self.largest and fault is None:
             fault = Refuse(413)
+        if self.poison and self.poison in body:
+            fault = Refuse(500)
+        if handler.path.endswith("/v1/logs") and not self.takes_logs:
+            fault = Refuse(404)
         if isinstance(fault, Hang):
             self._released.wait()
             handler.close_connection = True
@@ -189,7 +217,7 @@ class Receiver:
             _reply(handler, fault.status, fault.body, fault.headers)
             return
         if fault != Cut("request"):
-            self._keep(headers, body, fault.rejected if isinstance(fault, Partial) else 0)
+            self._keep(handler.path, headers, body, fault.rejected if isinstance(fault, Partial) else 0)
         if isinstance(fault, Cut):
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
@@ -205,9 +233,14 @@ class Receiver:
         )
         _reply(handler, 200, told, {"Content-Type": kind})
 
-    def _keep(self, headers: dict[str, str], body: bytes, rejected: int) -> None:
+    def _keep(self, path: str, headers: dict[str, str], body: bytes, rejected: int) -> None:
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
+        if path.endswith("/v1/logs"):
+            with self._changed:
+                self.logs += _logs(body, is_json="json" in headers["content-type"])
+                self._changed.notify_all()
+            return
         if "json" in headers["content-type"]:
             spans = list(_spans_of_json(body))
         else:
@@ -225,23 +258,22 @@ def _reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: d
     handler.wfile.write(body)
 
 
+def _with_base64(thing: Any) -> Any:
+    """Return JSON of OTLP as JSON of protobuf, which has ids in base64."""
+    if isinstance(thing, list):
+        return [_with_base64(each) for each in thing]
+    if not isinstance(thing, dict):
+        return thing
+    return {
+        name: base64.b64encode(bytes.fromhex(value)).decode()
+        if name in ("traceId", "spanId", "parentSpanId")
+        else _with_base64(value)
+        for name, value in thing.items()
+    }
+
+
 def _spans_of_json(body: bytes) -> Any:
-    import base64
-    import json
-
-    def with_base64(thing: Any) -> Any:
-        if isinstance(thing, list):
-            return [with_base64(each) for each in thing]
-        if not isinstance(thing, dict):
-            return thing
-        return {
-            name: base64.b64encode(bytes.fromhex(value)).decode()
-            if name in ("traceId", "spanId", "parentSpanId")
-            else with_base64(value)
-            for name, value in thing.items()
-        }
-
-    return _spans(json_format.ParseDict(with_base64(json.loads(body)), ExportTraceServiceRequest()))
+    return _spans(json_format.ParseDict(_with_base64(json.loads(body)), ExportTraceServiceRequest()))
 
 
 def _spans(request: ExportTraceServiceRequest) -> Any:
@@ -256,6 +288,22 @@ def _spans(request: ExportTraceServiceRequest) -> Any:
                     [(event.name, _values(event.attributes)) for event in span.events],
                     [link.span_id.hex() for link in span.links],
                     {**about, "scope": scope.scope.name, "schema": scope.schema_url},
+                    span.trace_state,
+                )  # fmt: skip
+
+
+def _logs(body: bytes, *, is_json: bool) -> Any:
+    if is_json:
+        request = json_format.ParseDict(_with_base64(json.loads(body)), ExportLogsServiceRequest())
+    else:
+        request = ExportLogsServiceRequest.FromString(body)
+    for resource in request.resource_logs:
+        about = _values(resource.resource.attributes)
+        for scope in resource.scope_logs:
+            for log in scope.log_records:
+                yield Log(
+                    log.trace_id.hex(), log.span_id.hex(), log.event_name, log.time_unix_nano, log.severity_text,
+                    _values(log.attributes), _value(log.body), {**about, "scope": scope.scope.name},
                 )  # fmt: skip
 
 
@@ -265,6 +313,10 @@ def _values(pairs: Any) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
+    if kind is None:
+        return None
     if kind == "array_value":
         return [_value(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return _values(value.kvlist_value.values)
     return getattr(value, kind)

@@ -61,6 +61,33 @@ def test_spans_wait_for_a_receiver_that_takes_nothing(receiver: Receiver, client
     assert len(receiver.requests) == 3
 
 
+def test_spans_outlast_a_receiver_that_fails(receiver: Receiver, client: Make) -> None:
+    """Its database may be away: with a 500 for all nothing is rejected, however many spans it gets apart."""
+    receiver.fail(*[Refuse(500)] * 15)
+    sdk = client()
+    for number in range(5):
+        work(number)
+    ledger = sdk.flush_sync()
+
+    assert sorted(numbers(receiver)) == expected(*range(5))
+    assert ledger["otlp"] == Tally(10, 10, 0, 0, 0, 0)
+
+
+def test_a_span_that_a_receiver_fails_at_is_rejected(receiver: Receiver, client: Make) -> None:
+    """Beside others that it takes, or alone after many tries; it is counted."""
+    receiver.poison = b'{"number":3}'
+    sdk = client()
+    for number in range(5):
+        work(number)
+    beside = sdk.flush_sync()["otlp"]
+    work(3)
+    alone = sdk.flush_sync(timeout=20)["otlp"]
+
+    assert sorted(numbers(receiver)) == expected(0, 1, 2, 4)
+    assert beside == Tally(10, 9, 0, 0, 1, 0)
+    assert alone == Tally(12, 10, 0, 0, 2, 0)
+
+
 def test_a_span_that_comes_again_is_the_same(receiver: Receiver, client: Make) -> None:
     """The connection broke after the receiver had it, and so it comes twice, with the same ids and content."""
     receiver.fail(Cut("answer"))

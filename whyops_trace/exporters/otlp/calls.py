@@ -113,6 +113,7 @@ class OpenTrace(msgspec.Struct):
         thoughts: Times and texts of what was thought at the top.
         error: The latest error at the top that no call had, as JSON.
         by_hand: Messages were recorded by hand in it.
+        seen: When its latest record was read, in seconds since the epoch.
     """
 
     id: str
@@ -134,6 +135,7 @@ class OpenTrace(msgspec.Struct):
     thoughts: list[tuple[int, str]] = []
     error: bytes = b""
     by_hand: bool = False
+    seen: float = 0.0
 
     @property
     def trace_id(self) -> bytes:

@@ -119,6 +119,7 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
         max(end_ns, call.start_ns),
         {},
         [],
+        agent=trace.agent,
     )
     _MAKERS[call.kind](span, _Records(trace, call, metadata, end, options))
     attributes = span.attributes
@@ -148,7 +149,7 @@ def _make_tool(span: Span, records: _Records) -> None:
     arguments = asked.tool_calls[0].arguments if len(asked.tool_calls) == 1 else None
     call_id = text_of(metadata.get("callId"))
     if asker is not None:
-        span.links = [(span.trace_id, asker.span_id)]
+        span.links = [(span.trace_id, asker.span_id, {})]
         call_id = call_id or _take(asker, name, arguments)
     if call_id:
         attributes["gen_ai.tool.call.id"] = call_id

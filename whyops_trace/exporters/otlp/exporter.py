@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import random
-from collections import deque
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
-
 from whyops_trace._clock import give_way
-from whyops_trace._guard import warn_once
+from whyops_trace._guard import attempt, report
 from whyops_trace._home import SPANS_OUT_FILE, home_directory
 from whyops_trace._version import __version__
 from whyops_trace.exceptions import DeliveryError
-from whyops_trace.exporters._http import Answer, Http, NoAnswerError
+from whyops_trace.exporters._http import Http
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.otlp import settings as otlp_settings
+from whyops_trace.exporters.otlp.posting import MAX_BYTES, SCOPE, Entry, Item, Poster
 from whyops_trace.exporters.otlp.reading import Reader
-from whyops_trace.exporters.otlp.retry import Refused, Taken, Wait, decide
-from whyops_trace.exporters.otlp.span import (
-    SCHEMA_URL,
-    Options,
-    Origin,
-    Span,
-    encoded,
-    encoded_json,
-    request,
-    request_json,
-)
+from whyops_trace.exporters.otlp.span import SCHEMA_URL, Options, Origin, Span
 from whyops_trace.exporters.otlp.state import State
 
-#: Largest bytes of the spans in a request: most receivers take 4 MiB.
-MAX_BYTES: Final = 3_500_000
 #: Bytes of records in a batch.
 BATCH_BYTES: Final = 512 << 10
-#: The library that makes the spans, as they name it.
-SCOPE: Final = "whyops-trace"
-#: Characters above which an attribute of a span that is too large may be cut.
-SHORT: Final = 1_000
-#: Level of compression: higher ones take much longer.
-GZIP: Final = 3
 #: Records between two pauses for other threads.
 RECORDS: Final = 64
 #: Seconds for the last requests of a client that is closed.
 LAST_TIMEOUT: Final = 2.0
 #: Bytes of the open calls of a process that are in memory; the others are on disk only.
 MAX_OPEN_BYTES: Final = 64 << 20
-
-
-class _Entry(msgspec.Struct):
-    """A record that was read: its line, and the spans that it completed, encoded, and its fate."""
-
-    line: bytes
-    spans: list[bytes]
-    outcome: Outcome | None = None
+#: Number of processes and agents whose description is remembered.
+MAX_ORIGINS: Final = 1_000
+#: Seconds without a record after which a trace of messages by hand is told as a whole: nobody ends it.
+QUIET: Final = 300.0
 
 
 class OtlpExporter(Exporter):
@@ -88,6 +62,8 @@ class OtlpExporter(Exporter):
     remote = True
     continues_spans = True
     batch_bytes = BATCH_BYTES
+    #: True if the records are those of a store.
+    _whole = False
 
     def __init__(
         self,
@@ -102,17 +78,9 @@ class OtlpExporter(Exporter):
         self.name = name
         settings = otlp_settings.resolve(endpoint, headers, content, openinference)
         self.settings: otlp_settings.OtlpSettings = settings
-        is_json = settings.protocol == "http/json"
-        self._encode, self._request = (encoded_json, request_json) if is_json else (encoded, request)
         self._options = Options(content=settings.content, openinference=settings.openinference)
-        self._http = self.http()
-        place = "\0".join([settings.endpoint, *map(":".join, sorted(settings.headers.items()))])
-        self._state = State(
-            home_directory(home) / SPANS_OUT_FILE,
-            hashlib.sha256(place.encode(errors="replace")).hexdigest()[:16],
-        )
-        #: Takes each number from the operating system, so that forked children do not choose alike.
-        self._random = random.SystemRandom()
+        self._poster = Poster(settings, name)
+        self._state = State(home_directory(home) / SPANS_OUT_FILE, self.place)
         self._renew()
 
     def _renew(self) -> None:
@@ -120,41 +88,34 @@ class OtlpExporter(Exporter):
         self._pid = os.getpid()
         self._readers: dict[str, Reader] = {}
         #: The records of each process that were read and have not passed yet.
-        self._ahead: dict[str, list[_Entry]] = {}
+        self._ahead: dict[str, list[Entry]] = {}
         #: The name of this process, "" while it has recorded nothing.
         self._process = ""
-        #: Number of requests in a row after which nothing was taken.
-        self._attempt = 0
+        #: The origin of the spans of each process and agent.
+        self._origins: dict[tuple[str, str], Origin] = {}
+        self._poster.start_over()
         #: The error that came after some records of a batch had been taken. It is raised with the next batch.
         self._late_error: DeliveryError | None = None
         #: True if all that was read before the batch at hand has passed.
         self._may_forget = True
 
+    @property
+    def place(self) -> str:
+        """A name for the receiver and the headers that it is sent, without these, as files have it."""
+        place = "\0".join([self.settings.endpoint, *map(":".join, sorted(self.settings.headers.items()))])
+        return hashlib.sha256(place.encode(errors="replace")).hexdigest()[:16]
+
     def http(self) -> Http:
         """Return requests to the receiver, of their own connections."""
-        settings = self.settings
-        is_json = settings.protocol == "http/json"
-        headers = {
-            "Content-Type": "application/json" if is_json else "application/x-protobuf",
-            "Accept": "*/*",
-        }
-        if settings.compressed:
-            headers["Content-Encoding"] = "gzip"
-        return Http(
-            settings.endpoint,
-            "",
-            read_timeout=settings.timeout,
-            headers={**headers, **settings.headers},
-            trust=settings.trust(),
-        )
+        return self._poster.http()
 
     def empty_request(self) -> bytes:
         """Return a request without spans, to see if the receiver takes it."""
-        return self._body(Origin({"service.name": SCOPE}, SCOPE, __version__, SCHEMA_URL), ())
+        return self._poster.empty_request()
 
     def prepare(self) -> None:
         """Load the trusted certificates."""
-        self._http.prepare()
+        self._poster.prepare()
 
     def on_start(self) -> None:
         """Tell of the processes that ended while the receiver could not be reached."""
@@ -179,7 +140,7 @@ class OtlpExporter(Exporter):
             self._process = batch.process
         entries = self._read(reader, batch)
         try:
-            self._send_all(entries, reader)
+            self._poster.send_all(entries)
         except DeliveryError as error:
             late_error = error
         outcomes: list[Outcome] = []
@@ -226,134 +187,64 @@ class OtlpExporter(Exporter):
             except DeliveryError:
                 self._state.note_gone(self._process)
         self._late_error = None
-        self._http.close()
+        self._poster.close()
         self._state.close()
 
     def _reader(self, process: str, *, load: bool) -> Reader:
         reader = self._readers.get(process)
         if reader is None:
             reader = self._readers[process] = Reader(
-                process, self._options, lambda key: self._state.find(process, key)
+                process,
+                self._options,
+                lambda key: self._state.find(process, key),
+                whole=self._whole,
             )
             if load:
                 self._state.load(reader)
         return reader
 
-    def _read(self, reader: Reader, batch: Batch) -> list[_Entry]:
+    def _read(self, reader: Reader, batch: Batch) -> list[Entry]:
         """Return the records of a batch as they were read, now or for an earlier try."""
         entries = self._ahead.pop(batch.process, [])
         self._may_forget = not entries
         while entries and entries[0].line != batch.lines[0]:
             entries.pop(0)  # the disk was full, and it was dropped
+        reader.now = time.time()
         for number, line in enumerate(batch.lines[len(entries) :]):
             if number % RECORDS == RECORDS - 1:
                 give_way()
-            spans = reader.read(line)
+            spans, error = attempt(reader.read, line)
+            if error is not None:
+                report("making a span", error)
             outcome = Outcome.REJECTED if spans is None else None
-            entries.append(_Entry(line, [self._encoded(span) for span in spans or ()], outcome))
-        entries[-1].spans += map(self._encoded, reader.crowded())
+            entries.append(Entry(line, self._items(spans or (), reader), outcome))
+        late = [*reader.crowded(), *reader.quiet(reader.now - QUIET)]
+        entries[-1].items += self._items(late, reader)
         return entries
 
-    def _encoded(self, span: Span) -> bytes:
-        """Return a span encoded. What does not fit into a request is cut at its longest attributes."""
-        told = self._encode(span)
-        while len(told) > MAX_BYTES:
-            texts = {name: value for name, value in span.attributes.items() if isinstance(value, str)}
-            longest = max(texts, key=lambda name: len(texts[name]), default="")
-            if len(texts.get(longest, "")) < SHORT:
-                span.events = []
-            else:
-                span.attributes[longest] = texts[longest][: len(texts[longest]) // 2] + "…"
-                span.attributes["whyops.cut"] = True
-            told = self._encode(span)
-        return told
+    def _items(self, spans: Sequence[Span], reader: Reader) -> list[Item]:
+        return [Item(self._origin(reader.process, span.agent), self._poster.encode(span)) for span in spans]
 
-    def _send_all(self, entries: Sequence[_Entry], reader: Reader) -> None:
-        """
-        Send the spans of records, in requests of their size, and note the outcome of each record.
-
-        Raises:
-            DeliveryError: if the receiver takes nothing more.
-        """
-        chunk: list[_Entry] = []
-        size = 0
-        for entry in entries:
-            own = sum(map(len, entry.spans))
-            if chunk and size + own > MAX_BYTES:
-                self._send(chunk, reader)
-                chunk, size = [], 0
-            chunk.append(entry)
-            size += own
-        self._send(chunk, reader)
-
-    def _send(self, entries: Sequence[_Entry], reader: Reader) -> None:
-        """Send the spans of records in one request, or in parts if the receiver does not take that."""
-        chunks = deque([entries])
-        while chunks:
-            chunk = chunks.popleft()
-            sent = [entry for entry in chunk if entry.spans and entry.outcome is None]
-            rejected = 0
-            if sent:
-                give_way()
-                decision = self._post([span for entry in sent for span in entry.spans], reader)
-                if isinstance(decision, Refused) and len(sent) > 1:
-                    half = chunk.index(sent[len(sent) // 2])
-                    chunks.extendleft((chunk[half:], chunk[:half]))
-                    continue
-                rejected = len(sent) if isinstance(decision, Refused) else min(decision.rejected, len(sent))
-            for place, entry in enumerate(sent):
-                entry.outcome = Outcome.REJECTED if place >= len(sent) - rejected else Outcome.DELIVERED
-            for entry in chunk:
-                entry.outcome = entry.outcome or Outcome.DELIVERED
-
-    def _post(
-        self, spans: Sequence[bytes], reader: Reader, *, timeout: float | None = None
-    ) -> Taken | Refused:
-        """
-        Send spans in one request.
-
-        Raises:
-            DeliveryError: if they have to be sent again later.
-        """
-        resource = {
-            "service.name": reader.agent or "unknown_service",
-            "service.instance.id": reader.process,
-            "telemetry.sdk.name": SCOPE,
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.version": __version__,
-            **self.settings.resource,
-        }
-        body = self._body(Origin(resource, SCOPE, __version__, SCHEMA_URL), spans)
-        try:
-            answer: Answer | NoAnswerError = self._http.post(
-                "", body, timeout=timeout or self.settings.timeout
+    def _origin(self, process: str, agent: str) -> Origin:
+        """Return what spans of an agent of a process are from."""
+        origin = self._origins.get((process, agent))
+        if origin is None:
+            if len(self._origins) >= MAX_ORIGINS:
+                self._origins.clear()
+            origin = self._origins[process, agent] = Origin(
+                {
+                    "service.name": agent or "unknown_service",
+                    **({} if self._whole else {"service.instance.id": process}),
+                    "telemetry.sdk.name": SCOPE,
+                    "telemetry.sdk.language": "python",
+                    "telemetry.sdk.version": __version__,
+                    **self.settings.resource,
+                },
+                SCOPE,
+                __version__,
+                SCHEMA_URL,
             )
-        except NoAnswerError as error:
-            answer = error
-        decision = decide(
-            answer, attempt=self._attempt + 1, now=datetime.now(UTC), chance=self._random.random()
-        )
-        if isinstance(decision, Wait):
-            self._attempt += 1
-            raise DeliveryError(f"{self.settings.endpoint}: {decision.why}", decision.seconds)
-        if isinstance(decision, Refused):
-            if len(spans) == 1:
-                warn_once(
-                    f"{self.name}: refused", "%s rejects spans: %s", self.settings.endpoint, decision.words
-                )
-            return decision
-        self._attempt = 0
-        if decision.words or decision.rejected:
-            warn_once(
-                f"{self.name}: {decision.words}",
-                "%s took a request and rejected %d spans of it: %s",
-                self.settings.endpoint, decision.rejected, decision.words,
-            )  # fmt: skip
-        return decision
-
-    def _body(self, origin: Origin, spans: Sequence[bytes]) -> bytes:
-        body = self._request(origin, spans)
-        return gzip.compress(body, GZIP) if self.settings.compressed else body
+        return origin
 
     def _send_last(self, spans: Sequence[Span], reader: Reader) -> None:
         """
@@ -362,11 +253,11 @@ class OtlpExporter(Exporter):
         Raises:
             DeliveryError: if the receiver does not take them.
         """
-        told = [self._encoded(span) for span in spans]
-        while told:
+        items = self._items(spans, reader)
+        while items:
             size = count = 0
-            while count < len(told) and (not count or size + len(told[count]) <= MAX_BYTES):
-                size += len(told[count])
+            while count < len(items) and (not count or size + len(items[count].data) <= MAX_BYTES):
+                size += len(items[count].data)
                 count += 1
-            self._post(told[:count], reader, timeout=min(LAST_TIMEOUT, self.settings.timeout))
-            del told[:count]
+            self._poster.post(items[:count], timeout=min(LAST_TIMEOUT, self.settings.timeout))
+            del items[:count]

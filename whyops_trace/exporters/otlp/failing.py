@@ -23,6 +23,12 @@ def fail(span: Span, kind: str, message: str) -> None:
     span.attributes["error.type"] = kind
 
 
+def forgive(span: Span) -> None:
+    """Mark a span as not failed."""
+    span.status, span.message = 0, ""
+    span.attributes.pop("error.type", None)
+
+
 def raise_in(span: Span, error: Mapping[str, Any]) -> None:
     """Mark a span as failed by an exception, and add that as an event."""
     kind, message = text_of(error.get("type")) or "error", text_of(error.get("message"))

@@ -18,7 +18,7 @@ from whyops_trace._recording.line import ending_of, is_usual
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.exporters.otlp.calls import Kind, OpenCall, OpenTrace, Record
 from whyops_trace.exporters.otlp.conventions import span_of
-from whyops_trace.exporters.otlp.failing import NO_END, fail
+from whyops_trace.exporters.otlp.failing import NO_END, fail, forgive
 from whyops_trace.exporters.otlp.span import Options, Span
 from whyops_trace.exporters.otlp.whole import add_whole, again_of, root_of, score_of
 
@@ -57,24 +57,32 @@ class Reader:
         process: The name of the process.
         options: Options of the spans.
         find: Function that returns a call that is not in memory any more, None if there is none.
+        whole: The records are those of a store, whose numbering is one for each trace, whoever recorded it.
 
     Attributes:
         calls: The open calls.
         traces: The open traces, the one with the latest record last.
         changed: The keys of calls and traces that began, changed or ended since the caller emptied it.
-        agent: The name of the agent, "" before the first record.
+        now: The time, in seconds since the epoch; whoever gives it records tells it.
     """
 
     def __init__(
-        self, process: str, options: Options, find: Callable[[Key], OpenCall | None] = lambda key: None
+        self,
+        process: str,
+        options: Options,
+        find: Callable[[Key], OpenCall | None] = lambda key: None,
+        *,
+        whole: bool = False,
     ) -> None:
         self.process: str = process
         self.calls: dict[Key, OpenCall] = {}
         self.traces: OrderedDict[tuple[str, str], OpenTrace] = OrderedDict()
         self.changed: set[Key] = set()
-        self.agent: str = ""
+        self.now: float = 0.0
+        self._agent = ""
         self._options = options
         self._find = find
+        self._whole = whole
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def read(self, line: bytes) -> list[Span] | None:
@@ -83,6 +91,8 @@ class Reader:
             record = _decode(line)
             if record.event_type == "score":
                 return [score_of(record)]
+            if self._whole:
+                record.run = ""
             trace = self._trace(record)
             spans = self._take(trace, record)
         except (ValueError, TypeError, RecursionError) as error:  # of another version, or damaged
@@ -99,13 +109,14 @@ class Reader:
         trace = self.traces.get(key)
         if trace is None:
             own = record.run.startswith(self.process) if record.run else record.step_id == 1
-            time_ns, self.agent = record.time_ns, record.agent_name
+            time_ns, self._agent = record.time_ns, record.agent_name
             trace = self.traces[key] = OpenTrace(
                 *key, own, record.step_id, time_ns, time_ns, record.agent_name, told=key in self._ended
             )
         else:
             self.traces.move_to_end(key)
             trace.last_ns = max(trace.last_ns, record.time_ns)
+        trace.seen = self.now
         trace.user = record.external_user_id or trace.user
         if about := record.metadata.get("trace"):
             trace.about = {**trace.about, **dict_of(about)}
@@ -275,6 +286,45 @@ class Reader:
                 spans += self._close(self.traces[key])
         return spans
 
+    def quiet(self, since: float, given_up: float = float("-inf")) -> list[Span]:
+        """
+        Return the spans of traces, as a whole, that nobody ends, and that nothing was recorded in for long.
+
+        Of a store's records no more than that tells of the end of a step, either. Of one process's records only the
+        traces are closed that have messages by hand, since others have a block, which ends.
+
+        Args:
+            since: Traces with a later record are left alone, in seconds since the epoch.
+            given_up: The same for those in which a call is open. They are told as not ended then.
+        """
+        traces = []
+        for trace in self.traces.values():
+            if trace.seen > since:
+                break
+            if self._whole or trace.by_hand:
+                traces.append(trace)
+        keys: dict[tuple[str, str], list[Key]] = {}
+        for key, call in self.calls.items() if traces else ():
+            if not call.by_hand:
+                keys.setdefault(key[:2], []).append(key)
+        spans: list[Span] = []
+        for trace in traces:
+            calls = keys.get((trace.id, trace.run), [])
+            is_given_up = trace.seen <= given_up
+            if is_given_up or all(self._whole and self.calls[key].kind == "step" for key in calls):
+                spans += self._give_up(trace, calls)
+        return spans
+
+    def _give_up(self, trace: OpenTrace, keys: list[Key]) -> list[Span]:
+        spans = []
+        for key in keys:
+            call = self.calls.pop(key)
+            self.changed.add(key)
+            spans.append(self._span(trace, call, None))
+            if call.kind == "step":
+                forgive(spans[-1])
+        return [*spans, *self._close(trace)]
+
     def spare(self, most: int) -> None:
         """Forget the oldest calls, which *find* finds, if all of them take more than so many bytes."""
         size = sum(call.size for call in self.calls.values())
@@ -301,7 +351,7 @@ class Reader:
             self.changed.add(key)
             trace = self.traces.get(key[:2])
             if trace is None:  # it outlived its trace
-                trace = OpenTrace(*key[:2], False, 0, call.start_ns, call.start_ns, self.agent)
+                trace = OpenTrace(*key[:2], False, 0, call.start_ns, call.start_ns, self._agent)
             if not call.by_hand:
                 failed.add(key[:2])
                 yield self._span(trace, call, None)

@@ -6,7 +6,8 @@ the receiver's answer                      the fate of the spans
 =========================================  ======================================================================
 no answer: refused, reset, DNS, TLS, late  wait with backoff, for as long as it takes
 429, 408, 502, 503, 504                    wait with backoff, at least as long as ``Retry-After`` says
-500 and other 5xx                          the same; from the fourth time in a row split, and a single one is rejected
+500 and other 5xx                          the same; from the fourth time in a row split. A single one is rejected
+                                           if others are taken, or after the 20th time
 413                                        split; a single one is rejected
 400, 422 and other 4xx                     split; a single one is rejected
 401, 403, 404, 405, 407, 415, a redirect,  wait long: the key, the address or the protocol is wrong
@@ -28,8 +29,11 @@ from whyops_trace.exporters.base import backoff
 
 #: Seconds between tries if a person has to mend something first.
 LONG_WAIT: Final = 60.0
-#: Number of 500s in a row that are taken for the receiver's own fault.
+#: Number of 500s in a row that are taken for the receiver's own fault. OTLP says that a 500 is for good, but receivers
+#: give it also while what they store to is away, and SDKs try again.
 TRIES_OF_500: Final = 3
+#: Number of 500s in a row after which what fails by itself is rejected, in about eight minutes.
+TRIES_OF_ONE: Final = 20
 #: Characters that are kept of a receiver's words.
 _WORDS: Final = 300
 
@@ -45,9 +49,16 @@ class Wait(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Send the first half of the spans, then the second; reject one that is alone. The words are the receiver's."""
+    """
+    Send the first half of the spans, then the second; reject one that is alone.
+
+    Attributes:
+        words: The receiver's.
+        is_failure: It says that it failed, which may be its own fault.
+    """
 
     words: str
+    is_failure: bool = False
 
 
 class Taken(NamedTuple):
@@ -90,7 +101,7 @@ def decide(answer: Answer | NoAnswerError, *, attempt: int, now: datetime, chanc
             else f"it is not available at present ({status})."
         )
         return Wait(max(backoff(attempt, chance), retry_after(answer, now) or 0.0), why)
-    return Refused(f"{status}: {words_of(answer)}".rstrip(": "))
+    return Refused(f"{status}: {words_of(answer)}".rstrip(": "), status >= 500)
 
 
 def advice(answer: Answer) -> str:
@@ -132,7 +143,8 @@ def _taken(answer: Answer) -> Taken | Wait:
         return Wait(LONG_WAIT, "a web page answers at this address. Check OTEL_EXPORTER_OTLP_ENDPOINT.")
     if "json" in kind:
         partial = dict_of(_json(answer.body).get("partialSuccess"))
-        count, words = str(partial.get("rejectedSpans", 0)), text_of(partial.get("errorMessage"))
+        rejected_items = partial.get("rejectedSpans", partial.get("rejectedLogRecords", 0))
+        count, words = str(rejected_items), text_of(partial.get("errorMessage"))
         rejected_spans = int(count[:9]) if count.isascii() and count.isdigit() else 0
         return Taken(rejected_spans, shorten(clean(words), _WORDS))
     inner = _members(answer.body).get(1, b"")

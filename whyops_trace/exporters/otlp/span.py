@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -9,8 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-#: Value of an attribute.
-Value: TypeAlias = str | bool | int | float | Sequence[str]
+#: Value of an attribute; of a span that came from elsewhere also anything nested that OTLP knows.
+Value: TypeAlias = str | bool | int | float | bytes | Sequence[Any] | Mapping[str, Any] | None
 
 #: Kinds of spans.
 INTERNAL: Final = 1
@@ -61,6 +62,8 @@ class Span(msgspec.Struct, eq=False, gc=False):
         status: 0 for unset, or :data:`ERROR`.
         message: The text of its status.
         links: Ids of traces and spans that it is related to.
+        agent: The name of the agent that made it.
+        state: The ``tracestate`` of W3C.
     """
 
     trace_id: bytes
@@ -74,16 +77,43 @@ class Span(msgspec.Struct, eq=False, gc=False):
     events: list[Event] = []
     status: int = 0
     message: str = ""
-    links: list[tuple[bytes, bytes]] = []
+    links: list[tuple[bytes, bytes, Mapping[str, Value]]] = []
+    agent: str = ""
+    state: str = ""
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Log(msgspec.Struct, gc=False):
     """
-    The members of a request beside its spans.
+    A log record.
+
+    Attributes:
+        trace_id: 16 bytes.
+        span_id: 8 bytes; none if it belongs to the trace as a whole.
+        name: The name of its event.
+        time_ns: Nanoseconds since the epoch.
+        severity: Its severity, as a number.
+        severity_text: Its severity, in the words of its program.
+        attributes: Its attributes.
+        body: Its body.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    name: str
+    time_ns: int
+    severity: int
+    severity_text: str
+    attributes: dict[str, Value]
+    body: Value
+
+
+class Origin(msgspec.Struct, frozen=True, eq=False):
+    """
+    The program and the library that spans, or log records, are from.
 
     Attributes:
         resource: Attributes of the program.
-        scope: The library that made the spans.
+        scope: The library that made them.
         version: The version of that library.
         schema: The URL of the conventions by which attributes are named.
     """
@@ -137,6 +167,14 @@ def _any(value: Value) -> bytes:
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if isinstance(value, float):
         return _double(0x21, value)
+    if isinstance(value, str):
+        return _any(str(value))
+    if isinstance(value, bytes):
+        return _sized(b"\x3a", value)
+    if isinstance(value, Mapping):
+        return _sized(b"\x32", b"".join(_attribute(b"\x0a", name, each) for name, each in value.items()))
+    if value is None:
+        return b""
     return _sized(b"\x2a", b"".join(_sized(b"\x0a", _any(each)) for each in value))
 
 
@@ -163,6 +201,7 @@ def encoded(span: Span) -> bytes:
     name = span.name.encode(errors="replace")
     parts = [
         b"\x0a\x10%b\x12\x08%b" % (span.trace_id, span.span_id),
+        _sized(b"\x1a", span.state.encode(errors="replace")) if span.state else b"",
         b"\x22\x08%b" % span.parent_id if span.parent_id else b"",
         b"\x2a%b%b\x30%b%b"
         % (_varint(len(name)), name, _SMALL[span.kind], _times(0x39, span.start_ns, 0x41, span.end_ns)),
@@ -175,18 +214,44 @@ def encoded(span: Span) -> bytes:
         about = b"".join([_attribute(b"\x1a", name, value) for name, value in event.attributes.items()])
         title = _sized(b"\x12", event.name.encode(errors="replace"))
         parts.append(_sized(b"\x5a", _moment(0x09, event.time_ns) + title + about))
-    parts += [b"\x6a\x1c\x0a\x10%b\x12\x08%b" % link for link in span.links]
+    for trace_id, span_id, attributes in span.links:
+        about = b"".join([_attribute(b"\x22", name, value) for name, value in attributes.items()])
+        parts.append(_sized(b"\x6a", b"\x0a\x10%b\x12\x08%b%b" % (trace_id, span_id, about)))
     if span.status:
         message = _sized(b"\x12", span.message.encode(errors="replace")) if span.message else b""
         parts.append(_sized(b"\x7a", message + b"\x18" + _SMALL[span.status]))
     return _sized(b"\x12", b"".join(parts))
 
 
-def request(origin: Origin, spans: Iterable[bytes]) -> bytes:
-    """Return an ``ExportTraceServiceRequest`` in protobuf, of spans that are encoded."""
+def encoded_log(log: Log) -> bytes:
+    """Return a log record as a member of a ``ScopeLogs`` in protobuf."""
+    parts = [
+        _moment(0x09, log.time_ns),
+        b"\x10" + _varint(log.severity) if log.severity else b"",
+        _sized(b"\x1a", log.severity_text.encode(errors="replace")) if log.severity_text else b"",
+        _sized(b"\x2a", _any(log.body)),
+        *(_attribute(b"\x32", name, value) for name, value in log.attributes.items()),
+        b"\x4a\x10%b" % log.trace_id,
+        b"\x52\x08%b" % log.span_id if log.span_id else b"",
+        _sized(b"\x62", log.name.encode(errors="replace")) if log.name else b"",
+    ]
+    return _sized(b"\x12", b"".join(parts))
+
+
+def request(parts: Iterable[tuple[Origin, Iterable[bytes]]]) -> bytes:
+    """
+    Return an ``ExportTraceServiceRequest`` in protobuf, or an ``ExportLogsServiceRequest``, which has the same form.
+
+    Args:
+        parts: The spans or log records of each origin, encoded.
+    """
+    return b"".join([_resource(origin, items) for origin, items in parts])
+
+
+def _resource(origin: Origin, items: Iterable[bytes]) -> bytes:
     resource = b"".join(_attribute(b"\x0a", name, value) for name, value in origin.resource.items())
     scope = _sized(b"\x0a", origin.scope.encode()) + _sized(b"\x12", origin.version.encode())
-    inner = _sized(b"\x0a", scope) + b"".join(spans) + _sized(b"\x1a", origin.schema.encode())
+    inner = _sized(b"\x0a", scope) + b"".join(items) + _sized(b"\x1a", origin.schema.encode())
     return _sized(b"\x0a", _sized(b"\x0a", resource) + _sized(b"\x12", inner))
 
 
@@ -198,6 +263,7 @@ def encoded_json(span: Span) -> bytes:
     told = {
         "traceId": span.trace_id.hex(),
         "spanId": span.span_id.hex(),
+        "traceState": span.state,
         "parentSpanId": span.parent_id.hex(),
         "name": span.name,
         "kind": span.kind,
@@ -212,19 +278,52 @@ def encoded_json(span: Span) -> bytes:
             }
             for event in span.events
         ],
-        "links": [{"traceId": trace.hex(), "spanId": one.hex()} for trace, one in span.links],
+        "links": [
+            {"traceId": trace.hex(), "spanId": one.hex(), "attributes": _json_attributes(attributes)}
+            for trace, one, attributes in span.links
+        ],
         "status": {"code": span.status, "message": span.message} if span.status else {},
     }
     return msgspec.json.encode(told)
 
 
-def request_json(origin: Origin, spans: Iterable[bytes]) -> bytes:
-    """Return an ``ExportTraceServiceRequest`` in JSON, of spans that are encoded."""
-    resource = msgspec.json.encode({"attributes": _json_attributes(origin.resource)})
-    scope = msgspec.json.encode({"name": origin.scope, "version": origin.version})
-    return b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[%b],"schemaUrl":%b}]}]}' % (
-        resource, scope, b",".join(spans), msgspec.json.encode(origin.schema),
-    )  # fmt: skip
+def encoded_log_json(log: Log) -> bytes:
+    """Return a log record in JSON."""
+    told = {
+        "traceId": log.trace_id.hex(),
+        "spanId": log.span_id.hex(),
+        "timeUnixNano": str(log.time_ns),
+        "severityNumber": log.severity,
+        "severityText": log.severity_text,
+        "eventName": log.name,
+        "body": _json_any(log.body),
+        "attributes": _json_attributes(log.attributes),
+    }
+    return msgspec.json.encode(told)
+
+
+def request_json(parts: Iterable[tuple[Origin, Iterable[bytes]]]) -> bytes:
+    """Return an ``ExportTraceServiceRequest`` in JSON; see :func:`request`."""
+    return _request_json(b'{"resourceSpans":[%b]}', b"scopeSpans", b"spans", parts)
+
+
+def request_of_logs_json(parts: Iterable[tuple[Origin, Iterable[bytes]]]) -> bytes:
+    """Return an ``ExportLogsServiceRequest`` in JSON; see :func:`request`."""
+    return _request_json(b'{"resourceLogs":[%b]}', b"scopeLogs", b"logRecords", parts)
+
+
+def _request_json(
+    form: bytes, scopes: bytes, name: bytes, parts: Iterable[tuple[Origin, Iterable[bytes]]]
+) -> bytes:
+    resources = []
+    for origin, items in parts:
+        resource = msgspec.json.encode({"attributes": _json_attributes(origin.resource)})
+        scope = msgspec.json.encode({"name": origin.scope, "version": origin.version})
+        resources.append(
+            b'{"resource":%b,"%b":[{"scope":%b,"%b":[%b],"schemaUrl":%b}]}'
+            % (resource, scopes, scope, name, b",".join(items), msgspec.json.encode(origin.schema))
+        )
+    return form % b",".join(resources)
 
 
 def _json_attributes(attributes: Mapping[str, Value]) -> list[dict[str, object]]:
@@ -240,4 +339,10 @@ def _json_any(value: Value) -> dict[str, object]:
         return {"intValue": str(value)}
     if isinstance(value, float):
         return {"doubleValue": value}
+    if isinstance(value, bytes):
+        return {"bytesValue": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {"kvlistValue": {"values": _json_attributes(value)}}
+    if value is None:
+        return {}
     return {"arrayValue": {"values": [_json_any(each) for each in value]}}

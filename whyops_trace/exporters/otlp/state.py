@@ -107,8 +107,7 @@ class State:
             if ended:
                 continue
             if place[2] == WHOLE:
-                trace = reader.traces[place[:2]] = _trace_decoder.decode(body)
-                reader.agent = trace.agent
+                reader.traces[place[:2]] = _trace_decoder.decode(body)
             else:
                 reader.calls[place] = _call_decoder.decode(body)
 

@@ -39,6 +39,7 @@ def root_of(trace: OpenTrace, end: Record | None, options: Options) -> Span:
         [Event("whyops.thinking", moment, {"whyops.thinking": text}) for moment, text in trace.thoughts]
         if options.content
         else [],
+        agent=trace.agent,
     )
     add_whole(span, trace, options)
     _end_whole(span, trace, end)
@@ -97,7 +98,8 @@ def score_of(record: Record) -> Span:
     """Return the span of a score, below what is judged: it has no length, and an event by the conventions."""
     content = dict_of(_decode(record.content))
     judged = OpenTrace(record.trace_id, record.run, False, 0, 0, 0, "")
-    about: dict[str, Value] = {"gen_ai.evaluation.name": text_of(content.get("name"))}
+    name = text_of(content.get("name"))
+    about: dict[str, Value] = {"gen_ai.evaluation.name": name}
     value = content.get("value")
     if label := text_of(content.get("label")) or (str(value).lower() if isinstance(value, bool) else ""):
         about["gen_ai.evaluation.score.label"] = label
@@ -109,10 +111,11 @@ def score_of(record: Record) -> Span:
         judged.trace_id,
         bytes.fromhex(w3c_span_id(record.trace_id, record.idempotency_key, 0)),
         judged.span_id(record.step_id),
-        f"score {about['gen_ai.evaluation.name']}",
+        f"score {name}",
         INTERNAL,
         record.time_ns,
         record.time_ns,
         {**about, "whyops.kind": "score"},
         [Event("gen_ai.evaluation.result", record.time_ns, about)],
+        agent=record.agent_name,
     )

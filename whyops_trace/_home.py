@@ -16,6 +16,8 @@ SEARCH_FILE: Final = "search.db"
 SPANS_FILE: Final = "spans.db"
 #: File in a home of the calls that are open while spans are exported.
 SPANS_OUT_FILE: Final = "otlp.db"
+#: File in a home that tells how far it has been forwarded to other receivers.
+FORWARD_FILE: Final = "forward.db"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"

@@ -53,4 +53,5 @@ for each in threads:
 for each in threads:
     each.join()
 sdk.flush_sync(timeout=30)
-say(f"ledger {sdk.close_sync()['otlp']}")
+(ledger,) = sdk.close_sync().values()
+say(f"ledger {ledger}")

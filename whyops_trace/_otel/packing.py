@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from whyops_trace._otel.span import LogRecord, Span, SpanEvent
+from whyops_trace._otel.span import Link, LogRecord, Source, Span, SpanEvent
 from whyops_trace._shapes import dict_of, list_of, parsed, text_of
 from whyops_trace._values.reflection import REDACTED
 
@@ -98,6 +98,40 @@ def unpack(data: bytes) -> Span:
         ],
         service=service,
     )
+
+
+def pack_rest(item: Span | LogRecord, encode: Encode, hides: Callable[[str], bool]) -> bytes:
+    """Return what :func:`pack` and :func:`pack_log` leave out, as it only matters to whom an item is passed on to."""
+    source = item.source
+    about = encode([_without_secrets(source.resource, hides), source.scope, source.version, source.schema])
+    if isinstance(item, LogRecord):
+        return about + b"\n" + encode([item.severity, item.severity_text])
+    links = [[link.trace_id, link.span_id, _without_secrets(link.attributes, hides)] for link in item.links]
+    return about + b"\n" + encode([links, item.state])
+
+
+def unpack_whole(data: bytes) -> tuple[Span, bytes]:
+    """Return the span of :func:`pack` and :func:`pack_rest`, with a newline between the two, and its packed source."""
+    data, about, rest = data.rsplit(b"\n", 2)
+    span = unpack(data)
+    links, state = _decode(rest)
+    span.links = [Link(trace_id, span_id, dict_of(attributes)) for trace_id, span_id, attributes in links]
+    span.state = text_of(state)
+    return span, about
+
+
+def unpack_whole_log(data: bytes) -> tuple[LogRecord, bytes]:
+    """Return the log record of :func:`pack_log` and :func:`pack_rest`, and its packed source, likewise."""
+    data, about, rest = data.rsplit(b"\n", 2)
+    log = unpack_log(data)
+    log.severity, log.severity_text = _decode(rest)
+    return log, about
+
+
+def unpack_source(about: bytes) -> Source:
+    """Return a source."""
+    resource, scope, version, schema = _decode(about)
+    return Source(dict_of(resource), text_of(scope), text_of(version), text_of(schema))
 
 
 def pack_log(log: LogRecord, encode: Encode, hides: Callable[[str], bool]) -> bytes:

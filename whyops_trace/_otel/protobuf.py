@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from whyops_trace._otel.span import Batch, LogRecord, MalformedError, Span, SpanEvent, checked, checked_log
+from whyops_trace._otel.span import (
+    Batch,
+    Link,
+    LogRecord,
+    MalformedError,
+    Source,
+    Span,
+    SpanEvent,
+    checked,
+    checked_log,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as SentLog
+    from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
+    from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
 
 #: Deepest nesting of a value in an attribute.
@@ -28,12 +40,12 @@ def read_spans(body: bytes) -> Batch:
 
     batch = Batch()
     for resource in _parsed(ExportTraceServiceRequest, body).resource_spans:
-        service = _attributes(resource.resource.attributes).get("service.name")
+        attributes = _attributes(resource.resource.attributes)
         for scope in resource.scope_spans:
-            name = scope.scope.name
+            source = _source(attributes, scope, resource.schema_url)
             for item in scope.spans:
                 try:
-                    batch.spans.append(_span(item, name, service if isinstance(service, str) else ""))
+                    batch.spans.append(_span(item, source))
                 except ValueError as error:
                     batch.refused.append(str(error))
     return batch
@@ -51,10 +63,12 @@ def read_logs(body: bytes) -> Batch:
 
     batch = Batch()
     for resource in _parsed(ExportLogsServiceRequest, body).resource_logs:
+        attributes = _attributes(resource.resource.attributes)
         for scope in resource.scope_logs:
+            source = _source(attributes, scope, resource.schema_url)
             for item in scope.log_records:
                 try:
-                    batch.logs.append(_log(item))
+                    batch.logs.append(_log(item, source))
                 except ValueError as error:
                     batch.refused.append(str(error))
     return batch
@@ -69,13 +83,17 @@ def _parsed(message: Any, body: bytes) -> Any:
         raise MalformedError(f"The body is no {message.DESCRIPTOR.name}: {error}") from None
 
 
-def _span(item: SentSpan, scope: str, service: str) -> Span:
+def _source(attributes: dict[str, Any], scope: ScopeSpans | ScopeLogs, schema: str) -> Source:
+    return Source(attributes, scope.scope.name, scope.scope.version, scope.schema_url or schema)
+
+
+def _span(item: SentSpan, source: Source) -> Span:
     return checked(
         Span(
             trace_id=item.trace_id.hex(),
             span_id=item.span_id.hex(),
             parent_id=item.parent_span_id.hex(),
-            scope=scope,
+            scope=source.scope,
             name=item.name,
             kind=item.kind,
             start_ns=item.start_time_unix_nano,
@@ -87,12 +105,19 @@ def _span(item: SentSpan, scope: str, service: str) -> Span:
                 SpanEvent(event.name, event.time_unix_nano, _attributes(event.attributes))
                 for event in item.events
             ],
-            service=service,
+            service=source.service,
+            source=source,
+            links=[
+                Link(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes))
+                for link in item.links
+                if len(link.trace_id) == 16 and len(link.span_id) == 8
+            ],
+            state=item.trace_state,
         )
     )
 
 
-def _log(item: SentLog) -> LogRecord:
+def _log(item: SentLog, source: Source) -> LogRecord:
     return checked_log(
         LogRecord(
             trace_id=item.trace_id.hex(),
@@ -101,6 +126,9 @@ def _log(item: SentLog) -> LogRecord:
             time_ns=item.time_unix_nano or item.observed_time_unix_nano,
             attributes=_attributes(item.attributes),
             body=_value(item.body),
+            severity=item.severity_number,
+            severity_text=item.severity_text,
+            source=source,
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -33,6 +34,40 @@ class MalformedError(WhyOpsError):
     """The body of a request is no OTLP message."""
 
 
+class Source(msgspec.Struct, frozen=True, eq=False):
+    """
+    The program and the library that an item is from.
+
+    Attributes:
+        resource: Attributes of the program.
+        scope: The name of the library.
+        version: The version of the library.
+        schema: The URL of the conventions by which attributes are named.
+    """
+
+    resource: dict[str, Any] = {}
+    scope: str = ""
+    version: str = ""
+    schema: str = ""
+
+    @property
+    def service(self) -> str:
+        """The name of the service, "" if it has none."""
+        return text_of(self.resource.get("service.name"))
+
+
+#: Of an item that is not passed on.
+NO_SOURCE: Final = Source()
+
+
+class Link(msgspec.Struct, gc=False):
+    """A span that another one is related to, and attributes of the relation."""
+
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
 class SpanEvent(msgspec.Struct, gc=False):
     """Something that happened at one moment of a span."""
 
@@ -59,6 +94,9 @@ class Span(msgspec.Struct, gc=False):
         attributes: Values are texts, numbers, booleans, lists and dicts.
         events: In the order they were sent.
         service: The name of the service that it ran in.
+        source: The program and the library, with all that is known of them.
+        links: The spans that it is related to.
+        state: The ``tracestate`` of W3C.
     """
 
     trace_id: str
@@ -74,10 +112,13 @@ class Span(msgspec.Struct, gc=False):
     attributes: dict[str, Any]
     events: list[SpanEvent]
     service: str = ""
+    source: Source = NO_SOURCE
+    links: list[Link] = []
+    state: str = ""
 
 
 class LogRecord(msgspec.Struct, gc=False):
-    """A log record of a span, or a score of a trace: the name of its event, its attributes and its body."""
+    """A log record of a span, or a score of a trace: the name of its event, its attributes, body and severity."""
 
     trace_id: str
     span_id: str
@@ -85,6 +126,9 @@ class LogRecord(msgspec.Struct, gc=False):
     time_ns: int
     attributes: dict[str, Any]
     body: Any
+    severity: int = 0
+    severity_text: str = ""
+    source: Source = NO_SOURCE
 
 
 class Batch(msgspec.Struct):
@@ -121,22 +165,24 @@ def read_json(body: bytes) -> Batch:
 def read_object(request: dict[str, Any]) -> Batch:
     """Read a request in OTLP/JSON that is decoded already: spans, log records, or both."""
     batch = Batch()
-    for service, scope, item in _items(request, "resourceSpans", "scopeSpans", "spans"):
-        _add(batch.spans, lambda: _span(item, scope, service), batch.refused)  # noqa: B023
-    for _, _, item in _items(request, "resourceLogs", "scopeLogs", "logRecords"):
-        _add(batch.logs, lambda: _log(item), batch.refused)  # noqa: B023
+    for source, item in _items(request, "resourceSpans", "scopeSpans", "spans"):
+        _add(batch.spans, lambda: _span(item, source), batch.refused)  # noqa: B023
+    for source, item in _items(request, "resourceLogs", "scopeLogs", "logRecords"):
+        _add(batch.logs, lambda: _log(item, source), batch.refused)  # noqa: B023
     return batch
 
 
-def _items(request: dict[str, Any], *members: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the name of the service, that of the scope, and the item, for each item of a request."""
+def _items(request: dict[str, Any], *members: str) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """Yield the source and the item, for each item of a request."""
     resources, scopes, items = members
     for resource in dicts_of(request.get(resources)):
         attributes = _attributes(dict_of(resource.get("resource")).get("attributes"))
         for scope in dicts_of(resource.get(scopes)):
-            name = text_of(dict_of(scope.get("scope")).get("name"))
+            library = dict_of(scope.get("scope"))
+            schema = text_of(scope.get("schemaUrl")) or text_of(resource.get("schemaUrl"))
+            source = Source(attributes, text_of(library.get("name")), text_of(library.get("version")), schema)
             for item in dicts_of(scope.get(items)):
-                yield text_of(attributes.get("service.name")), name, item
+                yield source, item
 
 
 def _add(items: list[Any], read: Callable[[], Any], refused: list[str]) -> None:
@@ -146,7 +192,7 @@ def _add(items: list[Any], read: Callable[[], Any], refused: list[str]) -> None:
         refused.append(str(error) or "The item is nested too deep.")
 
 
-def _span(item: Mapping[str, Any], scope: str, service: str) -> Span:
+def _span(item: Mapping[str, Any], source: Source) -> Span:
     status = dict_of(item.get("status"))
     code = status.get("code")
     return checked(
@@ -154,7 +200,7 @@ def _span(item: Mapping[str, Any], scope: str, service: str) -> Span:
             trace_id=_id(item.get("traceId")),
             span_id=_id(item.get("spanId")),
             parent_id=_id(item.get("parentSpanId")),
-            scope=scope,
+            scope=source.scope,
             name=text_of(item.get("name")),
             kind=_number(_KINDS.get(text_of(item.get("kind")), item.get("kind"))),
             start_ns=_number(item.get("startTimeUnixNano")),
@@ -170,12 +216,26 @@ def _span(item: Mapping[str, Any], scope: str, service: str) -> Span:
                 )
                 for event in dicts_of(item.get("events"))
             ],
-            service=service,
+            service=source.service,
+            source=source,
+            links=_links(item.get("links")) if item.get("links") else [],
+            state=text_of(item.get("traceState")),
         )
     )
 
 
-def _log(item: Mapping[str, Any]) -> LogRecord:
+def _links(items: Any) -> list[Link]:
+    """Return those links whose ids can be read."""
+    links = []
+    for item in dicts_of(items):
+        with contextlib.suppress(ValueError):
+            trace_id = _checked_id("trace", _id(item.get("traceId")), 32)
+            span_id = _checked_id("span", _id(item.get("spanId")), 16)
+            links.append(Link(trace_id, span_id, _attributes(item.get("attributes"))))
+    return links
+
+
+def _log(item: Mapping[str, Any], source: Source) -> LogRecord:
     return checked_log(
         LogRecord(
             trace_id=_id(item.get("traceId")),
@@ -184,6 +244,9 @@ def _log(item: Mapping[str, Any]) -> LogRecord:
             time_ns=_number(item.get("timeUnixNano")) or _number(item.get("observedTimeUnixNano")),
             attributes=_attributes(item.get("attributes")),
             body=_value(item.get("body")),
+            severity=_number(item.get("severityNumber")),
+            severity_text=text_of(item.get("severityText")),
+            source=source,
         )
     )
 

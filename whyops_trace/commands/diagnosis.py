@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 from whyops_trace._delivery.draining import why_not
 from whyops_trace._extras import install_hint
 from whyops_trace._home import (
+    FORWARD_FILE,
     JOURNAL,
     REJECTED_FILE,
     SEARCH_FILE,
@@ -194,7 +195,8 @@ def _open_to_others(home: Path) -> Iterator[Finding]:
     """Check that nobody else can enter a home, or read what is in it."""
     modes = [(home, 0o700), (home / JOURNAL, 0o700)]
     modes += [
-        (home / name, 0o600) for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, SPANS_OUT_FILE, REJECTED_FILE)
+        (home / name, 0o600)
+        for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, SPANS_OUT_FILE, FORWARD_FILE, REJECTED_FILE)
     ]
     for place, mode in modes:
         with contextlib.suppress(OSError):

@@ -67,6 +67,7 @@ def _examine(home: Path, init: bool) -> Iterator[Finding]:
     yield from diagnosis.home(home)
     yield from diagnosis.store(home, settings)
     yield from framework_diagnosis.attached(home)
+    yield from otlp_diagnosis.forwards(home)
     yield from diagnosis.journal(home, settings)
     yield diagnosis.viewer(home)
 

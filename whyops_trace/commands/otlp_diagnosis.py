@@ -6,15 +6,22 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
 from whyops_trace._delivery.destinations import otlp_destinations
+from whyops_trace._home import command_line
 from whyops_trace._reading.excerpt import clean, duration
 from whyops_trace.commands.diagnosis import Finding
-from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.exceptions import ConfigurationError, StoreError
 from whyops_trace.exporters._http import NoAnswerError
 from whyops_trace.exporters.otlp import OtlpExporter
 from whyops_trace.exporters.otlp.retry import Refused, Wait, decide
+from whyops_trace.server.forwarding import status_of
 from whyops_trace.settings import Settings
+
+#: Seconds without a request after which nobody forwards.
+_SILENT: Final = 60.0
 
 
 def receiver(settings: Settings) -> Iterator[Finding]:
@@ -31,6 +38,26 @@ def receiver(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "otlp content", "ok", "Content is exported." if content else "No content is exported.", advice
         )
+
+
+def forwards(home: Path) -> Iterator[Finding]:
+    """Check how far each receiver is that ``whyops-trace serve`` forwards to."""
+    try:
+        receivers = status_of(home)
+    except StoreError as error:
+        yield Finding("forward", "problem", str(error), "Until then nothing is forwarded.")
+        return
+    for each in receivers:
+        told = f"{clean(each.url)} took {each.forwarded:,}, rejected {each.rejected:,}; {each.pending:,} wait"
+        told += f", the oldest for {duration(each.oldest_seconds * 1000)}" if each.pending else ""
+        dropped = f"; {each.dropped:,} were dropped before, for their age or for room" if each.dropped else ""
+        advice = ""
+        if each.error:
+            advice = clean(each.error)
+        elif each.pending and each.seen_seconds > _SILENT:
+            advice = command_line("serve", "--forward", each.url, home=home) + " goes on."
+        is_fine = not (advice or each.dropped)
+        yield Finding("forward", "ok" if is_fine else "warning", f"{told}{dropped}.", advice)
 
 
 def _asked(exporter: OtlpExporter) -> Finding:

@@ -16,7 +16,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -24,9 +24,13 @@ from whyops_trace._extras import install_hint
 from whyops_trace._lens.place import is_address
 from whyops_trace.commands.common import check_writable, home_option
 from whyops_trace.commands.elsewhere import Lens, check_lens, fetched, lens_options, named_traces
+from whyops_trace.commands.receivers import check_receivers, forward_exporters
 from whyops_trace.commands.serving import forget, note, running
 from whyops_trace.server import trace_url
 from whyops_trace.settings import at_hand
+
+if TYPE_CHECKING:
+    from whyops_trace.exporters.otlp.forwarding import ForwardExporter
 
 _PORT: Final = 8765
 #: Fewest characters of a key: anyone who reaches the server can guess without limit.
@@ -62,6 +66,28 @@ _HOW_TO_MAKE_A_KEY: Final = (
 @click.option(
     "--allow-host", "allowed", multiple=True, metavar="NAME", help="A name that others reach this machine by."
 )
+@click.option(
+    "--forward",
+    "receivers",
+    multiple=True,
+    metavar="URL",
+    envvar="WHYOPS_SERVE_FORWARD",
+    show_envvar=True,
+    help="A receiver of OTLP that gets what comes here; on for OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
+@click.option(
+    "--forward-header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A header for the receivers, in place of OTEL_EXPORTER_OTLP_HEADERS.",
+)
+@click.option(
+    "--forward-content/--no-forward-content",
+    "content",
+    default=None,
+    help="Whether messages, arguments and results are forwarded.  [default: WHYOPS_OTLP_CONTENT]",
+)
 @click.option("--annotate", is_flag=True, help="Let scores and notes be given on the pages.")
 @click.option("--open", "opens", is_flag=True, help="Open the browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object that says where it listens.")
@@ -71,6 +97,9 @@ def serve(
     port: int,
     key: str,
     allowed: Sequence[str],
+    receivers: Sequence[str],
+    headers: Sequence[str],
+    content: bool | None,
     annotate: bool,
     opens: bool,
     as_json: bool,
@@ -82,10 +111,12 @@ def serve(
     It listens on this machine only. With another --host everyone needs a key.
     """
     _check_key(host, key)
-    if annotate:
+    if annotate or receivers:
         check_writable(home)
+    forwards = forward_exporters(receivers, headers, content, home) if receivers else ()
     listening = _listen(host, port)
     url = _url(listening, host)
+    check_receivers(forwards, listening.getsockname()[1])
 
     def ready() -> None:
         if opens:
@@ -97,10 +128,13 @@ def serve(
         else:
             click.echo(f"The traces of {home} are at {url}")
             click.echo(f'WhyOps SDKs report to it with analyse_base_url="{url}/api"')
+            for exporter in forwards:
+                what = "" if exporter.settings.content else ", without content"
+                click.echo(f"What comes is forwarded to {exporter.settings.endpoint}{what}")
             click.echo("Ctrl-C stops it.")
 
     names = [*allowed, *([] if _is_wildcard(host) else [host])]
-    _run(home, listening, url, key, names, ready, annotates=annotate)
+    _run(home, listening, url, key, names, ready, annotates=annotate, forwards=forwards)
 
 
 @click.command("view", epilog="Example: whyops-trace view latest")
@@ -246,6 +280,7 @@ def _run(
     ready: Callable[[], None],
     *,
     annotates: bool = False,
+    forwards: Sequence[ForwardExporter] = (),
 ) -> None:
     """
     Serve until a signal comes.
@@ -276,7 +311,13 @@ def _run(
             ctypes.CDLL(None).mallopt(_ARENAS, 1)
         retention = at_hand(home).retention
         application = create_app(
-            home, key=key, allowed_hosts=names, retention=retention, token=token, annotates=annotates
+            home,
+            key=key,
+            allowed_hosts=names,
+            retention=retention,
+            token=token,
+            annotates=annotates,
+            forwards=forwards,
         )
         try:
             Server(application, note_and_say).run(sockets=[listening])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,7 @@ from whyops_trace._delivery.archive import readable
 from whyops_trace._guard import told_once
 from whyops_trace._home import STORE_FILE, is_writable
 from whyops_trace.exceptions import StoreError
+from whyops_trace.exporters.otlp.forwarding import ForwardExporter
 from whyops_trace.server import (
     annotating,
     collector,
@@ -33,6 +34,7 @@ from whyops_trace.server import (
 )
 from whyops_trace.server.access import LOOPBACK, Access
 from whyops_trace.server.assets import Assets, Renderer
+from whyops_trace.server.forwarding import Forwarder
 from whyops_trace.server.live import Live
 from whyops_trace.server.search import Index
 from whyops_trace.settings import Retention
@@ -50,6 +52,7 @@ class Application:
         retention: Limits of the store, applied when events are collected; None deletes nothing.
         token: The word of those who may know which home this is, beside those who have the key.
         annotates: True if scores may be given on the pages.
+        forwards: The receivers that what comes is forwarded to.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class Application:
         token: str = "",
         *,
         annotates: bool = False,
+        forwards: Sequence[ForwardExporter] = (),
     ) -> None:
+        self._forwarders = [Forwarder(home, exporter) for exporter in forwards]
         self._folders = contextlib.ExitStack()
         place = index_place = self._folders.enter_context(readable(home))
         if not is_writable(place) and home.exists():
@@ -109,8 +114,12 @@ class Application:
         warming = asyncio.create_task(to_thread.run_sync(self._warm_up))
         try:
             async with self._live.running(), self._receiver.running():
+                for forwarder in self._forwarders:
+                    forwarder.start()
                 yield
         finally:
+            for forwarder in self._forwarders:
+                await to_thread.run_sync(forwarder.stop)
             await warming
             self._index.close()
             for store in self._stores:
@@ -136,6 +145,7 @@ def create_app(
     retention: Retention | None = None,
     token: str = "",
     annotates: bool = False,
+    forwards: Sequence[ForwardExporter] = (),
 ) -> Application:
     """
     Return the application for one home.
@@ -147,5 +157,6 @@ def create_app(
         retention: Limits of the store, applied when events are collected; None deletes nothing.
         token: The word of those who may know which home this is, beside those who have the key.
         annotates: True if scores may be given on the pages.
+        forwards: The receivers that what comes is forwarded to.
     """
-    return Application(home, key, allowed_hosts, retention, token, annotates=annotates)
+    return Application(home, key, allowed_hosts, retention, token, annotates=annotates, forwards=forwards)

@@ -28,6 +28,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.agents import AgentInit, SamplingRate, issue
 from whyops_trace.server.analyses import Analyses, AnalysisRequest
 from whyops_trace.server.bodies import BodyError, read_body
+from whyops_trace.server.forwarding import status_of
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.server.threads import (
     event_id,
@@ -265,8 +266,11 @@ class _Collector:
         return _answer(200, {"success": True, "analysis": analysis})
 
     async def _health(self, _: Request) -> Response:
-        about = {"status": "healthy", "service": "whyops-trace", "version": __version__}
-        return _answer(200, {**about, "home": str(self._home), "timestamp": iso(SystemClock.time_ns())})
+        about: dict[str, Any] = {"status": "healthy", "service": "whyops-trace", "version": __version__}
+        about |= {"home": str(self._home), "timestamp": iso(SystemClock.time_ns())}
+        if forwarded := await anyio.to_thread.run_sync(status_of, self._home):
+            about["forward"] = [each._asdict() for each in forwarded]
+        return _answer(200, about)
 
 
 def _outcome(result: Stored) -> dict[str, Any]:

@@ -9,16 +9,18 @@ trace is read from them anew when more have come.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from whyops_trace._database import Database
 from whyops_trace._home import SPANS_FILE
-from whyops_trace._otel.packing import pack, pack_log, unpack, unpack_log
+from whyops_trace._otel.packing import pack, pack_log, pack_rest, unpack, unpack_log
 from whyops_trace._otel.span import Batch, LogRecord, Span
 from whyops_trace._values.processor import Processor
+from whyops_trace.settings import MAX_EVENT_BYTES
 from whyops_trace.store.statements import marks, slices
 
 #: Seconds after the last span of a trace for which all of them are kept, and for which the trace is remembered.
@@ -26,6 +28,8 @@ KEPT: Final = 3_600.0
 _REMEMBERED: Final = 30 * 86_400.0
 #: Traces that are swept at a time.
 _SWEPT: Final = 500
+#: Spans and log records that are read at a time to be forwarded.
+_OUTGOING_AT_ONCE: Final = 1_000
 
 # `arrived` is when a span or the last span of a trace came, `first` when the first one came that is not in the store
 # yet, all in seconds since the epoch. `name` is the id of the trace in the store, "" before it is there.
@@ -56,21 +60,33 @@ CREATE TABLE traces (
     settled INTEGER NOT NULL DEFAULT 0,
     open INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX due ON traces (first) WHERE first IS NOT NULL
+CREATE INDEX due ON traces (first) WHERE first IS NOT NULL;
 """
+#: Spans and log records in the order they came, until they are forwarded.
+_OUTGOING: Final = """
+CREATE TABLE outgoing (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    trace TEXT NOT NULL,
+    is_log INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    arrived REAL NOT NULL
+);
+"""
+_TABLES: Final = ("spans", "logs", "outgoing")
 _ADD_SPAN: Final = (
     "INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
     " SET ended = excluded.ended, arrived = excluded.arrived, data = excluded.data WHERE excluded.ended > ended"
 )
 _TRACE_COLUMNS: Final = "trace, name, arrived, coalesce(first, 0), joined, settled, open, spans"
 _ADD_LOG: Final = "INSERT OR IGNORE INTO logs VALUES (?, ?, ?, ?)"
+_ADD_OUTGOING: Final = "INSERT INTO outgoing (trace, is_log, data, arrived) VALUES (?, ?, ?, ?)"
 _ADD_TRACE: Final = (
     "INSERT INTO traces (trace, arrived, first, spans) VALUES (?1, ?2, ?2, ?3) ON CONFLICT DO UPDATE"
     " SET arrived = ?2, first = coalesce(first, ?2), spans = spans + ?3"
 )
 
 
-_Row: TypeAlias = tuple[object, ...]
+_Row: TypeAlias = tuple[Any, ...]
 
 
 class Waiting(NamedTuple):
@@ -98,6 +114,21 @@ class Waiting(NamedTuple):
     spans: int
 
 
+class Outgoing(NamedTuple):
+    """
+    A span or a log record that is to be forwarded.
+
+    Attributes:
+        number: Its number: higher than that of any that came before.
+        data: It, packed.
+        is_log: True for a log record.
+    """
+
+    number: int
+    data: bytes
+    is_log: bool
+
+
 class Inbox:
     """
     The spans of one home. It is safe to use from several threads and processes.
@@ -106,12 +137,21 @@ class Inbox:
         home: The home.
         processor: Redaction: no secret is written.
         now: Function that returns the seconds since the epoch.
+        forwards: True to keep each span and log record until it is forwarded, too.
     """
 
-    def __init__(self, home: Path, processor: Processor, now: Callable[[], float] = time.time) -> None:
-        self._database = Database(home / SPANS_FILE, _SCHEMA)
+    def __init__(
+        self,
+        home: Path,
+        processor: Processor,
+        now: Callable[[], float] = time.time,
+        *,
+        forwards: bool = False,
+    ) -> None:
+        self._database = _opened(home)
         self._processor = processor
         self._now = now
+        self._forwards = forwards
 
     def add(self, batch: Batch) -> dict[str, int]:
         """
@@ -127,24 +167,40 @@ class Inbox:
         """
         encode, hides = self._processor.encode, self._processor.hides
         rows: dict[str, tuple[list[_Row], list[_Row]]] = {}
+        rests: dict[bytes, bytes] = {}
         for span in batch.spans:
-            row = (span.trace_id, span.span_id, span.start_ns, span.end_ns, pack(span, encode, hides))
+            data = pack(span, encode, hides)
+            row = (span.trace_id, span.span_id, span.start_ns, span.end_ns, data)
             rows.setdefault(span.trace_id, ([], []))[0].append(row)
+            rests[data] = pack_rest(span, encode, hides) if self._forwards else b""
         for log in batch.logs:
             data = pack_log(log, encode, hides)
             rows.setdefault(log.trace_id, ([], []))[1].append((log.trace_id, _hash(data), data))
+            rests[data] = pack_rest(log, encode, hides) if self._forwards else b""
         new: dict[str, int] = {}
         with self._database.transaction() as connection:
             now = self._now()
             for trace, (spans, logs) in rows.items():
                 before = connection.total_changes
-                connection.executemany(_ADD_SPAN, [(*row, now) for row in spans])
-                connection.executemany(_ADD_LOG, [(*row, now) for row in logs])
+                new_spans = self._insert(connection, _ADD_SPAN, spans, now)
+                new_logs = self._insert(connection, _ADD_LOG, logs, now)
                 changes = connection.total_changes - before
                 if changes:
                     connection.execute(_ADD_TRACE, (trace, now, changes))
                     new[trace] = changes
+                for is_log, some in ((False, new_spans), (True, new_logs)):
+                    outgoing = [(trace, is_log, b"%b\n%b" % (data, rests[data]), now) for data in some]
+                    connection.executemany(_ADD_OUTGOING, outgoing)
         return new
+
+    def _insert(
+        self, connection: sqlite3.Connection, statement: str, rows: Sequence[_Row], now: float
+    ) -> list[bytes]:
+        """Insert rows; return the data of those that are new, if they are to be forwarded."""
+        if not self._forwards:
+            connection.executemany(statement, [(*row, now) for row in rows])
+            return []
+        return [row[-1] for row in rows if connection.execute(statement, (*row, now)).rowcount > 0]
 
     def waiting(self) -> list[Waiting]:
         """
@@ -255,9 +311,97 @@ class Inbox:
             )
             connection.execute("DELETE FROM traces WHERE settled AND arrived < ?", (now - _REMEMBERED,))
 
+    # What is to be forwarded
+
+    def outgoing(self, number: int, max_bytes: int) -> list[Outgoing]:
+        """
+        Return spans and log records that are to be forwarded, in the order they came.
+
+        Args:
+            number: The number of the last one that has been.
+            max_bytes: Largest number of bytes of them; one that is larger comes alone.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT number, data, is_log FROM (SELECT *, sum(length(data)) OVER (ORDER BY number) AS size"
+            " FROM (SELECT * FROM outgoing WHERE number > ? ORDER BY number LIMIT ?))"
+            " WHERE size - length(data) = 0 OR size <= ?",
+            number,
+            _OUTGOING_AT_ONCE,
+            max_bytes,
+        )
+        return [Outgoing(row[0], row[1], bool(row[2])) for row in rows]
+
+    def unforwarded(self, number: int) -> tuple[int, float]:
+        """
+        Return how many spans and log records came after one, and when the oldest came, 0 for none.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT count(*), coalesce(min(arrived), 0) FROM outgoing WHERE number > ?", number
+        )
+        return rows[0] if rows else (0, 0.0)
+
+    def last_number(self) -> int:
+        """
+        Return the highest number that anything to be forwarded had; 0 if there was none.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'outgoing'")
+        return int(rows[0][0]) if rows else 0
+
+    def drop_outgoing(self, number: int) -> None:
+        """
+        Delete what came up to a number: all receivers have it.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM outgoing WHERE number <= ?", (number,))
+
+    def trim_outgoing(self, max_age: float, max_bytes: int) -> list[int]:
+        """
+        Delete what waits for too long to be forwarded, or takes too much room, oldest first.
+
+        Args:
+            max_age: Seconds that it may wait.
+            max_bytes: Bytes that all of it may take.
+
+        Returns:
+            The numbers of what was deleted.
+
+        Raises:
+            StoreError: if the file cannot be written.
+        """
+        old = (
+            "SELECT number FROM (SELECT number, arrived, sum(length(data)) OVER (ORDER BY number DESC) AS size"
+            " FROM outgoing) WHERE arrived < ? OR size > ?"
+        )
+        limits = (self._now() - max_age, max_bytes)
+        numbers = sorted(number for (number,) in self._database.rows(old, *limits))
+        if numbers:
+            self.drop_outgoing(numbers[-1])
+        return numbers
+
     def close(self) -> None:
         """Close the file; whatever is called next opens it again."""
         self._database.close()
+
+
+def _opened(home: Path) -> Database:
+    return Database(home / SPANS_FILE, _SCHEMA + _OUTGOING, [_OUTGOING])
+
+
+def reading_inbox(home: Path) -> Inbox:
+    """Return the inbox of a home, for whoever adds nothing to it."""
+    return Inbox(home, Processor(max_event_bytes=MAX_EVENT_BYTES, sample_rate=1))
 
 
 def _hash(data: bytes) -> bytes:
@@ -275,7 +419,7 @@ def forget_spans(home: Path, names: Sequence[str]) -> None:
     Raises:
         StoreError: if the file cannot be written.
     """
-    database = Database(home / SPANS_FILE, _SCHEMA)
+    database = _opened(home)
     if not database.path.exists():
         return
     try:
@@ -283,7 +427,7 @@ def forget_spans(home: Path, names: Sequence[str]) -> None:
             connection.execute("PRAGMA secure_delete = ON")
             for some in slices(names):
                 those = f"SELECT trace FROM traces WHERE name IN {marks(len(some))}"  # noqa: S608 - no values in it
-                for table in ("spans", "logs"):
+                for table in _TABLES:
                     connection.execute(f"DELETE FROM {table} WHERE trace IN ({those})", some)  # noqa: S608
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

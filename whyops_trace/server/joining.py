@@ -25,6 +25,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.inbox import Inbox, Waiting
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
+from whyops_trace.store.forwards import PATIENCE, Forwards
 from whyops_trace.store.statements import slices
 
 #: Largest number of spans of a trace that is always read at once, and of spans in a request of which any is.
@@ -93,6 +94,7 @@ class Joiner:
         self._given_up = given_up
         self._lock = threading.Lock()
         self._swept = now()
+        self._forwards = Forwards(store.path.parent)
 
     def arrived(self, new: dict[str, int]) -> bool:
         """
@@ -144,10 +146,20 @@ class Joiner:
                 self._inbox.sweep(self._store.known)
                 if self._retention is not None:
                     self._store.prune(*self._retention)
+                    self._bound_outgoing(*self._retention)
             return len(due) < len(waiting)
         except StoreError as error:
             say(30, "Traces of OpenTelemetry wait, since a file cannot be used: %s", error)
             return True
+
+    def _bound_outgoing(self, max_age: float, max_bytes: int) -> None:
+        """Delete what waits in vain to be forwarded, and the receivers that no server forwards to any more."""
+        self._forwards.forget(self._now() - max_age)
+        numbers = self._inbox.trim_outgoing(PATIENCE * max_age, max_bytes)
+        if numbers:
+            self._forwards.note_dropped(
+                [(each.url, sum(number > each.items for number in numbers)) for each in self._forwards.all()]
+            )
 
     def join(self, trace_ids: Iterable[str]) -> None:
         """

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from whyops_trace._extras import install_hint
-from whyops_trace._guard import guarded, warn_once
+from whyops_trace._guard import guarded, told_once, warn_once
 from whyops_trace._home import STORE_FILE
 from whyops_trace._otel import protobuf
 from whyops_trace._otel.span import Batch, MalformedError, read_json
@@ -32,6 +32,7 @@ from whyops_trace.server.joining import SWEEP, Joiner
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.settings import MAX_EVENT_BYTES, Retention
 from whyops_trace.store import Store
+from whyops_trace.store.forwards import Forwards
 
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
@@ -61,7 +62,10 @@ class Receiver:
     def __init__(self, home: Path, retention: Retention | None = None) -> None:
         processor = Processor(max_event_bytes=MAX_EVENT_BYTES, sample_rate=1)
         self._store = Store(home / STORE_FILE)
-        self._inbox = Inbox(home, processor)
+        forwards = False
+        with told_once(StoreError):
+            forwards = bool(Forwards(home).all())
+        self._inbox = Inbox(home, processor, forwards=forwards)
         self._joiner = Joiner(self._inbox, self._store, processor, retention)
         self._waiting = asyncio.Event()
 

@@ -29,6 +29,7 @@ from whyops_trace.settings import Retention
 from whyops_trace.store.agents import AgentVersion, register
 from whyops_trace.store.collection import Collection, SentEvent, Stored
 from whyops_trace.store.faults import storable
+from whyops_trace.store.forwards import PATIENCE, Forwarded, Forwards, unforwarded_in
 from whyops_trace.store.intake import Intake
 from whyops_trace.store.pruning import (
     TOLERANCE,
@@ -364,6 +365,8 @@ class Store(Reader):
                 seventh of it old, so that one wrong reading of the clock deletes nothing.
             max_bytes: If the store takes more, traces are deleted until a tenth of this is free.
 
+        Traces that wait to be forwarded are kept until they are twice as old, or the store takes twice as much.
+
         Returns:
             Number of deleted traces.
 
@@ -373,18 +376,86 @@ class Store(Reader):
         if not self.path.exists():
             return 0
         deleted = 0
+        forwards = Forwards(self.path.parent)
+        receivers = forwards.all()
+        dropped: list[tuple[str, int]] = []
         with self._database.session(writing=True) as connection:
-            earliest = horizon(connection, self._now(), max_age_seconds)
-            while old := too_old(connection, earliest):
-                deleted += delete(connection, old, remember=True)
-            delete_strays(connection, earliest)
-            if used_bytes(connection) > max_bytes:
-                delete_strays(connection, float("inf"))
-                while old := too_many(connection, max_bytes * 9 // 10):
-                    deleted += delete(connection, old, remember=True)
+            if receivers:
+                passed = min(receiver.records for receiver in receivers)
+                deleted += self._prune(connection, max_age_seconds, max_bytes, passed)
+                max_age_seconds, max_bytes = PATIENCE * max_age_seconds, PATIENCE * max_bytes
+            deleted += self._prune(connection, max_age_seconds, max_bytes, None, receivers, dropped)
             if deleted:
                 give_back(connection, self._now())
+        if dropped:
+            forwards.note_dropped(dropped)
+        forwards.close()
         return deleted
+
+    def _prune(
+        self,
+        connection: sqlite3.Connection,
+        max_age: float,
+        max_bytes: int,
+        passed: int | None,
+        receivers: Sequence[Forwarded] = (),
+        dropped: list[tuple[str, int]] | None = None,
+    ) -> int:
+        """
+        Delete traces; see :meth:`prune`.
+
+        Args:
+            connection: The connection.
+            max_age: Seconds that a trace is kept.
+            max_bytes: Bytes that all may take.
+            passed: Traces with a later record than that of this number are kept; None for no such number.
+            receivers: The receivers that traces are forwarded to.
+            dropped: Gets how many records each of them has not got.
+        """
+        deleted = 0
+
+        def delete_some(numbers: list[int]) -> int:
+            if dropped is not None and receivers:
+                dropped.extend(unforwarded_in(connection, numbers, receivers))
+            return delete(connection, numbers, remember=True)
+
+        earliest = horizon(connection, self._now(), max_age)
+        while old := too_old(connection, earliest, passed):
+            deleted += delete_some(old)
+        delete_strays(connection, earliest)
+        if used_bytes(connection) > max_bytes:
+            delete_strays(connection, float("inf"))
+            while old := too_many(connection, max_bytes * 9 // 10, passed):
+                deleted += delete_some(old)
+        return deleted
+
+    def last_number(self) -> int:
+        """
+        Return the highest number that a record had, be it deleted; 0 if there was none.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT max((SELECT coalesce(max(id), 0) FROM records), event) FROM deleted"
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def unforwarded(self, number: int) -> tuple[int, str]:
+        """
+        Return how many records came after one, without those that are of spans, and the time of the oldest of them.
+
+        Args:
+            number: The number of the last record that was forwarded.
+
+        Raises:
+            StoreError: if the file cannot be read.
+        """
+        rows = self._database.rows(
+            "SELECT count(*), coalesce(min(timestamp), '') FROM records WHERE id > ? AND key NOT LIKE 'otel-%'",
+            number,
+        )
+        return rows[0] if rows else (0, "")
 
     def _records_in(self, connection: sqlite3.Connection) -> Records:
         """Return the records, with a transaction open. What is remembered of them belongs to the connection."""

@@ -58,21 +58,49 @@ def horizon(connection: sqlite3.Connection, now: int, max_age: float) -> float:
     return float("-inf") if seen is None or newest > now + TOLERANCE else seen - max_age
 
 
-def too_old(connection: sqlite3.Connection, horizon: float) -> list[int]:
-    """Return the numbers of some traces whose last write was before *horizon*, in seconds since the epoch."""
-    rows = connection.execute("SELECT id FROM traces WHERE stored_at < ? LIMIT ?", (horizon, DELETED_AT_ONCE))
+def too_old(connection: sqlite3.Connection, horizon: float, passed: int | None = None) -> list[int]:
+    """
+    Return the numbers of some traces whose last write was long ago.
+
+    Args:
+        connection: The connection.
+        horizon: The moment before which it has to be, in seconds since the epoch.
+        passed: The number of a record; traces with a later one are left out.
+    """
+    rows = connection.execute(
+        f"SELECT id FROM traces WHERE stored_at < ?{_all_passed(passed)} LIMIT ?",  # noqa: S608 - a number
+        (horizon, DELETED_AT_ONCE),
+    )
     return [number for (number,) in rows]
 
 
-def too_many(connection: sqlite3.Connection, max_bytes: int) -> list[int]:
-    """Return the numbers of some oldest traces, about half of the excess over *max_bytes*, since sizes differ."""
+def too_many(connection: sqlite3.Connection, max_bytes: int, passed: int | None = None) -> list[int]:
+    """
+    Return the numbers of some oldest traces, about half of the excess, since sizes differ.
+
+    Args:
+        connection: The connection.
+        max_bytes: Bytes that all may take.
+        passed: As in :func:`too_old`.
+    """
     used = used_bytes(connection)
     if used <= max_bytes:
         return []
     ((count,),) = connection.execute("SELECT count(*) FROM traces")
     share = max(1, min(DELETED_AT_ONCE, count * (used - max_bytes) // used // 2))
-    rows = connection.execute("SELECT id FROM traces ORDER BY stored_at, id LIMIT ?", (share,))
+    rows = connection.execute(
+        f"SELECT id FROM traces WHERE TRUE{_all_passed(passed)} ORDER BY stored_at, id LIMIT ?",  # noqa: S608
+        (share,),
+    )
     return [number for (number,) in rows]
+
+
+def _all_passed(number: int | None) -> str:
+    """Return the condition that a trace has no later record than that of a number."""
+    if number is None:
+        return ""
+    later = f"SELECT 1 FROM records WHERE trace = traces.id AND records.id > {number:d}"  # noqa: S608 - a number
+    return f" AND NOT EXISTS ({later})"
 
 
 def oldest_over(connection: sqlite3.Connection, max_bytes: int) -> Iterator[str]:

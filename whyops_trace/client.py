@@ -311,9 +311,15 @@ class WhyOps:
         metadata: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
         not_errors: Iterable[ExceptionLike] = (),
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        on_loop: OnLoop | None = None,
     ) -> Trace:
         """Return the trace that headers tell of, recorded by this client; see :func:`continue_from`."""
-        return continued(self.recorder, headers, link, external_user_id, metadata, tags, not_errors)
+        limits = limits_of(max_tokens, max_cost, max_steps, max_seconds, on_loop)
+        return continued(self.recorder, headers, link, external_user_id, metadata, tags, not_errors, limits)
 
     def step(
         self,

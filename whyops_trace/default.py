@@ -61,6 +61,11 @@ def continue_from(
     metadata: Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     not_errors: Iterable[ExceptionLike] = (),
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    on_loop: OnLoop | None = None,
 ) -> Trace:
     """
     Return the trace that headers tell of, to go on with where their sender stood when it called :func:`inject`.
@@ -79,6 +84,12 @@ def continue_from(
         metadata: About the trace as a whole.
         tags: Labels of the trace.
         not_errors: Exceptions with which the block may end without a failure.
+        max_tokens: Tokens that models may use while the block is open; the other limits are those of
+            :meth:`WhyOps.trace` as well. They count what is recorded in this block.
+        max_cost: US dollars that models may cost.
+        max_steps: Number of calls and steps that may begin.
+        max_seconds: Seconds after which none may begin.
+        on_loop: What to do about a loop.
 
     Example::
 
@@ -87,11 +98,13 @@ def continue_from(
 
     Raises:
         InvalidEventError: if the user, the metadata or the tags are of the wrong type or size.
-        ConfigurationError: if *not_errors* has something else than exceptions and names.
+        ConfigurationError: if *not_errors* has something else than exceptions and names, a limit is none, or the extra
+            for *max_cost* is not installed.
     """
     scope = find_scope()
     recorder = default_client().recorder if scope is None else scope.trace.recorder
-    return continued(recorder, headers, link, external_user_id, metadata, tags, not_errors)
+    limits = limits_of(max_tokens, max_cost, max_steps, max_seconds, on_loop)
+    return continued(recorder, headers, link, external_user_id, metadata, tags, not_errors, limits)
 
 
 def resume(

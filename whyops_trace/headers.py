@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from whyops_trace._checks import MAX_ID, require, size
 from whyops_trace._guard import attempt, guarded, warn_once
+from whyops_trace._limits import Limits
 from whyops_trace._recording import recorders
 from whyops_trace._recording.places import Place, RemoteParent, resume, traceparent, w3c_trace_id
 from whyops_trace._recording.recorder import Recorder
@@ -141,10 +142,11 @@ def continued(
     metadata: Mapping[str, Any] | None,
     tags: Iterable[str],
     not_errors: Iterable[ExceptionLike],
+    limits: Limits | None,
 ) -> Trace:
     """Return the trace of a recorder that headers tell of; see :func:`whyops_trace.continue_from`."""
     arrived = _arrived(recorder, headers) if link and recorder.links and recorder.on else None
-    return trace_on(recorder, None, external_user_id, metadata, tags, not_errors, arrived)
+    return trace_on(recorder, None, external_user_id, metadata, tags, not_errors, arrived, limits)
 
 
 def resumed(

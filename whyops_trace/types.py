@@ -258,6 +258,25 @@ ExceptionLike: TypeAlias = Type[BaseException] | str  # noqa: UP006
 OnLoop: TypeAlias = "Literal['raise'] | Callable[[AgentRunaway], object]"
 
 
+class TraceLimits(TypedDict, total=False):
+    """
+    The limits of the trace of a request, as :meth:`WhyOps.trace` has them; each may be left out.
+
+    Attributes:
+        max_tokens: Tokens that models may use.
+        max_cost: US dollars that models may cost.
+        max_steps: Number of calls and steps that may begin.
+        max_seconds: Seconds after which none may begin.
+        on_loop: What to do about a loop.
+    """
+
+    max_tokens: int | None
+    max_cost: float | None
+    max_steps: int | None
+    max_seconds: float | None
+    on_loop: OnLoop | None
+
+
 class RecordedValues(TypedDict):
     """
     The values of a record, decoded, before it is written; secrets that are known by a name or a form are gone.

@@ -21,7 +21,9 @@ from whyops_trace import (
     ConfigurationError,
     Trace,
     WhyOps,
+    continue_from,
     current_trace,
+    inject,
     propagate,
     step,
     trace,
@@ -30,6 +32,7 @@ from whyops_trace import (
     traced_tool,
 )
 from whyops_trace.exceptions import AgentStop
+from whyops_trace.integrations import asgi, wsgi
 from whyops_trace.story import tell, why
 from whyops_trace.testing import ManualClock
 
@@ -514,3 +517,50 @@ def test_a_stop_can_be_pickled() -> None:
 
     assert str(copied) == str(copied.runaway) == str(error)
     assert vars(copied.runaway) == vars(error)
+
+
+def test_a_trace_of_another_program_takes_limits(events: Recorded) -> None:
+    """They count what is recorded in the block, not what the caller has used."""
+    with trace("order"):
+        search("before")
+        headers = inject()
+    with pytest.raises(AgentRunaway) as caught, continue_from(headers, max_steps=1):
+        search("one")
+        search("two")
+
+    assert (caught.value.limit, caught.value.used) == ("max_steps", 1)
+    assert ran == ["before", "one"]
+    assert events.traces == ["order"]
+
+
+def test_requests_take_limits(events: Recorded) -> None:
+    """Each has its own; the error of the application is that of the limit."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        search("one")
+        search("two")
+        return []
+
+    async def asynchronous(scope: Any, receive: Any, send: Any) -> None:
+        search("one")
+        search("two")
+
+    async def nothing(*_: Any) -> None:
+        """Receive and send."""
+
+    for _ in range(2):
+        with pytest.raises(AgentRunaway):
+            wsgi.Middleware(application, max_steps=1)({}, lambda *_: None)
+        with pytest.raises(AgentRunaway):
+            anyio.run(
+                asgi.Middleware(asynchronous, max_steps=1), {"type": "http", "headers": []}, nothing, nothing
+            )
+
+    assert ran == ["one"] * 4
+
+
+@pytest.mark.parametrize("middleware", [asgi.Middleware, wsgi.Middleware])
+def test_a_limit_of_requests_that_is_none_is_refused_at_once(middleware: Callable[..., object]) -> None:
+    """Not at the first request."""
+    with pytest.raises(ConfigurationError, match="max_tokens is -1"):
+        middleware(lambda *_: None, max_tokens=-1)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
+from typing_extensions import Unpack
+
 from whyops_trace import default
 from whyops_trace._guard import guarded
+from whyops_trace._limits import limits_of
 from whyops_trace.client import WhyOps
 from whyops_trace.headers import Headers
 from whyops_trace.integrations._attachment import Attachment, Patches
 from whyops_trace.tracing import Trace
+from whyops_trace.types import TraceLimits
 
 
 class Block:
@@ -20,10 +24,14 @@ class Block:
         headers: The headers.
         sdk: The client that records; None for the default one.
         link: False to ignore the headers.
+        limits: Limits of the block.
     """
 
-    def __init__(self, headers: Headers, sdk: WhyOps | None, *, link: bool = True) -> None:
+    def __init__(
+        self, headers: Headers, sdk: WhyOps | None, *, link: bool = True, **limits: Unpack[TraceLimits]
+    ) -> None:
         self._headers = headers
+        self._limits = limits
         self._sdk = sdk
         self._link = link
         self._trace: Trace | None = None
@@ -31,7 +39,7 @@ class Block:
     @guarded("finding the trace of a request")
     def _find(self) -> Trace:
         make = default.continue_from if self._sdk is None else self._sdk.continue_from
-        return make(self._headers, link=self._link)
+        return make(self._headers, link=self._link, **self._limits)
 
     def enter(self) -> None:
         """Enter the block."""
@@ -50,6 +58,22 @@ class Block:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.leave(error)
+
+
+def check_limits(**limits: Unpack[TraceLimits]) -> None:
+    """
+    Check limits once, before requests come.
+
+    Raises:
+        ConfigurationError: if one is none, or the extra for ``max_cost`` is not installed.
+    """
+    limits_of(
+        limits.get("max_tokens"),
+        limits.get("max_cost"),
+        limits.get("max_steps"),
+        limits.get("max_seconds"),
+        limits.get("on_loop"),
+    )
 
 
 class JobAttachment(Attachment):

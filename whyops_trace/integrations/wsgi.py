@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
+from typing_extensions import Unpack
+
 from whyops_trace.client import WhyOps
 from whyops_trace.context import get_scope, set_scope
-from whyops_trace.integrations._arrivals import Block
+from whyops_trace.integrations._arrivals import Block, check_limits
+from whyops_trace.types import TraceLimits
 
 __all__ = ["Middleware"]
 
@@ -23,6 +26,10 @@ class Middleware:
         app: The application.
         sdk: The client that records; the default one if it is left out.
         link: False to ignore what headers tell of traces: for a server that strangers reach.
+        limits: Limits of what is recorded in each request, such as ``max_tokens=50_000``; see :meth:`WhyOps.trace`.
+
+    Raises:
+        ConfigurationError: if a limit is none, or the extra for ``max_cost`` is not installed.
 
     Example::
 
@@ -30,16 +37,23 @@ class Middleware:
     """
 
     def __init__(
-        self, app: Callable[..., Iterable[bytes]], sdk: WhyOps | None = None, *, link: bool = True
+        self,
+        app: Callable[..., Iterable[bytes]],
+        sdk: WhyOps | None = None,
+        *,
+        link: bool = True,
+        **limits: Unpack[TraceLimits],
     ) -> None:
         self._app = app
         self._sdk = sdk
         self._link = link
+        check_limits(**limits)
+        self._limits = limits
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Pass a request on, in its trace."""
         outside = get_scope()
-        block = Block(environ, self._sdk, link=self._link)
+        block = Block(environ, self._sdk, link=self._link, **self._limits)
         block.enter()
         try:
             body = self._app(environ, start_response)

@@ -164,11 +164,12 @@ def test_the_key_of_the_environment_is_sent_to_this_machine(
         fetch(product.root + LANGFUSE, headers=[("X-Scope-OrgID", "shop")])
     with pytest.raises(TraceNotFoundError):
         fetch(product.root + LANGFUSE, headers=[("authorization", "Bearer mine")])
-    first, second = (request.headers for request in product.requests)
+    # The trace, and then its observations, of each of them.
+    sent = [request.headers for request in product.requests]
 
-    assert (first["authorization"], first["x-scope-orgid"]) == (header, "shop")
-    assert second["authorization"] == "Bearer mine"
-    assert first["accept"] == "application/json"
+    assert [(each["authorization"], each["x-scope-orgid"]) for each in sent[:2]] == [(header, "shop")] * 2
+    assert [each["authorization"] for each in sent[2:]] == ["Bearer mine"] * 2
+    assert {each["accept"] for each in sent} == {"application/json"}
 
 
 @pytest.mark.parametrize(

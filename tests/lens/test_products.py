@@ -167,6 +167,37 @@ def test_a_trace_of_langfuse_is_read_that_its_sdk_made(product: Elsewhere) -> No
     assert turn["metadata"]["latencyMs"] == 1250
 
 
+def test_a_trace_of_a_newer_langfuse_is_read_page_by_page(product: Elsewhere) -> None:
+    """Where the trace itself has no observations, or is not there any more; inputs and outputs are texts then."""
+    query = (
+        "expandMetadata=attributes,scope,resourceAttributes&fields=core,basic,io,metadata,model,usage"
+        "&limit=1000&traceId=lf-7"
+    )
+    turn = observation(
+        "answer", 0, type="GENERATION", providedModelName="gpt-5", usageDetails={"input": 9, "output": 4},
+        input='[{"role": "user", "content": "Where is it?"}]', output='{"role": "assistant", "content": "In Bonn."}',
+        userId="user-9", sessionId="desk-3",
+    )  # fmt: skip
+    tool = observation("find", 2, type="TOOL", input="{}", output='"Bonn"', parentObservationId="obs-0")
+    pages = "/api/public/v2/observations"
+    product.answers[f"{pages}?{query}"] = {"data": [turn], "meta": {"cursor": "next"}}
+    product.answers[f"{pages}?cursor=next&{query}"] = {"data": [tool], "meta": {}}
+    _, batch = fetch(f"{product.root}/project/shop/traces/lf-7")
+    product.answers["/api/public/traces/lf-7"] = {
+        "id": "lf-7", "name": "support", "observations": [], "scores": [{"name": "correct", "value": 1}]
+    }  # fmt: skip
+    _, again = fetch(f"{product.root}/project/shop/traces/lf-7")
+    records = records_of(batch.spans)
+    (answer,) = [record for record in records if record["eventType"] == "llm_response"]
+
+    assert (answer["metadata"]["model"], answer["metadata"]["usage"]["promptTokens"]) == ("gpt-5", 9)
+    assert answer["content"]["content"] == "In Bonn."
+    assert records[0]["content"]["messages"] == [{"role": "user", "content": "Where is it?"}]
+    assert records[0]["externalUserId"] == "user-9"
+    assert len(batch.spans) == len(again.spans) == 2
+    assert scores_of(again) == [("", {"name": "correct", "value": 1})]
+
+
 def scores_of(batch: Batch) -> list[tuple[str, dict[str, Any]]]:
     """Return the span and the content of each score."""
     _, _, scores = take_scores(batch.spans, batch.logs)

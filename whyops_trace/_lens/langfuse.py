@@ -1,12 +1,16 @@
-"""Langfuse: its page ``/project/PROJECT/traces/ID``, and its API ``/api/public/traces/ID``."""
+"""
+Langfuse: its page ``/project/PROJECT/traces/ID``, and its API ``/api/public/traces/ID``.
+
+Newer servers have what is in a trace in pages of ``/api/public/v2/observations`` alone.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from whyops_trace._lens.place import Address, Place, Reading, Request
 from whyops_trace._lens.spans import add_score, batch_of, id_of, time_ns
@@ -46,19 +50,44 @@ def find(address: Address) -> Place | None:
 
 def read(place: Place) -> Reading:
     """Read a trace."""
-    (answer,) = yield Request(f"/api/public/traces/{place.trace_id}")
-    trace = dict_of(answer)
+    answers = yield Request(f"/api/public/traces/{place.trace_id}", is_optional=True)
+    trace = dict_of(next(iter(answers), None))
     items = dicts_of(trace.get("observations"))
+    if not items:
+        items = yield from _observations(unquote(place.trace_id))
+        trace = {"id": unquote(place.trace_id), **trace}
     trace_id = id_of(text_of(trace.get("id")), 32)
     batch = batch_of(items, lambda item: _span(trace_id, item))
     roots = [span for span in batch.spans if not span.parent_id]
     if len(roots) > 1:
         _add_root(batch, trace, trace_id, roots)
+    about = {
+        attribute: trace.get(name) or next(filter(None, (item.get(name) for item in items)), None)
+        for attribute, name in (("session.id", "sessionId"), ("user.id", "userId"))
+    }
     for span in batch.spans:
-        span.attributes |= _about({"session.id": trace.get("sessionId"), "user.id": trace.get("userId")})
+        span.attributes |= _about(about)
     for score in dicts_of(trace.get("scores")) if batch.spans else ():
         _add_score(batch, score)
     return batch
+
+
+def _observations(trace_id: str) -> Generator[Request, list[Any], list[dict[str, Any]]]:
+    """Read the observations of a trace, page by page."""
+    query: dict[str, Any] = {
+        "traceId": trace_id,
+        "fields": "core,basic,io,metadata,model,usage",
+        "expandMetadata": "attributes,scope,resourceAttributes",
+        "limit": 1_000,
+    }
+    items: list[dict[str, Any]] = []
+    while True:
+        (answer,) = yield Request("/api/public/v2/observations", query)
+        page = dicts_of(dict_of(answer).get("data"))
+        items += [{"model": item.get("providedModelName"), **item} for item in page]
+        query["cursor"] = text_of(dict_of(dict_of(answer).get("meta")).get("cursor"))
+        if not (page and query["cursor"]):
+            return items
 
 
 def _add_score(batch: Batch, score: dict[str, Any]) -> None:

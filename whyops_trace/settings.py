@@ -378,7 +378,7 @@ def otlp_endpoint(url: Literal[True] | str) -> str:
     Return the URL that spans of OpenTelemetry are posted to.
 
     Args:
-        url: The URL of a receiver, to which ``/v1/traces`` is added unless it ends so; True for the one that the
+        url: The URL of a receiver, to whose path ``/v1/traces`` is added unless it ends so; True for the one that the
             variables of OpenTelemetry name.
 
     Raises:
@@ -392,8 +392,10 @@ def otlp_endpoint(url: Literal[True] | str) -> str:
             os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or DEFAULT_OTLP_URL,
             "OTEL_EXPORTER_OTLP_ENDPOINT",
         )
-    base = _http_url(name, base).rstrip("/")
-    return base if url is not True and base.endswith("/v1/traces") else f"{base}/v1/traces"
+    base, mark, query = _http_url(name, base).partition("?")
+    base = base.rstrip("/")
+    path = "" if url is not True and base.endswith("/v1/traces") else "/v1/traces"
+    return f"{base}{path}{mark}{query}"
 
 
 def _http_url(name: str, url: object) -> str:

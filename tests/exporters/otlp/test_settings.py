@@ -27,6 +27,9 @@ def work() -> None: ...
         ({"TRACES_ENDPOINT": "http://t/"}, True, "http://t/"),
         ({"ENDPOINT": "http://col:4318"}, "http://mine", "http://mine/v1/traces"),
         ({}, "http://mine/v1/traces", "http://mine/v1/traces"),
+        ({}, "http://mine/otlp/?key=k", "http://mine/otlp/v1/traces?key=k"),
+        ({}, "http://mine/v1/traces?key=k", "http://mine/v1/traces?key=k"),
+        ({"ENDPOINT": "http://col:4318?key=k"}, True, "http://col:4318/v1/traces?key=k"),
         ({}, "https://mine/api/public/otel/", "https://mine/api/public/otel/v1/traces"),
     ],
 )

@@ -44,7 +44,7 @@ class OtlpExporter(Exporter):
     arguments and results are sent.
 
     Args:
-        endpoint: The URL of the receiver, to which ``/v1/traces`` is added unless it ends so; by default
+        endpoint: The URL of the receiver, to whose path ``/v1/traces`` is added unless it ends so; by default
             ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         headers: Headers of each request, such as one with a key; by default ``OTEL_EXPORTER_OTLP_HEADERS``.
         content: True to send messages, arguments and results (``WHYOPS_OTLP_CONTENT=on|off``; default off).

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from programs import environment, outline, stored
 
+from whyops_trace.store import Store
+
 WHY = "is not installed; nox -s workers has it"
 PATIENCE = 60
 
@@ -52,6 +54,36 @@ with trace("t"):
 outside = answer.delay(3)
 for job in (*jobs, outside):
     job.get(timeout=40)
+sdk.close_sync()
+"""
+
+TWICE = """
+import threading
+from celery import Celery
+from whyops_trace import WhyOps, traced_tool
+from whyops_trace.integrations import celery
+
+sdk = WhyOps(agent_name="shop")
+celery.attach()
+app = Celery("tasks", broker="memory://")
+both = threading.Barrier(2)
+
+@traced_tool
+def look(n):
+    return n
+
+@app.task
+def answer(n):
+    look(n)
+    both.wait(20)
+    look(n)
+    both.wait(20)
+
+threads = [threading.Thread(target=answer.apply, args=((n,),), kwargs={"task_id": "same"}) for n in range(2)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
 sdk.close_sync()
 """
 
@@ -120,6 +152,17 @@ def test_a_task_of_celery_is_inside_the_step_that_sent_it(tmp_path: Path, number
     assert sorted(outline(events)) == sorted([(0, "step", "plan", "ok"), (0, "tool", "look", "ok"), *calls])
     steps = [event["stepId"] for event in events if event["eventType"] == "tool_call_request"]
     assert steps == sorted(set(steps))
+
+
+def test_a_task_that_runs_twice_at_once_has_two_blocks(tmp_path: Path) -> None:
+    """A broker may deliver it again while it runs; both traces end."""
+    pytest.importorskip("celery", reason=f"celery {WHY}")
+    (tmp_path / "twice.py").write_text(TWICE)
+    finish("twice.py", cwd=tmp_path, home=tmp_path / "home")
+    with contextlib.closing(Store(tmp_path / "home" / "traces.db")) as store:
+        traces = store.traces()
+
+    assert [(trace.ended, trace.tool_calls) for trace in traces] == [(True, 2)] * 2
 
 
 def test_a_job_of_rq_is_inside_the_step_that_enqueued_it(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from whyops_trace.integrations._arrivals import Block, JobAttachment
 from whyops_trace.integrations._attachment import Attachment
 
 _attachments: Final[list[Attachment]] = []
-#: The blocks of the tasks that run, by their ids.
-_blocks: Final[dict[str, Block]] = {}
+#: The blocks of the tasks that run, by the identities of their requests: a task that is delivered twice runs twice.
+_blocks: Final[dict[int, Block]] = {}
 
 
 def attach(sdk: WhyOps | None, *, link: bool) -> Attachment:
@@ -35,15 +35,15 @@ def _send(headers: Any = None, **_: Any) -> None:
 
 
 @guarded("beginning the trace of a task")
-def _begin(task_id: str = "", task: Any = None, **_: Any) -> None:
+def _begin(task: Any = None, **_: Any) -> None:
     # A task that runs where it is called has no message, and is where it stands.
     if _attachments and not (task.request.is_eager and find_scope() is not None):
         newest: Any = _attachments[-1]
-        block = _blocks[task_id] = newest.block(task.request.headers)
+        block = _blocks[id(task.request)] = newest.block(task.request.headers)
         block.enter()
 
 
 @guarded("ending the trace of a task")
-def _end(task_id: str = "", retval: Any = None, state: str = "", **_: Any) -> None:
-    if (block := _blocks.pop(task_id, None)) is not None:
+def _end(task: Any = None, retval: Any = None, state: str = "", **_: Any) -> None:
+    if (block := _blocks.pop(id(task.request), None)) is not None:
         block.leave(retval if state == "FAILURE" and isinstance(retval, BaseException) else None)

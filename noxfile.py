@@ -216,6 +216,13 @@ def otlp_cost(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def forward_cost(session: nox.Session) -> None:
+    """What a server that forwards takes and sends on in a second, and the CPU of each span and event."""
+    session.install(".[ui]")
+    session.run("python", "tests/bench/forwarding.py")
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def workers(session: nox.Session) -> None:
     """Run the tests of processes and greenlets with the packages that make them."""
     session.install(".[test]")

@@ -342,6 +342,22 @@ TOOLS: dict[str, Span] = {
             ),
         },
     ),
+    "traceloop of LlamaIndex": span(
+        "BaseWorkflowAgent.task",
+        attributes={
+            "traceloop.span.kind": "task",
+            "traceloop.entity.name": "BaseWorkflowAgent.task",
+            "tool.name": "depth",
+            "tool.arguments": ARGUMENTS_TEXT,
+            "traceloop.entity.output": json.dumps(
+                {
+                    "tool_name": "depth",
+                    "tool_id": "call_1",
+                    "tool_output": {"tool_name": "depth", "raw_output": RESULT, "is_error": False},
+                }
+            ),
+        },
+    ),
     "vercel": span(
         "ai.toolCall",
         attributes={
@@ -490,6 +506,24 @@ FAILED: dict[str, Span] = {
             "langfuse.observation.type": "tool",
             "langfuse.observation.level": "ERROR",
             "langfuse.observation.status_message": "deep",
+        },
+    ),
+    "a status of Strands before 0.3": span(
+        "Tool: t",
+        attributes={
+            "gen_ai.tool.name": "t",
+            "tool.status": "error",
+            "gen_ai.tool.call.result": "deep",
+        },
+    ),
+    "a result of LlamaIndex": span(
+        "BaseWorkflowAgent.task",
+        attributes={
+            "traceloop.span.kind": "task",
+            "tool.name": "t",
+            "traceloop.entity.output": json.dumps(
+                {"tool_name": "t", "tool_output": {"raw_output": "deep", "is_error": True}}
+            ),
         },
     ),
     "a status of Strands": span(

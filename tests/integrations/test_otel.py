@@ -288,6 +288,29 @@ def test_a_tool_that_two_layers_tell_of_is_one(tracer: Any, shown: Any) -> None:
     assert shown() == ["agent guide", '  depth(lake="Geneva") -> "310"']
 
 
+def test_tools_that_one_span_tells_of_are_calls_of_their_own(tracer: Any, shown: Any) -> None:
+    """As those that Haystack's invoker ran, of which its span tells at its end."""
+    origin = {"tool_name": "depth", "arguments": {"lake": "Geneva"}, "id": "call_1"}
+    part = {"tool_call_result": {"result": "310", "origin": origin, "error": False}}
+    told = {
+        "haystack.component.name": "tool_invoker",
+        "haystack.component.type": "ToolInvoker",
+        "haystack.component.output": json.dumps(
+            {"tool_messages": [{"content": [part]}, {"content": [part]}]}
+        ),
+    }
+    with tracer.start_as_current_span("agent", attributes=AGENT):
+        with tracer.start_as_current_span("haystack.component.run") as span:
+            span.set_attributes(told)
+
+    assert shown() == [
+        "agent guide",
+        "  tool_invoker",
+        '    depth(lake="Geneva") -> 310',
+        '    depth(lake="Geneva") -> 310',
+    ]
+
+
 def test_a_failure_is_told_where_it_happened(tracer: Any, shown: Any) -> None:
     """And not once more where it was handled; the exception reaches the program."""
     with tracer.start_as_current_span("agent", attributes=AGENT):

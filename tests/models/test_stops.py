@@ -18,6 +18,8 @@ from whyops_trace._models.stops import stop_of
         ("COMPLETE", "complete"),
         ("tool_call", "tools"),
         ("tool-calls", "tools"),
+        ("function_calls", "tools"),
+        ("FinishReason.STOP", "complete"),
         ("TOOL_CALL", "tools"),
         ("tool_use", "tools"),
         ("MAX_TOKENS", "cut"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,17 +80,18 @@ def test_a_refused_turn_failed() -> None:
     assert (reading.error.type, reading.error.message) == ("RateLimitError", "429")
 
 
-def test_messages_may_be_in_log_records() -> None:
-    """Before 1.37 each message is a record, whose body is the message."""
+@pytest.mark.parametrize("body_of", [dict, json.dumps])
+def test_messages_may_be_in_log_records(body_of: Callable[[dict[str, Any]], Any]) -> None:
+    """Before 1.37 each message is a record, whose body is the message, or JSON of it as Semantic Kernel has it."""
     told = span("chat gpt-5", kind=3, attributes=GENAI)
     ids: dict[str, Any] = {"trace_id": told.trace_id, "span_id": told.span_id, "time_ns": 1}
     logs = [
-        LogRecord(name="gen_ai.system.message", attributes={}, body={"content": "Be brief."}, **ids),
-        LogRecord(name="gen_ai.user.message", attributes={}, body={"content": QUESTION["content"]}, **ids),
+        LogRecord(name="gen_ai.system.message", attributes={}, body=body_of({"content": "Be brief."}), **ids),
+        LogRecord(name="gen_ai.user.message", attributes={}, body=body_of(QUESTION), **ids),
         LogRecord(
             name="gen_ai.choice",
             attributes={},
-            body={"message": CHAT_MESSAGE, "finish_reason": "stop"},
+            body=body_of({"message": CHAT_MESSAGE, "finish_reason": "stop"}),
             **ids,
         ),
     ]
@@ -145,6 +147,58 @@ def test_anthropic_s_counts_of_claude_code_exclude_the_cached_ones(genai: dict[s
 
 
 @pytest.mark.parametrize(
+    ("scope", "told"),
+    [
+        # Bedrock counts the cached tokens beside the input, and one instrumentation does not add them.
+        ("opentelemetry.instrumentation.bedrock", {"gen_ai.usage.input_tokens": 90}),
+        # A total tells that they are no part of the input.
+        ("strands", {"gen_ai.usage.input_tokens": 90, "gen_ai.usage.total_tokens": 107}),
+        # Gemini counts its thinking beside the answer, and the total tells of it.
+        (
+            "opentelemetry.instrumentation.google_generativeai",
+            {
+                "gen_ai.provider.name": "gcp.gen_ai",
+                "gen_ai.usage.output_tokens": 4,
+                "gen_ai.usage.total_tokens": 107,
+                "gen_ai.usage.reasoning.output_tokens": 0,
+            },
+        ),
+    ],
+)
+def test_tokens_are_counted_as_their_provider_counts_them(scope: str, told: dict[str, Any]) -> None:
+    """Cached tokens are in no other count, and thinking is a part of the answer."""
+    usage = read_span(span("chat gpt-5", scope=scope, kind=3, attributes={**GENAI, **told})).answer.usage
+
+    assert usage == USAGE
+
+
+def test_versions_of_adk_before_2_tell_of_cached_tokens_in_the_answer() -> None:
+    """The input of the span includes them."""
+    about = {
+        "gen_ai.system": "gcp.vertex.agent",
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.output_tokens": 7,
+        "gcp.vertex.agent.llm_response": '{"usage_metadata": {"cached_content_token_count": 10}}',
+    }
+    usage = read_span(span("call_llm", scope="gcp.vertex.agent", attributes=about)).answer.usage
+
+    assert usage == {name: count for name, count in USAGE.items() if name != "reasoningTokens"}
+
+
+def test_autogen_has_a_text_beside_the_calls_of_an_answer() -> None:
+    """Its attributes have the calls alone."""
+    about = {
+        "openinference.span.kind": "LLM",
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "depth",
+        "output.value": '{"finish_reason": "function_calls", "content": [{}], "thought": "Let me look."}',
+    }
+    answer = read_span(span("OpenAIChatCompletionClient.create", attributes=about)).answer
+
+    assert (answer.content, answer.finish_reason) == ("Let me look.", "function_calls")
+
+
+@pytest.mark.parametrize(
     ("told", "kind", "name"),
     [
         (
@@ -195,6 +249,18 @@ def test_anthropic_s_counts_of_claude_code_exclude_the_cached_ones(genai: dict[s
             "x",
         ),
         (span("claude_code.interaction"), "agent", "claude-code"),
+        (
+            span(
+                "crewai.workflow",
+                attributes={
+                    "gen_ai.operation.name": "invoke_agent",
+                    "crewai.crew.id": "1",
+                    "crewai.crew.name": "x",
+                },
+            ),
+            "step",
+            "x",
+        ),
         (span("haystack.agent.run", attributes={"haystack.component.name": "x"}), "agent", "x"),
         (span("MCP send tools/list", attributes={"mcp.method.name": "tools/list"}), "step", "tools/list"),
         (span("GET", kind=3, attributes={"http.request.method": "GET"}), "", "GET"),

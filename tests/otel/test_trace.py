@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from spans import ARGUMENTS, CALL, RESULT, raised, span, tool, turn
 
+from whyops_trace._otel.events import events_of
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.span import LogRecord, Span
 from whyops_trace._otel.trace import read_trace
@@ -462,19 +463,68 @@ def test_a_span_that_makes_a_request_is_no_turn() -> None:
     assert len(only(spans, "llm")) == 1
 
 
-def test_the_steps_of_an_agent_that_is_a_workflow_are_folded() -> None:
-    """They are LlamaIndex's own, and tell the name of the agent."""
+@pytest.mark.parametrize(
+    ("run", "step"),
+    [
+        ("FunctionAgent.run", "BaseWorkflowAgent.run_agent_step"),
+        ("AgentWorkflow.run", "AgentWorkflow.call_tool"),
+    ],
+)
+def test_the_steps_of_an_agent_that_is_a_workflow_are_folded(run: str, step: str) -> None:
+    """They are LlamaIndex's own, and tell the name of the agent; of several, that of the first one."""
     scope = "openinference.instrumentation.llama_index"
     about = {"openinference.span.kind": "CHAIN"}
-    root = span("FunctionAgent.run", scope=scope, took=90, attributes=about)
-    step = span(
-        "BaseWorkflowAgent.run_agent_step", root, at=1, took=50, scope=scope,
-        attributes={**about, "input.value": "AgentSetup(input=[], current_agent_name='guide')"},
+    root = span(run, scope=scope, took=90, attributes=about)
+    first, second = (
+        span(
+            step, root, at=at, took=30, scope=scope,
+            attributes={**about, "input.value": f"AgentSetup(input=[], current_agent_name='{name}')"},
+        )
+        for at, name in ((1, "guide"), (40, "other"))
     )  # fmt: skip
 
-    assert outline(read_trace([root, step, openinference_turn(step, at=2)])) == [
+    assert outline(read_trace([root, first, openinference_turn(first, at=2), second])) == [
         "agent guide", "  llm ChatCompletion",
     ]  # fmt: skip
+
+
+def haystack_invoker(parent: Span | None = None, *, at: int = 0) -> Span:
+    """Return the span of the component that ran two tools, one of which failed."""
+    results = [
+        {
+            "result": json.dumps(RESULT),
+            "error": False,
+            "origin": {"tool_name": "depth", "id": "call_1", "arguments": ARGUMENTS},
+        },
+        {
+            "result": "no lake",
+            "error": True,
+            "origin": {"tool_name": "depth", "id": "call_2", "arguments": {"lake": "x"}},
+        },
+    ]
+    messages = [{"role": "tool", "content": [{"tool_call_result": each}]} for each in results]
+    about = {
+        "haystack.component.name": "tool_invoker",
+        "haystack.component.type": "ToolInvoker",
+        "haystack.component.output": json.dumps({"tool_messages": messages}),
+    }
+    return span("haystack.component.run", parent, at=at, attributes=about)
+
+
+def test_tools_that_one_span_tells_of_are_calls_of_their_own() -> None:
+    """As those that Haystack's invoker ran, each with the turn that asked for it."""
+    root = span("haystack.agent.run", took=90, attributes={"haystack.component.name": "guide"})
+    asks = turn(root, at=1, calls=[{"id": "call_1", "name": "depth", "arguments": ARGUMENTS}])
+    spans = [root, asks, haystack_invoker(root, at=20)]
+    first, second = only(spans, "tool")
+
+    assert (first.reading.name, first.reading.call_id, first.reading.input) == ("depth", "call_1", ARGUMENTS)
+    assert (first.reading.output, first.asked_by is not None) == (RESULT, True)
+    assert second.reading.error is not None
+    assert second.reading.error.message == "no lake"
+    assert {event.key for event in events_of(read_trace(spans))} >= {
+        f"otel-{spans[2].span_id}-{number}-begin" for number in (1, 2)
+    }
 
 
 def test_a_record_of_claude_code_belongs_to_the_call_that_it_names() -> None:

@@ -11,7 +11,7 @@ Stop: TypeAlias = Literal["complete", "tools", "cut", "filtered", ""]
 #: Reasons by that, in lower case and with underscores.
 _REASONS: Final[dict[Stop, str]] = {
     "complete": "complete completed end_turn eos eos_token stop stop_sequence",
-    "tools": "function_call tool_call tool_calls tool_use",
+    "tools": "function_call function_calls tool_call tool_calls tool_use",
     "cut": "length max_output_tokens max_tokens model_context_window_exceeded model_length",
     "filtered": (
         "blocklist content_filter content_filtered guardrail_intervened language prohibited_content recitation refusal"
@@ -24,5 +24,6 @@ _STOPS: Final[dict[str, Stop]] = {
 
 
 def stop_of(reason: str) -> Stop:
-    """Return the end of an answer by the reason that is told of it, in any case, such as ``tool-calls`` or ``STOP``."""
-    return _STOPS.get(reason.lower().replace("-", "_").removeprefix("finish_reason_"), "")
+    """Return the end of an answer by its reason in any spelling, as ``tool-calls`` or ``FinishReason.STOP``."""
+    plain = reason.lower().rpartition(".")[2].replace("-", "_")
+    return _STOPS.get(plain.removeprefix("finish_reason_"), "")

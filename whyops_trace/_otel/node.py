@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+
+from msgspec.structs import replace
 
 from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import Span
@@ -45,6 +48,11 @@ class Node:
     def end_ns(self) -> int:
         """Its end, or its start if it has not ended."""
         return self.span.end_ns or self.span.start_ns
+
+    def calls(self) -> list[Node]:
+        """Return a node for each tool call that its span tells of besides."""
+        spans = (replace(self.span, span_id=f"{self.span.span_id}-{number}") for number in count(1))
+        return [Node(span, call) for span, call in zip(spans, self.reading.calls, strict=False)]
 
     def ancestry(self) -> Iterator[Node]:
         """Yield this node, its parent and so on."""

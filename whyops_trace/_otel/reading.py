@@ -54,6 +54,7 @@ class Reading(msgspec.Struct):
         may_be_tool: A step that is a tool's call, if a turn asked for a tool of its name.
         is_copy: It repeats what other spans tell, and is a source of what they lack.
         scores: Scores that it tells of.
+        calls: Tool calls in it of which no span of their own tells.
         rest: Attributes that no dialect knows.
     """
 
@@ -75,6 +76,7 @@ class Reading(msgspec.Struct):
     may_be_tool: bool = False
     is_copy: bool = False
     scores: list[SpanScore] = []
+    calls: list[Reading] = []
     rest: dict[str, Any] = {}
 
     def fill(self, **members: Any) -> None:

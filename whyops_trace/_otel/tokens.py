@@ -97,7 +97,7 @@ def read_tokens(attributes: Attributes, *, cached_beside: bool = False) -> Token
         "cacheCreationTokens": attributes.count(*_WRITTEN) or None,
         "reasoningTokens": attributes.count(*_REASONING) or None,
     }
-    attributes.get(*_TOTAL)
+    total = attributes.count(*_TOTAL)
     cached = (counts["cacheReadTokens"] or 0) + (counts["cacheCreationTokens"] or 0)
     for name in _RAW:
         if name not in attributes.values:
@@ -107,9 +107,20 @@ def read_tokens(attributes: Attributes, *, cached_beside: bool = False) -> Token
             # It may tell of cached tokens that are part of the input above.
             cached = raw.get("cacheReadTokens", 0) + raw.get("cacheCreationTokens", 0)
         counts |= {key: value for key, value in raw.items() if counts.get(key) is None}  # type: ignore[misc]
-    if told is not None and not cached_beside and told >= cached:
+    # What the total has besides: cached tokens that are no part of the input, or Google's thinking.
+    rest = (total or 0) - (told or 0) - (counts["completionTokens"] or 0)
+    if told is not None and not cached_beside and told >= cached and rest != cached:
         counts["promptTokens"] = told - cached
+    if rest > 0 and rest != cached and not counts["reasoningTokens"] and is_google(attributes):
+        counts["reasoningTokens"] = rest
+        counts["completionTokens"] = (counts["completionTokens"] or 0) + rest
     return with_total(counts)
+
+
+def is_google(attributes: Attributes) -> bool:
+    """Return True if a span names Google as the provider, which counts the thinking beside the answer."""
+    provider = attributes.text("gen_ai.provider.name", "gen_ai.system", "llm.provider")
+    return provider.lower().startswith(("gcp", "gemini", "google", "vertex"))
 
 
 def with_total(counts: Any) -> TokenUsage:

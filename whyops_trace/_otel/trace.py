@@ -97,6 +97,9 @@ def _link(nodes: list[Node]) -> None:
     for node in nodes:
         if node.parent is not None:
             node.parent.children.append(node)
+        for call in node.calls():
+            call.parent = node
+            node.children.append(call)
 
 
 def _folded(roots: list[Node]) -> list[Node]:
@@ -106,10 +109,11 @@ def _folded(roots: list[Node]) -> list[Node]:
         for node in reversed(list(root.walk())):  # those inside come first
             folded = [child for child in node.children if child.reading.is_folded]
             if folded:
+                if node.kind == "agent":  # the first one, which may hand over to others
+                    named = (each.reading.agent for each in folded)
+                    node.reading.name = next(filter(None, named), node.reading.name)
                 kept = [child for child in node.children if not child.reading.is_folded]
                 for each in folded:
-                    if node.kind == "agent":
-                        node.reading.name = each.reading.agent or node.reading.name
                     node.folded += [each.span, *each.folded]
                     kept += each.children
                     for child in each.children:

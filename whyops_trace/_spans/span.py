@@ -278,17 +278,19 @@ class OpenSpan:
 
     def record(self) -> None:
         """Record the end, and the begin if that is not done. Whatever comes later of it is lost."""
-        self.begin()
+        inside = self.begin()
         if self._layer_of is not None or self._is_recorded:
             return
         self._is_recorded = True
         if self._kind == "step" and self.kind in ("agent", "handoff") and not self._is_part():
             self._kind = "agent" if self.kind == "agent" else "handoff"  # it says so at last
-        is_late = self._kind == "step" and self.kind in _CALLS and not self._is_told_inside()
-        if is_late and self._inside is not None:
+        calls = self.node.calls()
+        if self._kind == "step" and self.kind in _CALLS and not self._is_told_inside():
+            calls.append(self.node)
+        for call in calls:
             records = Records(self.records.state)
-            records.begin(self.node, self._inside)
-            records.end(self.node, self._inside)
+            records.begin(call, inside)
+            records.end(call, inside)
         node = self._told()
         error = node.reading.error
         parent = self.parent

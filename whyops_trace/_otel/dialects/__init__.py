@@ -34,7 +34,7 @@ from whyops_trace._otel.dialects import (
 from whyops_trace._otel.failures import read_failure
 from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import LogRecord, Span, SpanEvent
-from whyops_trace._shapes import dict_of, text_of
+from whyops_trace._shapes import dict_of, parsed, text_of
 
 
 class Dialect(NamedTuple):
@@ -168,7 +168,7 @@ def read_span(span: Span, logs: Iterable[LogRecord] = (), decoded: Decoded | Non
         decoded: What earlier readings of this span decoded, to which this one adds.
     """
     for log in logs:
-        about = {**log.attributes, **dict_of(log.body)}
+        about = {**log.attributes, **dict_of(parsed(log.body))}
         span.events.append(SpanEvent(log.name, log.time_ns, about))
     values, form = span.attributes, Form.of(span)
     for event in span.events:

@@ -9,7 +9,7 @@ from whyops_trace._otel.attributes import Attributes
 from whyops_trace._otel.messages import answer_of, read_messages, system_of
 from whyops_trace._otel.reading import Reading
 from whyops_trace._otel.span import Span
-from whyops_trace._otel.tokens import read_tokens, with_total
+from whyops_trace._otel.tokens import is_google, read_tokens, with_total
 from whyops_trace._shapes import dict_of, dicts_of, list_of
 
 _PREFIX: Final = "gcp.vertex.agent."
@@ -51,26 +51,31 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
         reading.fill(
             kind="tool", name=span.name.removeprefix(_TOOL)
         )  # as long as it is open it tells nothing else
-    _read_tokens(attributes, reading)
+    _read_tokens(attributes, reading, dict_of(told.get("usage_metadata")))
 
 
 def _parts(content: Any) -> Any:
     return dict_of(content).get("parts", content)
 
 
-def _read_tokens(attributes: Attributes, reading: Reading) -> None:
+def _read_tokens(attributes: Attributes, reading: Reading, told: dict[str, Any]) -> None:
     """
-    Take the thinking out of the answer's tokens, where it is counted twice.
+    Add the cached tokens, and take the thinking out of the answer's tokens, where it is counted twice.
 
-    The kit adds it to them, as Gemini counts it beside them; models of others have it in them already.
+    Versions before 2 tell of the cached ones in the answer alone. The kit adds the thinking to the answer's tokens, as
+    Gemini counts it beside them; models of others have it in them already.
     """
     usage = read_tokens(attributes)
-    provider = attributes.text("gen_ai.provider.name", "gen_ai.system")
-    reasoning, told = usage.get("reasoningTokens", 0), usage.get("completionTokens", 0)
+    cached = told.get("cached_content_token_count")
     if (
-        provider
-        and not provider.startswith(("gcp", "gemini", "google", "vertex"))
-        and told >= 2 * reasoning > 0
+        isinstance(cached, int)
+        and 0 < cached <= usage.get("promptTokens", 0)
+        and "cacheReadTokens" not in usage
     ):
-        usage["completionTokens"] = told - reasoning
+        usage["promptTokens"], usage["cacheReadTokens"] = usage["promptTokens"] - cached, cached
+        reading.answer.usage = usage = with_total(usage)
+    provider = attributes.text("gen_ai.provider.name", "gen_ai.system")
+    reasoning, written = usage.get("reasoningTokens", 0), usage.get("completionTokens", 0)
+    if provider and not is_google(attributes) and written >= 2 * reasoning > 0:
+        usage["completionTokens"] = written - reasoning
         reading.answer.usage = with_total(usage)

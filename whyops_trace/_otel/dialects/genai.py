@@ -33,12 +33,20 @@ KINDS: Final[dict[str, Kind]] = {
     "invoke_agent": "agent",
     "handoff": "handoff",
 }
+#: The instrumentation whose input is Bedrock's own count, which excludes the cached tokens.
+_BEDROCK: Final = "opentelemetry.instrumentation.bedrock"
 _ROLES: Final = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
+#: Attributes with the reason to stop: of the conventions, of an older client of Anthropic, of Semantic Kernel.
+_REASONS: Final = (
+    "gen_ai.response.finish_reasons",
+    "anthropic.message.stop_reason",
+    "gen_ai.response.finish_reason",
+)
 #: Attributes that tell of a call of a model where no operation is named.
 _OF_TURNS: Final = ("gen_ai.request.model", "gen_ai.response.model", "gen_ai.response.id")
 
@@ -89,12 +97,12 @@ def _read_turn(span: Span, attributes: Attributes, reading: Reading) -> None:
         messages, told = _old_messages(span.events)
         answer = told if told is not None and not (answer.content or answer.tool_calls) else answer
     reading.ask(messages, systemPrompt=system, tools=list_of(tools), params=params)
-    reasons = attributes.texts("gen_ai.response.finish_reasons", "anthropic.message.stop_reason")
+    reasons = attributes.texts(*_REASONS)
     answer.finish_reason = next(iter(reasons), answer.finish_reason)
     answer.model = attributes.text("gen_ai.response.model")
     answer.provider = provider
     answer.id = attributes.text("gen_ai.response.id")
-    answer.usage = read_tokens(attributes)
+    answer.usage = read_tokens(attributes, cached_beside=span.scope == _BEDROCK)
     reading.reply(answer)
 
 
@@ -139,8 +147,9 @@ def _read_tool(span: Span, attributes: Attributes, reading: Reading) -> None:
     if span.events:
         old_input, old_output = _old_tool(span.events)
         reading.fill(input=old_input, output=old_output)
-    if reading.has_failed is None and attributes.get("gen_ai.tool.status") in ("error", "success"):
-        reading.has_failed = attributes.values["gen_ai.tool.status"] == "error"
+    status = attributes.get("gen_ai.tool.status", "tool.status")
+    if reading.has_failed is None and status in ("error", "success"):
+        reading.has_failed = status == "error"
 
 
 def _read_tool_messages(attributes: Attributes, reading: Reading) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Final
 from whyops_trace._models.usage import read_usage
 from whyops_trace._otel.attributes import Attributes
 from whyops_trace._otel.messages import answer_of, read_messages
-from whyops_trace._otel.reading import Reading
+from whyops_trace._otel.reading import Failure, Reading
 from whyops_trace._otel.span import Span
-from whyops_trace._shapes import dict_of, dicts_of, text_of
+from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
 
 _STEP: Final = "haystack.agent.step."
 _COMPONENT: Final = "haystack.component."
@@ -36,6 +36,10 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
         _read_turn(attributes.parsed(_STEP + "llm.input"), attributes.parsed(_STEP + "llm.output"), reading)
     elif component.endswith(("Generator", "LLM")):
         _read_turn(attributes.parsed(_COMPONENT + "input"), attributes.parsed(_COMPONENT + "output"), reading)
+    elif component == "ToolInvoker":
+        reading.fill(kind="step", name=attributes.text(_COMPONENT + "name"))
+        reading.calls = _calls(attributes.parsed(_COMPONENT + "output"))
+        attributes.get(_COMPONENT + "input")
     elif span.name == "haystack.agent.run" or component == "Agent":
         asked = dict_of(attributes.parsed("haystack.agent.input", _COMPONENT + "input"))
         told = dict_of(attributes.parsed("haystack.agent.output", _COMPONENT + "output"))
@@ -60,6 +64,26 @@ def _answer(told: Any) -> Any:
     """Return the text of the last message that an agent returned, any other output as it is."""
     last = dict_of(dict_of(told).get("last_message"))
     return answer_of([last]).content if last else told
+
+
+def _calls(told: Any) -> list[Reading]:
+    """Return the calls of tools that the invoker of versions before 3 ran, of which it tells in one span."""
+    calls = []
+    for message in dicts_of(dict_of(told).get("tool_messages")):
+        for part in dicts_of(message.get("content") or message.get("_content")):
+            result = dict_of(part.get("tool_call_result"))
+            origin = dict_of(result.get("origin"))
+            call = Reading(
+                kind="tool",
+                name=text_of(origin.get("tool_name")),
+                call_id=text_of(origin.get("id")),
+                input=origin.get("arguments"),
+                output=parsed(result.get("result")),
+            )
+            if result.get("error"):
+                call.error = Failure(text_of(result.get("result")) or "failed")
+            calls.append(call)
+    return calls
 
 
 def _read_turn(asked: Any, told: Any, reading: Reading) -> None:

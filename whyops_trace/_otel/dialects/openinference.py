@@ -84,7 +84,12 @@ def _read_turn(attributes: Attributes, reading: Reading) -> None:
     answer.content = answer.content or next(
         (text_of(dict_of(each.get("completion")).get("text")) for each in choices), None
     )
-    answer.finish_reason = attributes.text("llm.finish_reason") or raw.finish_reason
+    # AutoGen has the text beside the calls, and the reason, in an answer of its own form.
+    own = dict_of(told)
+    answer.content = answer.content or text_of(own.get("thought")) or None
+    answer.finish_reason = (
+        attributes.text("llm.finish_reason") or raw.finish_reason or text_of(own.get("finish_reason"))
+    )
     answer.model = attributes.text("llm.response.model_name", "llm.model_name")
     answer.provider = attributes.text("llm.provider", "llm.system")
     answer.usage = read_tokens(attributes)

@@ -10,7 +10,7 @@ from whyops_trace._otel.dialects.values import arguments_of, read_result
 from whyops_trace._otel.messages import answer_of, read_messages
 from whyops_trace._otel.reading import Kind, Reading
 from whyops_trace._otel.span import Span
-from whyops_trace._shapes import dict_of, dicts_of, parsed
+from whyops_trace._shapes import dict_of, dicts_of, parsed, text_of
 
 _KINDS: Final[dict[str, Kind]] = {"workflow": "step", "task": "step", "agent": "agent", "tool": "tool"}
 _REQUESTS: Final[dict[str, Kind]] = {
@@ -30,12 +30,16 @@ _OF_TURNS: Final = (
     "gen_ai.completion.0.function_call.name",
     "gen_ai.completion.0.tool_calls.0.name",
 )
+#: The id of a crew of CrewAI, whose span says that it is an agent as those of its members do.
+_CREW: Final = "crewai.crew.id"
 _PROPERTIES: Final = "traceloop.association.properties."
 
 
 def is_mine(span: Span, roots: Set[str]) -> bool:
     """Return True for spans with its attributes."""
-    return "traceloop" in roots or not span.attributes.keys().isdisjoint(_OF_TURNS)
+    return (
+        "traceloop" in roots or _CREW in span.attributes or not span.attributes.keys().isdisjoint(_OF_TURNS)
+    )
 
 
 def read(span: Span, attributes: Attributes, reading: Reading) -> None:
@@ -51,6 +55,23 @@ def read(span: Span, attributes: Attributes, reading: Reading) -> None:
     )
     told = attributes.get("traceloop.entity.output")
     asked = attributes.get("traceloop.entity.input")
+    if _CREW in span.attributes:
+        reading.fill(
+            kind="step",
+            name=attributes.text("crewai.crew.name"),
+            output=attributes.get("crewai.crew.result"),
+        )
+    ran = dict_of(parsed(told)) if kind == "task" else {}
+    if ran.keys() >= {"tool_name", "raw_output"}:
+        ran = {"tool_output": ran, **ran}  # the function itself, in the step of the workflow that calls it
+    if ran.keys() >= {"tool_name", "tool_output"} or (kind == "task" and "tool.name" in span.attributes):
+        reading.fill(
+            name=attributes.text("tool.name") or text_of(ran.get("tool_name")),
+            call_id=text_of(ran.get("tool_id")),
+            input=attributes.parsed("tool.arguments"),
+        )
+        reading.kind = "tool"
+        told = ran.get("tool_output")
     if reading.kind == "tool":
         reading.fill(
             name=attributes.text("gen_ai.tool.name", "traceloop.entity.name"), input=arguments_of(asked)

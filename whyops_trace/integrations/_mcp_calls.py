@@ -25,7 +25,8 @@ class Middleware:
     """
     A middleware of a server, which records every call of a tool.
 
-    A call is recorded where its client says, else where the server's code stands, else in a trace of its own.
+    A call is recorded where its client says, as a step in the client's call, which is the tool call; else as a tool
+    call where the server's code stands, else in a trace of its own.
 
     Args:
         sdk: The client that records the calls; the default one if it is left out.
@@ -53,11 +54,16 @@ class Middleware:
     def _begin(self, ctx: Any) -> OpenCall:
         params, before = dict_of(ctx.params), get_scope()
         meta = dict_of(params.get("_meta")) if self._link else {}
+        name, arguments = name_of(params.get("name"), otherwise="tool"), params.get("arguments")
         try:
             if scope := self._place(meta):
                 set_scope(scope)
-            remote = None if find_scope() is not None else RemoteParent.read(meta.get(TRACEPARENT))
-            call = begin(params.get("name"), params.get("arguments"), self._sdk, remote and remote.trace)
+                call = Trace(scope.trace).start_step(
+                    name_of(f"serve {name}", otherwise="serve"), input=arguments
+                )
+            else:
+                remote = None if find_scope() is not None else RemoteParent.read(meta.get(TRACEPARENT))
+                call = begin(name, arguments, self._sdk, remote and remote.trace)
         finally:
             set_scope(before)
         call.enter()

@@ -79,6 +79,7 @@ RUNS = {
         "llama-index-llms-openai",
         "openinference-instrumentation-llama-index",
     ],
+    "mcp": ["mcp>=2.3", "openai", "openinference-instrumentation-openai"],
     "openai-agents": ["openai-agents", "openinference-instrumentation-openai-agents"],
     "pydantic-ai": ["pydantic-ai-slim[openai]"],
     "smolagents": ["openinference-instrumentation-smolagents", "smolagents[openai]"],

@@ -192,7 +192,8 @@ def _compare_call(score: Score, told: Told, ran: Ran, found: Call, stored: Store
     about, results = answer.get("metadata", {}), (answer.get("content") or {}).get("toolResults")
     if not ran.failed:
         score.add("results", ran.result, _unwrapped(results))
-    score.add("errors", ran.failed, about.get("outcome") == "error")
+    says_so = isinstance(results, dict) and results.get("isError") is True
+    score.add("errors", ran.failed, says_so or about.get("outcome") == "error")
     if any(ran.name == asked.name for turn in told.turns for asked in turn.asked):
         asker = node.asked_by
         score.add("askers", True, asker is not None and ran.name in asker.calls)

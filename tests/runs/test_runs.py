@@ -25,6 +25,7 @@ NEEDS = {
     "haystack": "haystack_integrations",
     "langgraph": "openinference.instrumentation.langchain",
     "llama_index": "llama_index.core.agent",
+    "mcp": "mcp.server.mcpserver",
     "openai_agents": "openinference.instrumentation.openai_agents",
     "pydantic_ai": "pydantic_ai",
     "smolagents": "openinference.instrumentation.smolagents",
@@ -33,8 +34,14 @@ NEEDS = {
 }
 #: Frameworks whose work is done in a process that sends by itself.
 SEND_THEMSELVES = ("claude_agent",)
-#: What is told too late in this process: which agent a call runs, and the arguments of an agent that is a tool.
-TOO_LATE = {"crewai": {"agents", "parents"}, "google_adk": {"arguments"}, "openai_agents": {"arguments"}}
+#: What is told too late in this process: which agent a call runs, and the arguments of an agent that is a tool. MCP
+#: does not pass the model's id of a call on.
+TOO_LATE = {
+    "crewai": {"agents", "parents"},
+    "google_adk": {"arguments"},
+    "mcp": {"ids"},
+    "openai_agents": {"arguments"},
+}
 
 
 def run(name: str, way: str, home: Path, **environ: str) -> Told:

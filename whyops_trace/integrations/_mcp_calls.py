@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Self
 
@@ -9,6 +10,7 @@ from whyops_trace import default
 from whyops_trace._guard import attempt, guarded
 from whyops_trace._recording.places import Place, RemoteParent
 from whyops_trace._shapes import dict_of, dicts_of
+from whyops_trace._spans.registry import ADAPTED
 from whyops_trace.client import WhyOps
 from whyops_trace.context import Scope, find_scope, get_scope, set_scope
 from whyops_trace.headers import scope_at
@@ -16,6 +18,8 @@ from whyops_trace.integrations._runs import name_of
 from whyops_trace.open_calls import OpenCall
 from whyops_trace.tracing import Trace
 
+#: The library whose spans tell of the same calls.
+SPANS: Final = ("mcp-python-sdk",)
 #: The names in ``_meta`` of a place in a trace: our own, and that of W3C.
 PLACE: Final = "com.whyops/place"
 TRACEPARENT: Final = "traceparent"
@@ -42,6 +46,8 @@ class Middleware:
     def __init__(self, sdk: WhyOps | None = None, *, link: bool = True) -> None:
         self._sdk = sdk
         self._link = link
+        ADAPTED[id(self)] = SPANS
+        weakref.finalize(self, ADAPTED.pop, id(self), None)
 
     async def __call__(self, ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
         """Pass a request on, and record it if it calls a tool."""

@@ -15,7 +15,7 @@ from whyops_trace._recording.places import Place
 from whyops_trace.client import WhyOps
 from whyops_trace.context import find_scope
 from whyops_trace.integrations._attachment import Attachment, Patches
-from whyops_trace.integrations._mcp_calls import PLACE, TRACEPARENT, Recorded, begin
+from whyops_trace.integrations._mcp_calls import PLACE, SPANS, TRACEPARENT, Recorded, begin
 from whyops_trace.open_calls import OpenCall
 
 
@@ -28,7 +28,7 @@ class _Attachment(Attachment):
     """
 
     def __init__(self, sdk: WhyOps | None, *, link: bool) -> None:
-        super().__init__(_attachments, sdk, _PATCHES)
+        super().__init__(_attachments, sdk, _PATCHES, SPANS)
         self.link = link
         _PATCHES.put("call_tool", _recorded)
 

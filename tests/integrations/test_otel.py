@@ -288,6 +288,20 @@ def test_a_tool_that_two_layers_tell_of_is_one(tracer: Any, shown: Any) -> None:
     assert shown() == ["agent guide", '  depth(lake="Geneva") -> "310"']
 
 
+def test_a_tool_that_tells_its_arguments_too_late_has_those_that_it_was_asked_with(
+    tracer: Any, shown: Any
+) -> None:
+    """If something in it needs its record before, and the answer asked for it once."""
+    late = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "depth"}
+    with tracer.start_as_current_span("agent", attributes=AGENT):
+        turn(tracer)
+        with tracer.start_as_current_span("execute_tool depth", attributes=late) as span:
+            look("a")
+            span.set_attributes(TOOL)
+
+    assert shown()[-2:] == ['  depth(lake="Geneva") -> ', '    look(place="a") -> "a"']
+
+
 def test_tools_that_one_span_tells_of_are_calls_of_their_own(tracer: Any, shown: Any) -> None:
     """As those that Haystack's invoker ran, of which its span tells at its end."""
     origin = {"tool_name": "depth", "arguments": {"lake": "Geneva"}, "id": "call_1"}

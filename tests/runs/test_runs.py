@@ -34,14 +34,8 @@ NEEDS = {
 }
 #: Frameworks whose work is done in a process that sends by itself.
 SEND_THEMSELVES = ("claude_agent",)
-#: What is told too late in this process: which agent a call runs, and the arguments of an agent that is a tool. MCP
-#: does not pass the model's id of a call on.
-TOO_LATE = {
-    "crewai": {"agents", "parents"},
-    "google_adk": {"arguments"},
-    "mcp": {"ids"},
-    "openai_agents": {"arguments"},
-}
+#: What is told too late in this process: which agent a call runs. MCP does not pass the model's id of a call on.
+TOO_LATE = {"crewai": {"agents", "parents"}, "mcp": {"ids"}}
 
 
 def run(name: str, way: str, home: Path, **environ: str) -> Told:

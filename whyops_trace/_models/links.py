@@ -19,23 +19,31 @@ from whyops_trace._values import mending
 TRACE_ID_ARGUMENT: Final = "_whyops_trace_id"
 #: Largest numbers of tool calls and of client turns that are remembered for a trace.
 REMEMBERED: Final = 1_000
+#: Characters of the longest arguments that are remembered as they are.
+_MAX_ARGUMENTS: Final = 1_000
 
 
 class AskedTool:
     """
     A tool call that a model requested: step of the answer, id, name, and a flag once it was made.
 
-    Its arguments are known by digests alone: they may be whole files, and a process may remember many calls.
+    Its arguments are known by digests, long ones by these alone: they may be whole files, and a process may remember
+    many calls.
     """
 
-    __slots__ = ("digests", "id", "is_made", "name", "step")
+    __slots__ = ("arguments", "digests", "id", "is_made", "name", "step")
 
     def __init__(self, step: int, item: Mapping[str, Any]) -> None:
         function = dict_of(item.get("function"))
         self.step: int = step
         self.id: str = text_of(item.get("id"))
         self.name: str = text_of(function.get("name"))
-        self.digests: dict[str, int] | None = _digests(text_of(function.get("arguments")))
+        text = text_of(function.get("arguments"))
+        arguments = _arguments(text)
+        self.arguments: dict[str, Any] | None = arguments if 0 < len(text) <= _MAX_ARGUMENTS else None
+        self.digests: dict[str, int] | None = (
+            None if arguments is None else {name: _digest(value) for name, value in arguments.items()}
+        )
         self.is_made: bool = False
 
     def named(self, value: Any) -> dict[str, Any] | None:
@@ -108,6 +116,19 @@ class AskedTools:
             one.is_made = True
         return one
 
+    def arguments(self, one: AskedTool) -> dict[str, Any] | None:
+        """
+        Return the arguments of a request whose call does not tell its own.
+
+        None if they are not remembered, or if the same answer requests that tool with others.
+        """
+        rivals = (
+            each
+            for each in tuple(self._tools)
+            if each.step == one.step and each.name == one.name and each.digests != one.digests
+        )
+        return one.arguments if next(rivals, None) is None else None
+
 
 class ReportedTurns:
     """The turns of a trace that clients of providers made, until they are reported once more by hand."""
@@ -142,13 +163,11 @@ def asked_arguments(arguments: Any) -> Any:
     return arguments
 
 
-def _digests(arguments: str) -> dict[str, int] | None:
-    """Return a digest of each argument of a call that a model wrote, None if they are no object in JSON."""
+def _arguments(text: str) -> dict[str, Any] | None:
+    """Return the arguments of a call that a model wrote, None if they are no object in JSON."""
     try:
-        decoded = msgspec.json.decode(arguments or "{}")
-        return (
-            {name: _digest(value) for name, value in decoded.items()} if isinstance(decoded, dict) else None
-        )
+        decoded = msgspec.json.decode(text or "{}")
+        return decoded if isinstance(decoded, dict) else None
     except (msgspec.DecodeError, ValueError, RecursionError):  # not JSON, or nested deeper than the stack
         return None
 

@@ -83,7 +83,9 @@ class Records:
         asked = asked_by(state, node) if may_be_asked else None
         if asked is not None:
             reading.call_id = reading.call_id or asked.id
-            if node.kind == "tool" and not isinstance(reading.input, dict):
+            if node.kind == "tool" and reading.input is None and state.asked_tools is not None:
+                reading.input = state.asked_tools.arguments(asked)
+            elif node.kind == "tool" and not isinstance(reading.input, dict):
                 reading.input = asked.named(reading.input) or reading.input
         event = begin_of(node, self._begin_ns)
         if asked is not None:

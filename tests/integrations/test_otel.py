@@ -299,7 +299,22 @@ def test_a_tool_that_tells_its_arguments_too_late_has_those_that_it_was_asked_wi
             look("a")
             span.set_attributes(TOOL)
 
-    assert shown()[-2:] == ['  depth(lake="Geneva") -> ', '    look(place="a") -> "a"']
+    assert shown()[-2:] == ['  depth(lake="Geneva") -> … asked', '    look(place="a") -> "a"']
+
+
+def test_an_agent_that_a_tool_runs_is_in_it(provider_of_spans: Any, shown: Any) -> None:
+    """As one of CrewAI to which another delegates, of which no span tells but that of the tool."""
+    tracer = provider_of_spans.get_tracer("openinference.instrumentation.crewai")
+    told = {"tool.name": "delegate", "input.value": '{"task": "Look.", "coworker": "diver"}'}
+    with tracer.start_as_current_span("delegate.run", attributes={"openinference.span.kind": "TOOL"}) as span:
+        span.set_attributes(told)
+        turn(provider_of_spans.get_tracer("a client"))
+        span.set_attribute("output.value", "310 metres")
+
+    assert shown()[:2] == [
+        'delegate(task="Look.", coworker="diver") -> "310 metres"',
+        "  agent diver",
+    ]
 
 
 def test_tools_that_one_span_tells_of_are_calls_of_their_own(tracer: Any, shown: Any) -> None:

@@ -96,7 +96,7 @@ def test_a_tool_that_tells_what_it_is_at_its_end_alone_is_one_call(
             tool.set_attributes(told)
 
     assert [line.strip() for line in shown()] == [
-        "agent desk", "gpt-5  100/7 -> guide", "guide(…) -> … asked", "agent guide"
+        "agent desk", "gpt-5  100/7 -> guide", 'guide(task="How deep?") -> … asked', "agent guide"
     ]  # fmt: skip
     assert [node.name for node in nodes(home) if node.asked_by is not None] == ["guide"]
 

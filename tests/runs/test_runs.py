@@ -34,8 +34,8 @@ NEEDS = {
 }
 #: Frameworks whose work is done in a process that sends by itself.
 SEND_THEMSELVES = ("claude_agent",)
-#: What is told too late in this process: which agent a call runs. MCP does not pass the model's id of a call on.
-TOO_LATE = {"crewai": {"agents", "parents"}, "mcp": {"ids"}}
+#: What is not told in this process: MCP does not pass the id of a call on.
+UNTOLD = {"mcp": {"ids"}}
 
 
 def run(name: str, way: str, home: Path, **environ: str) -> Told:
@@ -69,8 +69,8 @@ def test_a_run_arrives_as_the_framework_tells_of_it(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", [name for name in NEEDS if name not in SEND_THEMSELVES])
 def test_a_run_is_recorded_in_its_process_as_the_framework_tells_of_it(name: str, tmp_path: Path) -> None:
-    """The same, but for what a framework tells too late."""
+    """The same, but for what a framework does not tell there."""
     told = run(name, "attached", tmp_path)
     score = compare(told, Stored.of_home(tmp_path))
 
-    assert {each.partition(":")[0] for each in score.missed} == TOO_LATE.get(name, set())
+    assert {each.partition(":")[0] for each in score.missed} == UNTOLD.get(name, set())

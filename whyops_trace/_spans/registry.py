@@ -127,6 +127,8 @@ class Spans:
         parent = None if above is None else self._open.get((above.trace_id, above.span_id))
         if parent is not None and not _is_deeper(scope, parent):
             scope = None
+        if parent is not None and parent.runs_agent():
+            parent.begin()  # the agent has its number before what is in it
         trace = self._trace_of(source, parent, scope, recorder)
         if trace is None:
             return

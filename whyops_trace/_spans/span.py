@@ -20,7 +20,7 @@ from whyops_trace._otel.attributes import Decoded
 from whyops_trace._otel.dialects import is_foreign, is_known, is_turn, read_span
 from whyops_trace._otel.layers import counts_again, is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
-from whyops_trace._otel.reading import Failure, Kind
+from whyops_trace._otel.reading import Failure, Kind, Reading
 from whyops_trace._otel.span import Span
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.records import Records, asked_by
@@ -69,9 +69,9 @@ class OpenSpan:
     """
 
     __slots__ = (
-        "_counted", "_decoded", "_failures", "_folded", "_inside", "_is_read", "_is_recorded", "_kind", "_layer_of",
-        "_layers", "_looked_at", "_moment", "_name", "_node", "_place", "_recorded", "_seen", "_to_begin", "_turn",
-        "children", "is_over", "parent", "records", "source",
+        "_agent", "_counted", "_decoded", "_failures", "_folded", "_inside", "_is_read", "_is_recorded", "_kind",
+        "_layer_of", "_layers", "_looked_at", "_moment", "_name", "_node", "_place", "_recorded", "_seen",
+        "_to_begin", "_turn", "children", "is_over", "parent", "records", "source",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +106,8 @@ class OpenSpan:
         self._failures: list[Failure] = []
         #: The turn that it is to the code in it.
         self._turn: OpenTurn | None = None
+        #: The agent that a tool runs of which no span tells: its records, what it is, and its place.
+        self._agent: tuple[Records, Node, Scope] | None = None
         #: The call that it is a layer of.
         self._layer_of: OpenSpan | None = None
         #: The name of an agent that what is folded into it tells, "" if nothing does.
@@ -220,6 +222,10 @@ class OpenSpan:
             return bool(reading.name) and reading.input is not None
         return kind in ("agent", "handoff", "step") and not reading.may_be_tool
 
+    def runs_agent(self) -> bool:
+        """Tell whether it is a tool that runs an agent, and is not begun."""
+        return self._inside is None and self.kind == "tool" and bool(self.node.reading.delegate)
+
     def begin(self) -> Scope:
         """Record the begin, unless that is done. Return the place of what runs in it."""
         place = self.place()
@@ -239,8 +245,13 @@ class OpenSpan:
             return self._inside
         self._kind = "step" if self._is_part() else self._kind or reading.kind or "step"
         is_called = around is None or around.kind != "tool"  # else the call is what it is in
-        self._inside = self.records.begin(self._told(), place, is_called=is_called)
-        return self._inside
+        inside = self.records.begin(self._told(), place, is_called=is_called)
+        if self._kind == "tool" and node.reading.delegate and not self.is_over:
+            agent = Node(node.span, Reading(kind="agent", name=node.reading.delegate))
+            self._agent = Records(place.trace), agent, inside
+            inside = self._agent[0].begin(agent, inside, is_called=False)
+        self._inside = inside
+        return inside
 
     def become_step(self) -> None:
         """Begin as a step, since it stands for several turns in it. One that waits in it is one of these."""
@@ -301,6 +312,10 @@ class OpenSpan:
                 parent._counted = node.reading.answer.usage
             if error is not None and len(parent._failures) < _MANY:
                 parent._failures.append(error)
+        if self._agent is not None:
+            records, agent, inside = self._agent
+            agent.span, agent.reading.output = node.span, node.reading.output
+            records.end(agent, inside)
         place = self.place()
         self.records.end(node, place)
         turn = None if self._turn is None else self._turn.layer

@@ -217,6 +217,50 @@ TURNS: dict[str, Span] = {
             "langfuse.observation.usage_details": json.dumps(CHAT_USAGE),
         },
     ),
+    "langsmith": span(
+        "ChatOpenAI",
+        scope="langsmith",
+        attributes={
+            "langsmith.span.kind": "llm",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "gpt-5",
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 7,
+            "gen_ai.prompt": json.dumps(
+                {"messages": [[{"lc": 1, "kwargs": {"type": "human", "content": QUESTION["content"]}}]]}
+            ),
+            "gen_ai.completion": json.dumps(
+                {
+                    "generations": [
+                        [
+                            {
+                                "message": {
+                                    "lc": 1,
+                                    "kwargs": {
+                                        "type": "ai",
+                                        "content": "",
+                                        "tool_calls": [{"id": "call_1", "name": "depth", "args": ARGUMENTS}],
+                                        "response_metadata": {
+                                            "id": "chatcmpl-1",
+                                            "finish_reason": "tool_calls",
+                                            "model_name": "gpt-5-2026",
+                                        },
+                                        "usage_metadata": {
+                                            "input_tokens": 100,
+                                            "output_tokens": 7,
+                                            "total_tokens": 107,
+                                            "input_token_details": {"cache_read": 10},
+                                            "output_token_details": {"reasoning": 3},
+                                        },
+                                    },
+                                }
+                            }
+                        ]
+                    ]
+                }
+            ),
+        },
+    ),
     "mlflow": span(
         "Completions",
         attributes={
@@ -338,6 +382,26 @@ TOOLS: dict[str, Span] = {
                         "kwargs": {"content": RESULT_TEXT, "type": "tool", "tool_call_id": "call_1"},
                     },
                     "kwargs": {},
+                }
+            ),
+        },
+    ),
+    "langsmith": span(
+        "depth",
+        scope="langsmith",
+        attributes={
+            "langsmith.span.kind": "tool",
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "depth",
+            "gen_ai.prompt": ARGUMENTS_TEXT,
+            "gen_ai.completion": json.dumps(
+                {
+                    "output": {
+                        "type": "tool",
+                        "content": RESULT_TEXT,
+                        "tool_call_id": "call_1",
+                        "status": "success",
+                    }
                 }
             ),
         },

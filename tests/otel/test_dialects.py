@@ -172,6 +172,15 @@ def test_tokens_are_counted_as_their_provider_counts_them(scope: str, told: dict
     assert usage == USAGE
 
 
+def test_openlit_has_the_messages_of_a_turn_as_texts() -> None:
+    """The question with the name of who asks, and the answer."""
+    about = {**GENAI, "gen_ai.prompt": "user: How deep?", "gen_ai.completion": "310 metres"}
+    reading = read_span(span("chat gpt-5", kind=3, attributes=about))
+
+    assert reading.request.messages == [{"role": "user", "content": "user: How deep?"}]
+    assert reading.answer.content == "310 metres"
+
+
 def test_versions_of_adk_before_2_tell_of_cached_tokens_in_the_answer() -> None:
     """The input of the span includes them."""
     about = {
@@ -249,6 +258,11 @@ def test_autogen_has_a_text_beside_the_calls_of_an_answer() -> None:
             "x",
         ),
         (span("claude_code.interaction"), "agent", "claude-code"),
+        (
+            span("x", attributes={"langsmith.span.kind": "chain", "langsmith.metadata.lc_agent_name": "x"}),
+            "agent",
+            "x",
+        ),
         (
             span(
                 "crewai.workflow",

@@ -12,6 +12,8 @@ from whyops_trace._models.answers import Turn
 from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
 
 _ROLES: Final = {"model": "assistant", "ai": "assistant", "human": "user", "tool-call": "assistant"}
+#: Types that messages of LangChain have in place of a role.
+_TYPES: Final = ("system", "human", "ai", "tool")
 #: Types of parts, or members of parts without a type, that are thinking.
 _THOUGHTS: Final = ("reasoning", "thinking", "reasoningContent")
 #: Members that tell of the wrappers in which LangChain writes its objects, as JSON has them.
@@ -124,6 +126,8 @@ def _message(message: Any) -> Iterable[Any]:
     if not isinstance(message, dict):
         return [message]
     role = text_of(message.get("role"))
+    if not role and message.get("type") in _TYPES:
+        role = message["type"]
     role = _ROLES.get(role, role)
     parts = message.get("parts")
     if not isinstance(parts, list):

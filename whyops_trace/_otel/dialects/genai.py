@@ -96,6 +96,9 @@ def _read_turn(span: Span, attributes: Attributes, reading: Reading) -> None:
     if not messages:
         messages, told = _old_messages(span.events)
         answer = told if told is not None and not (answer.content or answer.tool_calls) else answer
+    if not messages:  # of OpenLIT, as texts
+        messages = attributes.made(read_messages, "gen_ai.prompt")
+    answer.content = answer.content or attributes.text("gen_ai.completion") or None
     reading.ask(messages, systemPrompt=system, tools=list_of(tools), params=params)
     reasons = attributes.texts(*_REASONS)
     answer.finish_reason = next(iter(reasons), answer.finish_reason)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from whyops_trace._models.answers import Turn, is_of_provider, read_response
 from whyops_trace._models.frameworks import id_of
 from whyops_trace._otel.attributes import Attributes, literal
-from whyops_trace._otel.dialects.values import arguments_of, read_result
+from whyops_trace._otel.dialects.values import arguments_of, generation_of, read_result
 from whyops_trace._otel.messages import answer_of, read_messages, unwrapped
 from whyops_trace._otel.reading import Kind, Reading
 from whyops_trace._otel.span import Span
@@ -93,7 +93,7 @@ def _read_turn(attributes: Attributes, reading: Reading) -> None:
     answer.model = attributes.text("llm.response.model_name", "llm.model_name")
     answer.provider = attributes.text("llm.provider", "llm.system")
     answer.usage = read_tokens(attributes)
-    answer.id = id_of(_generation(told)) if isinstance(told, dict) else ""
+    answer.id = id_of(generation_of(told)) if isinstance(told, dict) else ""
     reading.fill(model=attributes.text("llm.request.model_name", "llm.model_name"))
     reading.reply(answer)
     reading.reply(raw)
@@ -109,13 +109,6 @@ def _plain_answer(told: Any) -> Turn:
         return answer_of([told])
     text = told[0] if isinstance(told, list) and len(told) == 1 else told
     return Turn(content=text) if isinstance(text, str) else Turn()
-
-
-def _generation(told: dict[str, Any]) -> dict[str, Any]:
-    """Return the message in LangChain's result of one or more generations, any other answer as it is."""
-    first: Any = next(iter(list_of(told.get("generations"))), None)
-    generation = dict_of(first[0] if isinstance(first, list) and first else first)
-    return dict_of(generation.get("message")) or told
 
 
 def _message(each: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,13 @@ def arguments_of(value: Any) -> Any:
     return value
 
 
+def generation_of(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the message in LangChain's result of one or more generations, any other answer as it is."""
+    first: Any = next(iter(list_of(told.get("generations"))), None)
+    generation = dict_of(first[0] if isinstance(first, list) and first else first)
+    return dict_of(generation.get("message")) or told
+
+
 def read_result(value: Any, reading: Reading) -> None:
     """Fill in the result of a tool, and what the message that it is in tells besides: the call's id, and a failure."""
     value = unwrapped(parsed(value))

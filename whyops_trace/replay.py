@@ -92,7 +92,7 @@ class Replay(Run):
 
     @property
     def drift(self) -> list[str]:
-        """The differences though the calls are the same: the texts of prompts, and the places of calls."""
+        """The differences though the calls are the same: the texts of prompts, and the places and order of calls."""
         return self._session.finder.drift
 
     @property
@@ -150,14 +150,17 @@ class Replay(Run):
         self.__exit__(kind, error, traceback)
 
     def _check_strictly(self) -> None:
+        told = []
         for what, lines in (
             ("These names in live= and swap= are of no call that was made", self._session.unknown),
-            ("The replay asks models something else than the recording", self.drift),
             ("These recorded calls were not made in the replay", self.unused),
+            ("The replay asks something else than the recording, or in another order", self.drift),
         ):
             if lines:
                 more = [f"… and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
-                raise ReplayMiss("\n  - ".join([f"{what}:", *lines[:_NAMED], *more]))
+                told.append("\n  - ".join([f"{what}:", *lines[:_NAMED], *more]))
+        if told:
+            raise ReplayMiss("\n".join(told))
 
     def _store(self) -> None:
         """Store the replay as traces of their own, each linked to the recorded one."""

@@ -179,6 +179,41 @@ def test_a_fixture_that_was_edited_is_told(file: Path) -> None:
         replay(file)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda fixture: fixture["calls"][0].update(asked="x"), "asked of call 1 is 'x'"),
+        (lambda fixture: fixture["calls"][0].update(began="x"), "began of call 1 is 'x'"),
+        (lambda fixture: fixture["calls"][0].update(error="x"), "error of call 1 is 'x'"),
+        (lambda fixture: fixture["calls"][1].update({"in": 99}), "KeyError: 99"),
+        (lambda fixture: fixture["calls"][1].update(kind="talk"), "a call of kind 'talk'"),
+        (lambda fixture: fixture["calls"][1].update(answer={"$same": "x"}), "KeyError: 'x'"),
+        (
+            lambda fixture: fixture.update(same={"x": {"$same": "x"}}, calls=[{"name": {"$same": "x"}}]),
+            "Recursion",
+        ),
+        (lambda fixture: fixture.update(calls=[]), "no calls"),
+    ],
+)
+def test_an_edit_that_does_not_fit_is_told(
+    file: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    """The member that is of another type, and what is referred to and not there, are named."""
+    edited(change, file, seal=True)
+
+    with pytest.raises(ReplayError, match=f"something else.*{words}"):
+        replay(file)
+
+
+def test_a_call_can_be_deleted(file: Path) -> None:
+    """The others stay what they are, each within the call that it was in."""
+    edited(lambda fixture: fixture["calls"].pop(1), file, seal=True)
+
+    numbers = [call.number for call in read_fixture(file).calls]
+
+    assert numbers[:3] == [1, 3, 4]
+
+
 def test_the_line_of_the_hash_can_be_deleted(file: Path) -> None:
     """What is left is a fixture still, so that one can be edited as the message about an edit says."""
     lines = [line for line in file.read_text().splitlines(keepends=True) if '"sha256"' not in line]

@@ -363,12 +363,66 @@ def test_repeated_calls_are_answered_in_turn() -> None:
         return [poll(), poll()]
 
     events, first = recorded(lambda: [worker("a"), worker("b"), poll()])
-    with replay(events, store=False), trace("t"):
+    with replay(events, store=False, match="first") as run, trace("t"):
         second = [worker("b"), worker("a"), poll()]
 
     assert first == [[0, 1], [2, 3], 4]
     assert second == [[2, 3], [0, 1], 4]
     assert ran == ["b", "a"]
+    assert run.drift == [
+        "worker(name='a') was recorded before worker(name='b'), and comes after it now",
+    ]
+
+
+@pytest.mark.anyio
+async def test_calls_in_another_order_are_told() -> None:
+    """Where one flow makes them, and they did not run at the same time when they were recorded."""
+
+    @traced_tool
+    def look_up(order: int) -> int:
+        return order
+
+    @traced_tool
+    async def pack(order: int) -> int:
+        await asyncio.sleep(0)
+        return order
+
+    with capture_events(local=True) as events, trace("t"):
+        look_up(1)
+        look_up(2)
+        await asyncio.gather(pack(3), pack(4))
+    with replay(events, store=False):
+        look_up(1)
+        look_up(2)
+        await asyncio.gather(pack(4), pack(3))
+    with (
+        pytest.raises(
+            ReplayMiss, match=r"look_up\(order=1\) was recorded before look_up\(order=2\), and comes after"
+        ),
+        replay(events, store=False),
+    ):
+        look_up(2)
+        look_up(1)
+        await asyncio.gather(pack(3), pack(4))
+
+
+def test_calls_that_were_left_out_are_told_with_the_first_that_differs() -> None:
+    """Else the first call after them would look like the fault."""
+
+    @traced_tool
+    def look_up(order: int) -> str:
+        return f"order {order}"
+
+    @traced_tool
+    def refund(text: str) -> None:
+        pass
+
+    events, _ = recorded(lambda: refund(look_up(8841)))
+    with (
+        pytest.raises(ReplayMiss, match=r"Recorded before it, and not made: look_up\(order=8841\)\."),
+        replay(events, store=False),
+    ):
+        refund("order")
 
 
 @pytest.mark.anyio
@@ -471,11 +525,20 @@ def test_a_thread_does_not_wait_for_a_call_that_is_not_made() -> None:
 
     @traced_tool
     def fetch(page: int) -> int:
+        if page:
+            ended.wait(10)
         return page
 
-    events, _ = recorded(lambda: [fetch(0), fetch(1)])
-    with replay(events, store=False, match="first") as run:
-        thread = threading.Thread(target=fetch, args=(1,))
+    def agent() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            slow, fast = (pool.submit(propagate(fetch), page) for page in (1, 0))
+            fast.add_done_callback(lambda _: ended.set())
+            slow.result()
+
+    ended = threading.Event()
+    events, _ = recorded(agent)
+    with replay(events, store=False, match="first") as run, trace("t"):
+        thread = threading.Thread(target=propagate(fetch), args=(1,))
         thread.start()
         thread.join()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 
 from whyops_trace._replay.matching import differences, distance, key, nearest, normalised
 from whyops_trace._replay.recording import RecordedCall, Recording, around
@@ -13,6 +13,8 @@ from whyops_trace._replay.recording import RecordedCall, Recording, around
 __tracebackhide__ = True
 
 Match = Literal["strict", "first"]
+#: Calls that were not made which are named.
+_SKIPPED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Divergence:
         differences: The places at which the two differ.
         tree: The recorded calls around that place, a line each; those that were replayed have a check mark.
         agent: The agent of the recording if nothing of it answered a call before, else "".
+        skipped: The recorded calls before that one which were not made, in words.
         silent: Names of calls answered before that returned nothing, and may have changed their arguments instead.
     """
 
@@ -34,6 +37,7 @@ class Divergence:
     differences: tuple[str, ...]
     tree: str
     agent: str = ""
+    skipped: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -47,6 +51,8 @@ class Divergence:
             lines.append("No call of that name is left there.")
         if self.agent and not self.recorded:
             lines.append(f"Nothing of the recording was replayed before: it is of agent {self.agent!r}.")
+        if self.skipped:
+            lines.append(f"Recorded before it, and not made: {', '.join(self.skipped)}.")
         if self.silent:
             lines.append(
                 f"{', '.join(self.silent)} returned nothing when recorded: what changes its arguments does not do so "
@@ -61,7 +67,7 @@ class Finder:
 
     Attributes:
         divergence: The first call that the recording does not have, None if there is none.
-        drift: What differs from the recording though the call is the same: texts of prompts, and places.
+        drift: What differs from the recording though the call is the same: texts of prompts, places and order.
 
     Args:
         recording: The recording, whose texts are normalised here.
@@ -84,15 +90,21 @@ class Finder:
         self.divergence: Divergence | None = None
         self.drift: list[str] = []
         self._recording, self._match, self._live, self._swap, self._fail = recording, match, live, swap, fail
+        #: The call that began last, of each flow and call around it.
+        self._latest: dict[tuple[Hashable, int], RecordedCall] = {}
         self._silent: dict[str, None] = {}
         self._by_key: dict[tuple[str, str, str], list[RecordedCall]] = {}
         for call in recording.calls:
             call.asked = normalised(call.asked, normalise)
             self._by_key.setdefault((call.kind, call.name, key(call)), []).append(call)
 
-    def find(self, asked: RecordedCall) -> RecordedCall | None:
+    def find(self, asked: RecordedCall, flow: Hashable | None) -> RecordedCall | None:
         """
         Return the recorded call that a call is, and use it; None if it runs or is swapped, and none was recorded.
+
+        Args:
+            asked: The call.
+            flow: The task or thread that makes it, in which calls come one after the other; None if that is chance.
 
         Raises:
             ReplayMiss: if nothing answers it.
@@ -107,9 +119,20 @@ class Finder:
             self.drift.append(f"{found} was recorded in {before}, and runs in {now}")
         if found is not None:
             found.is_used = True
+            if flow is not None:
+                self._note_order(found, flow)
             if asked.kind == "llm":
                 self.drift += [f"{found}: {each}" for each in differences(found.asked, asked.asked)]
         return found
+
+    def _note_order(self, found: RecordedCall, flow: Hashable) -> None:
+        """Note a call that comes after one before which it was recorded."""
+        place = flow, id(found.parent)
+        latest = self._latest.get(place)
+        if latest is not None and found.is_before(latest):
+            self.drift.append(f"{found} was recorded before {latest}, and comes after it now")
+        if latest is None or latest.began < found.began:
+            self._latest[place] = found
 
     def _diverge(self, asked: RecordedCall) -> RecordedCall | None:
         """
@@ -128,7 +151,11 @@ class Finder:
         tree = around(self._recording.calls, like, like.parent if like else asked.parent)
         told = () if like is None else tuple(differences(like.asked, asked.asked))
         agent = "" if any(call.is_used for call in self._recording.calls) else self._recording.agent
-        found = Divergence(str(asked), str(like or ""), told, "\n".join(tree), agent, tuple(self._silent))
+        left = [c for c in self._recording.calls if not c.is_used and like is not None and c.is_before(like)]
+        skipped = map(str, left[:_SKIPPED])
+        found = Divergence(
+            str(asked), str(like or ""), told, "\n".join(tree), agent, tuple(skipped), tuple(self._silent)
+        )
         self.divergence = self.divergence or found
         if self._match == "first" and here:
             return here[0]

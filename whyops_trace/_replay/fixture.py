@@ -33,6 +33,14 @@ _HASH: Final = "sha256"
 _SHARED: Final = 120
 _AGAIN, _LINES, _PLAIN = "$same", "$text", "$plain"
 _KINDS: Final = ("tool", "llm", "embedding")
+#: Types of the members of a call; an answer may be anything.
+_TYPES: Final[dict[str, type]] = {
+    **dict.fromkeys(("call", "in", "began", "ended"), int),
+    **dict.fromkeys(("kind", "name", "outcome", "returned", "model", "requestId"), str),
+    **dict.fromkeys(("asked", "error", "refusal", "raw", "usage"), dict),
+    **dict.fromkeys(("steps", "messages", "after"), list),
+    **dict.fromkeys(("wraps", "captured", "redacted"), bool),
+}
 
 #: Attributes of a call under their names in the file, each left out where it has its usual value.
 _MEMBERS: Final = {
@@ -97,7 +105,7 @@ def read_fixture(path: Path) -> Recording:
     _check(fixture, path)
     try:
         return _recording(fixture)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReplayError(
             f"{path} has something else than a fixture has ({type(error).__name__}: {error}). Export the trace again."
         ) from error
@@ -134,7 +142,7 @@ def _calls(recording: Recording) -> list[dict[str, Any]]:
     calls = []
     for call in recording.calls:
         told: dict[str, Any] = {"call": call.number, "in": call.parent.number if call.parent else 0}
-        told |= {"kind": call.kind, "name": call.name, "ended": call.ended}
+        told |= {"kind": call.kind, "name": call.name, "began": call.began, "ended": call.ended}
         if call.path:
             told["steps"] = list(call.path)
         asked = dict(call.asked)
@@ -230,22 +238,39 @@ def _recording(fixture: dict[str, Any]) -> Recording:
     def shared(key: str) -> Any:
         return _grown(same[key], shared)
 
-    calls: list[RecordedCall] = []
+    calls: dict[int, RecordedCall] = {}
     said: dict[int, list[Any]] = {}
     for written in fixture["calls"]:
         told = {name: _grown(value, shared) for name, value in written.items()}
-        if told["kind"] not in _KINDS:
-            raise ValueError(f"a call of kind {told['kind']!r}")
+        _check_members(told)
         call = RecordedCall(told["kind"], told["name"], told["asked"], outcome="ok")
-        call.number, call.ended, call.path = told["call"], told["ended"], tuple(told.get("steps", ()))
-        call.parent = calls[told["in"] - 1] if told["in"] else None
+        call.number, call.path = told["call"], tuple(told.get("steps", ()))
+        call.began, call.ended = told.get("began", -1), told["ended"]
+        call.parent = calls[told["in"]] if told["in"] else None
         if "messages" in told:
             number, count = told.get("after", (0, 0))
             call.asked["messages"] = said[call.number] = [*said.get(number, [])[:count], *told["messages"]]
         for name, attribute in _MEMBERS.items():
             if name in told:
                 setattr(call, attribute, told[name])
-        calls.append(call)
-    for call in calls:
+        calls[call.number] = call
+    if not calls:
+        raise ValueError("no calls")
+    for call in calls.values():
         mark_models(call)
-    return Recording(fixture["source"], fixture["agent"], calls)
+    return Recording(fixture["source"], fixture["agent"], [*calls.values()])
+
+
+def _check_members(told: Mapping[str, Any]) -> None:
+    """
+    Check a call that may have been edited by hand.
+
+    Raises:
+        TypeError: if a member is of another type.
+        ValueError: if its kind is none.
+    """
+    for name, value in told.items():
+        if name in _TYPES and type(value) is not _TYPES[name]:
+            raise TypeError(f"{name} of call {told.get('call')} is {value!r:.60}")
+    if told["kind"] not in _KINDS:
+        raise ValueError(f"a call of kind {told['kind']!r}")

@@ -39,6 +39,7 @@ class RecordedCall:
         step: The step of its request, 0 in a fixture.
         parent: The call around it, None at the top.
         path: Names of the steps between it and that call, the outermost first.
+        began: Number of calls that had ended when it began; -1 if that is not known.
         ended: Its place among all calls in the order they ended, from 1 on; 0 if it never did.
         outcome: ``ok``, ``error``, ``cancelled``, ``open`` if it never ended, or the name of what is no failure.
         answer: What it returned, as it was recorded.
@@ -63,6 +64,7 @@ class RecordedCall:
     step: int = 0
     parent: RecordedCall | None = None
     path: tuple[str, ...] = ()
+    began: int = -1
     ended: int = 0
     outcome: str = "open"
     answer: Any = None
@@ -81,6 +83,10 @@ class RecordedCall:
 
     def __str__(self) -> str:
         return f"{self.name}({shown(self.asked)})"
+
+    def is_before(self, other: RecordedCall) -> bool:
+        """Tell whether it had ended when another one began, within the same call."""
+        return self.parent is other.parent and 0 < self.ended <= other.began
 
 
 @dataclass(slots=True)
@@ -151,6 +157,7 @@ def read_calls(events: Iterable[dict[str, Any]]) -> Recording:
         trace, run, _ = key_of(event)
         if (call := opened_by(event)) is not None:
             call.number, call.step = len(calls) + 1, _step(event.get("stepId"))
+            call.began = ends
             call.parent, call.path = places.around(event)
             places.add_call(key_of(event), call)
             calls.append(call)

@@ -198,7 +198,7 @@ class Session:
                     f"{site.name} was not recorded, so it cannot be replayed: its trace is sampled out."
                 )
             asked.asked = normalised(asked.asked, self._normalise)
-            found = self.finder.take(asked) if self.has_left else self.finder.find(asked)
+            found = self.finder.take(asked) if self.has_left else self.finder.find(asked, self.turns.flow())
             if found is None and self.has_left:
                 self._go_live(asked.step)
             self._places.add_call(place, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Hashable
 from typing import Final
 
 import anyio
@@ -52,7 +53,7 @@ class Turns:
 
     def wait(self, found: RecordedCall | None) -> None:
         """
-        Wait in a thread until the calls beside this one have ended that did so before it.
+        Wait in a thread until the calls have ended that did so while this one ran.
 
         One second without them ends all waiting: the program is another one.
         """
@@ -62,7 +63,9 @@ class Turns:
         before = {
             call.ended: call
             for call in self._calls
-            if call.parent is found.parent and 0 < call.ended < found.ended and call.outcome != "cancelled"
+            if call.parent is found.parent
+            and max(found.began, 0) < call.ended < found.ended
+            and call.outcome != "cancelled"
         }
         with self._changed:
             if not self._changed.wait_for(lambda: before.keys() <= self._ended, _PATIENCE):
@@ -75,6 +78,18 @@ class Turns:
             by, ended = self._last
         if by != here and (rest := ended + _HANDOVER - time.monotonic()) > 0:
             time.sleep(rest)
+
+    def flow(self) -> Hashable | None:
+        """
+        Return what tells the task that runs, or the thread that opened the replay, from all others.
+
+        None in other threads: which one of a pool makes a call is chance.
+        """
+        if in_event_loop():
+            task = anyio.get_current_task()
+            return task.id, task.name  # an id alone comes again
+        here = threading.get_ident()
+        return here if here == self._opener else None
 
     async def wait_in_loop(self, found: RecordedCall | None) -> None:
         """

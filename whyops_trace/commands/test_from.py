@@ -72,7 +72,7 @@ def test_from(trace: str, output: Path | None, call: str | None, home: Path) -> 
     path.write_text(
         f"{head}{imported}def test_{slug}(recorded):\n" + "\n".join(lines) + "\n", encoding="utf-8"
     )
-    click.echo(f"Wrote {clean(str(path))}; run it with: pytest {clean(str(path))}", err=True)
+    click.echo(f"Wrote {clean(str(path))}; run it with: python -m pytest {clean(str(path))}", err=True)
 
 
 def _assertions(recording: Recording) -> Iterator[str]:

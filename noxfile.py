@@ -86,6 +86,12 @@ RUNS = {
     "strands": ["strands-agents[openai]>=1.62"],
 }
 
+#: Other tools that replay agents, and what the agents stand on.
+REPLAYED = [
+    "agent-timetravel", "agentfork-cli", "anthropic", "langchain", "langchain-openai", "openai", "openai-agents",
+    "pydantic-ai-slim[openai]", "vcrpy",
+]  # fmt: skip
+
 #: Products that store traces, of ClickHouse the engine.
 LENS = {
     "clickhouse": ["chdb>=4"],
@@ -298,6 +304,13 @@ def compare(session: nox.Session) -> None:
     session.run(
         "python", "-m", "compare", "--cache", str(cache), *session.posargs, env={"PYTHONPATH": "tests/bench"}
     )
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def replay_table(session: nox.Session) -> None:
+    """Replay forty agents, and a mutation of each, beside other tools for replays; takes ten minutes."""
+    session.install(".", *REPLAYED)
+    session.run("python", "-m", "replays", *session.posargs, env={"PYTHONPATH": "tests/bench:tests/doubles"})
 
 
 @nox.session(python=PYTHONS[0], default=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from whyops_trace import step, trace, traced_llm, traced_tool
-from whyops_trace._replay.fixture import read_fixture, write_fixture
+from whyops_trace._replay.fixture import read_fixture, save_fixture, write_fixture
 from whyops_trace._replay.recording import RecordedCall, read_calls
 from whyops_trace.exceptions import ReplayError, ReplayMiss
 from whyops_trace.replay import replay
@@ -114,6 +114,38 @@ def test_no_value_is_taken_for_a_mark(value: Any, tmp_path: Path) -> None:
     path.write_text(write_fixture(read_calls(events)), encoding="utf-8")
     with replay(path, store=False):
         assert tool() == {"value": value}
+
+
+def test_very_long_texts_are_files(tmp_path: Path) -> None:
+    """So that a review is not buried in one. A file that is missing, or was edited, is told; old ones go."""
+
+    @traced_tool
+    def page(number: int) -> Any:
+        return {"text": letters * 10_000, "number": number, "odd": {"$file": "x"}}
+
+    def saved() -> list[Path]:
+        with capture_events(local=True) as events:
+            page(1)
+            page(2)
+        save_fixture(read_calls(events), path)
+        return [*tmp_path.glob("runs/long-texts/*")]
+
+    path, letters = tmp_path / "runs" / "long.whyops", "té\n"
+    [old] = saved()
+    letters = "ab\n"
+    [text] = saved()
+
+    assert not old.exists()
+    assert len(path.read_text()) < 5_000
+    with replay(path, store=False):
+        assert page(1) == {"text": "ab\n" * 10_000, "number": 1, "odd": {"$file": "x"}}
+        page(2)
+    text.write_text("other")
+    with pytest.raises(ReplayError, match="was edited: its name is the hash"):
+        replay(path)
+    text.unlink()
+    with pytest.raises(ReplayError, match="belongs to the recording beside it"):
+        replay(path)
 
 
 def edited(change: Callable[[dict[str, Any]], Any], file: Path, *, seal: bool = False) -> None:

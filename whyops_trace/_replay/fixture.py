@@ -3,7 +3,7 @@ A recording as a file that can be kept beside tests and read in a review.
 
 It is JSON with one member a line. Of a request to a model only what an earlier one did not say is written, texts of
 several lines are lists of lines, and what is long and comes more than once stands once, under its hash. So a result
-that changes is a difference of some lines.
+that changes is a difference of some lines. A very long text is a file of its own in the folder beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,10 @@ _MARK: Final = "whyops-fixture"
 _HASH: Final = "sha256"
 #: Characters of JSON from which on a value that comes again is written once.
 _SHARED: Final = 120
-_AGAIN, _LINES, _PLAIN = "$same", "$text", "$plain"
+#: Characters from which on a text is a file of its own.
+_LONG: Final = 20_000
+_AGAIN, _LINES, _FILE, _PLAIN = "$same", "$text", "$file", "$plain"
+_MARKS: Final = (_AGAIN, _LINES, _FILE, _PLAIN)
 _KINDS: Final = ("tool", "llm", "embedding")
 #: Types of the members of a call; an answer may be anything.
 _TYPES: Final[dict[str, type]] = {
@@ -60,13 +63,44 @@ _MEMBERS: Final = {
 _USUAL: Final = RecordedCall("tool", "", {}, outcome="ok")
 
 
-def write_fixture(recording: Recording) -> str:
-    """Return a recording as the text of a fixture."""
+def save_fixture(recording: Recording, path: Path) -> int:
+    """
+    Write a recording to a file, and its very long texts to files in the folder beside it.
+
+    Returns:
+        The bytes of all.
+    """
+    files: dict[str, str] = {}
+    text = write_fixture(recording, files)
+    folder = _folder(path)
+    for old in folder.glob("*.txt"):
+        if old.name not in files:
+            old.unlink()
+    size = 0
+    for place, content in [(path, text), *((folder / name, content) for name, content in files.items())]:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        size += place.write_bytes(content.encode("utf-8", "replace"))
+    return size
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of a fixture's long texts."""
+    return path.with_name(f"{path.stem}-texts")
+
+
+def write_fixture(recording: Recording, files: dict[str, str] | None = None) -> str:
+    """
+    Return a recording as the text of a fixture.
+
+    Args:
+        recording: The recording.
+        files: Takes very long texts by the names of files; None to leave them in the fixture.
+    """
     calls = _calls(recording)
     counts: Counter[str] = Counter()
     _count(calls, counts)
-    shared: dict[str, Any] = {}
-    written = [_shortened(call, counts, shared) for call in calls]
+    writer = _Writer(counts, files)
+    written = [writer.shortened(call) for call in calls]
     fixture: dict[str, Any] = {
         _MARK: VERSION,
         "writtenBy": f"whyops-trace {__version__}",
@@ -74,7 +108,7 @@ def write_fixture(recording: Recording) -> str:
         "agent": recording.agent,
         _HASH: "",  # not the last one: without its line the rest is JSON still
         "calls": written,
-        "same": shared,
+        "same": writer.shared,
     }
     fixture[_HASH] = _hash(fixture)
     return json.dumps(fixture, indent=1, ensure_ascii=False) + "\n"
@@ -104,7 +138,7 @@ def read_fixture(path: Path) -> Recording:
         ) from error
     _check(fixture, path)
     try:
-        return _recording(fixture)
+        return _recording(fixture, _folder(path))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReplayError(
             f"{path} has something else than a fixture has ({type(error).__name__}: {error}). Export the trace again."
@@ -193,55 +227,92 @@ def _count(value: Any, counts: Counter[str]) -> None:
             _count(part, counts)
 
 
-def _shortened(value: Any, counts: Counter[str], shared: dict[str, Any]) -> Any:
-    """Return a value as it is written, and add to *shared* what is written once."""
-    text = json.dumps(value, sort_keys=True) if isinstance(value, (str, list, dict)) else ""
-    if counts[text] > 1:
-        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        if key not in shared:
-            shared[key] = None  # its place is before those of its parts
-            shared[key] = _inside(value, counts, shared)
-        return {_AGAIN: key}
-    return _inside(value, counts, shared)
+class _Writer:
+    """
+    Makes values as they are written.
 
+    Attributes:
+        shared: What is written once, by its hash.
+    """
 
-def _inside(value: Any, counts: Counter[str], shared: dict[str, Any]) -> Any:
-    if isinstance(value, str):
-        return {_LINES: value.split("\n")} if value.count("\n") > 1 else value
-    if isinstance(value, list):
-        return [_shortened(item, counts, shared) for item in value]
-    if isinstance(value, dict):
-        inside = {name: _shortened(item, counts, shared) for name, item in value.items()}
-        return (
-            {_PLAIN: inside} if len(value) == 1 and next(iter(value)) in (_AGAIN, _LINES, _PLAIN) else inside
-        )
-    return value
+    def __init__(self, counts: Counter[str], files: dict[str, str] | None) -> None:
+        self._counts, self._files = counts, files
+        self.shared: dict[str, Any] = {}
 
+    def shortened(self, value: Any) -> Any:
+        """Return a value as it is written, and add to *shared* what is written once."""
+        text = json.dumps(value, sort_keys=True) if isinstance(value, (str, list, dict)) else ""
+        if self._counts[text] > 1:
+            key = _digest(text)
+            if key not in self.shared:
+                self.shared[key] = None  # its place is before those of its parts
+                self.shared[key] = self._inside(value)
+            return {_AGAIN: key}
+        return self._inside(value)
 
-def _grown(value: Any, shared: Callable[[str], Any]) -> Any:
-    """Return a value as it was before it was written."""
-    if isinstance(value, list):
-        return [_grown(item, shared) for item in value]
-    if not isinstance(value, dict):
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, str):
+            if self._files is not None and len(value) > _LONG:
+                name = f"{_digest(value)}.txt"
+                self._files[name] = value
+                return {_FILE: name}
+            return {_LINES: value.split("\n")} if value.count("\n") > 1 else value
+        if isinstance(value, list):
+            return [self.shortened(item) for item in value]
+        if isinstance(value, dict):
+            inside = {name: self.shortened(item) for name, item in value.items()}
+            return {_PLAIN: inside} if len(value) == 1 and next(iter(value)) in _MARKS else inside
         return value
-    if set(value) == {_LINES}:
-        return "\n".join(value[_LINES])
-    if set(value) == {_AGAIN}:
-        return shared(value[_AGAIN])
-    inside = value[_PLAIN] if set(value) == {_PLAIN} else value
-    return {name: _grown(item, shared) for name, item in inside.items()}
 
 
-def _recording(fixture: dict[str, Any]) -> Recording:
-    same = fixture["same"]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
-    def shared(key: str) -> Any:
-        return _grown(same[key], shared)
 
+class _Reader:
+    """Makes values as they were before they were written, from what is written once and from files."""
+
+    def __init__(self, same: dict[str, Any], folder: Path) -> None:
+        self._same, self._folder = same, folder
+
+    def grown(self, value: Any) -> Any:
+        """Return a value as it was."""
+        if isinstance(value, list):
+            return [self.grown(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {_LINES}:
+            return "\n".join(value[_LINES])
+        if set(value) == {_AGAIN}:
+            return self.grown(self._same[value[_AGAIN]])
+        if set(value) == {_FILE}:
+            return self._text(value[_FILE])
+        inside = value[_PLAIN] if set(value) == {_PLAIN} else value
+        return {name: self.grown(item) for name, item in inside.items()}
+
+    def _text(self, name: str) -> str:
+        path = self._folder / Path(name).name
+        try:
+            text = path.read_bytes().decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReplayError(
+                f"{path} cannot be read ({error}). It belongs to the recording beside it: take both from the version "
+                "control, or export the trace again."
+            ) from None
+        if f"{_digest(text)}.txt" != name:
+            raise ReplayError(
+                f"{path} was edited: its name is the hash of what was in it. Take it from the version control, export "
+                "the trace again, or write its text into the recording."
+            )
+        return text
+
+
+def _recording(fixture: dict[str, Any], folder: Path) -> Recording:
+    reader = _Reader(fixture["same"], folder)
     calls: dict[int, RecordedCall] = {}
     said: dict[int, list[Any]] = {}
     for written in fixture["calls"]:
-        told = {name: _grown(value, shared) for name, value in written.items()}
+        told = {name: reader.grown(value) for name, value in written.items()}
         _check_members(told)
         call = RecordedCall(told["kind"], told["name"], told["asked"], outcome="ok")
         call.number, call.path = told["call"], tuple(told.get("steps", ()))

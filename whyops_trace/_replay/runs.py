@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from whyops_trace._recording import recorders
 from whyops_trace._replay.checks import Run, check_same_tree, tree_of
-from whyops_trace._replay.fixture import read_fixture, write_fixture
+from whyops_trace._replay.fixture import read_fixture, save_fixture
 from whyops_trace._replay.recording import read_calls
 from whyops_trace.testing import capture_events
 
@@ -56,8 +56,7 @@ class LiveRun(Run):
     ) -> None:
         self._captured.close()
         if self._writes and self._path is not None and error is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(write_fixture(read_calls(self.events)), encoding="utf-8")
+            save_fixture(read_calls(self.events), self._path)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -7,17 +7,15 @@ from pathlib import Path
 import click
 
 from whyops_trace._reading.excerpt import clean
-from whyops_trace._replay.fixture import write_fixture
+from whyops_trace._replay.fixture import save_fixture
 from whyops_trace._replay.recording import Recording
 from whyops_trace.commands.common import file_size
 
 
 def save_recording(recording: Recording, path: Path) -> None:
     """Write a recording to a file, and name the calls in it that no replay can answer."""
-    text = write_fixture(recording).encode("utf-8", "replace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text)
-    click.echo(f"Wrote {clean(str(path))} ({file_size(len(text))}).", err=True)
+    size = save_fixture(recording, path)
+    click.echo(f"Wrote {clean(str(path))} ({file_size(size)}).", err=True)
     for call in recording.calls:
         reasons = {
             "its result was not captured": not call.is_captured,

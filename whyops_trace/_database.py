@@ -312,7 +312,10 @@ class Database:
     def _drop(self) -> None:
         self._only_read = False
         if self._connection is not None:
-            self._closing()
+            # Not called: a finalizer does nothing any more once the interpreter is past its own exit functions.
+            if (closing := self._closing.detach()) is not None:
+                _, close, arguments, _ = closing
+                close(*arguments)
             self._connection = None
 
     def _pause(self) -> None:

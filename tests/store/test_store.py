@@ -845,6 +845,21 @@ def test_a_store_is_used_again_after_it_was_closed(store: Store) -> None:
     assert repr(store) == f"<Store {str(store.path)!r}>"
 
 
+def test_a_program_that_ends_closes_its_store(tmp_path: Path) -> None:
+    """Its log is in the file itself then, and Python 3.13 does not warn of a connection that nobody closed."""
+    done = run_code(
+        """
+        from whyops_trace import trace
+        with trace("t") as one:
+            one.error_sync("x")
+        """,
+        tmp_path,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.glob("traces.db*")} == {"traces.db"}
+
+
 def test_a_store_that_was_deleted_while_open_is_made_again(store: Store) -> None:
     """What is recorded after somebody cleaned up the home is not written to a file without a name."""
     store.ingest((TOKEN, [Process(trace="before").line("error", 1)]))

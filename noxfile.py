@@ -230,6 +230,13 @@ def forward_cost(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0], default=False)
+def sampling(session: nox.Session) -> None:
+    """Measure what sampling by outcome saves and costs; takes a minute."""
+    session.install(".[otel]")
+    session.run("python", "tests/bench/tail_sampling.py")
+
+
+@nox.session(python=PYTHONS[0], default=False)
 def workers(session: nox.Session) -> None:
     """Run the tests of processes and greenlets with the packages that make them."""
     session.install(".[test]")

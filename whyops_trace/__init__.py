@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from whyops_trace.headers import inject, suspend
     from whyops_trace.open_calls import OpenCall
     from whyops_trace.propagation import detach, propagate, propagate_processes, propagate_threads
+    from whyops_trace.sampling import TailSampling
     from whyops_trace.tracing import Step, Trace
     from whyops_trace.tracing import Trace as WhyOpsTrace
     from whyops_trace.types import (
@@ -85,6 +86,7 @@ _HOMES = {
     "headers": ("inject", "suspend"),
     "open_calls": ("OpenCall",),
     "propagation": ("detach", "propagate", "propagate_processes", "propagate_threads"),
+    "sampling": ("TailSampling",),
     "tracing": ("Step", "Trace", "WhyOpsTrace"),
     "types": (
         "AgentInfo", "AgentMetadata", "AgentTool", "ErrorContent", "EventOptions", "EventType", "LLMResponseContent",
@@ -97,11 +99,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AgentInfo", "AgentMetadata", "AgentRunaway", "AgentTool", "ConfigurationError", "ErrorContent", "EventOptions",
     "EventType", "InvalidEventError", "JournalError", "LLMResponseContent", "LLMThinkingContent", "Ledger",
-    "MessageItem", "OpenCall", "SpanId", "Step", "StoreError", "Tally", "TokenUsage", "ToolCallFunction",
-    "ToolCallItem", "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError", "UserMessageMetadata",
-    "WhyOps", "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace", "detach", "flush",
-    "flush_sync", "inject", "propagate", "propagate_processes", "propagate_threads", "resume", "score", "step",
-    "suspend", "trace", "traced_embedding", "traced_llm", "traced_tool",
+    "MessageItem", "OpenCall", "SpanId", "Step", "StoreError", "TailSampling", "Tally", "TokenUsage",
+    "ToolCallFunction", "ToolCallItem", "ToolCallPair", "Trace", "TraceNotFoundError", "UnknownOptionError",
+    "UserMessageMetadata", "WhyOps", "WhyOpsError", "WhyOpsTrace", "__version__", "continue_from", "current_trace",
+    "detach", "flush", "flush_sync", "inject", "propagate", "propagate_processes", "propagate_threads", "resume",
+    "score", "step", "suspend", "trace", "traced_embedding", "traced_llm", "traced_tool",
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ SPANS_FILE: Final = "spans.db"
 SPANS_OUT_FILE: Final = "otlp.db"
 #: File in a home that tells how far it has been forwarded to other receivers.
 FORWARD_FILE: Final = "forward.db"
+#: File in a home of the records that wait until it is known whether remote destinations get their trace.
+WAITING_FILE: Final = "waiting.db"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._delivery.clients import Clients
-from whyops_trace._delivery.destinations import local_destinations, otlp_destinations, server_of
+from whyops_trace._delivery.destinations import local_destinations, otlp_destinations, samplers_of, server_of
 from whyops_trace._delivery.remains import say_what_is_left
 from whyops_trace._delivery.syncing import Syncing
 from whyops_trace._delivery.worker import Delivery
@@ -35,6 +35,7 @@ from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.headers import Headers, continued
 from whyops_trace.open_calls import StepKind
+from whyops_trace.sampling import TailSampling
 from whyops_trace.settings import Settings, Tracing, resolve
 from whyops_trace.tracing import Step, Trace, trace_on
 from whyops_trace.types import (
@@ -106,6 +107,8 @@ class WhyOps:
             oldest are dropped, and counted (``WHYOPS_MAX_JOURNAL_BYTES``; default 256 MiB).
         sample_rate: The share of traces that are recorded, 0 to 1; the others cost nothing (``WHYOPS_SAMPLE_RATE``;
             default 1). What decides is a hash of the trace id, so every process decides alike.
+        tail_sampling: The traces that remote destinations get, by what became of them: a
+            :class:`~whyops_trace.TailSampling`, or its share alone, 0 to 1 (``WHYOPS_TAIL_SAMPLING``; default: all).
         max_store_days: Days that the local store keeps a trace after it was last written to
             (``WHYOPS_MAX_STORE_DAYS``; default 7).
         max_store_bytes: Bytes that the local store takes at most, 1,048,576 or more; when they are used up the oldest
@@ -155,6 +158,7 @@ class WhyOps:
         max_history_bytes: int | None = None,
         max_journal_bytes: int | None = None,
         sample_rate: float | None = None,
+        tail_sampling: TailSampling | float | None = None,
         max_store_days: float | None = None,
         max_store_bytes: int | None = None,
         proxy_wait: float | None = None,
@@ -182,6 +186,7 @@ class WhyOps:
             max_history_bytes=max_history_bytes,
             max_journal_bytes=max_journal_bytes,
             sample_rate=sample_rate,
+            tail_sampling=tail_sampling,
             max_store_days=max_store_days,
             max_store_bytes=max_store_bytes,
             proxy_wait=proxy_wait,
@@ -243,7 +248,22 @@ class WhyOps:
             self.recorder.secret = hashlib.sha256(self.settings.api_key.encode()).digest()
         local = [exporter for exporter in destinations if not exporter.remote]
         groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
-        self._deliveries = [Delivery(self.recorder, self._journal, group) for group in groups if group]
+        self._deliveries = [
+            Delivery(
+                self.recorder,
+                self._journal,
+                group,
+                [
+                    sampler
+                    for exporter in group
+                    for sampler in samplers_of(
+                        exporter, self.settings, self.recorder, self._journal, stream, self._server
+                    )
+                ],
+            )
+            for group in groups
+            if group
+        ]
         self._syncing = Syncing(self.recorder, self._journal) if self.settings.fsync == "interval" else None
         clients.add(self)
 
@@ -478,6 +498,8 @@ class WhyOps:
         return self._close(started + timeout)
 
     def _close(self, deadline: float, answered_by: float = 0.0, *, process_ends: bool = False) -> Ledger:
+        for delivery in self._deliveries:
+            delivery.conclude(process_ends=process_ends)
         self._flush(deadline)
         for delivery in self._deliveries:
             delivery.close(deadline, answered_by, process_ends=process_ends)
@@ -491,7 +513,9 @@ class WhyOps:
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
-            server = self._server
+            server = (
+                self._server if self.settings.tail_sampling is None else None
+            )  # else it left out none of these
             say_what_is_left(ledger, self.settings.home, {server.name: server.remedy} if server else {})
         return ledger
 

@@ -18,6 +18,8 @@ from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
 from whyops_trace._values.encoding import identifier
 from whyops_trace.exceptions import ConfigurationError
+from whyops_trace.sampling import TailSampling
+from whyops_trace.sampling import tail_sampling as choice_of
 from whyops_trace.types import Fsync, JournalMode
 
 C = TypeVar("C", bound=str)
@@ -74,6 +76,7 @@ VARIABLES: Final = frozenset(
         "WHYOPS_SAMPLE_RATE",
         "WHYOPS_SEND_RAW_RESPONSES",
         "WHYOPS_STORE",
+        "WHYOPS_TAIL_SAMPLING",
         "WHYOPS_TRACING",
     }
 )
@@ -115,6 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_history_bytes: ``WHYOPS_MAX_HISTORY_BYTES``: bytes of earlier messages that are kept in memory at most.
         max_journal_bytes: ``WHYOPS_MAX_JOURNAL_BYTES``: bytes of the records that wait on disk at most.
         sample_rate: ``WHYOPS_SAMPLE_RATE``: the share of traces that are recorded, 0 to 1.
+        tail_sampling: ``WHYOPS_TAIL_SAMPLING``: the choice of traces that remote destinations get; None for all.
         max_store_days: ``WHYOPS_MAX_STORE_DAYS``: days that the local store keeps a trace.
         max_store_bytes: ``WHYOPS_MAX_STORE_BYTES``: bytes of the local store at most.
         proxy_wait: ``WHYOPS_PROXY_WAIT``: seconds at most that a request to a model, on its way through the WhyOps
@@ -139,6 +143,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_history_bytes: int
     max_journal_bytes: int
     sample_rate: float
+    tail_sampling: TailSampling | None
     max_store_days: float
     max_store_bytes: int
     proxy_wait: float
@@ -183,6 +188,7 @@ def resolve(
     max_history_bytes: int | None = None,
     max_journal_bytes: int | None = None,
     sample_rate: float | None = None,
+    tail_sampling: TailSampling | float | None = None,
     max_store_days: float | None = None,
     max_store_bytes: int | None = None,
     proxy_wait: float | None = None,
@@ -223,6 +229,7 @@ def resolve(
         max_history_bytes=_size("max_history_bytes", max_history_bytes, 0, MAX_HISTORY_BYTES),
         max_journal_bytes=_size("max_journal_bytes", max_journal_bytes, MIN_JOURNAL_BYTES, MAX_JOURNAL_BYTES),
         sample_rate=_sample_rate(sample_rate),
+        tail_sampling=choice_of(tail_sampling),
         max_store_days=_days(max_store_days),
         max_store_bytes=_size("max_store_bytes", max_store_bytes, MIN_STORE_BYTES, MAX_STORE_BYTES),
         proxy_wait=_proxy_wait(proxy_wait),

@@ -222,8 +222,9 @@ class Tally(NamedTuple):
     Attributes:
         emitted: Records this client made for the destination in this process.
         delivered: Records the destination has stored.
-        pending: Records still in the journal, to be delivered by this process or the next.
-        sampled_out: Records the destination chose not to keep.
+        pending: Records still in the journal, to be delivered by this process or the next; and those that wait until
+            ``tail_sampling`` has decided on their trace.
+        sampled_out: Records the destination chose not to keep, or that ``tail_sampling`` left out.
         rejected: Records the destination refused for good.
         dropped: Records given up before the destination had them.
         reasons: Number of dropped records by reason; they add up to ``dropped``.

@@ -184,6 +184,19 @@ def test_the_settings_it_knows_are_those_of_the_documentation() -> None:
     assert set(re.findall(r"^\|(?: `\w+`)? \| `(WHYOPS_\w+)` \|", page, re.M)) == VARIABLES
 
 
+def test_it_tells_which_traces_remote_destinations_get(
+    checks: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words."""
+    monkeypatch.setenv("WHYOPS_TAIL_SAMPLING", "0.05,slower_than=30,costlier_than=0.5")
+    told = [finding["message"] for some in checks().values() for finding in some]
+
+    assert (
+        "Remote destinations do not get all traces: failed traces, those slower than 30 s, those costlier than $0.5, "
+        "flagged ones, and 0.05 of the others." in told
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "expected", "message"),
     [

@@ -16,10 +16,11 @@ from journals import die
 from lines import Process, encoded
 from wire import Answer
 
-from whyops_trace import WhyOps
+from whyops_trace import TailSampling, WhyOps
 from whyops_trace._journal.journal import Journal
 from whyops_trace.cli import main
 from whyops_trace.client import forget_clients
+from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.dead_letters import DeadLetters
 from whyops_trace.server.query import Term
 from whyops_trace.server.search import Index
@@ -55,6 +56,16 @@ def said(trace: str, user: str | None, text: str, process: Process | None = None
     if user is not None:
         events[1]["externalUserId"] = user
     return [encoded(event) for event in events]
+
+
+class Remote(Exporter):
+    """A remote destination, which takes all that it gets."""
+
+    name = "away"
+    remote = True
+
+    def export(self, batch: Batch) -> list[Outcome]:
+        return [Outcome.DELIVERED] * len(batch.lines)
 
 
 def put(home: Path, *batches: list[bytes]) -> None:
@@ -112,6 +123,29 @@ def test_nothing_of_a_user_is_left(cli: Callable[..., Result], home: Path) -> No
     with contextlib.closing(Store(home / "traces.db")) as store:
         assert sorted(trace.trace_id for trace in store.traces()) == ["his", "kept", "kept too", "nobody's"]
         assert store.events("his") == [json.loads(line) for line in said("his", "tom", "a drum")]
+
+
+def test_nothing_of_a_user_is_left_in_the_waiting_room(cli: Callable[..., Result], home: Path) -> None:
+    """Neither what waits, nor what was sent, nor what was left out; the records of others still wait."""
+    with WhyOps(
+        agent_name="shop", home=home, exporters=[Remote()], tail_sampling=TailSampling(share=0)
+    ) as sdk:
+        for trace_id, user, text in (("hers", USER, SECRET), ("his", "tom", "a drum")):
+            for outcome in ("sent", "left out", "open"):
+                trace = sdk.trace(f"{trace_id} {outcome}", external_user_id=user)
+                with trace if outcome == "left out" else contextlib.nullcontext():
+                    trace.llm_response_sync("m", "p", text)
+                    if outcome == "sent":
+                        trace.error_sync("no")
+                    if outcome == "open":
+                        trace.tool_call_request_sync("look", [{"name": "look", "arguments": {}}])
+    before = holding(home, SECRET, USER)
+    report = json.loads(cli("--yes", "--json").stdout)
+
+    assert "waiting.db" in before
+    assert report["waiting"]["erased"] == 4
+    assert holding(home, SECRET, USER) == []
+    assert "waiting.db" in holding(home, "a drum")
 
 
 def test_what_others_recorded_is_still_delivered(

@@ -23,7 +23,7 @@ from replies import Gate, Reply, ToolCall, Usage
 from serving import KEY, posts, sent
 from wire import Row
 
-from whyops_trace import WhyOps, propagate, settings, traced_llm, traced_tool
+from whyops_trace import TailSampling, WhyOps, propagate, settings, traced_llm, traced_tool
 from whyops_trace._delivery.worker import Delivery
 from whyops_trace._recording import recorder
 from whyops_trace.providers import _link
@@ -518,6 +518,26 @@ async def test_a_trace_that_is_not_sampled_stays_out_of_the_store(
 
     assert kept(sdk, "checkout-8841") == []
     assert types(sound(collector, sdk, "checkout-8841")) == ["user_message", "llm_response"]
+
+
+@KINDS
+async def test_a_trace_with_a_turn_of_the_proxy_s_goes_to_the_server_whole(
+    collector: Collector, provider: Provider, kind: Any
+) -> None:
+    """Whatever else is left out: the server has a part of it, and its order there is sound."""
+    sdk = agent(collector, provider, tail_sampling=TailSampling(share=0))
+    async with connected(sdk, kind, provider) as made:
+        for trace_id in ("asked", "not asked"):
+            with sdk.trace(trace_id):
+                charge_card(1)
+                charge_card(2)
+                if trace_id == "asked":
+                    await ask(made, question())
+                charge_card(3)
+    rows = sound(collector, sdk, "asked")
+
+    assert types(rows) == types(kept(sdk, "asked"))
+    assert collector.trace("not asked") == []
 
 
 # Functions that are models themselves, or wrap one

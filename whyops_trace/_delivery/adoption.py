@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from whyops_trace._delivery.flag import Flag
 from whyops_trace._guard import attempt
@@ -22,6 +22,15 @@ ADOPT_EVERY: Final = 10.0
 PATIENCE: Final = 1.0
 #: Seconds of each step of that wait.
 PATIENCE_STEP: Final = 0.05
+
+
+class Told(Protocol):
+    """A destination, or the way to one, that is told of processes that are gone."""
+
+    name: str
+
+    def process_ended(self, process: str) -> None:
+        """Note that a process is gone."""
 
 
 class Adoption:
@@ -88,7 +97,7 @@ class Adoption:
         stop.wait(PATIENCE_STEP)
         return True
 
-    def tell_ends(self, exporter: Exporter) -> None:
+    def tell_ends(self, exporter: Told) -> None:
         """
         Tell an exporter once of each process that is gone, when nothing of it is left to deliver.
 

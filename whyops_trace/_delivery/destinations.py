@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from whyops_trace._guard import attempt
-from whyops_trace._home import STORE_FILE
+from whyops_trace._home import STORE_FILE, WAITING_FILE
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.settings import Settings, otlp_endpoint
 from whyops_trace.types import AgentMetadata
 
 if TYPE_CHECKING:
+    from whyops_trace._delivery.sampler import Sampler
+    from whyops_trace._journal.journal import Journal
+    from whyops_trace._recording.recorder import Recorder
     from whyops_trace.exporters.otlp import OtlpExporter
     from whyops_trace.exporters.whyops import WhyOpsExporter
 
@@ -46,3 +51,45 @@ def otlp_destinations(settings: Settings) -> list[OtlpExporter]:
 
     by_variables, _ = attempt(otlp_endpoint, True)
     return [OtlpExporter(None if settings.otlp == by_variables else settings.otlp, home=settings.home)]
+
+
+def samplers_of(
+    exporter: Exporter,
+    settings: Settings,
+    recorder: Recorder,
+    journal: Journal,
+    stream: str,
+    server: WhyOpsExporter | None,
+) -> list[Sampler]:
+    """
+    Return the way of records to a destination that gets the traces of some outcomes only; none if it gets all.
+
+    Args:
+        exporter: The destination.
+        settings: The choice of traces, and the home.
+        recorder: Knows what of a trace is open.
+        journal: The journal that the records come from.
+        stream: The name of its stream.
+        server: The WhyOps server, to which a proxy reports as well; None if there is none.
+    """
+    choice = settings.tail_sampling
+    if not exporter.remote or exporter.ephemeral:
+        return []
+    if choice is None and not os.path.exists(
+        settings.home / WAITING_FILE
+    ):  # left from when there was a choice
+        return []
+    from whyops_trace._delivery.sampler import Sampler
+
+    make = partial(
+        Sampler,
+        exporter,
+        journal,
+        home=settings.home,
+        stream=stream,
+        choice=choice,
+        states=recorder.traces.get,
+    )
+    if server is None or exporter is not server:
+        return [make()]
+    return [make(is_shared=server.turns.reports, takes=server.takes)]

@@ -35,17 +35,34 @@ def export_batch(exporter: Exporter, segment: Segment, *, adopted: bool) -> Coun
     outcomes: Sequence[Outcome] = ()
     if places:
         batch = Batch(segment.header.token, [lines[place] for place in places], adopted=adopted)
-        outcomes = exporter.export(batch)
-        if not 0 < len(outcomes) <= len(places):
-            raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(places)} records")
+        outcomes = exported(exporter, batch)
         if len(outcomes) < len(places):
             passed = places[len(outcomes)]
-    counts = Counts(
-        delivered=outcomes.count(Outcome.DELIVERED),
-        sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
-        rejected=outcomes.count(Outcome.REJECTED),
-        withheld=outcomes.count(Outcome.WITHHELD) + passed - len(outcomes),
-    )
+    counts = counts_of(outcomes).plus(Counts(withheld=passed - len(outcomes)))
     rest = lines[passed:]
     segment.commit(exporter.name, segment.before(cursor, rest), counts)
     return counts
+
+
+def exported(exporter: Exporter, batch: Batch) -> Sequence[Outcome]:
+    """
+    Have a destination take a batch, and return the outcomes of the records that it took, one at least.
+
+    Raises:
+        ValueError: if the exporter returns no outcome, or more than there are records.
+        Exception: if the exporter raises it.
+    """
+    outcomes = exporter.export(batch)
+    if not 0 < len(outcomes) <= len(batch.lines):
+        raise ValueError(f"export() gave {len(outcomes)} outcomes for {len(batch.lines)} records")
+    return outcomes
+
+
+def counts_of(outcomes: Sequence[Outcome]) -> Counts:
+    """Return the number of each outcome."""
+    return Counts(
+        delivered=outcomes.count(Outcome.DELIVERED),
+        sampled_out=outcomes.count(Outcome.SAMPLED_OUT),
+        rejected=outcomes.count(Outcome.REJECTED),
+        withheld=outcomes.count(Outcome.WITHHELD),
+    )

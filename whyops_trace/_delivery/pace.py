@@ -57,9 +57,9 @@ class Pace:
         with self._lock:
             self._expedited = max(0, self._expedited - 1)
 
-    def rest(self) -> None:
-        """Wait until there may be work."""
-        self._work.wait()
+    def rest(self, timeout: float | None = None) -> None:
+        """Wait until there may be work, so many seconds at most."""
+        self._work.wait(timeout)
         self._work.clear()
 
     def gather(self, started: float, emitted: int, *, at_once: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from whyops_trace._journal.journal import Journal
 
@@ -16,11 +16,15 @@ class Progress:
     Args:
         journal: Counts the records.
         destinations: The names of the worker's destinations.
+        is_due: Returns True while records that have left the journal are still to be sent.
     """
 
-    def __init__(self, journal: Journal, destinations: Sequence[str]) -> None:
+    def __init__(
+        self, journal: Journal, destinations: Sequence[str], is_due: Callable[[], bool] = lambda: False
+    ) -> None:
         self._journal = journal
         self._destinations = destinations
+        self._is_due = is_due
         # Entered by itself: an interrupt inside Condition.__enter__ would leave it locked for good.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -53,8 +57,9 @@ class Progress:
         return {name: self._journal.emitted_to(name) for name in self._destinations}
 
     def has_passed(self, emitted: Mapping[str, int]) -> bool:
-        """Tell whether every destination has passed the first so many records of this process."""
-        return all(sum(self._journal.totals(name)) >= count for name, count in emitted.items())
+        """Tell whether every destination has passed the first so many records of this process, and none is due."""
+        passed = all(sum(self._journal.totals(name)) >= count for name, count in emitted.items())
+        return passed and not self._is_due()
 
     def wait(self, emitted: Mapping[str, int], deadline: float) -> None:
         """

@@ -13,8 +13,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from whyops_trace._clock import give_way
 from whyops_trace._delivery.adoption import Adoption
@@ -30,6 +31,9 @@ from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff
 from whyops_trace.types import Ledger, Tally
 
+if TYPE_CHECKING:
+    from whyops_trace._delivery.sampler import Sampler
+
 #: Seconds a worker has to end once it is told to, even past the deadline. Only inside an exporter does it need longer.
 STOP_GRACE: Final = 0.2
 
@@ -42,13 +46,21 @@ class Delivery:
         recorder: Wakes this worker.
         journal: Holds the records; the worker also takes over what dead processes left.
         exporters: The destinations, served in turn. One that waits on a network gets a delivery of its own.
+        samplers: The ways to those of them that get the traces of some outcomes only.
 
     Attributes:
         is_started: True once :meth:`start` has waited for the worker's first work, be it in vain.
     """
 
-    def __init__(self, recorder: Recorder, journal: Journal, exporters: Sequence[Exporter]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        journal: Journal,
+        exporters: Sequence[Exporter],
+        samplers: Iterable[Sampler] = (),
+    ) -> None:
         self.exporters = exporters
+        self._samplers = {sampler.name: sampler for sampler in samplers}
         self._recorder = recorder
         self._journal = journal
         self._renew()
@@ -71,7 +83,10 @@ class Delivery:
         #: Held while records are handed over, by the worker or by a thread that drains without one.
         self._delivering = threading.Lock()
         self._pace = Pace(self._journal)
-        self._progress = Progress(self._journal, [exporter.name for exporter in self.exporters])
+        for sampler in self._samplers.values():
+            sampler.renew()
+        names = [exporter.name for exporter in self.exporters]
+        self._progress = Progress(self._journal, names, self._is_due)
         self._adoption = Adoption(self._journal, self.exporters, self._recorder.listeners)
         self._recorder.wakeups.append(self.wake)
 
@@ -116,7 +131,7 @@ class Delivery:
         unprepared, unstarted = list(self.exporters), list(self.exporters)
         wait: float | None = 0.0
         while not stop.is_set():
-            self._pace.rest()
+            self._pace.rest(self._next_look())
             started, emitted = time.monotonic(), self._journal.emitted
             while unprepared:
                 attempt(unprepared.pop().prepare)  # a failure is said where what failed is needed
@@ -164,24 +179,40 @@ class Delivery:
                     return wait
 
     def _deliver_to(self, exporter: Exporter, stop: Flag, *, adopted_only: bool) -> float:
+        sampler = self._samplers.get(exporter.name)
+        hand_over = partial(export_batch, exporter) if sampler is None else sampler.hand_over
         for segment in tuple(self._journal.segments):
             if adopted_only and not segment.adopted:
                 continue
             adopted = segment.header.token != self._journal.token
             end = segment.end  # later records may be a burst
             while segment.cursor(exporter.name) < end and not stop.is_set():
-                counts, error = attempt(export_batch, exporter, segment, adopted=adopted)
+                counts, error = attempt(hand_over, segment, adopted=adopted)
                 if error is not None:
                     return self._failed(exporter, error)
                 if counts is None:
                     break
-                self._progress.succeeded(exporter.name)
+                if sampler is None:
+                    self._progress.succeeded(exporter.name)
                 if segment.passed(exporter.name):
                     self._journal.retire()  # now, not after a long backlog
                 self._journal.prepare()
                 give_way()
-        self._adoption.tell_ends(exporter)
+        if sampler is not None:
+            _, error = attempt(sampler.work, stop)
+            if error is not None:
+                return self._failed(exporter, error)
+            self._progress.succeeded(exporter.name)
+        self._adoption.tell_ends(sampler or exporter)
         return 0.0
+
+    def _is_due(self) -> bool:
+        return any(sampler.is_due for sampler in self._samplers.values())
+
+    def _next_look(self) -> float | None:
+        """Return the seconds until there is work without a record, None if there is none."""
+        looks = [sampler.next_look for sampler in self._samplers.values()]
+        return min((look for look in looks if look is not None), default=None)
 
     def _failed(self, exporter: Exporter, error: Exception) -> float:
         if isinstance(error, DeliveryError) and error.wait is not None and not str(error):
@@ -205,9 +236,16 @@ class Delivery:
             for segment in tuple(self._journal.segments)
         )
 
+    def conclude(self, *, process_ends: bool) -> None:
+        """Have the next flush decide on traces that have ended as far as anybody knows, or on all."""
+        for sampler in self._samplers.values():
+            sampler.conclude(process_ends=process_ends)
+
     def flush(self, deadline: float) -> None:
         """
         Wait until everything recorded so far by this process is delivered, and what was found of others was tried.
+
+        What waits for the end of its trace is not waited for.
 
         Args:
             deadline: The :func:`time.monotonic` time to stop waiting at.
@@ -237,12 +275,19 @@ class Delivery:
             part: Text in the record.
             counts: Takes a record, and returns True if it may be that one.
         """
+        sampler = self._samplers.get(exporter.name)
+        if sampler is not None:
+            sampler.want(part)
+            self._pace.hasten()
+            self.wake()
         for segment in reversed(tuple(self._journal.segments)):
             if segment.header.token == self._journal.token:
                 line = segment.newest(exporter.name, part, counts)
-                if line is not None or segment.cursor(exporter.name) > PAGE:
+                if line is not None:
                     return line
-        return None
+                if segment.cursor(exporter.name) > PAGE:
+                    break
+        return None if sampler is None else sampler.newest(part)
 
     @property
     def is_failing(self) -> bool:
@@ -320,3 +365,5 @@ class Delivery:
                 _, error = attempt(exporter.close)
                 if error is not None:
                     say(logging.ERROR, "Closing the exporter %s failed.", exporter.name, error=error)
+            for sampler in self._samplers.values():
+                sampler.close()

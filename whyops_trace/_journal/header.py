@@ -35,6 +35,8 @@ class Counts(NamedTuple):
         rejected: Records it refused.
         dropped: Records that were lost before it got them.
         withheld: Records that are not for the destination, such as the end of a step for a server.
+        waiting: Records that wait elsewhere until it is known whether it gets them. It stands in no slot: the file
+            that they wait in tells.
     """
 
     delivered: int = 0
@@ -42,6 +44,7 @@ class Counts(NamedTuple):
     rejected: int = 0
     dropped: int = 0
     withheld: int = 0
+    waiting: int = 0
 
     def plus(self, other: Counts) -> Counts:
         """Return the sums."""

@@ -297,11 +297,7 @@ class Journal:
 
     def is_beside_others(self) -> bool:
         """Return True if the directory has segments of other processes, be they alive or dead."""
-        try:
-            names = os.listdir(self._directory) if self._directory is not None else []
-        except OSError:  # nobody has recorded yet
-            return False
-        return any(name.endswith(".seg") and not name.startswith(self.token) for name in names)
+        return any(name.endswith(".seg") and not name.startswith(self.token) for name in self.names())
 
     def _place(self, segment: Segment) -> int:
         """
@@ -330,11 +326,33 @@ class Journal:
         return sum(counts) + pending
 
     def standing(self, destination: str) -> tuple[Counts, int]:
-        """Return the counts of this process's records at a destination, and the number that it has not passed."""
+        """Return the counts of this process's records at a destination, and the number of those that still wait."""
         with self._own.lock:
             left = sum(counts.get(destination, 0) for counts in tuple(self._left.values()))
             own = (segment for segment in tuple(self.segments) if segment.header.token == self.token)
-            return self.totals(destination), left + sum(segment.pending(destination) for segment in own)
+            counts = self.totals(destination)
+            pending = counts.waiting + left + sum(segment.pending(destination) for segment in own)
+            return counts._replace(waiting=0), pending
+
+    def settle(self, destination: str, counts: Counts, *, adopted: bool) -> None:
+        """
+        Change the counts of records that have passed a destination, once it is known what becomes of them.
+
+        Args:
+            destination: Its name.
+            counts: The changes, which add up to 0 unless such records were taken over.
+            adopted: True if another process recorded them.
+        """
+        totals = self._adopted if adopted else self._own
+        with totals.lock:
+            totals.add(destination, counts)
+
+    def names(self) -> set[str]:
+        """Return the names of all segments of the stream, whoever holds them."""
+        try:
+            return set(os.listdir(self._directory)) if self._directory is not None else set()
+        except OSError:  # nobody has recorded yet
+            return set()
 
     def totals(self, destination: str, *, adopted: bool = False) -> Counts:
         """

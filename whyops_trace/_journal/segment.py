@@ -339,7 +339,7 @@ class Segment:
 
     def _store(self, destination: str) -> None:
         cursor, counts = self._slots[destination]
-        self._storage.store(self.header.slots()[destination], SLOT.pack(cursor, *counts))
+        self._storage.store(self.header.slots()[destination], SLOT.pack(cursor, *counts[:-1]))
 
     # Owners
 

@@ -27,6 +27,7 @@ from whyops_trace._home import (
     SPANS_FILE,
     SPANS_OUT_FILE,
     STORE_FILE,
+    WAITING_FILE,
     command_line,
 )
 from whyops_trace._journal.directory import MAPPABLE, is_mappable
@@ -142,6 +143,9 @@ def switches(settings: Settings) -> Iterator[Finding]:
         share = percent(1 - settings.sample_rate)
         message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {share} of the traces are not recorded."
         yield Finding("sampling", "warning", message, "Unset it to record all of them.")
+    if settings.tail_sampling is not None:
+        message = f"Remote destinations do not get all traces: {settings.tail_sampling.words}."
+        yield Finding("sampling", "ok", message, "Unset WHYOPS_TAIL_SAMPLING to send all of them.")
 
 
 def clock() -> Iterator[Finding]:
@@ -196,7 +200,15 @@ def _open_to_others(home: Path) -> Iterator[Finding]:
     modes = [(home, 0o700), (home / JOURNAL, 0o700)]
     modes += [
         (home / name, 0o600)
-        for name in (SERVER_FILE, SEARCH_FILE, SPANS_FILE, SPANS_OUT_FILE, FORWARD_FILE, REJECTED_FILE)
+        for name in (
+            SERVER_FILE,
+            SEARCH_FILE,
+            SPANS_FILE,
+            SPANS_OUT_FILE,
+            FORWARD_FILE,
+            WAITING_FILE,
+            REJECTED_FILE,
+        )
     ]
     for place, mode in modes:
         with contextlib.suppress(OSError):

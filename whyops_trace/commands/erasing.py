@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import click
 import msgspec
 
+from whyops_trace._delivery.room import erase_waiting, waiting_lines
 from whyops_trace._home import STORE_FILE
 from whyops_trace._journal.erasure import Erased, Owned, erase_from_segments, segment_lines
 from whyops_trace._reading.excerpt import clean, counted, excerpt, get
@@ -76,6 +77,8 @@ def erase_user(home: Path, user: str, *, yes: bool, as_json: bool) -> None:
             owned.find(line)
         for line in letter_events(home):
             owned.find(line)
+        for line in waiting_lines(home):
+            owned.find(line)
         selected = list(store.each(Filter(ids=sorted(owned.trace_ids))))
         if not (yes and as_json):
             preview(selected, err=as_json)
@@ -87,6 +90,7 @@ def erase_user(home: Path, user: str, *, yes: bool, as_json: bool) -> None:
         before = store.used_bytes()
         journal = erase_from_segments(home, owned)
         refused = erase_letters(home, owned)
+        waiting = erase_waiting(home, sorted(owned.trace_ids))
         deleted = [trace.trace_id for trace in selected]
         store.erase(sorted(owned.trace_ids))
         after = store.used_bytes()
@@ -103,13 +107,14 @@ def erase_user(home: Path, user: str, *, yes: bool, as_json: bool) -> None:
             "bytesFreed": max(0, before - after),
             "bytes": after,
             "journal": {"erased": journal.records, "inUse": journal.in_use},
+            "waiting": {"erased": waiting},
             "refused": {"erased": refused.records, "inUse": refused.in_use},
             "setAside": list(map(str, aside)),
             "server": at_server._asdict(),
         }
         click.echo(json.dumps(report, indent=1))
         return
-    others = counted(journal.records + refused.records, "other record")
+    others = counted(journal.records + waiting + refused.records, "other record")
     click.echo(
         f"Erased {counted(len(deleted), 'trace')} and {others}; the store takes {file_size(after)} now."
     )

@@ -269,6 +269,10 @@ class ProxiedTurns:
             conversation.reports.difference_update(turn.reports)
             conversation.drop(turn)
 
+    def reports(self, process: str, trace: bytes) -> bool:
+        """Return True if the proxy has reported a turn of a trace, as JSON, or is about to."""
+        return (process, trace) in self._conversations
+
     def hasten(self) -> None:
         """Let nothing wait much longer, because somebody waits for everything to be delivered."""
         until = time.monotonic() + HOLD_FLUSHED

@@ -111,3 +111,12 @@ def test_ten_thousand_spans_of_any_shape_are_read() -> None:
         roots = read_trace(spans)
 
         assert sum(1 + len(node.folded) for each in roots for node in each.walk()) == count + 1
+
+
+def test_a_text_of_very_deep_json_costs_no_other_attribute() -> None:
+    """It is taken as it is, where it cannot be searched for the objects of frameworks."""
+    deep = '{"lc":' * 500 + "1" + "}" * 500
+    told = turn()
+    told.attributes |= dict.fromkeys(("input.value", "output.value", "gen_ai.input.messages"), deep)
+
+    assert len(events_of(read_trace([told], []), 1, ended=True)) >= 2

@@ -110,16 +110,23 @@ def decoded(value: Any) -> Any:
 
 
 def unwrapped(value: Any) -> Any:
-    """Return plain data without the wrappers in which LangChain writes its objects."""
+    """Return plain data without the wrappers in which LangChain writes its objects; as it is if it is too deep."""
+    try:
+        return _unwrapped(value)
+    except RecursionError:
+        return value
+
+
+def _unwrapped(value: Any) -> Any:
     if isinstance(value, list):
-        return [unwrapped(each) for each in value]
+        return [_unwrapped(each) for each in value]
     if not isinstance(value, dict):
         return value
     if value.get("lc") == 1 and isinstance(value.get("kwargs"), dict):
-        return unwrapped(value["kwargs"])
+        return _unwrapped(value["kwargs"])
     if isinstance(value.get("data"), dict) and isinstance(value.get("type"), str) and len(value) == 2:
-        return unwrapped({"type": value["type"], **value["data"]})
-    return {name: unwrapped(each) for name, each in value.items()}
+        return _unwrapped({"type": value["type"], **value["data"]})
+    return {name: _unwrapped(each) for name, each in value.items()}
 
 
 def _message(message: Any) -> Iterable[Any]:

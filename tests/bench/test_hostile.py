@@ -16,7 +16,8 @@ FILLINGS = [
     "Authorization: Digest a=b,", "('password','", "?sig=", "curl -u a:bcd ", "eyJ", "_eyJ", "eyJa.", "sk-a1",
     "AKIA ", "hvs.",
     "A1b2", "-", "_", ".", "=", ":", '\\"', "a=b ", "some_snake_name ", "://a:b@", "-----BEGIN PRIVATE KEY-----",
-    "0b9fcd2e-0c5a-4c4e-9a4e-6e0d1f9a7c11 ", "_sk-a1'!api/webhooks/1", "ABCDEFGHIJ", "A=", "-us",
+    "0b9fcd2e-0c5a-4c4e-9a4e-6e0d1f9a7c11 ", "_sk-a1'!api/webhooks/1", "ABCDEFGHIJ", "A=", "-us", "-a-",
+    "a: ", "gsk_a1b2c3d4e5f6g7h8 ", "bedrock-api-key- ",
 ]  # fmt: skip
 
 

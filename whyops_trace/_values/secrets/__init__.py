@@ -40,7 +40,9 @@ def remover(hides: Callable[[str], bool], extra: tuple[str, ...] = ()) -> Callab
         # Nearly every value of a call has nothing that the two searches look for.
         is_plain = not (61 in text or 64 in text or 91 in text or 40 in text or 45 in text)
         if is_plain and text.translate(MASK).rfind(LONG) < 0 and not COLON_IN_TEXT.search(text):
-            return text
+            is_element = 60 in text and text.find(b"</") >= 0
+            if not (is_element or (37 in text and text.find(b"%3D") >= 0)):
+                return text
         places: list[Place] = []
         try:
             find_tokens(text, places)

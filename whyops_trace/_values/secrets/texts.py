@@ -37,7 +37,12 @@ _BEFORE_COLON: Final = re.compile(
     rb"(" + _NAME + rb"(?: [A-Za-z0-9-]{1,20}(?![\w-]))?))"
 )
 _BEFORE_EQUALS: Final = re.compile(rb"=(?:==++|[ \t:]*+\]?(?:\"\\++|'\\*+)?(" + _NAME + rb"))")
-#: The same, forwards: pairs in lists and tuples, members that name a value, flags of a command.
+#: The same before an equals sign of a query that is a value itself.
+_BEFORE_ENCODED: Final = re.compile(rb"D3%(" + _NAME + rb")")
+#: The sign that each of them begins with. It comes often if one of so many bytes is one.
+_SIGN_BEFORE: Final = {_BEFORE_COLON: b":", _BEFORE_EQUALS: b"="}
+_OFTEN: Final = 8
+# The same, forwards: pairs in lists and tuples, members that name a value, flags of a command.
 _QUOTED: Final = rb"(?:\\++\"|[bu]?')"
 _PAIR: Final = rb"[ ]?" + _QUOTED + rb"([\w.-]{1,64})" + _QUOTED + rb", ?(?=[bu]?['\\])"
 _IN_LIST: Final = re.compile(rb"\[" + _PAIR)
@@ -45,7 +50,11 @@ _IN_TUPLE: Final = re.compile(rb"\(" + _PAIR)
 _MEMBER: Final = re.compile(
     rb"\"(?:[nN]ame|[kK]ey|header)\\++\": ?\\++\"([\w .-]{1,64})\\++\",(?: |\\n)*+\\++\"[vV]alue\\++\":"
 )
-_FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40})(?: ++|\\*+\",? ?\\*+\"|', ')(?!-))")
+# What is no flag with a value is passed over as a whole.
+_FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40}+)(?: ++|\\*+\",? ?\\*+\"|', ')(?!-)|[\w-]*+)")
+#: An element of XML with a text, and the patterns whose values are certainly some.
+_ELEMENT: Final = re.compile(rb"<([A-Za-z][\w.-]{1,63}+)>(?=[^<\s])")
+_GIVING: Final = (_FLAG, _ELEMENT, _BEFORE_ENCODED)
 _USER: Final = re.compile(rb"-(?:-{2,}+|(?:(?<= -)u|-user)[ =](?:\\\"|')?[\w.@%]++:([^\s\\\"']{3,}+))")
 
 #: Table that makes all digits one, which no name to keep is likely to have alone.
@@ -114,17 +123,24 @@ class TextSearch:
             backwards = b""
         if 61 in text and self._may_have_name(text):
             self._search(text, backwards or text[::-1], _BEFORE_EQUALS, places)
+        if 37 in text and text.find(b"%3D") >= 0:
+            self._search(text, backwards or text[::-1], _BEFORE_ENCODED, places)
+        if 60 in text and text.find(b"</") >= 0:
+            self._search(text, text, _ELEMENT, places)
         if 91 in text:
             self._search(text, text, _IN_LIST, places)
         if 40 in text:
             self._search(text, text, _IN_TUPLE, places)
         if 45 in text:
-            if text.find(b"--") >= 0:
-                self._search(text, text, _FLAG, places)
-            if text.find(b"curl ") >= 0:
-                for match in _USER.finditer(text):
-                    if match.lastindex:  # else it is a row of dashes
-                        note(places, text, *match.span(1))
+            self._find_flags(text, places)
+
+    def _find_flags(self, text: bytes, places: list[Place]) -> None:
+        if text.find(b"--") >= 0:
+            self._search(text, text, _FLAG, places)
+        if text.find(b"curl ") >= 0:
+            for match in _USER.finditer(text):
+                if match.lastindex:  # else it is a row of dashes
+                    note(places, text, *match.span(1))
 
     def _may_have_name(self, text: bytes) -> bool:
         """Return True if a text may have the name of a secret before an equals sign."""
@@ -137,7 +153,7 @@ class TextSearch:
         """Look where a pattern finds the name of a secret: in the text, or in the text read backwards."""
         for start in range(0, len(read), _CHUNK):
             end = start + _CHUNK
-            names = pattern.findall(read, start, end + _OVERLAP)
+            names = _names(pattern, read, start, end + _OVERLAP)
             if self._innocent.issuperset(names):
                 continue
             secret = self._secret_among({*names} - self._innocent, is_reversed=read is not text)
@@ -228,6 +244,17 @@ class TextSearch:
         return (*span, MARK) if is_sure or is_plausible(name.word, content, is_quoted=True) else None
 
 
+def _names(pattern: re.Pattern[bytes], read: bytes, start: int, end: int) -> list[bytes]:
+    """Return the names that a pattern finds in a part of a text; where the same comes again and again, each once."""
+    sign = _SIGN_BEFORE.get(pattern)
+    if sign is not None and read.count(sign, start, end) * _OFTEN > end - start:
+        pieces = read[start:end].split(sign)
+        some = {*pieces}
+        if len(some) * _OFTEN < len(pieces):
+            return pattern.findall((b"\n" + sign).join((b"", *some)))
+    return pattern.findall(read, start, end)
+
+
 class _Name(NamedTuple):
     """
     The name of a secret in a text.
@@ -308,7 +335,7 @@ def _bare(name: _Name, value: re.Match[bytes]) -> Place | None:
     (first, last), found = value.span("bare"), value["bare"]
     if text[last : last + 1] in (b"(", b"[", b"{") or name.before == b"$":
         return None  # code
-    is_given = name.pattern is _FLAG
+    is_given = name.pattern in _GIVING
     if b"=" not in name.between and not is_given:
         found = found.rstrip(b".:!?*")
         last = first + len(found)

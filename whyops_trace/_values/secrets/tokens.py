@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from whyops_trace._values.secrets import repeats
@@ -39,6 +39,8 @@ _BLOB: Final = b"x" * 4096
 _BLOB_START: Final = 512
 #: Bytes from which one is the anchor of a form that ends in none of ``-``, ``_``, ``.`` and ``~``, the rarest first.
 _RARE: Final = b"zJKVTGSBCEpb"
+#: Branches of an expression that are tried one after the other.
+_BRANCHES: Final = 4
 #: Longest part of a beginning, up to the anchor, that is compared at first.
 _TAIL: Final = 8
 
@@ -83,13 +85,9 @@ def _search() -> tuple[re.Pattern[bytes], list[_Kind]]:
     kinds = [_Kind(0, 0)]
     for anchor in sorted({*starts, *(ord(shape.anchor) for shape in SHAPES)}):
         ways: list[bytes] = []
-        for start, length, rest in starts.get(anchor, ()):
-            ways.append(b"(?<=%b)%b%b()" % (re.escape(start[:length]), re.escape(start[length:]), rest))
-            kinds.append(_Kind(length, length if start.endswith(b".") else 0))
-        if ways:
-            ways = [
-                _tails([start[:length] for start, length, _ in starts[anchor]]) + b"(?:%b)" % b"|".join(ways)
-            ]
+        if anchor in starts:
+            tails = _tails([start[:length] for start, length, _ in starts[anchor]])
+            ways.append(tails + b"(?:%b)" % _branches(starts[anchor], kinds))
         for shape in SHAPES:
             if ord(shape.anchor) == anchor:
                 ways.append(shape.around.encode() + (b"()" if shape.length else b""))
@@ -101,6 +99,42 @@ def _search() -> tuple[re.Pattern[bytes], list[_Kind]]:
             ways.insert(0, _REST_OF_UUID)
         anchored.append(b"%b(?:%b)" % (literal, b"|".join(ways)))
     return re.compile(b"|".join(anchored)), kinds
+
+
+def _branches(starts: Sequence[tuple[bytes, int, bytes]], kinds: list[_Kind]) -> bytes:
+    """
+    Return the expression of some forms of one anchor, and add what their groups tell.
+
+    Forms of one byte before the anchor are one branch, and a few branches another one, or most texts that look like the
+    beginning of a token would be compared with all forms.
+
+    Args:
+        starts: Of each form its beginning, the number of bytes up to the anchor, and the expression of what follows.
+        kinds: What is known of the groups.
+    """
+    by_byte: dict[bytes, list[tuple[bytes, int, bytes]]] = {}
+    for each in starts:
+        by_byte.setdefault(each[0][max(0, each[1] - 2) : each[1] - 1], []).append(each)
+    branches: list[bytes] = []
+    some = [*by_byte]
+    for first in range(0, len(some), _BRANCHES):
+        before = some[first : first + _BRANCHES]
+        ways: list[bytes] = []
+        for byte in before:
+            group: list[bytes] = []
+            for start, length, rest in by_byte[byte]:
+                group.append(b"(?<=%b)%b%b()" % (re.escape(start[:length]), re.escape(start[length:]), rest))
+                kinds.append(_Kind(length, length if start.endswith(b".") else 0))
+            ways.append(_behind([byte], group))
+        branches.append(_behind(before, ways))
+    return b"|".join(branches)
+
+
+def _behind(before: Sequence[bytes], ways: Sequence[bytes]) -> bytes:
+    """Return the expression of some ways, of which one may match only behind one of some bytes and the anchor."""
+    if len(ways) == 1 or not all(before):
+        return b"|".join(ways)
+    return rb"(?<=[%b][\s\S])(?:%b)" % (b"".join(map(re.escape, before)), b"|".join(ways))
 
 
 def _tails(starts: list[bytes]) -> bytes:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -366,7 +367,9 @@ def _text(name: str, value: str | None, variable: str) -> str:
 def _url(name: str, value: str | None, variable: str, default: str) -> str:
     url = _text(name, value, variable).rstrip("/") or default
     if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{name} ({variable}) is {url!r}; it must begin with http:// or https://.")
+        raise ConfigurationError(
+            f"{name} ({variable}) is {shown_url(url)!r}; it must begin with http:// or https://."
+        )
     return url
 
 
@@ -407,8 +410,16 @@ def otlp_endpoint(url: Literal[True] | str) -> str:
 
 def _http_url(name: str, url: object) -> str:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{name} is {url!r:.200}; it must begin with http:// or https://.")
+        told = shown_url(url) if isinstance(url, str) else url
+        raise ConfigurationError(f"{name} is {told!r:.200}; it must begin with http:// or https://.")
     return url
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be told: without its login and its query, as either may be a key."""
+    scheme, separator, rest = re.split(r"[?#]", url, maxsplit=1)[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def switch(variable: str, values: Mapping[str, bool] = {"on": True, "off": False}) -> bool | None:

@@ -37,7 +37,7 @@ from whyops_trace._version import __version__
 from whyops_trace.commands.serving import running
 from whyops_trace.exceptions import ConfigurationError, StoreError
 from whyops_trace.exporters.whyops.dead_letters import letter_counts
-from whyops_trace.settings import VARIABLES, Settings, at_hand
+from whyops_trace.settings import VARIABLES, Settings, at_hand, shown_url
 from whyops_trace.store import Store
 from whyops_trace.store.upgrade import UPGRADES
 
@@ -129,7 +129,7 @@ def switches(settings: Settings) -> Iterator[Finding]:
         yield Finding("tracing", "warning", "WHYOPS_TRACING=off: nothing is recorded.", "Unset it to record.")
         return
     targets = (["the local store"] if settings.store else []) + (
-        [settings.analyse_url] if settings.server else []
+        [shown_url(settings.analyse_url)] if settings.server else []
     )
     if targets:
         yield Finding("tracing", "ok", f"Traces go to {' and to '.join(targets)}.")

@@ -18,7 +18,7 @@ from whyops_trace.exporters._http import NoAnswerError
 from whyops_trace.exporters.otlp import OtlpExporter
 from whyops_trace.exporters.otlp.retry import Refused, Wait, decide
 from whyops_trace.server.forwarding import status_of
-from whyops_trace.settings import Settings
+from whyops_trace.settings import Settings, shown_url
 
 #: Seconds without a request after which nobody forwards.
 _SILENT: Final = 60.0
@@ -48,20 +48,21 @@ def forwards(home: Path) -> Iterator[Finding]:
         yield Finding("forward", "problem", str(error), "Until then nothing is forwarded.")
         return
     for each in receivers:
-        told = f"{clean(each.url)} took {each.forwarded:,}, rejected {each.rejected:,}; {each.pending:,} wait"
+        url = shown_url(each.url)
+        told = f"{clean(url)} took {each.forwarded:,}, rejected {each.rejected:,}; {each.pending:,} wait"
         told += f", the oldest for {duration(each.oldest_seconds * 1000)}" if each.pending else ""
         dropped = f"; {each.dropped:,} were dropped before, for their age or for room" if each.dropped else ""
         advice = ""
         if each.error:
             advice = clean(each.error)
         elif each.pending and each.seen_seconds > _SILENT:
-            advice = command_line("serve", "--forward", each.url, home=home) + " goes on."
+            advice = command_line("serve", "--forward", url, home=home) + " goes on."
         is_fine = not (advice or each.dropped)
         yield Finding("forward", "ok" if is_fine else "warning", f"{told}{dropped}.", advice)
 
 
 def _asked(exporter: OtlpExporter) -> Finding:
-    endpoint = exporter.settings.endpoint
+    endpoint = exporter.settings.shown
     started = time.perf_counter()
     with closing(exporter.http()) as http:
         try:

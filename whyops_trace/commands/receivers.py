@@ -64,7 +64,7 @@ def check_receivers(exporters: Sequence[ForwardExporter], port: int) -> None:
     for exporter in exporters:
         address = urlsplit(exporter.settings.endpoint)
         if address.port == port and _is_here(address.hostname or ""):
-            raise click.UsageError(f"--forward {exporter.settings.endpoint} is this server itself.")
+            raise click.UsageError(f"--forward {exporter.settings.shown} is this server itself.")
 
 
 def _is_here(host: str) -> bool:

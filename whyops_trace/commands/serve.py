@@ -130,7 +130,7 @@ def serve(
             click.echo(f'WhyOps SDKs report to it with analyse_base_url="{url}/api"')
             for exporter in forwards:
                 what = "" if exporter.settings.content else ", without content"
-                click.echo(f"What comes is forwarded to {exporter.settings.endpoint}{what}")
+                click.echo(f"What comes is forwarded to {exporter.settings.shown}{what}")
             click.echo("Ctrl-C stops it.")
 
     names = [*allowed, *([] if _is_wildcard(host) else [host])]

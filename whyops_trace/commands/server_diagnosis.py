@@ -19,7 +19,7 @@ from whyops_trace.exporters.whyops.agent import check_metadata
 from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import misconfiguration
 from whyops_trace.exporters.whyops.state import ServerState
-from whyops_trace.settings import Settings
+from whyops_trace.settings import Settings, shown_url
 
 #: Seconds to wait for each part of an answer.
 _TIMEOUT: Final = 3.0
@@ -99,12 +99,14 @@ def _body(answer: Answer) -> object:
 def _health(settings: Settings, answer: Answer, took: float) -> Iterator[Finding]:
     status = get(_body(answer), "status")
     if answer.status != 200 or not isinstance(status, str):
-        yield Finding("server", "problem", f"{settings.analyse_url}: {misconfiguration(answer)}")
+        yield Finding("server", "problem", f"{shown_url(settings.analyse_url)}: {misconfiguration(answer)}")
     elif status not in ("healthy", "ok"):
-        message = f"{settings.analyse_url} says that it is {clean(status)}."
+        message = f"{shown_url(settings.analyse_url)} says that it is {clean(status)}."
         yield Finding("server", "warning", message, "Events wait in the journal until it takes them.")
     else:
-        yield Finding("server", "ok", f"{settings.analyse_url} is {status}; it answered in {duration(took)}.")
+        yield Finding(
+            "server", "ok", f"{shown_url(settings.analyse_url)} is {status}; it answered in {duration(took)}."
+        )
 
 
 def _clock(answer: Answer) -> Iterator[Finding]:
@@ -130,7 +132,7 @@ def _accepted(http: Http) -> Finding:
     if answer.status == 429 or answer.status >= 500:
         message = f"The server answers {answer.status} at present."
         return Finding("account", "warning", message, "Try again later.")
-    return Finding("account", "problem", f"{http.base_url}: {misconfiguration(answer)}")
+    return Finding("account", "problem", f"{shown_url(http.base_url)}: {misconfiguration(answer)}")
 
 
 def _registration(http: Http) -> Finding:
@@ -153,4 +155,4 @@ def _proxy(settings: Settings) -> Finding:
     if isinstance(answer, NoAnswerError):
         advice = "Only clients made by WhyOps.openai() and anthropic() need it; fallback=True lets them go without."
         return Finding("proxy", "warning", f"{clean(str(answer))}.", advice)
-    return Finding("proxy", "ok", f"{settings.proxy_url} can be reached.")
+    return Finding("proxy", "ok", f"{shown_url(settings.proxy_url)} can be reached.")

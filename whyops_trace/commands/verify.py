@@ -23,7 +23,7 @@ from whyops_trace.exporters._http import Answer, Http, NoAnswerError
 from whyops_trace.exporters.whyops.registration import keep_more
 from whyops_trace.exporters.whyops.retry import Split, Wait, decide, misconfiguration
 from whyops_trace.exporters.whyops.state import ServerState
-from whyops_trace.settings import Settings, at_hand
+from whyops_trace.settings import Settings, at_hand, shown_url
 from whyops_trace.store import Store
 
 #: Number of events of a page: the most that a server gives, and fewer after an answer that was too long.
@@ -162,7 +162,7 @@ def _ask(http: Http, trace_id: str, offset: int, limit: int) -> _Page:
         decision = decide(answer, attempt=attempt, events=1, now=datetime.now(UTC), chance=0.0)
         if attempt == _TRIES or not isinstance(decision, Wait) or decision.seconds > _LONGEST_WAIT:
             why = misconfiguration(answer) if isinstance(decision, Split) else decision.why
-            raise _failed(f"{http.base_url}: {why}")
+            raise _failed(f"{shown_url(http.base_url)}: {why}")
         time.sleep(decision.seconds)
 
 
@@ -170,7 +170,7 @@ def _decoded(http: Http, answer: Answer) -> _Page:
     try:
         return msgspec.json.decode(answer.body, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _failed(f"{http.base_url}: {misconfiguration(answer)}") from error
+        raise _failed(f"{shown_url(http.base_url)}: {misconfiguration(answer)}") from error
 
 
 def _failed(why: str) -> click.ClickException:
@@ -248,7 +248,7 @@ def _lines(
     missing: Iterable[Missing],
     findings: Iterable[tuple[str, str]],
 ) -> Iterator[str]:
-    where = f"{clean(trace_id)} at {settings.analyse_url}"
+    where = f"{clean(trace_id)} at {shown_url(settings.analyse_url)}"
     reasons: dict[str, list[Known]] = {}
     for each in missing:
         reasons.setdefault(each.reason, []).append(each.event)

@@ -24,6 +24,7 @@ import httpx
 
 from whyops_trace._forks import at_fork
 from whyops_trace._version import __version__
+from whyops_trace.settings import shown_url
 
 # All that a request needs is imported with this module, in the thread that makes a client. A child that is forked while
 # a worker imports a module could never import it, and other packages would take a half-imported httpx for the whole.
@@ -202,10 +203,12 @@ class Http:
             finally:
                 response.close()
         except httpx.TimeoutException as error:
-            raise NoAnswerError(f"{self.base_url} does not answer in time", timed_out=True) from error
+            raise NoAnswerError(
+                f"{shown_url(self.base_url)} does not answer in time", timed_out=True
+            ) from error
         except (httpx.TransportError, httpx.InvalidURL, OSError, ValueError) as error:
             why = str(error) or type(error).__name__
-            raise NoAnswerError(f"{self.base_url} cannot be reached: {why}") from error
+            raise NoAnswerError(f"{shown_url(self.base_url)} cannot be reached: {why}") from error
 
     def _connections(self) -> httpx.HTTPTransport:
         with self._lock:

@@ -23,6 +23,7 @@ from whyops_trace.exceptions import DeliveryError, StoreError
 from whyops_trace.exporters.base import Outcome, backoff
 from whyops_trace.exporters.otlp.forwarding import GIVEN_UP, QUIET, ForwardExporter
 from whyops_trace.server.inbox import Inbox, reading_inbox
+from whyops_trace.settings import shown_url
 from whyops_trace.store import Store
 from whyops_trace.store.forwards import Forwarded, Forwards
 
@@ -95,7 +96,7 @@ class Forwarder:
         try:
             descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            warn_once(f"forward: {self.url}", "Nothing is forwarded to %s: %s", self.url, error)
+            warn_once(f"forward: {self.url}", "Nothing is forwarded to %s: %s", shown_url(self.url), error)
             return False
         stack.callback(os.close, descriptor)
         is_free, _ = attempt(lock, descriptor)
@@ -112,10 +113,12 @@ class Forwarder:
             self._note(str(error))
             return backoff(self._failures, 0.0) if error.wait is None else error.wait
         except StoreError as error:
-            warn_once(f"forward: {error}", "Nothing is forwarded to %s at present: %s", self.url, error)
+            warn_once(
+                f"forward: {error}", "Nothing is forwarded to %s at present: %s", shown_url(self.url), error
+            )
             return _IDLE
         except Exception as error:  # noqa: BLE001 - the thread goes on, whatever happens
-            report(f"forwarding to {self.url}", error)
+            report(f"forwarding to {shown_url(self.url)}", error)
             self._failures += 1
             return backoff(self._failures, 0.0)
         self._failures = 0

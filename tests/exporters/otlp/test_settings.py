@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from receiver import Receiver
 
 from whyops_trace import ConfigurationError, WhyOps, traced_tool
+from whyops_trace.exporters._http import NoAnswerError
 from whyops_trace.exporters.otlp import OtlpExporter
 from whyops_trace.settings import otlp_endpoint
 
@@ -117,6 +119,20 @@ def test_a_login_in_the_url_is_sent_as_a_header(receiver: Receiver) -> None:
     assert OtlpExporter(url).settings.endpoint == OtlpExporter(receiver.url).settings.endpoint
     assert receiver.requests[0].headers["authorization"] == "Basic YWRhOnNrLTE="
     assert OtlpExporter(url, headers={"authorization": "x"}).settings.headers == {"authorization": "x"}
+
+
+def test_keys_in_a_url_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a receiver that is away, and not of one whose URL is none; the requests have them."""
+    exporter = OtlpExporter("http://127.0.0.1:1/otlp?key=sk-1")
+    with contextlib.closing(exporter.http()) as http, pytest.raises(NoAnswerError) as away:
+        http.post("", exporter.empty_request(), timeout=5)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "ada:sk-1@collector/v1?key=sk-1")
+    with pytest.raises(ConfigurationError) as no_url:
+        WhyOps(otlp=True)
+
+    assert str(away.value).startswith("http://127.0.0.1:1/otlp/v1/traces cannot be reached")
+    assert "'collector/v1'" in str(no_url.value)
+    assert "sk-1" not in f"{away.value}{no_url.value}"
 
 
 def test_the_end_of_a_line_is_no_part_of_a_header() -> None:

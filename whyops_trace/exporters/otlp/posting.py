@@ -28,6 +28,7 @@ from whyops_trace.exporters.otlp.span import (
     request_json,
 )
 from whyops_trace.exporters.otlp.span import request as request_protobuf
+from whyops_trace.settings import shown_url
 
 #: Largest bytes of the spans in a request: most receivers take 4 MiB.
 MAX_BYTES: Final = 3_500_000
@@ -87,6 +88,7 @@ class Poster:
         self._settings = settings
         self._name = name
         self._endpoint = endpoint or settings.endpoint
+        self._told = shown_url(self._endpoint)
         is_json = settings.protocol == "http/json"
         self._encode = encoded_json if is_json else encoded
         self._make_body = request or (request_json if is_json else request_protobuf)
@@ -216,7 +218,7 @@ class Poster:
         self._attempt += 1
         if self._attempt < TRIES_OF_ONE:
             seconds = backoff(self._attempt, self._random.random())
-            raise DeliveryError(f"{self._endpoint}: it fails ({suspects[0][1].words}).", seconds)
+            raise DeliveryError(f"{self._told}: it fails ({suspects[0][1].words}).", seconds)
         self._attempt = 0
         self._reject(suspects)
 
@@ -227,7 +229,7 @@ class Poster:
         suspects.clear()
 
     def _say_rejected(self, decision: Refused) -> None:
-        warn_once(f"{self._name}: refused", "%s rejects spans: %s", self._endpoint, decision.words)
+        warn_once(f"{self._name}: refused", "%s rejects spans: %s", self._told, decision.words)
 
     def post(self, items: Sequence[Item], *, timeout: float | None = None) -> Taken | Refused:
         """
@@ -252,7 +254,7 @@ class Poster:
         )
         if isinstance(decision, Wait):
             self._attempt += 1
-            raise DeliveryError(f"{self._endpoint}: {decision.why}", decision.seconds)
+            raise DeliveryError(f"{self._told}: {decision.why}", decision.seconds)
         if isinstance(decision, Refused):
             return decision
         self._attempt = 0
@@ -260,7 +262,7 @@ class Poster:
             warn_once(
                 f"{self._name}: {decision.words}",
                 "%s took a request and rejected %d spans of it: %s",
-                self._endpoint, decision.rejected, decision.words,
+                self._told, decision.rejected, decision.words,
             )  # fmt: skip
         return decision
 

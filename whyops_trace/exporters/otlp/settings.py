@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from whyops_trace.exceptions import ConfigurationError
-from whyops_trace.settings import otlp_endpoint, switch
+from whyops_trace.settings import otlp_endpoint, shown_url, switch
 
 Protocol: TypeAlias = Literal["http/protobuf", "http/json"]
 
@@ -54,6 +54,11 @@ class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True):
     resource: dict[str, str]
     content: bool
     openinference: bool
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be told."""
+        return shown_url(self.endpoint)
 
     def trust(self) -> ssl.SSLContext | None:
         """

@@ -296,3 +296,30 @@ def test_a_storm_of_interrupts_loses_no_call_that_returned(tmp_path: Path) -> No
     )
 
     assert done.stdout == "0 True True\n", done.stderr
+
+
+def test_a_program_that_handles_a_failing_store_is_not_held_up(tmp_path: Path) -> None:
+    """Python would call its handler when the store is done, which is tried again without end."""
+    done = run_code(
+        """
+        import glob, os, signal, threading
+        signal.signal(signal.SIGBUS, lambda *_: None)
+        from whyops_trace import traced_tool
+
+        @traced_tool
+        def work(i): return i
+
+        work(0)
+        names = glob.glob(os.path.join(os.environ["WHYOPS_HOME"], "journal", "*", "*.seg"))
+        cut = threading.Thread(target=lambda: [os.truncate(name, 0) for name in names])
+        cut.start()
+        while cut.is_alive():
+            work(1)
+        for i in range(1_000):
+            work(i)
+        print("lives")
+        """,
+        tmp_path,
+    )
+
+    assert done.stdout.split() == ["lives"], done.stderr

@@ -25,7 +25,7 @@ from whyops_trace._guard import warn_once
 from whyops_trace._journal.files import HeldFile
 from whyops_trace._journal.header import PAGE, Header
 from whyops_trace._journal.segment import ZEROS, Segment, set_aside
-from whyops_trace._journal.storage import Mapped, Memory, Storage, has_maps
+from whyops_trace._journal.storage import Mapped, Memory, Storage, has_maps, may_fail
 from whyops_trace._journal.totals import Totals
 from whyops_trace.exceptions import JournalError
 
@@ -101,7 +101,7 @@ def create(directory: Path, header: Header, size: int, totals: Totals, ways: Way
     Raises:
         OSError: if the file cannot be made.
     """
-    mapped = is_mappable(directory, ways.file_systems)
+    mapped = is_mappable(directory, ways.file_systems) and may_fail()
     file = _create_file(directory, header)
     try:
         if mapped:

@@ -31,7 +31,7 @@ from whyops_trace._guard import warn_once
 from whyops_trace._journal.files import sync_directory
 from whyops_trace._journal.header import PAGE, SLOT, Counts, Header, read_slot
 from whyops_trace._journal.records import Form, lines_in
-from whyops_trace._journal.storage import Mapped, Memory, Storage
+from whyops_trace._journal.storage import Mapped, Memory, Storage, may_fail
 from whyops_trace._journal.totals import Totals
 from whyops_trace.exceptions import JournalError
 from whyops_trace.types import DropReason
@@ -438,7 +438,7 @@ class Segment:
             OSError: if the file cannot be renamed, written or mapped. It is gone then, if it could be renamed.
         """
         file = self._storage.file
-        if not isinstance(self._storage, Mapped) or file is None or self.damaged:
+        if not isinstance(self._storage, Mapped) or file is None or self.damaged or not may_fail():
             return None
         end = self.end
         with self.totals.lock:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,16 @@ _POPULATE_WRITE: Final = 23
 def has_maps() -> bool:
     """Tell whether this platform can write to files through a map, and take the room for them before."""
     return mmap is not None and hasattr(os, "posix_fallocate")
+
+
+def may_fail() -> bool:
+    """
+    Tell whether a store that fails, into the map of a file that somebody has cut, ends the process.
+
+    A handler of the program, written in Python, would be called only once that store is done, which is tried again
+    without end.
+    """
+    return not callable(signal.getsignal(signal.SIGBUS)) if hasattr(signal, "SIGBUS") else True
 
 
 class Area(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from whyops_trace._values.secrets.finds import MARK, Place, TooManyError, replaced
-from whyops_trace._values.secrets.texts import COLON_IN_TEXT, TextSearch
+from whyops_trace._values.secrets.texts import COLON_IN_TEXT, TextSearch, has_elements
 from whyops_trace._values.secrets.tokens import LONG, MASK, find_tokens
 
 __all__ = ["redacted", "remover"]
@@ -39,10 +39,9 @@ def remover(hides: Callable[[str], bool], extra: tuple[str, ...] = ()) -> Callab
             return text
         # Nearly every value of a call has nothing that the two searches look for.
         is_plain = not (61 in text or 64 in text or 91 in text or 40 in text or 45 in text)
-        if is_plain and text.translate(MASK).rfind(LONG) < 0 and not COLON_IN_TEXT.search(text):
-            is_element = 60 in text and text.find(b"</") >= 0
-            if not (is_element or (37 in text and text.find(b"%3D") >= 0)):
-                return text
+        is_plain = is_plain and text.translate(MASK).rfind(LONG) < 0 and not COLON_IN_TEXT.search(text)
+        if is_plain and not ((60 in text and has_elements(text)) or (37 in text and text.find(b"%3D") >= 0)):
+            return text
         places: list[Place] = []
         try:
             find_tokens(text, places)

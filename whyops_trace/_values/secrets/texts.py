@@ -52,8 +52,10 @@ _MEMBER: Final = re.compile(
 )
 # What is no flag with a value is passed over as a whole.
 _FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40}+)(?: ++|\\*+\",? ?\\*+\"|', ')(?!-)|[\w-]*+)")
-#: An element of XML with a text, and the patterns whose values are certainly some.
+#: An element of XML with a text; most of them, and bytes for each further one, of a text that is searched; and the
+#: patterns whose values are certainly some.
 _ELEMENT: Final = re.compile(rb"<([A-Za-z][\w.-]{1,63}+)>(?=[^<\s])")
+_ELEMENTS, _BYTES = 32, 512
 _GIVING: Final = (_FLAG, _ELEMENT, _BEFORE_ENCODED)
 _USER: Final = re.compile(rb"-(?:-{2,}+|(?:(?<= -)u|-user)[ =](?:\\\"|')?[\w.@%]++:([^\s\\\"']{3,}+))")
 
@@ -93,6 +95,11 @@ _SIGNED: Final = re.compile(rb"(?=[\w%+/.-]*\d)[\w%+/.-]{16,}+={0,2}")
 _SECOND: Final = frozenset(b"key keys number code codes pass auth phrase".split())
 
 
+def has_elements(text: bytes) -> bool:
+    """Return True if a text may be XML that has settings: a page or a table has many more elements."""
+    return text.count(b"<") <= 2 * (_ELEMENTS + len(text) // _BYTES) and text.find(b"</") >= 0
+
+
 class TextSearch:
     """
     The search for secrets that have a name in a text.
@@ -125,7 +132,7 @@ class TextSearch:
             self._search(text, backwards or text[::-1], _BEFORE_EQUALS, places)
         if 37 in text and text.find(b"%3D") >= 0:
             self._search(text, backwards or text[::-1], _BEFORE_ENCODED, places)
-        if 60 in text and text.find(b"</") >= 0:
+        if 60 in text and has_elements(text):
             self._search(text, text, _ELEMENT, places)
         if 91 in text:
             self._search(text, text, _IN_LIST, places)

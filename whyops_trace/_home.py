@@ -20,6 +20,8 @@ SPANS_OUT_FILE: Final = "otlp.db"
 FORWARD_FILE: Final = "forward.db"
 #: File in a home of the records that wait until it is known whether remote destinations get their trace.
 WAITING_FILE: Final = "waiting.db"
+#: The folder in a home of the files by which processes tell that they use that one.
+WAITING: Final = "waiting"
 #: Files in a home of a server's answers and of the events that it refused.
 SERVER_FILE: Final = "server.db"
 REJECTED_FILE: Final = "rejected.ndjson"

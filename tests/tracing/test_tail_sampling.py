@@ -351,6 +351,28 @@ work(1)
     assert run_code(code, home=tmp_path, PYTHONPATH=path).stdout.splitlines()[-1] == "block open"
 
 
+def test_the_next_process_sends_what_a_program_could_not(remote: Remote, tmp_path: Path) -> None:
+    """It ended while the destination hung, after its records had left the journal."""
+    code = """
+from test_tail_sampling import *
+class Hanging(Remote):
+    def export(self, batch):
+        threading.Event().wait()
+sdk = client(Hanging(), exit_timeout=0.5, answer_timeout=0.5)
+with sdk.trace("bad"):
+    work("Error: no")
+"""
+    path = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parents[2]}"
+    ended = run_code(code, home=tmp_path, PYTHONPATH=path)
+    with client(remote, home=tmp_path) as sdk:
+        with sdk.trace("next"):
+            work(1)
+        sdk.flush_sync()
+
+    assert "3 records are not delivered yet" in ended.stderr
+    assert remote.traces == ["bad", "bad", "bad"]
+
+
 def test_what_is_to_be_sent_waits_for_a_destination_that_is_away(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

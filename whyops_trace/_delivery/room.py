@@ -24,8 +24,6 @@ KEPT_LIFETIME: Final = 30 * 24 * 3600
 MAX_KEPT: Final = 200_000
 #: Seconds that left out parts stay, in case that their trace is kept after all.
 LEFT_OUT_LIFETIME: Final = 3600
-#: Seconds without a sign of life after which an owner counts as gone.
-LEASE: Final = 60.0
 
 _SCHEMA: Final = """
 CREATE TABLE parts (
@@ -53,12 +51,6 @@ CREATE TABLE taken (
     segment TEXT NOT NULL,
     cursor INTEGER NOT NULL,
     PRIMARY KEY (place, segment)
-) WITHOUT ROWID;
-CREATE TABLE owners (
-    place TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    seen REAL NOT NULL,
-    PRIMARY KEY (place, owner)
 ) WITHOUT ROWID;
 """
 
@@ -264,27 +256,9 @@ class Room:
 
     # Owners
 
-    def show_life(self, owner: str) -> None:
-        """Note that an owner lives."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (self._place, owner, time.monotonic())
-            )
-
-    def leave(self, owner: str) -> None:
-        """Leave what an owner has to the next process."""
-        if os.path.exists(self._database.path):
-            with self._database.transaction() as connection:
-                connection.execute("DELETE FROM owners WHERE place = ? AND owner = ?", (self._place, owner))
-
-    def left_behind(self) -> list[str]:
-        """Return the owners of parts that have shown no sign of life for long."""
-        now = time.monotonic()  # of the machine; of an earlier start of it, it may be later than now
-        rows = self._database.rows(
-            "SELECT DISTINCT parts.owner FROM parts LEFT JOIN owners USING (place, owner)"
-            " WHERE place = ? AND coalesce(seen, 0.0) NOT BETWEEN ? AND ?",
-            self._place, now - LEASE, now,
-        )  # fmt: skip
+    def owners(self) -> list[str]:
+        """Return all who have parts here."""
+        rows = self._database.rows("SELECT DISTINCT owner FROM parts WHERE place = ?", self._place)
         return [owner for (owner,) in rows]
 
     def take_over(self, owner: str, gone: str) -> dict[str, int]:
@@ -297,10 +271,6 @@ class Room:
             ).fetchall()
             connection.execute(
                 "UPDATE parts SET owner = ? WHERE place = ? AND owner = ?", (owner, self._place, gone)
-            )
-            connection.execute("DELETE FROM owners WHERE place = ? AND owner = ?", (self._place, gone))
-            connection.execute(
-                "INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (self._place, owner, time.monotonic())
             )
         return dict(rows)
 

@@ -9,6 +9,7 @@ for good, in all processes of the home.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,9 @@ import msgspec
 from whyops_trace._clock import give_way
 from whyops_trace._delivery.flag import Flag
 from whyops_trace._delivery.handover import counts_of, export_batch, exported
+from whyops_trace._delivery.presence import Presence
 from whyops_trace._delivery.room import Part, Room, State, Verdicts
-from whyops_trace._guard import attempt
-from whyops_trace._home import WAITING_FILE
+from whyops_trace._home import WAITING, WAITING_FILE
 from whyops_trace._journal.header import Counts
 from whyops_trace._journal.journal import Journal
 from whyops_trace._journal.segment import Segment
@@ -91,7 +92,9 @@ class Sampler:
         self.name: str = exporter.name
         self._exporter = exporter
         self._journal = journal
-        self._room = Room(home / WAITING_FILE, f"{stream}/{exporter.name}")
+        place = f"{stream}/{exporter.name}"
+        self._room = Room(home / WAITING_FILE, place)
+        self._presence = Presence(home / WAITING, hashlib.sha256(place.encode()).hexdigest()[:16])
         self._choice = choice
         self._states = states
         self._is_shared = is_shared
@@ -101,6 +104,7 @@ class Sampler:
 
     def renew(self) -> None:
         """Start as a process of its own, which has taken nothing."""
+        self._presence.let_go()
         self.is_due: bool = False
         #: What waits, with the time of its latest record and the bytes so far; the latest last.
         self._waiting: OrderedDict[Key, tuple[float, int]] = OrderedDict()
@@ -284,6 +288,7 @@ class Sampler:
         """Write decisions down, with new parts, and count what is left out of what was here."""
         token = self._journal.token
         name = segment.path.name if segment is not None and segment.path is not None else ""
+        self._presence.show(token)
         left_out, has_due = self._room.take_in(token, parts, verdicts, name, cursor)
         self._has_any = True
         self.is_due = has_due or bool(self._concludes or self._wanted)
@@ -420,14 +425,12 @@ class Sampler:
         """Look at what other processes decided and left, and forget what is of no use."""
         self._next_look = now + LOOK_EVERY
         token = self._journal.token
-        segments = {name.partition("-")[0] for name in self._journal.names()}
-        for owner in self._room.left_behind():
-            if owner != token and owner not in segments:
+        for owner in self._room.owners():
+            if owner != token and self._presence.is_gone(owner):
                 self._take_over(owner)
                 self._finish()
         self._has_any = self._room.has_any(token)
         if self._has_any:
-            self._room.show_life(token)
             self._room.tidy(token, MAX_LEFT_OUT, self._journal.names)
             self._refresh()
 
@@ -435,6 +438,7 @@ class Sampler:
         """Take what a process left, which is gone; what is to come of it may end its traces."""
         self._took_over.add(gone)
         token = self._journal.token
+        self._presence.show(token)
         records = self._room.take_over(token, gone)
         for process, count in records.items():
             self._journal.settle(self.name, Counts(waiting=count), adopted=process != token)
@@ -485,7 +489,7 @@ class Sampler:
 
     def close(self) -> None:
         """Leave what is here to the next process, and close the file."""
-        attempt(self._room.leave, self._journal.token)
+        self._presence.leave()
         self._room.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_a_number_beyond_all_bounds_costs_only_its_score(store: Store) -> None:
     assert store.ingest((TOKEN, [line(name="n", value=10**400), line(name="m", value=2**63)])) == [True] * 2
     assert names(store) == ["m: 9.22337e+18"]
     assert store.trace("a").event_count == 1
+
+
+def test_a_record_of_a_score_is_kept_within_bounds(store: Store) -> None:
+    """Whoever wrote it: what is too long is cut."""
+    store.ingest((TOKEN, [line(name="n" * 9_000, label="l" * 9_000, comment="c" * 90_000)]))
+    (score,) = store.scores("a")
+
+    assert (len(score.name), len(score.label), len(score.comment)) == (255, 255, 10_000)
+
+
+@pytest.mark.parametrize(
+    "time", ["", "soon", "zzz", "9" * 40, "2026-13-45T99:99:99.000Z", "12026-01-01T00:00:00Z"]
+)
+def test_a_time_that_is_none_stays_behind_every_other(store: Store, time: str) -> None:
+    """A later score would never take the place of one from the end of days."""
+    odd = json.loads(line(name="n", value=1)) | {"timestamp": time}
+    store.ingest((TOKEN, [json.dumps(odd, separators=(",", ":")).encode()]))
+    store.ingest((TOKEN, [line(name="n", value=2)]))
+
+    assert names(store) == ["n: 2"]
 
 
 def test_a_score_of_another_program_may_have_a_value_and_a_label(store: Store) -> None:

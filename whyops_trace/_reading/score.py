@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._checks import MAX_COMMENT, MAX_LABEL
+from whyops_trace._clock import wire_time
 from whyops_trace._guard import attempt
 from whyops_trace._reading.excerpt import clean
 from whyops_trace._reading.record import Head, decoded
@@ -65,13 +67,14 @@ def typed_value(text: str | None) -> bool | float | str | None:
 
 
 def score_of(record: Head) -> Score | None:
-    """Return the score that a record holds, None if it holds none."""
+    """Return the score that a record holds, within the bounds of :func:`check_score`; None if it holds none."""
     content = dict_of(decoded(record.content))
-    name, value, label = text_of(content.get("name")), content.get("value"), text_of(content.get("label"))
+    name, label = (text_of(content.get(member))[:MAX_LABEL] for member in ("name", "label"))
+    value = content.get("value")
     if not isinstance(value, bool):
         number = attempt(float, value)[0] if isinstance(value, (int, float)) else None
         value = number if number is not None and math.isfinite(number) else None
-    comment = text_of(content.get("comment"))
+    comment = text_of(content.get("comment"))[:MAX_COMMENT]
     if not name or (value is None and not label and not comment):
         return None
     return Score(
@@ -81,8 +84,13 @@ def score_of(record: Head) -> Score | None:
         comment=comment,
         step=record.step_id,
         source=text_of(record.metadata.source) or "program",
-        time=record.timestamp,
+        time=_time(record.timestamp),
     )
+
+
+def _time(timestamp: str) -> str:
+    """Return a time as records have it, "" if it is none: any score of that name that has one takes its place."""
+    return attempt(wire_time, timestamp)[0] or ""
 
 
 def score_from(row: Any) -> Score:

@@ -25,6 +25,7 @@ from runs.installed import is_here
 from wire import PATIENCE
 
 from whyops_trace._lens.fetching import fetch
+from whyops_trace._otel.scores import take_scores
 from whyops_trace._otel.span import Span, read_json
 from whyops_trace.exceptions import TraceNotFoundError
 
@@ -186,6 +187,23 @@ def test_phoenix_gives_back_what_was_sent(name: str, phoenix: Send) -> None:
 
 
 @pytest.mark.timeout(2 * START)
+def test_phoenix_gives_back_its_annotations(phoenix: Send) -> None:
+    """Of a span and of the trace, as its own client sends them."""
+    address = phoenix(NAMES[0])
+    span, root = spans_of(NAMES[0])[0], address.partition("/projects/")[0]
+    result = {"name": "correct", "annotator_kind": "HUMAN", "result": {"score": 0.5, "explanation": "half"}}
+    for what, name in (("span", span.span_id), ("trace", span.trace_id)):
+        sent = {"data": [{f"{what}_id": name, **result}]}
+        httpx.post(f"{root}/v1/{what}_annotations?sync=true", json=sent, timeout=PATIENCE).raise_for_status()
+    _, batch = fetch(address)
+    _, _, scores = take_scores(batch.spans, batch.logs)
+
+    assert [(score.span_id, score.content) for score in scores] == [
+        ("", {"name": "correct", "value": 0.5, "comment": "half"}),
+        (span.span_id, {"name": "correct", "value": 0.5, "comment": "half"}),
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_mlflow_gives_back_what_was_sent(name: str, mlflow: Send) -> None:
     """Turns, tools and agents, with arguments, results, ids, tokens and failures."""

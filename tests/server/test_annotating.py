@@ -148,6 +148,23 @@ def test_a_form_that_is_filled_in_stays_while_the_trace_changes(
         expect(form.locator("[name=comment]")).to_have_value("half a thought")
 
 
+def test_a_score_shows_at_once_on_pages_that_are_open(store: Store, url: str, browser: Browser) -> None:
+    """In the list, at the top of the trace and on the card of its step; and so does that it was removed."""
+    with tab(browser, url) as opened, tab(browser, url) as other:
+        listed, page = opened.open("/"), ready(other.open("/t/team"))
+        store.score("team", "correct", 0.25, step=2)
+        store.score("team", "tone", "polite")
+
+        expect(listed.locator("a.row[href='/t/team']").locator("xpath=ancestor::tr")).to_contain_text(
+            "polite"
+        )
+        expect(page.locator("#head div.judged")).to_contain_text("polite")
+        expect(page.locator("#e2 div.judged").first).to_contain_text("0.25")
+        store.remove_score("team", "correct", 2)
+
+        expect(page.locator("#e2 div.judged").first).not_to_contain_text("0.25")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "words"),
     [

@@ -7,13 +7,15 @@ texts only when they are read. For a trace too large even for that, deep nodes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from whyops_trace._reading.excerpt import milliseconds, shorten
+from whyops_trace._reading.score import Score
 from whyops_trace.analysis import Finding
 from whyops_trace.story import Section, Story
 from whyops_trace.tree import Node
@@ -116,6 +118,7 @@ def skeleton(
     running: bool = False,
     limit: int = WHOLE,
     previewed: int = PREVIEWED,
+    scored: Mapping[int, Sequence[Score]] = MappingProxyType({}),
 ) -> bytes:
     """
     Return the shape of a trace as JSON.
@@ -128,6 +131,7 @@ def skeleton(
         running: True if more may come.
         limit: Number of nodes above which deep nodes are left out.
         previewed: Largest number of nodes with previews of calls that did not fail; see :func:`previews`.
+        scored: The scores of steps, by the step of the node that shows them.
     """
     rows = list(walk(story.tree.nodes))
     whole = len(rows) <= limit
@@ -141,7 +145,7 @@ def skeleton(
         "total": len(rows),
         "findings": None if findings is None else outlined(findings),
         "links": _links(story),
-        "stamps": [_stamp(section) for section in story.sections],
+        "stamps": [_stamp(section, scored) for section in story.sections],
         "running": running,
     }
     return msgspec.json.encode(shape)
@@ -225,12 +229,13 @@ def _links(story: Story) -> dict[int, list[int]]:
     return {use.node.step: [use.retry_of, use.retried_by] for use in uses if use.retry_of or use.retried_by}
 
 
-def _stamp(section: Section) -> int:
+def _stamp(section: Section, scored: Mapping[int, Sequence[Score]]) -> int:
     """Return a checksum of a section, which almost certainly changes with any change in it."""
     turn = section.turn
     nodes = [section.node, turn.node if turn else None, *(use.node for use in section.uses), *section.others]
     state: list[object] = [(node.step, node.status, node.latency_ms, node.answer) for node in nodes if node]
     state += [(use.retry_of, use.retried_by) for use in section.uses]
+    state += [scored[node.step] for node in nodes if node and node.step in scored]
     if turn:
         broken = turn.error or any(use.error for use in turn.tools)
         state += [turn.retry_of, turn.retried_by, turn.next if broken else ""]

@@ -24,7 +24,7 @@ from whyops_trace.server.rendering import in_script
 from whyops_trace.server.routing import RawRoute
 from whyops_trace.server.skeleton import PREVIEWED, children, outlined, previews, skeleton
 from whyops_trace.server.skeleton import WHOLE as WHOLE_SHAPE
-from whyops_trace.server.transcript import WHOLE, Chunk, Transcript, chunks
+from whyops_trace.server.transcript import WHOLE, Chunk, Transcript, chunks, scored_steps
 from whyops_trace.store import Store
 
 #: The modules of the page, the entry first. A browser fetches them before it has seen their imports.
@@ -235,6 +235,7 @@ def shape(reading: Reading, *, limit: int = WHOLE_SHAPE, previewed: int = PREVIE
         running=reading.summary.running,
         limit=limit,
         previewed=previewed,
+        scored=scored_steps(reading),
     )
     return reading.once(f"{reading.tag} {limit} {previewed}", make)
 

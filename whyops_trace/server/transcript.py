@@ -62,7 +62,7 @@ class Transcript:
         self._renderer = renderer
         self._base = base
         self._placed = _placed(reading)
-        self._scored = _scored(reading)
+        self._scored = scored_steps(reading)
         self._turns = {
             section.turn.number: section.turn for section in reading.story.sections if section.turn
         }
@@ -148,7 +148,7 @@ def _text_height(thing: object) -> int:
     return _LINE * lines + (26 if len(text) > SHOWN else 0)
 
 
-def _scored(reading: Reading) -> dict[int, list[Score]]:
+def scored_steps(reading: Reading) -> dict[int, list[Score]]:
     """Return the scores of steps, by the step of the node that shows them."""
     scored: dict[int, list[Score]] = {}
     for score in reading.summary.scores:

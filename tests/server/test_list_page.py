@@ -17,8 +17,9 @@ from browser import Tab, browser, record, served, tab, tool_call
 from lines import Process, encoded
 from playwright.sync_api import Browser, Page, expect
 from programs import run, run_code
+from tales import Agent
 
-from whyops_trace.server.pages import spark
+from whyops_trace.server.pages import bars, spark
 from whyops_trace.store import Store
 
 __all__ = ["browser"]
@@ -126,6 +127,12 @@ def test_turns_are_a_small_picture(turns: list[int], path: str) -> None:
     assert spark(turns) == path
 
 
+def test_a_small_number_among_large_ones_has_a_bar() -> None:
+    """And a 0 has none."""
+    assert bars([1, 0, 1_000]) == "M0 14v-1h3v1zM8 14v-14h3v14z"
+    assert bars([]) == bars([0]) == ""
+
+
 def test_many_turns_share_the_bars(home: Path, shown: Tab) -> None:
     """The largest of each few stands for them, in the order of time."""
     process = Process(trace="climbs")
@@ -147,6 +154,21 @@ def test_many_turns_share_the_bars(home: Path, shown: Tab) -> None:
 
     assert heights == sorted(heights)
     assert (len(heights), heights[0], heights[-1]) == (14, 1, 14)
+
+
+def test_the_numbers_of_failures_are_whole(home: Path, shown: Tab) -> None:
+    """Of those that raised and of those that only said so, side by side, at the width of a laptop."""
+    agent = Agent()
+    for number in range(30):
+        agent.tool("find", {"id": number}, "Error: no such order")
+        agent.tool("read", {"id": number}, error=("OSError", "no"))
+    record(home, agent.events)
+    page = shown.open()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    cell = page.locator("td.errors")
+
+    expect(cell).to_have_text("30 +30 said")
+    assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth")
 
 
 def test_traces_that_deserve_a_look_are_one_click_away(home: Path, shown: Tab) -> None:

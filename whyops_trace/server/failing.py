@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from whyops_trace._clock import wire_time
 from whyops_trace.exceptions import StoreError
-from whyops_trace.patterns import Pattern, gather_patterns
+from whyops_trace.patterns import gather_patterns
 from whyops_trace.server import pages, trace_url
 from whyops_trace.server.assets import Renderer
 from whyops_trace.store import Filter, Store, TraceSummary
@@ -22,9 +22,8 @@ from whyops_trace.store import Filter, Store, TraceSummary
 DAYS: Final = 7
 TRACES: Final = 200
 EVENTS: Final = 20_000
-#: Number of patterns that are shown, and height of a trend.
+#: Number of patterns that are shown.
 _SHOWN: Final = 50
-_HEIGHT: Final = 14
 
 
 def routes(store: Store, renderer: Renderer) -> list[Route]:
@@ -56,7 +55,8 @@ def _look(store: Store) -> dict[str, Any]:
         "traces": len(traces),
         "days": DAYS,
         "patterns": [
-            (one, _trend(one), trace_url(one.example), pages.when(one.last_at)) for one in patterns[:_SHOWN]
+            (one, pages.bars(one.trend), trace_url(one.example), pages.when(one.last_at))
+            for one in patterns[:_SHOWN]
         ],
         "more": max(0, len(patterns) - _SHOWN),
     }
@@ -72,12 +72,3 @@ def _some(traces: Sequence[TraceSummary]) -> list[TraceSummary]:
             break
         some.append(trace)
     return some
-
-
-def _trend(one: Pattern) -> str:
-    """Return the numbers of traces in each slice of time as the path of a picture 14 high."""
-    most = max(one.trend)
-    heights = [round(_HEIGHT * count / most) for count in one.trend]
-    return "".join(
-        f"M{4 * at} {_HEIGHT}v-{height}h3v{height}z" for at, height in enumerate(heights) if height
-    )

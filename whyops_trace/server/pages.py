@@ -216,9 +216,16 @@ def spark(turns: Sequence[int]) -> str:
     if len(turns) < 2 or not any(turns):
         return ""
     few = -(-len(turns) // _BARS)
-    largest = [max(turns[start : start + few]) for start in range(0, len(turns), few)]
-    heights = [max(1, round(_HEIGHT * tokens / max(largest))) for tokens in largest]
-    return "".join(f"M{4 * at} {_HEIGHT}v-{height}h3v{height}z" for at, height in enumerate(heights))
+    return bars([max(1, *turns[start : start + few]) for start in range(0, len(turns), few)])
+
+
+def bars(numbers: Sequence[int]) -> str:
+    """Return bars for numbers as the path of a picture 14 high, in which every number but 0 is seen."""
+    most = max(numbers, default=0)
+    heights = [number and max(1, round(_HEIGHT * number / most)) for number in numbers]
+    return "".join(
+        f"M{4 * at} {_HEIGHT}v-{height}h3v{height}z" for at, height in enumerate(heights) if height
+    )
 
 
 def when(timestamp: str) -> str:

@@ -14,6 +14,7 @@ from tales import USER, Agent, called
 from whyops_trace._reading.excerpt import both_ends
 from whyops_trace._reading.verdict import last_traceback
 from whyops_trace.store import Filter, Store, TraceSummary
+from whyops_trace.story.asking import asks_user
 
 TOKEN = "9f2c41aa01be"
 
@@ -38,7 +39,7 @@ def listed(store: Store, agent: Agent, size: int = 1) -> TraceSummary:
     ("tool", "results", "ended"),
     [
         ("find", "order 7", "stopped after find"),
-        ("find", [], "stopped after find, which found nothing"),
+        ("find", [], "stopped after find, which came back empty"),
         (
             "find",
             "Error: no such order",
@@ -66,6 +67,30 @@ def test_a_run_that_stops_after_a_call_is_not_answered(
         False,
     )
     assert [trace.trace_id for trace in store.traces(where=Filter(unanswered=True))] == [summary.trace_id]
+
+
+@pytest.mark.parametrize(
+    ("command", "ended"),
+    [
+        ("submit", "ended by bash, which submits"),
+        ("submit flag{7}\n", "ended by bash, which submits"),
+        ("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", "ended by bash, which submits"),
+        ("echo MINI_SWE_AGENT_FINAL_OUTPUT && git diff --cached", "ended by bash, which submits"),
+        ("python submit.py", "stopped after bash, which came back empty"),
+        ("submit\nls", "stopped after bash, which came back empty"),
+        ("echo submit", "stopped after bash, which came back empty"),
+    ],
+)
+def test_a_command_may_hand_in_the_work(store: Store, command: str, ended: str) -> None:
+    """Agents of a shell end so, with a tool whose name tells nothing; another call after it counts."""
+    agent = Agent()
+    answer = agent.turn([USER], None, called("bash"))
+    agent.tool("bash", {"command": command}, "", asked_by=answer)
+    agent.end()
+
+    assert agent.story().ended == listed(store, agent).ended_with == ended
+    agent.tool("bash", {"command": "ls"}, "", asked_by=answer)
+    assert agent.story().ended == "stopped after bash, which came back empty"
 
 
 def test_a_call_that_raised_at_the_end_is_told_with_its_error() -> None:
@@ -239,3 +264,106 @@ def test_a_long_text_is_told_by_both_ends() -> None:
     assert len(text) <= 62
     assert both_ends("It is\n42.", 60) == "It is 42."
     assert json.dumps(text)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You've hit your limit \u00b7 resets 3pm (Europe/Berlin)",
+        "Weekly usage limit reached \u2219 resets Mon 9:00",
+        "Claude AI usage limit reached|1764600000",
+        'API Error: 529 {"type":"error","error":{"type":"overloaded_error"}}',
+        "API Error (Connection error.)",
+        "Error code: 429 - {'error': {'message': 'Slow down.'}}",
+        "litellm.RateLimitError: AnthropicException - too many",
+        "Credit balance is too low",
+        "Invalid API key \u00b7 Please run /login",
+        "Prompt is too long",
+    ],
+)
+def test_the_notice_of_a_service_is_an_error_and_no_answer(store: Store, said: str) -> None:
+    """Some programs hand on as an answer why there is none; the line names it, and the list shows it as failed."""
+    agent = Agent()
+    agent.turn([USER], said)
+    agent.end()
+    story, summary = agent.story(), listed(store, agent)
+
+    assert story.status.startswith("failed: ")
+    assert [(why.kind, why.step, why.bad) for why in story.whys] == [("failed", 2, True)]
+    assert (summary.failed, summary.ending) == (True, "error")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You have exceeded your data limit for this month.",
+        "Your credit card has reached its limit.",
+        "The prompt is too long for the banner; shorten it to ten words.",
+        "API errors are logged with their code.",
+        "Error handling is done in main().",
+        "The usage limit resets each month. " * 30,
+        "ValueError: that is what int('x') raises.",
+    ],
+)
+def test_an_answer_about_limits_and_errors_is_one(said: str) -> None:
+    """As an agent gives it that is asked for them."""
+    agent = Agent()
+    agent.turn([USER], said)
+
+    assert agent.story().status == "answered: no failures"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Which of the two orders do you mean?",
+        "What is the number of the order?",
+        "I found two orders.\n\n- 7\n- 8\n\nPlease tell me which one it is. It is on the receipt.",
+        "To go on, could you confirm the new address?",
+    ],
+)
+def test_a_run_may_end_with_a_question_to_the_user(said: str) -> None:
+    """Nothing is answered then: the run waits for what nobody said."""
+    agent = Agent()
+    answer = agent.turn([USER], None, called("find"))
+    agent.tool("find", {}, "two orders", asked_by=answer)
+    agent.turn([USER], said)
+
+    assert agent.story().status == "ended with a question to the user: no failures"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Done. Is there anything else I can help you with?",
+        "The fee is refunded. Please let me know if you have any questions.",
+        "See [what may I return?](https://shop.example/returns).",
+        "Why does it fail? The key is missing. Add it to the file.",
+        "Send the form to the bank. If you like, tell me how it went.",
+        "What happened? " + "The carrier lost it, and sends another one. " * 3,
+    ],
+)
+def test_an_offer_of_more_help_is_no_question(said: str) -> None:
+    """The run is over without a reply."""
+    agent = Agent()
+    answer = agent.turn([USER], None, called("find"))
+    agent.tool("find", {}, "two orders", asked_by=answer)
+    agent.turn([USER], said)
+
+    assert agent.story().status == "answered: no failures"
+
+
+def test_a_question_is_looked_for_in_the_whole_answer_if_nothing_was_done() -> None:
+    """Without any call of a tool all that is left is what it asks for."""
+    agent = Agent()
+    agent.turn([USER], "Please share the number of the order. I will look it up. Then I tell you the date.")
+
+    assert agent.story().status == "ended with a question to the user: no failures"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3_000, "please " * 3_000, "what " * 3_000, "a?" * 3_000, "you " * 3_000]
+)
+def test_no_answer_is_slow_to_look_at(text: str) -> None:
+    """Whatever it repeats: a test that hangs has failed."""
+    assert asks_user(text, anywhere=True) in (True, False)

@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from whyops_trace._reading.excerpt import answer, clean, excerpt, get
-from whyops_trace._reading.verdict import Verdict, last_traceback
+from whyops_trace._reading.verdict import Verdict, last_traceback, service_notice
+from whyops_trace._shapes import dict_of, dicts_of
 
 #: Kinds of endings: "call" if nothing came after a call of a tool, "limit" if its rounds were used up, "" if nothing
 #: was said.
@@ -34,6 +35,13 @@ _LAST: Final = re.compile(
     r"answer|complete|done|end|escalate|final|finish|hand_?(?:off|over)|respond|submit|terminate|transfer",
     re.I,
 )
+#: The only argument of a call with which an agent hands in its work: a command of its own, or a mark that it prints.
+_SUBMITS: Final = re.compile(
+    r"\W{0,4}(?:submit\b[^\n]{0,200}|echo \W?\w{0,60}(?:FINAL_OUTPUT|SUBMIT)\w{0,40}\b[^\n]{0,200})\s*"
+)
+#: Pieces of text of which one is in each such call, and the longest content of one, in bytes.
+SUBMIT_SIGNS: Final = ("submit", "SUBMIT", "FINAL_OUTPUT")
+SUBMIT_BYTES: Final = 800
 #: Longest answer that may be a sentinel alone.
 _SHORT: Final = 40
 
@@ -59,7 +67,8 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
 
     Attributes:
         answer: The last answer of a model that does not only end the run.
-        failure: The last error of a model, or of nothing that is named, or an answer that ends with a traceback.
+        failure: The last error of a model, or of nothing that is named, or an answer that ends with a traceback, or is
+            a notice of its service.
         outside: The last end of a tool or an embedding, with the text of its error.
         block: The end of the last block, with the text of its error. It stands behind every step before it.
         step: The largest step so far.
@@ -69,6 +78,7 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
             was said after it, asked for or not.
         sentinel: The last answer that only ends the run.
         limited: The last answer which says that the rounds were used up.
+        request: The last request of a tool, and the last one that hands in the agent's work.
     """
 
     answer: tuple[int, str] = (0, "")
@@ -81,6 +91,7 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
     outcome: int = 0
     sentinel: tuple[int, str] = (0, "")
     limited: int = 0
+    request: tuple[int, int] = (0, 0)
 
     def add(
         self,
@@ -100,12 +111,14 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
             kind: Its type.
             step: Its step.
             error: The error that it tells of, "" for none.
-            content: The content of an ``llm_response``.
+            content: The content of an ``llm_response``, and of a ``tool_call_request`` that may hand in the work.
             tool: The tool that it names.
             verdict: The verdict of a tool's results.
             most: Largest number of characters of a text that is kept, 0 to keep all.
         """
         self.step = max(self.step, step)
+        if kind == "tool_call_request":
+            self.request = max(self.request[0], step), step if _submits(content) else self.request[1]
         if kind not in _ENDS:
             return
         if kind == "llm_response" and not error:
@@ -127,7 +140,7 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
         asks = bool(get(content, "toolCalls"))
         if asks:
             self.asked = max(self.asked, step)
-        raised = last_traceback(said)
+        raised = last_traceback(said) or ("" if asks else service_notice(said))
         text = excerpt(raised or said, most) if most else raised or said
         if raised:
             self.failure = _later(self.failure, (step, text))
@@ -144,10 +157,13 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
             failed = (
                 f"said that it failed: {clean(verdict.words)}"
                 if verdict.kind == "failed"
-                else "found nothing"
+                else "came back empty"
             )
             self.outcome = max(self.outcome, step)
-        verb = "ended by" if _LAST.search(name) and not failed else "stopped after"
+        submits = self.request[1] == self.request[0] > 0 and failed in ("", "came back empty")
+        if submits:
+            name, failed = f"{name}, which submits", ""
+        verb = "ended by" if submits or (_LAST.search(name) and not failed) else "stopped after"
         self.call = _later(self.call, (step, f"{verb} {name}" + (f", which {failed}" if failed else "")))
 
     def told(self) -> Told:
@@ -176,6 +192,13 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
         return Told(
             "limit" if limited else "answer" if text else "", text, sentinel if text != sentinel else ""
         )
+
+
+def _submits(content: Any) -> bool:
+    """Return True if the only argument of a call is a command that hands in the agent's work."""
+    calls = dicts_of(get(content, "toolCalls"))
+    arguments = [*dict_of(calls[0].get("arguments")).values()] if len(calls) == 1 else []
+    return len(arguments) == 1 and isinstance(arguments[0], str) and bool(_SUBMITS.fullmatch(arguments[0]))
 
 
 def _later(one: tuple[int, str], other: tuple[int, str]) -> tuple[int, str]:

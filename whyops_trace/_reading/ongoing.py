@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._reading.ending import Ending
+from whyops_trace._reading.ending import SUBMIT_BYTES, SUBMIT_SIGNS, Ending
 from whyops_trace._reading.halves import Half, half_of_head
 from whyops_trace._reading.pairing import Call, pair
 from whyops_trace._reading.record import Head
@@ -37,6 +37,7 @@ class _Kept(msgspec.Struct, gc=False):
     halves: list[Half] = []
 
 
+_SUBMIT_SIGNS: Final = tuple(sign.encode() for sign in SUBMIT_SIGNS)
 _decode: Final = msgspec.json.Decoder(_Kept | list[Half]).decode  # a list is all that formats up to 6 kept
 
 
@@ -66,7 +67,7 @@ class Ongoing:
         ends = kind == "trace_end" or (half is not None and half.part in ("response", "error"))
         error = record.error if ends else ""
         verdict = record.verdict if ends and not error else None
-        content = record.plain() if kind == "llm_response" else None
+        content = record.plain() if kind == "llm_response" or _may_submit(record) else None
         self._kept.ending.add(
             kind,
             record.step_id,
@@ -103,6 +104,13 @@ class Ongoing:
         if summary.ended and is_answer and not (kept.halves or kept.beside):
             return None
         return msgspec.json.encode(kept).decode()
+
+
+def _may_submit(record: Head) -> bool:
+    """Return True if a request of a tool may hand in the agent's work. Few are decoded to know it."""
+    raw = bytes(record.content)
+    is_short = record.event_type == "tool_call_request" and len(raw) <= SUBMIT_BYTES
+    return is_short and any(sign in raw for sign in _SUBMIT_SIGNS)
 
 
 def _unsettled(halves: Iterable[Half], calls: Sequence[Call], *, ended: bool) -> list[Half]:

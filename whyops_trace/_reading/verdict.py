@@ -64,6 +64,7 @@ _INNER: Final = (
     "items",
     "hits",
     "matches",
+    "detail",
 )
 _CODES: Final = (
     "exit_code",
@@ -110,7 +111,11 @@ _FAILED_HEADS: Final = (
     r"(?:\s?(?:\([^)\n]{0,60}\)|\[[^]\n]{0,60}\]|\#?\d{2,6}|e\w{1,20}|[a-z]{1,4}\d{1,5}))?"
     r"\s?(?::|!| [-\u2013\u2014] )"
     r"(?!\s*(?:none|null|nil|false|n/a)?\W*(?:\n|$))(?!\s*[-+]?\d[\d.,]*(?!\d|\s?[a-z]{3}))",
-    r"err(?:or)?!|error code[:=]? \d|fatal:|<(?:\w{1,30}_)?error>|"
+    r"err(?:or)?!|error code[:=]? \d|fatal:|<(?:\w{1,30}_)?error>|\[(?:critical|error|fatal)\]|"
+    # psql: error: ... | E: Unable to ... | the page of a server's error
+    r"[\w./+-]{1,40}: (?:fatal )?(?:error|fatal)\s?:|e: (?=[a-z][a-z ]{3})|"
+    r"<(?:!doctype )?html[^\x00]{0,250}?<title>\s*(?:error(?: [45]\d\d| page)?\s*<|"
+    r"(?:error )?[45]\d\d (?:bad|conf|forb|gate|gone|inter|meth|not|pay|prox|req|serv|too|unau))|"
     # A cross, but not in a list that has a tick as well.
     r"[\u274c\u2717\u2718\u26d4](?![^\x00]*[\u2705\u2713\u2714])",
     rf"(?:an? )?(?:unexpected |unknown |internal |server )*error {_VERBS}\b|errors?\s*(?:\n|$)|something went wrong",
@@ -125,8 +130,8 @@ _FAILED_HEADS: Final = (
     r"unauthori[sz]ed|unprocessable)",
     r"(?:http(?:/\d(?:\.\d)?)?|(?:response )?status code|http status|http error)[:=]? [45]\d\d\b",
     # Failed to ... | Unable to ... | Payment failed. | The request was rejected
-    r"(?:sorry,? |i'm sorry,? (?:but )?|oops[,!]? )?(?:failed|unable) to [a-z]+|(?:sorry,? (?:but )?(?:i |we )?)?"
-    r"(?:can\s?not|can't|could not|couldn't) [a-z]+",
+    r"(?:sorry,? |i'm sorry,? (?:but )?|oops[,!]? )?(?:failed|unable) to [a-z]+\b(?!\s?: ?0\b)|"
+    r"(?:sorry,? (?:but )?(?:i |we )?)?(?:can\s?not|can't|could not|couldn't) [a-z]+",
     r"(?!no\b)(?:[\w'`\"-]+ ){1,5}(?:failed|timed out|did not succeed|was unsuccessful)"
     rf"(?:\s*:|(?: (?:after|at|because|during|due|in|on|to|while|with)\b|\s*[.!,;(]|\s*$)(?={_TO_THE_END}))",
     rf"(?:[\w'`\"-]+ ){{0,3}}{_DEEDS} (?:is|was|were|(?:has|have) been) (?:blocked|denied|refused|rejected|"
@@ -136,7 +141,8 @@ _FAILED_HEADS: Final = (
     r"too many requests|insufficient (?:balance|credits?|funds|permissions?|privileges|stock)\b|"
     r"(?:you (?:do not|don't)|user does not) have (?:access|permission)\b|"
     r"(?:rate limit|quota) (?:was )?exceeded|service unavailable|(?:unauthori[sz]ed|forbidden)\b\W*(?:\n|$)|"
-    r"(?:you are )?not (?:allowed|authori[sz]ed|permitted)\b",
+    r"(?:you are )?not (?:allowed|authenticated|authori[sz]ed|permitted)\b|no (?:access|permission) to\b|"
+    r"(?:connection|disk|i/o|network|runtime|server) error\W*(?:\n|$)|failed [\w./-]{1,80}::",
     # Refusals by validation
     r"\d+ validation errors?\b|(?:\w+ )?validation (?:error|failed)|"
     r"(?:syntax|parse|parsing|schema) errors?\b(?!\s*:?\s*(?:0|none)\b)|"
@@ -156,12 +162,28 @@ _FAILED: Final = re.compile(rf"[^\w<\[\u274c\u2717\u2718\u26d4]{{0,6}}(?:{'|'.jo
 _SIGNS_OF_FAILURE: Final = (
     "err", "fail", "exception", "fatal", "wrong", "not ", "n't ", "cannot", "unable", "time", "deadline", "interrupt",
     "traceback", "unsuccessful", "blocked", "denied", "refused", "rejected", "reset", "aborted", "forbidden",
-    "exceeded", "too many", "unav",
+    "exceeded", "too many", "unav", "no access", "no permission",
     "unauthori", "invalid", "missing", "unknown", "no such", "no replacement", "no module",
     "validation", "http", "status", "gateway", "bad request", "conflict", "gone", "internal server", "payment req",
     "precondition", "request t", "unprocessable", "eacces", "eaddrinuse", "econn", "eexist", "eisdir", "eno", "eperm",
     "epipe", "insufficient", "curl: (", "***", "panic: ", "segmentation", "\u274c", "\u2717", "\u2718", "\u26d4",
 )  # fmt: skip
+#: Longest notice of a service, and its beginning. A limit counts if it is told when it ends.
+_NOTICE_LENGTH: Final = 600
+_NOTICE: Final = re.compile(
+    r"\W{0,4}(?:[^\n.?!]{0,60}\b(?:limit|usage|quota|credits?)\b[^\n.?!]{0,40}(?:[\u00b7\u2219|] ?(?:resets\b|\d{10}))"
+    r"|api error\b\W{0,4}(?:\d{3}\b|\(|[a-z]+ error|connection|request|repeated|overloaded|cannot|unable)"
+    r"|(?:error code|http error|error)[: ] ?(?:400|401|402|403|404|408|413|422|429|5\d\d|529)\b"
+    r"|(?:anthropic|botocore|google|groq|httpx|litellm|mistralai|openai)\.[\w.]{0,80}(?:error|exception|timeout)\b"
+    r"|(?:your )?credit balance is too low|invalid api key\b|prompt is too long(?:\W|$)|insufficient_quota\b"
+    r"|you exceeded your current quota|(?:the )?(?:api|model|server|service) is (?:currently )?overloaded)",
+    re.I,
+)
+_SIGNS_OF_NOTICE: Final = (
+    "resets", "limit", "error", "timeout", "exception", "credit", "api key", "too long", "quota", "overloaded",
+)  # fmt: skip
+#: Words after a failed head which say that something else was done, and follows.
+_FALLBACK: Final = re.compile(r"\binstead,? (?:here|i|it|showing|the following|we|using)\b", re.I)
 _EXIT: Final = re.compile(
     r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"
     r"\W{0,3}(?:was |of )?(-?\d{1,10})\b",
@@ -243,7 +265,7 @@ def _of_members(found: Mapping[str, Any], levels: int) -> Verdict | None:
         stderr = text_of(found.get("stderr"))[:_HEAD].strip()
         if (
             any(found.get(name) is True for name in _TRUE_IF_FAILED)
-            or any(found.get(name) is False for name in _TRUE_IF_OK)
+            or any(found.get(name) is False or found.get(name) == "false" for name in _TRUE_IF_OK)
             or code
             or any(_is_error(found.get(name)) for name in _ERRORS)
             or any(_is_bad(found.get(name), found) for name in _STATUSES)
@@ -252,6 +274,10 @@ def _of_members(found: Mapping[str, Any], levels: int) -> Verdict | None:
             return Verdict("failed", _told(found) or (f"exit code {code}" if code else "failed"))
         if stderr or any(found.get(name) is True for name in _TRUE_IF_OK):
             return None
+    refusals = dicts_of(found.get("detail"))
+    is_told = found.get("type") == "error" and len(found) <= 3 and any(name in found for name in _WORDS)
+    if is_told or any("loc" in one and "msg" in one for one in refusals[:1]):
+        return Verdict("failed", _told(found) or "failed")
     inner = [name for name in found if name in _INNER]
     if len(inner) == 1 and all(name in _BESIDE or name == inner[0] for name in found):
         return verdict(found[inner[0]], levels - 1)
@@ -321,11 +347,28 @@ def _of_text(text: str, levels: int) -> Verdict | None:
     traced = _TRACEBACK.match(body) or (not codes and "raceback" in tail and _TRACEBACK.search(tail))
     if traced and (raised := _raised(tail)):
         return Verdict("failed", raised)
-    if any(map(body.lower().__contains__, _SIGNS_OF_FAILURE)) and _FAILED.match(body):
+    if any(map(body.lower().__contains__, _SIGNS_OF_FAILURE)) and _says_so(body):
         return Verdict("failed", _words(body))
     if not body or (len(plain) <= _SHORT and _NOTHING.fullmatch(body)):
         return _EMPTY
     return None
+
+
+def _says_so(body: str) -> bool:
+    """Return True if a text begins as one of a failure, and does not go on with what came of another way."""
+    return bool(_FAILED.match(body)) and not _FALLBACK.search(body[:_SHORT].partition("\n")[0])
+
+
+def service_notice(text: str) -> str:
+    """
+    Return what a service, or the program around a model, says in place of an answer; "" of an answer.
+
+    It tells that a limit of the account is used up, that a request was refused, or the words of an exception. Agents
+    that know no other way hand it on as what the model said.
+    """
+    if len(text) > _NOTICE_LENGTH or not any(sign in text.lower() for sign in _SIGNS_OF_NOTICE):
+        return ""
+    return _words(text) if _NOTICE.match(text) else ""
 
 
 def last_traceback(text: str) -> str:

@@ -11,6 +11,7 @@ from whyops_trace._reading.excerpt import clean, counted, headline, stopped_by
 from whyops_trace._reading.nodes import Node
 from whyops_trace.story.agents import leader, talk
 from whyops_trace.story.arrangement import Arrangement
+from whyops_trace.story.asking import asks_user
 from whyops_trace.story.retries import failed
 from whyops_trace.story.telling import Telling
 from whyops_trace.story.turns import FailedCall, Story, ToolUse, Turn
@@ -217,6 +218,8 @@ def _outcome(story: Story, arrangement: Arrangement) -> str:
     asked = dict.fromkeys(call.name for call in last.calls if call.name and not call.step) if last else ()
     if asked:
         return f"ended with a request for {clean(', '.join(asked))}"
+    if story.ended and not story.ended_by and asks_user(story.ended, anywhere=not story.tree.tool_calls):
+        return "ended with a question to the user"
     if story.ended:
         return "answered" + (f" and ended by {headline(story.ended_by, _ERROR)}" if story.ended_by else "")
     if last is None:

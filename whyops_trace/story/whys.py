@@ -124,11 +124,12 @@ def _failures(material: Material) -> Iterator[Why]:
         kind: WhyKind = "runaway" if stopped_by(trouble.error) else "retried" if retried else "failed"
         more = [origin.step for origin in origins if origin.step]
         yield Why(kind, text, node.step, then, step, bad=not recovered, more=more)
-    error = material.telling.ending.block[1]
+    ending, story = material.telling.ending, material.story
+    error = ending.block[1] or (story.ended if story.ended_reason == "error" else "")
     if error and not any(
         headline(trouble.error, _ERROR) == headline(error, _ERROR) for trouble in material.failures.troubles
     ):
-        last = max(material.telling.steps, default=0)
+        last = max(material.telling.steps, default=0) if ending.block[1] else ending.failure[0]
         yield Why("failed", f"the trace ended with {headline(error, _ERROR)}", last, bad=True)
 
 

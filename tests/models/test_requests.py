@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from whyops_trace._models.requests import Requests
 from whyops_trace._values.processor import Processor
@@ -42,7 +42,9 @@ class Pair(NamedTuple):
 
 
 class Call(BaseModel):
-    """A tool call as a provider's package has it."""
+    """A tool call as a provider's package has it, which keeps what it does not know."""
+
+    model_config = ConfigDict(extra="allow")
 
     id: str
     arguments: str
@@ -89,13 +91,11 @@ ATOMS = st.sampled_from(
         "q" * 3000,
     ]
 )
-FOREIGN = st.sampled_from(
-    [Word("a"), ("a", 1), Pair("a", 1), b"a", {"a"}, OrderedDict(a=1), Call(id="c", arguments="{}")]
-)
+FOREIGN = st.sampled_from([Word("a"), ("a", 1), Pair("a", 1), b"a", {"a"}, OrderedDict(a=1)])
 NAMES = st.sampled_from(["role", "content", "name", "password", "arguments", "tool_calls", "id"])
 ARGUMENTS = st.sampled_from(['{"password":"hunter2"}', '{"a":1}', "{"])
 VALUES = st.recursive(
-    ATOMS | ARGUMENTS | FOREIGN | st.builds(Touchy),
+    ATOMS | ARGUMENTS | FOREIGN | st.builds(Touchy) | st.builds(Call, id=st.just("c"), arguments=ARGUMENTS),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=6,
 )
@@ -109,14 +109,20 @@ Messages = list[Any]
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Return all places in plain containers: the container, and the key or index."""
+    """Return all places in plain containers, and in those of models: the container, and the key or index."""
     found: list[tuple[Any, Any]] = []
     pending = [value]
     while pending:
         container = pending.pop()
+        if isinstance(container, BaseModel):
+            pending += [
+                vars(container),
+                *([container.model_extra] if container.model_extra is not None else []),
+            ]
+            continue
         for key in list(container) if type(container) is dict else range(len(container)):
             found.append((container, key))
-            if type(container[key]) in (dict, list):
+            if type(container[key]) in (dict, list) or isinstance(container[key], BaseModel):
                 pending.append(container[key])
     return found
 
@@ -242,6 +248,48 @@ def test_a_change_within_an_earlier_message_is_seen(
             assert joined(remembering.encode(arguments, b"")[2]) == joined(
                 forgetful.encode(arguments, b"")[2]
             )
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_change_within_an_object_is_seen(nested: bool) -> None:
+    """Of its fields and of those that its class does not know, as a message and inside one."""
+    remembering, forgetful = (Requests(PROCESSORS["usual"](), size) for size in (MAX_HISTORY_BYTES, 0))
+    call = Call(id="c", arguments="{}")
+    model = Message(content="a", tool_calls=[call])
+    messages: Messages = [*conversation(4), {"role": "assistant", "content": [model]} if nested else model]
+    changes: list[Callable[[], Any]] = [
+        lambda: setattr(model, "content", "b"),
+        lambda: setattr(call, "arguments", '{"a":1}'),
+        lambda: setattr(call, "unknown", "c"),
+        lambda: setattr(call, "unknown", "d"),
+        lambda: model.tool_calls.append(Call(id="d", arguments="{}")),
+        lambda: vars(model).pop("role"),
+        lambda: setattr(model, "__dict__", {"content": "e"}),
+    ]
+    for change in (lambda: None, *changes):
+        change()
+        for _ in range(2):
+            messages += conversation(2)
+            arguments = {"messages": messages}
+
+            assert joined(remembering.encode(arguments, b"")[2]) == joined(
+                forgetful.encode(arguments, b"")[2]
+            )
+
+
+def test_a_change_of_the_latest_message_leaves_those_before_it_remembered() -> None:
+    """As where a mark of the provider's cache moves on with each turn."""
+    requests = Requests(PROCESSORS["usual"](), MAX_HISTORY_BYTES)
+    messages = conversation(50, 1_000)
+    _, _, (_, before, _) = requests.encode({"messages": messages}, b"")
+    for number in range(3):
+        messages += conversation(2, 1_000)
+        requests.encode({"messages": messages}, b"")
+        messages[-1]["cache_control"] = {"type": "ephemeral", "turn": number}
+        pieces = requests.encode({"messages": messages}, b"")[2]
+
+        assert any(piece is before for piece in pieces)
+        assert json.loads(joined(pieces))["messages"] == messages
 
 
 @pytest.mark.parametrize("depth", [0, 5_000])

@@ -51,8 +51,7 @@ class Requests:
         name = conversation_in(arguments)
         messages = None if name is None or hides(name) else arguments[name]
         if type(messages) is list and messages and id(type(messages[-1])) not in _SCALARS:
-            messages = self._in_words_of_openai(messages)
-            said = self._history.encode(messages)
+            said = self._history.encode(messages, self._in_words_of_openai)
             others = {key: value for key, value in arguments.items() if key != name}
             tools = None if hides("tools") else others.pop("tools", None)
             request = self._read_beside(others, str(name), messages)
@@ -90,7 +89,8 @@ class Requests:
         plain = mending.plain_view(others, self._processor.hides, digests=True)
         request = Request()
         for count in (*_RECENT, len(messages)):
-            recent = mending.plain_view(messages[-count:], self._processor.hides, digests=True)
+            recent = self._in_words_of_openai(messages[-count:])
+            recent = mending.plain_view(recent, self._processor.hides, digests=True)
             request = read_request({**plain, name: recent})
             if request.tool != "tool" or count >= len(messages):
                 break

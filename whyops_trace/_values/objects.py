@@ -116,33 +116,42 @@ def _model(value: object, base: type, limit: int) -> Pairs:
 
 def model_fields(value: object) -> dict[str, Any] | None:
     """Return the fields of a pydantic model, as they are recorded; None for any other value."""
+    state = model_state(value)
+    if state is None:
+        return None
+    return {**state[0], **state[1]} if state[1:] and state[1] else state[0]
+
+
+def model_state(value: object) -> tuple[dict[str, Any], ...] | None:
+    """Return the dicts in which a pydantic model has its fields, and the extra ones; None for any other value."""
     kind = type(value)
-    known = _fields_readers.get(id(kind))
+    known = _state_readers.get(id(kind))
     if known is None or known[0] is not kind:
-        known = kind, _fields_reader(kind)
-        if len(_fields_readers) < MAX_CLASSES:
-            _fields_readers[id(kind)] = known
+        known = kind, _state_reader(kind)
+        if len(_state_readers) < MAX_CLASSES:
+            _state_readers[id(kind)] = known
     return None if known[1] is None else known[1](value)
 
 
-def _fields_reader(kind: type) -> Callable[[object], dict[str, Any] | None] | None:
+def _state_reader(kind: type) -> Callable[[object], tuple[dict[str, Any], ...] | None] | None:
     state, extra = class_attribute(kind, "__dict__"), class_attribute(kind, "__pydantic_extra__")
     if reader_of(kind)[0] is not _model or not is_genuine_dict(state):
         return None
 
-    def read(value: object) -> dict[str, Any] | None:
+    def read(value: object) -> tuple[dict[str, Any], ...] | None:
         try:
             more = extra.__get__(value)
         except AttributeError:  # the model was made without its fields
             return None
-        fields: dict[str, Any] = state.__get__(value)
-        return {**fields, **more} if more else fields
+        return (state.__get__(value), more) if type(more) is dict else (state.__get__(value),)
 
     return read
 
 
-#: Functions that read the fields of a model, None for classes of anything else, by the id of the class.
-_fields_readers: Final[dict[int, tuple[type, Callable[[object], dict[str, Any] | None] | None]]] = {}
+#: Functions that read the state of a model, None for classes of anything else, by the id of the class.
+_state_readers: Final[
+    dict[int, tuple[type, Callable[[object], tuple[dict[str, Any], ...] | None] | None]]
+] = {}
 
 
 def _items(value: Any, base: Any, limit: int) -> list[Any]:

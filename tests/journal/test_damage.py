@@ -186,6 +186,21 @@ def test_a_file_that_is_cut_while_it_is_written_harms_nobody(
     assert len(found) == counts.delivered
 
 
+@pytest.mark.parametrize("size", [0, PAGE, 3 * PAGE])
+def test_a_file_that_is_cut_takes_no_pieces(tmp_path: Path, options: dict[str, Any], size: int) -> None:
+    """A large record goes to the next file, where it is found."""
+    journal = make(tmp_path, destinations=["local"], **options)
+    fill(journal, range(3), SIZE)
+    os.truncate(file_of(journal.segments[0]), size)
+    line = record(3, 100_000)
+    journal.append_pieces((line[:60_000], line[60_000:]))
+    found = read(journal.segments)
+    journal.close()
+
+    assert found[-1:] == [line[:-1]]
+    assert journal.emitted == 4
+
+
 def test_a_spare_file_that_is_cut_is_not_used(tmp_path: Path) -> None:
     """It is looked at before the first record goes there."""
     journal = make(tmp_path, destinations=["local"])

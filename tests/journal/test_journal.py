@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -444,6 +444,34 @@ def test_a_file_that_takes_no_more_is_left_for_the_next(
     assert "Cannot write to the journal" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("error", "written"),
+    [(OSError(errno.EIO, "Input/output error"), [0, 1, 2]), (KeyboardInterrupt(), [0, 2])],
+)
+def test_pieces_that_are_not_all_written_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, written: list[int]
+) -> None:
+    """A large record whose system call fails goes elsewhere, and one that was interrupted is not there."""
+    journal = make(tmp_path)
+    fill(journal, [0])
+    line = record(1, 100_000)
+    real_pwritev = os.pwritev
+
+    def fail(descriptor: int, pieces: Sequence[bytes], offset: int) -> int:
+        monkeypatch.setattr(os, "pwritev", real_pwritev)
+        real_pwritev(descriptor, pieces[:1], offset)
+        raise error
+
+    monkeypatch.setattr(os, "pwritev", fail)
+    with contextlib.suppress(KeyboardInterrupt):
+        journal.append_pieces((line[:50_000], line[50_000:]))
+    fill(journal, [2])
+
+    assert len(journal.segments) == 2
+    assert [line[:8] for line in read(journal.segments)] == [record(number)[:8] for number in written]
+    assert journal.totals("local").delivered == journal.emitted == len(written)
+
+
 def test_an_interrupted_write_ends_its_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C inside a system call nobody knows what was written, so the next record goes elsewhere."""
     journal = make(tmp_path, mappable=())
@@ -602,12 +630,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting: dict[str, list[bytes]] = {name: [] for name in DESTINATIONS}
         self.number = 0
 
-    @rule(sizes=st.lists(st.sampled_from([0, 50, 3_000, 40_000, 70_000, 1_200_000]), min_size=1, max_size=5))
-    def append(self, sizes: list[int]) -> None:
+    @rule(
+        sizes=st.lists(st.sampled_from([0, 50, 3_000, 40_000, 70_000, 1_200_000]), min_size=1, max_size=5),
+        in_pieces=st.booleans(),
+    )
+    def append(self, sizes: list[int], in_pieces: bool) -> None:
         for size in sizes:
             line = record(self.number, size)
             self.number += 1
-            self.journal.append(line)
+            if in_pieces:
+                self.journal.append_pieces((line[:9], line[9:-1], line[-1:]))
+            else:
+                self.journal.append(line)
             for lines in self.waiting.values():
                 lines.append(line[:-1])
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import threading
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -125,6 +126,13 @@ class HeldFile:
                 return os.pwrite(number, data, offset) == len(data)
             os.lseek(number, offset, os.SEEK_SET)
             return os.write(number, data) == len(data)
+
+    def write_pieces(self, pieces: Sequence[bytes], offset: int) -> bool:
+        """Write bytes in pieces that follow each other at an offset; return False if there was room for some only."""
+        if not hasattr(os, "pwritev"):
+            return self.write(b"".join(pieces), offset)
+        with self._lock:
+            return os.pwritev(self.number, pieces, offset) == sum(map(len, pieces))
 
     def write_first(self, page: bytes) -> None:
         """

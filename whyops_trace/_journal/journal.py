@@ -152,26 +152,37 @@ class Journal:
             segment.write(line)
             segment.count += 1
         except ValueError:
-            self._rotate(line)
+            self._rotate((line,))
         except BaseException:  # an interrupt, before or behind the record
             segment.recount()
             raise
         self._trusted_until = now + TRUST
 
-    def _rotate(self, line: bytes) -> None:
+    def append_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Take a large record, whose line is in pieces; the caller holds the recorder's lock."""
+        segment = self._current
+        try:
+            segment.write_pieces(pieces)
+            segment.count += 1
+        except ValueError:
+            self._rotate(pieces)
+        except BaseException:
+            segment.recount()
+            raise
+
+    def _rotate(self, pieces: Sequence[bytes]) -> None:
         """Append to a new segment: a spare one, else a file made now, else memory."""
         for each in self.segments:
             if not each.sealed:  # the current one, and one that an interrupt kept from becoming it
                 each.seal()
-        needed = PAGE + len(line)
+        length = sum(map(len, pieces))
+        needed = PAGE + length
         for make in (self._take_spare, self._make_file, self._make_memory):
             segment = make(needed)
             if segment is None:
                 continue
             try:
-                if not segment.can_take(len(line)):
-                    raise ValueError("its file is cut")
-                segment.write(line)
+                segment.write_pieces(pieces)
             except ValueError:
                 segment.remove()
                 continue
@@ -186,7 +197,7 @@ class Journal:
             "The system has neither disk nor memory for a record of %d bytes, which is dropped."
             if fits
             else "A record of %d bytes fits nowhere and is dropped.",
-            len(line),
+            length,
         )
         with self._own.lock:
             for destination in self._destinations:

@@ -32,27 +32,30 @@ class Form:
     Args:
         header: The first page of the segment.
         strict: True to believe no line that is not JSON, since nobody knows what happened to the file.
+
+    Attributes:
+        checked: True if each record has a sum.
     """
 
-    __slots__ = ("_checked", "_seed", "_strict", "overhead")
+    __slots__ = ("_seed", "_strict", "checked", "overhead")
 
     def __init__(self, header: Header, *, strict: bool = False) -> None:
-        self._checked = header.version == CHECKED
+        self.checked: bool = header.version == CHECKED
         self._seed = header.seed
         self._strict = strict
         #: Bytes that a record takes beside its line without the newline.
-        self.overhead = 1 + SUM * self._checked
+        self.overhead = 1 + SUM * self.checked
 
     def summing(self, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
         """Return a way to write a line with its newline, by a way to write bytes."""
-        if not self._checked:
+        if not self.checked:
             return write
         adler32, seed = zlib.adler32, self._seed
         return lambda line: write(b"%08x%b" % (adler32(line, seed), line))
 
     def line(self, text: bytes) -> bytes | None:
         """Return the line that stands in a record's bytes without their newline, None if they are damaged."""
-        if self._checked:
+        if self.checked:
             line = text[SUM:]
             sum_ = b"%08x" % zlib.adler32(b"\n", zlib.adler32(line, self._seed))
             return line if text.startswith(sum_) else None

@@ -11,8 +11,8 @@ holds. A record counts if it ends in a newline and no NUL stands in it: a store 
 The page cache outlives the process, so nothing is synced unless it was asked for.
 
 Writing goes through a memory map, which keeps the GIL, where a system call gives it up to any busy thread for
-milliseconds. Where a map cannot be trusted, each record is written to the file by a system call. See
-:mod:`whyops_trace._journal.storage`.
+milliseconds. A large request to a model is written by one nevertheless, see :meth:`Segment.write_pieces`, and where a
+map cannot be trusted, each record is. See :mod:`whyops_trace._journal.storage`.
 
 No lock is taken to write or to read. One thread at a time writes (it holds the recorder's lock), at the storage's
 own position: the line is copied, then the position moves behind it, all in one call, so an interrupt leaves no half of
@@ -22,7 +22,7 @@ a record. Readers look at nothing behind that position, :attr:`Segment.end`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,8 @@ from whyops_trace.types import DropReason
 
 #: Bytes looked at in one go, so that the GIL is never held for long.
 CHUNK: Final = 262_144
+#: Bytes of a line from which on a system call takes less time than the first store to each page of a map.
+LARGE: Final = 65_536
 #: The content of new pages, as many as are written at a time: the thread that writes gives up the GIL each time.
 ZEROS: Final = memoryview(bytes(1 << 20))
 
@@ -136,6 +138,22 @@ class Segment:
             return length
 
         return write_and_sync
+
+    def write_pieces(self, pieces: Sequence[bytes]) -> int:
+        """
+        Add one line that is in pieces, and return the bytes that takes.
+
+        A large one is written by a system call, which gives up the GIL once, as the request does that it tells of.
+
+        Raises:
+            ValueError: if there is no room for it, or somebody has cut the file.
+        """
+        length = sum(map(len, pieces))
+        if length >= LARGE and not self._synced and not self._form.checked:
+            return self._storage.write_pieces(pieces)
+        if not self.can_take(length):
+            raise ValueError("its file is cut")
+        return self.write(b"".join(pieces))
 
     @property
     def path(self) -> Path | None:

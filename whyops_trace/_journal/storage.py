@@ -13,7 +13,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -183,6 +183,10 @@ class Storage:
         """Tell whether so many bytes can be written now without harm to the process."""
         return True
 
+    def write_pieces(self, pieces: Sequence[bytes]) -> int:
+        """Add one line that is in pieces, as :attr:`write` does."""
+        return self.write(b"".join(pieces))
+
     def seal(self) -> None:
         """Take no more records."""
         self.write = _refuse
@@ -328,6 +332,25 @@ class Mapped(Storage):
                 return self._file_size() >= self.size
             return False
         return True
+
+    def write_pieces(self, pieces: Sequence[bytes]) -> int:
+        """Add one line that is in pieces, by a system call."""
+        start: int = self._map.tell()
+        end = start + sum(map(len, pieces))
+        if self.file is None or end > self.size or self._file_size() < self.size:
+            raise ValueError("no room")
+        try:
+            is_complete = self.file.write_pieces(pieces, start)
+            self._map.seek(end if is_complete else start)
+        except OSError:
+            is_complete = False
+        except BaseException:  # an interrupt: nobody knows what was written
+            self.seal()
+            raise
+        if not is_complete:
+            self.seal()
+            raise ValueError("not written")
+        return end - start
 
     def _file_size(self) -> int:
         status = None if self.file is None else self.file.own_status()

@@ -145,12 +145,15 @@ class Draft(msgspec.Struct, eq=False):
     given: EventOptions | None = None
     step: int = 0
 
-    def line(self, time: str, key: str) -> bytes:
-        """Return the line with this time, ISO 8601, and this idempotency key, unless the user gave others."""
+    def line(self, time: str, key: str) -> bytes | tuple[bytes, ...]:
+        """
+        Return the line with this time, ISO 8601, and this idempotency key, unless the user gave others.
+
+        It is in pieces if the content is, which are large: a format would copy them three times.
+        """
         state, given = self.state, self.given or {}
         user, span = _identifier(given.get("external_user_id")), _identifier(given.get("span_id"))
         own_key = _identifier(given.get("idempotency_key"))
-        # A large content is joined, since a format would copy it three times.
         pieces = self.content if type(self.content) is tuple else None
         content, end = (self.content, self.ending.text) if pieces is None else (b"", b"")
         line = _ANY % (
@@ -158,7 +161,7 @@ class Draft(msgspec.Struct, eq=False):
             span or b'"%b"' % self.span, encoding.string(str(given.get("timestamp") or time)),
             own_key or encoding.string(key), state.tail, user and b',"externalUserId":' + user, content, end,
         )  # fmt: skip
-        return line if pieces is None else b"".join((line[:-1], *pieces, self.ending.text, b"\n"))
+        return line if pieces is None else (line[:-1], *pieces, self.ending.text, b"\n")
 
     def _relations(self) -> tuple[bytes, bytes]:
         """

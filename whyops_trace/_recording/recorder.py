@@ -82,11 +82,11 @@ class Recorder:
 
     # Instances of a class without slots take their attributes more slowly from the thirty-first on.
     __slots__ = (
-        "__weakref__", "_append", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys", "_late", "_now",
-        "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when", "_writing",
-        "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces", "links",
-        "listeners", "lock", "not_errors", "offsets", "on", "open_blocks", "outside", "perf_counter_ns", "processor",
-        "requests", "secret", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
+        "__weakref__", "_append", "_append_pieces", "_deferred_drafts", "_fit", "_fitting", "_is_captured", "_keys",
+        "_late", "_now", "_now_text", "_numberings", "_random", "_second_text", "_time_ns", "_token_bytes", "_when",
+        "_writing", "after_fork", "agent_name", "clock", "encode", "free_spans", "hides", "journal", "linked_traces",
+        "links", "listeners", "lock", "not_errors", "offsets", "on", "open_blocks", "outside", "perf_counter_ns",
+        "processor", "requests", "secret", "serves", "stride", "tail", "token", "traces", "traces_clients", "wakeups",
     )  # fmt: skip
 
     def __init__(
@@ -173,6 +173,9 @@ class Recorder:
     def redirect(self, sink: Callable[[bytes], None] | None) -> None:
         """Send lines to *sink*, where they do not count as emitted. None sends them to the journal again."""
         self._append = sink or self.journal.append
+        self._append_pieces = (
+            self.journal.append_pieces if sink is None else lambda pieces: sink(b"".join(pieces))
+        )
         self._is_captured = sink is not None
 
     # Traces
@@ -396,7 +399,7 @@ class Recorder:
             if now != self._now or state.when is not self._when:
                 self._tick(state, now, draft.opens)
             step = draft.step = draft.step or state.take_step((draft.given or {}).get("step_id"))
-            self._append(self._line(draft))
+            self._write(draft)
             if self._deferred_drafts:
                 self._write_deferred()
         finally:
@@ -418,9 +421,16 @@ class Recorder:
         while self._deferred_drafts:
             draft = self._deferred_drafts.popleft()
             self._tick(draft.state, self._now)
-            self._append(self._line(draft))
+            self._write(draft)
 
-    def _line(self, draft: Draft) -> bytes:
+    def _write(self, draft: Draft) -> None:
+        line = self._line(draft)
+        if isinstance(line, bytes):
+            self._append(line)
+        else:
+            self._append_pieces(line)
+
+    def _line(self, draft: Draft) -> bytes | tuple[bytes, ...]:
         """Return the line of a draft, and note the first events of its trace."""
         state, key = draft.state, next(self._keys)
         is_local = draft.ending.audience is Audience.LOCAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -20,6 +21,10 @@ class Sink(Protocol):
 
     def append(self, line: bytes) -> None:
         """Take one line that ends in a newline. The caller holds the recorder's lock."""
+        ...
+
+    def append_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Take one line in pieces that follow each other, likewise."""
         ...
 
     def renew(self) -> None:

@@ -16,6 +16,7 @@ from whyops_trace.commands.common import Commands
 #: Modules by command, each loaded on demand: all of them take longer to load than most commands to run.
 _MODULES: Final = {
     "check": "whyops_trace.commands.check",
+    "compare": "whyops_trace.commands.compare",
     "demo": "whyops_trace.demo",
     "diff": "whyops_trace.commands.diff",
     "doctor": "whyops_trace.commands.doctor",

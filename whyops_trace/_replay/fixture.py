@@ -55,6 +55,7 @@ _MEMBERS: Final = {
     "raw": "raw",
     "usage": "usage",
     "model": "model",
+    "provider": "provider",
     "requestId": "request_id",
     "wraps": "wraps",
     "captured": "is_captured",

@@ -48,6 +48,7 @@ class RecordedCall:
         raw: The answer of a model as its provider had it.
         usage: The tokens of that.
         model: The model that answered.
+        provider: The service that served it.
         request_id: The provider's id of the request.
         refusal: The status, headers and body with which the provider refused it.
         wraps: True for a function around a client that reports the turn.
@@ -73,6 +74,7 @@ class RecordedCall:
     raw: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None
     model: str = ""
+    provider: str = ""
     request_id: str = ""
     refusal: dict[str, Any] | None = None
     wraps: bool = False
@@ -214,7 +216,7 @@ def _end(call: RecordedCall, event: Mapping[str, Any]) -> None:
     metadata, content = dict_of(event.get("metadata")), event.get("content")
     call.outcome = text_of(metadata.get("outcome")) or ("error" if call.error is not None else "ok")
     call.returned, call.model = text_of(metadata.get("returned")), text_of(metadata.get("model"))
-    call.request_id = text_of(metadata.get("requestId"))
+    call.provider, call.request_id = text_of(metadata.get("provider")), text_of(metadata.get("requestId"))
     call.wraps = metadata.get("wraps") is True
     call.is_captured, call.is_redacted = (
         metadata.get("captured") is not False,

@@ -7,10 +7,12 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from collector import Collector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded import Recorded
@@ -28,6 +30,7 @@ from whyops_trace import (
 )
 from whyops_trace._recording import recorders
 from whyops_trace._recording.places import Place, w3c_span_id
+from whyops_trace.headers import Told
 from whyops_trace.testing import capture_events
 
 FOREIGN = f"00-{'ab' * 16}-{'cd' * 8}-01"
@@ -183,6 +186,21 @@ def test_headers_that_are_used_again_tell_the_new_place() -> None:
                     inject(used)
                     fresh = inject()
                     assert used["traceparent"] == fresh["traceparent"]
+
+
+def test_headers_tell_the_first_event_of_a_numbering(collector: Collector, tmp_path: Path) -> None:
+    """So that a process of another home can find the number of that on the server, where it is not known yet."""
+    sdk = WhyOps("whyops_test", agent_name="shop", analyse_base_url=collector.url, home=tmp_path)
+    collector.stop()
+    with sdk.trace("order-7"):
+        leaf()
+        place = Told.read(inject(), sdk.recorder.secret).place
+    collector.start()
+    sdk.close_sync()
+
+    assert place is not None
+    assert place.offset == -1
+    assert place.key == collector.stored[0]["metadata"]["idempotencyKey"]
 
 
 def test_a_trace_without_a_record_is_told_by_its_id(events: Recorded) -> None:

@@ -49,6 +49,8 @@ class Place(NamedTuple):
         first: The first step of the share of the other process.
         end: The step after that share; 0 if it has none, and counts in a range of its own.
         offset: The offset of the numbering on a WhyOps server; -1 if that is not known.
+        key: The idempotency key of the first event of the trace, by which the offset can be found there; "" if the
+            offset is known.
     """
 
     trace: str
@@ -63,6 +65,7 @@ class Place(NamedTuple):
     first: _Step = 0
     end: _Step = 0
     offset: Annotated[int, msgspec.Meta(ge=-1, le=MAX_STEP)] = -1
+    key: Annotated[str, msgspec.Meta(max_length=MAX_ID)] = ""
 
     @classmethod
     def of(cls, state: TraceState, within: int, parent: int, *, waits: bool = False) -> Self:
@@ -77,9 +80,10 @@ class Place(NamedTuple):
                 here, so that steps rise with time.
         """
         first, end = give_share(state) if waits else (0, 0)
+        offset = state.recorder.offset_of(state.numbering)
         return cls(
             state.id, state.numbering, within, parent, state.root, state.stride, state.user, state.agent, state.on,
-            first, end, state.recorder.offset_of(state.numbering),
+            first, end, offset, state.root_key if state.numbering and offset < 0 else "",
         )  # fmt: skip
 
     def text(self, secret: bytes = b"") -> str:
@@ -172,6 +176,8 @@ def resume(recorder: Recorder, place: Place) -> TraceState:
     same. Here each place of one trace leads to the same state.
     """
     recorder.learn_offset(place.numbering, place.offset)
+    if place.offset < 0:
+        recorder.expect_offset(place.numbering, place.key, place.root)
     with recorder.lock:
         state = recorder.traces.get(place.trace)
         if state is not None and state.numbering == place.numbering:
@@ -180,6 +186,7 @@ def resume(recorder: Recorder, place: Place) -> TraceState:
         state = TraceState(recorder, place.trace, place.numbering)
         state.on = recorder.on and place.on
         state.first = state.root = place.root
+        state.root_key = place.key
         state.stride, state.ended_ms, state.end = place.stride, UNENDING, 0
         state.belong_to(place.agent)
         if not take_share(state, place.first, place.end):

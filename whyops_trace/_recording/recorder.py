@@ -61,6 +61,9 @@ class Offsets(Protocol):
     def remember(self, numbering: str, process: str, offset: int) -> None:
         """Remember an offset."""
 
+    def expect(self, numbering: str, key: str, step: int) -> None:
+        """Remember the key and the step of an event by which an offset can be found on the server."""
+
 
 class Recorder:
     """
@@ -256,6 +259,11 @@ class Recorder:
         if self.offsets is not None and numbering is not None and offset >= 0:
             self.offsets.remember(numbering, numbering.partition("-")[0], offset)
 
+    def expect_offset(self, numbering: str | None, key: str, step: int) -> None:
+        """Take the first event of a numbering that another process tells: its step on the server tells the offset."""
+        if self.offsets is not None and numbering is not None and key and step:
+            self.offsets.expect(numbering, key, step)
+
     def make_room(self, state: TraceState) -> None:
         """Leave room for a proxy's events between the next steps of a trace, if it began without that room."""
         with self.lock:
@@ -442,6 +450,7 @@ class Recorder:
         if not is_local:
             if not state.root:
                 self._leave_others_theirs(state)
+                state.root_key = "" if "idempotency_key" in (draft.given or ()) else f"{self.token}-{key}"
             state.root, state.about = state.root or draft.step, b""
             state.form = None if state.given else state.form or usual_form(state)
         return line

@@ -41,6 +41,7 @@ class TraceState:
         first: The step of its first event.
         root: The step of its first event that a server has as well. It is the parent of an event that follows from no
             other.
+        root_key: The idempotency key of that event; "" before it, and if the user chose the key.
         last: The step of the last event at the top that was recorded outside any with-block. The next one there follows
             from it.
         last_ms: The latest timestamp of a record, in milliseconds since the epoch.
@@ -68,7 +69,7 @@ class TraceState:
     __slots__ = (
         "about", "agent", "asked_tools", "blocks", "end", "ended_ms", "first", "form", "gate", "given", "head", "id",
         "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats", "reported", "root",
-        "shared", "steps", "stride", "tail", "token", "user", "when",
+        "root_key", "shared", "steps", "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +89,7 @@ class TraceState:
         self.end: int = MAX_STEP
         self.first: int = 0
         self.root: int = 0
+        self.root_key: str = ""
         self.last: int = 0
         self.last_ms: int = 0
         self.ended_ms: int = 0

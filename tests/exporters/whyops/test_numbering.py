@@ -380,6 +380,24 @@ def test_a_forked_child_waits_for_its_parent(
     assert numbers(collector.stored)[-2:] == [(500_000, 1), (500_001, 500_000)]
 
 
+def test_a_process_of_another_home_finds_its_caller_s_numbering_on_the_server(
+    to: WhyOpsExporter, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the key of the caller's first event, as soon as that is there."""
+    monkeypatch.setattr(numbering, "PAUSE", 0.0)
+    deliver(to, turn(conversation("0123456789ab")), "0123456789ab")
+    caller = conversation(TOKEN)
+    there = exporter(collector, tmp_path / "there")
+    there.offsets.expect(f"{TOKEN}-1", f"{TOKEN}-1", 1)
+    refuses(there, forked(caller, CHILD, 500_000, 3), CHILD)
+    deliver(to, turn(caller))
+    deliver(there, forked(caller, CHILD, 500_000, 3), CHILD)
+    there.close()
+
+    assert numbers(collector.stored)[-2:] == [(500_006, 9), (500_007, 500_006)]
+    check(collector.trace("conversation"))
+
+
 def test_what_stands_before_an_event_that_waits_is_delivered(
     to: WhyOpsExporter, collector: Collector
 ) -> None:

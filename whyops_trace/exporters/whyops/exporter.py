@@ -20,6 +20,7 @@ from whyops_trace.exporters._http import READ_TIMEOUT, Answer, Http, NoAnswerErr
 from whyops_trace.exporters.base import Batch, Exporter, Outcome
 from whyops_trace.exporters.whyops.fates import Fates
 from whyops_trace.exporters.whyops.holds import Holds
+from whyops_trace.exporters.whyops.listing import step_of
 from whyops_trace.exporters.whyops.numbering import Event, Renumbering, is_plain
 from whyops_trace.exporters.whyops.registration import Registration, keep_more
 from whyops_trace.exporters.whyops.retry import GiveUp, Split, Wait, decide
@@ -40,6 +41,8 @@ MIN_BYTES: Final = 64 << 10
 WITNESSES: Final = 3
 #: Seconds until a forked child looks again for the numbering of the trace that it shares with its parent.
 NUMBERED_SOON: Final = 0.25
+#: Seconds to wait for the list of a trace's events.
+LOOK_TIMEOUT: Final = 5.0
 #: Seconds between two looks whether the numbering of a trace is known, for one who waits for it.
 NUMBERED_PAUSE: Final = 0.005
 
@@ -97,7 +100,9 @@ class WhyOpsExporter(Exporter):
         self._url = settings.analyse_url
         self._with_raw = settings.send_raw_responses
         self._state = ServerState(settings.home / SERVER_FILE)
-        self._renumbering = Renumbering(self._state)
+        self._renumbering = Renumbering(
+            self._state, lambda trace, key: step_of(self._http, trace, key, LOOK_TIMEOUT)
+        )
         self._fates = Fates(settings.home / REJECTED_FILE, self.remedy)
         self.turns: ProxiedTurns = ProxiedTurns(self._http)
         self.registration: Registration = Registration(

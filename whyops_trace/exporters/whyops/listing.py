@@ -9,11 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from whyops_trace._guard import warn_once
+from whyops_trace._shapes import text_of
 from whyops_trace.exporters._http import Http, NoAnswerError, retry_after
 from whyops_trace.exporters.base import backoff
 
 #: Start of the key that a server makes of the content of an event without one, as the proxy's are.
 CONTENT_KEY: Final = "hash_"
+#: Largest number of events that a server shows at a time.
+MOST: Final = 200
 #: Failures in a row after which the server is left alone for a while.
 FEW: Final = 3
 #: Seconds after an answer within which the next one may miss its time: that of a look may be short.
@@ -33,10 +36,14 @@ class Row(msgspec.Struct, rename="camel", gc=False):
     metadata: _About | None = None
 
     @property
+    def key(self) -> str:
+        """Its idempotency key, "" if the server shows none."""
+        return text_of(self.metadata.idempotency_key) if self.metadata is not None else ""
+
+    @property
     def is_proxied(self) -> bool:
         """True if the proxy reported it, without a key: then the server makes one of the content."""
-        key = self.metadata.idempotency_key if self.metadata is not None else None
-        return isinstance(key, str) and key.startswith(CONTENT_KEY)
+        return self.key.startswith(CONTENT_KEY)
 
 
 class _Rows(msgspec.Struct, gc=False):
@@ -44,6 +51,24 @@ class _Rows(msgspec.Struct, gc=False):
 
 
 _rows: Final = msgspec.json.Decoder(_Rows)
+
+
+def step_of(http: Http, trace_id: str, key: str, timeout: float) -> int | None:
+    """
+    Return the step of an event of a trace, None if it is not among the latest ones that the server shows.
+
+    Args:
+        http: The server.
+        trace_id: The trace id.
+        key: The idempotency key of the event.
+        timeout: Seconds to wait for the answer.
+    """
+    query: dict[str, str | int] = {"traceId": trace_id, "limit": MOST, "include": "metadata"}
+    try:
+        rows = _rows.decode(http.get("/events", query, timeout=timeout).body).events
+    except (NoAnswerError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return next((row.step_id for row in rows if row.key == key), None)
 
 
 class Listing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Final, cast
@@ -20,6 +20,8 @@ from whyops_trace.exporters.whyops.state import NumberingKey, ServerState
 #: Seconds that a forked child leaves its parent to learn the numbering of the trace they share. They are more than the
 #: parent waits between two tries, and more than it takes to notice that it died and to deliver the records it left.
 PATIENCE: Final = 45.0
+#: Seconds between two looks for the first event of a numbering of another process on the server.
+PAUSE: Final = 0.25
 #: Most seconds by which a record is dated later than it was made. That much may it wait for the proxy.
 LONGEST_DELAY: Final = 5.0
 #: Number of remembered answers of models, so that tool calls may name them.
@@ -164,14 +166,21 @@ class Renumbering:
 
     Args:
         state: The file that keeps the offsets.
+        look: Function from a trace id and an idempotency key to the step that the server has for that event, None if it
+            shows none.
     """
 
-    def __init__(self, state: ServerState) -> None:
+    def __init__(
+        self, state: ServerState, look: Callable[[str, str], int | None] = lambda trace, key: None
+    ) -> None:
         self._state = state
+        self._look = look
         #: Answers of models that the server gets from here. Those that the proxy reports have other numbers there.
         self._answers: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
         #: Time of :func:`time.monotonic` until which to wait for a parent's numbering.
         self._patience: dict[NumberingKey, float] = {}
+        #: The same from which to look again for the first event of a numbering on the server.
+        self._looked: dict[NumberingKey, float] = {}
 
     def number(self, events: Iterable[Event], process: str, ahead: Iterable[Event] = ()) -> list[Event]:
         """
@@ -235,6 +244,8 @@ class Renumbering:
             return True
         key = event.key = (head.numbering, process)
         offset = self._offset(key)
+        if offset is None and key not in first_events:
+            offset = self._found(key, head)
         if offset is None and key not in first_events and "stepId" in head.given:
             offset = 0
             self._state.keep_offsets({key: offset})
@@ -278,6 +289,22 @@ class Renumbering:
             offset = self._state.offset((numbering, origin))
             if offset is not None:
                 self._state.keep_offsets({key: offset})
+        return offset
+
+    def _found(self, key: NumberingKey, head: Head) -> int | None:
+        """Return the offset of another process's numbering by its first event, if the server shows that."""
+        expected = self._state.expected(key[0])
+        now = time.monotonic()
+        if expected is None or now < self._looked.get(key, now):
+            return None
+        if len(self._looked) > REMEMBERED_ANSWERS:
+            self._looked.clear()
+        self._looked[key] = now + PAUSE
+        step = self._look(msgspec.json.decode(head.trace), expected[0])
+        if step is None:
+            return None
+        offset = step - expected[1]
+        self._state.keep_offsets({key: offset})
         return offset
 
     def _may_begin(self, head: Head, key: NumberingKey) -> bool:

@@ -11,6 +11,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from whyops_trace._database import MachineClock
@@ -18,6 +19,8 @@ from whyops_trace.exporters._state_file import StateFile
 
 #: Number of numberings whose offsets are remembered in memory: more than the traces that a recorder remembers.
 REMEMBERED_NUMBERINGS: Final = 20_000
+#: Number of numberings of other processes whose offsets are looked for.
+EXPECTED: Final = 1_000
 #: Seconds that an offset is kept on disk: 30 days, long after the journal has forgotten its records.
 OFFSET_LIFETIME: Final = 30 * 24 * 3600
 #: Seconds after which the time of an offset is believed, and the age of others counts from it.
@@ -107,6 +110,7 @@ class ServerState:
             without="What the server said of the numbering of traces is kept in memory only, and lost with the process",
         )
         self._offsets: OrderedDict[NumberingKey, int] = OrderedDict()
+        self._expected: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._agents: dict[str, Agent] = {}
         self._pruned = False
 
@@ -129,6 +133,17 @@ class ServerState:
     def remember(self, numbering: str, process: str, offset: int) -> None:
         """Remember an offset that another process tells. It is on disk before a record with it leaves."""
         self._remember((numbering, process), offset)
+
+    def expect(self, numbering: str, key: str, step: int) -> None:
+        """Remember the key and the step of the first event of a numbering that another process tells."""
+        self._expected[numbering] = (key, step)
+        while len(self._expected) > EXPECTED:
+            with suppress(KeyError):  # another thread was faster
+                self._expected.popitem(last=False)
+
+    def expected(self, numbering: str) -> tuple[str, int] | None:
+        """Return the key and the step of the first event of a numbering, None if nobody has told them."""
+        return self._expected.get(numbering)
 
     def keep_offsets(self, offsets: Mapping[NumberingKey, int]) -> None:
         """Keep the offsets of numberings. They are on disk when this returns."""

@@ -160,6 +160,22 @@ def as_protobuf(body: dict[str, Any]) -> bytes:
     return message
 
 
+def test_a_server_forwards_to_another_one(receiver: Receiver, tmp_path: Path) -> None:
+    """Over both the span is the same, and both show its trace."""
+    with (
+        Serve(tmp_path / "far", receiver.url, options=CONTENT) as far,
+        Serve(tmp_path / "near", far.url, options=CONTENT) as near,
+    ):
+        post(near, "/v1/traces", request({**SPAN, "parentSpanId": ""}))
+        post(near, "/api/events", call("t"))
+        receiver.wait(2)
+        homes = [server.home for server in (near, far)]
+    traces = [Store(home / STORE_FILE).traces() for home in homes]
+
+    assert (receiver.arrived[0].trace_id, receiver.arrived[0].id) == (TRACE, SPAN["spanId"])
+    assert [[trace.tool_calls for trace in there] for there in traces] == [[1, 1], [1, 1]]
+
+
 def test_content_stays_here_unless_it_is_asked_for(receiver: Receiver, tmp_path: Path) -> None:
     """Of spans and of events: numbers, names, errors and times go on."""
     with Serve(tmp_path, receiver.url) as server:

@@ -22,7 +22,7 @@ from whyops_trace._journal.locks import lock
 from whyops_trace.exceptions import DeliveryError, StoreError
 from whyops_trace.exporters.base import Outcome, backoff
 from whyops_trace.exporters.otlp.forwarding import GIVEN_UP, QUIET, ForwardExporter
-from whyops_trace.server.inbox import Inbox, reading_inbox
+from whyops_trace.server.inbox import reading_inbox
 from whyops_trace.settings import shown_url
 from whyops_trace.store import Store
 from whyops_trace.store.forwards import Forwarded, Forwards
@@ -204,14 +204,22 @@ def status_of(home: Path) -> list[Status]:
     Raises:
         StoreError: if a file cannot be read.
     """
-    forwards, store, inbox = Forwards(home), Store(home / STORE_FILE), reading_inbox(home)
-    with contextlib.closing(forwards), contextlib.closing(store), contextlib.closing(inbox):
-        return [_status(each, store, inbox) for each in forwards.all()]
+    with contextlib.closing(Forwards(home)) as forwards:
+        receivers = forwards.all()
+        if not receivers:
+            return []
+        store, inbox = Store(home / STORE_FILE), reading_inbox(home)
+        with contextlib.closing(store), contextlib.closing(inbox):
+            waiting = [(store.unforwarded(each.records), inbox.unforwarded(each.items)) for each in receivers]
+        # What was sent meanwhile waits no more, and so has to be counted.
+        later = {each.url: each for each in forwards.all()}
+    return [
+        _status(later.get(each.url, each), *counts) for each, counts in zip(receivers, waiting, strict=True)
+    ]
 
 
-def _status(at: Forwarded, store: Store, inbox: Inbox) -> Status:
-    records, first = store.unforwarded(at.records)
-    items, arrived = inbox.unforwarded(at.items)
+def _status(at: Forwarded, of_store: tuple[int, str], of_inbox: tuple[int, float]) -> Status:
+    (records, first), (items, arrived) = of_store, of_inbox
     moments = [datetime.fromisoformat(first).timestamp()] if first else []
     moments += [arrived] if items else []
     now = time.time()

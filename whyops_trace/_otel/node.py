@@ -51,6 +51,8 @@ class Node:
 
     def calls(self) -> list[Node]:
         """Return a node for each tool call that its span tells of besides."""
+        if not self.reading.calls:
+            return []
         spans = (replace(self.span, span_id=f"{self.span.span_id}-{number}") for number in count(1))
         return [Node(span, call) for span, call in zip(spans, self.reading.calls, strict=False)]
 

@@ -82,7 +82,7 @@ class Session:
         self.recording = recording
         self.branch = branch
         #: Step of the first call behind the branch that ran, 0 while all are answered.
-        self.live_from = 0
+        self.live_from: int = 0
         self.events: list[dict[str, Any]] = []
         self.notes: list[str] = [
             f"{name} was asked for by a model, but no call of it was recorded: it runs. Decorate it with @traced_tool."

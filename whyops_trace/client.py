@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from whyops_trace._clock import Clock, SystemClock
 from whyops_trace._delivery.clients import Clients
-from whyops_trace._delivery.destinations import local_destinations, otlp_destinations, samplers_of, server_of
+from whyops_trace._delivery.destinations import deliveries_of, destinations_of, server_of
 from whyops_trace._delivery.remains import say_what_is_left
 from whyops_trace._delivery.syncing import Syncing
-from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt, guarded, warn_once
 from whyops_trace._home import JOURNAL
 from whyops_trace._journal.directory import MAPPABLE
@@ -209,15 +208,8 @@ class WhyOps:
         self.answer_timeout = answer_timeout
         self._closed_with = Ledger()
         self._server = server_of(self.settings, self.agent_metadata)
-        built_in = [
-            *local_destinations(self.settings),
-            *([self._server] if self._server else []),
-            *otlp_destinations(self.settings),
-        ]
-        destinations = [*built_in, *exporters] if self.settings.tracing != "off" else []
+        destinations = destinations_of(self.settings, self._server, exporters)
         names = [exporter.name for exporter in destinations]
-        if len(set(names)) < len(names):
-            raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
         stream = self.settings.stream(names)
         self._journal = Journal(
             self.settings.home / JOURNAL / stream,
@@ -246,24 +238,9 @@ class WhyOps:
         if self._server is not None and self.recorder.serves:
             self.recorder.offsets = self._server.offsets
             self.recorder.secret = hashlib.sha256(self.settings.api_key.encode()).digest()
-        local = [exporter for exporter in destinations if not exporter.remote]
-        groups = [local, *([exporter] for exporter in destinations if exporter.remote)]
-        self._deliveries = [
-            Delivery(
-                self.recorder,
-                self._journal,
-                group,
-                [
-                    sampler
-                    for exporter in group
-                    for sampler in samplers_of(
-                        exporter, self.settings, self.recorder, self._journal, stream, self._server
-                    )
-                ],
-            )
-            for group in groups
-            if group
-        ]
+        self._deliveries = deliveries_of(
+            destinations, self.settings, self.recorder, self._journal, self._server
+        )
         self._syncing = Syncing(self.recorder, self._journal) if self.settings.fsync == "interval" else None
         clients.add(self)
 

@@ -1,21 +1,24 @@
-"""The destinations that the settings of a client name. Each loads what it needs when it is made."""
+"""The destinations of a client, and the workers that carry records there. Each loads what it needs when it is made."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from whyops_trace._delivery.worker import Delivery
 from whyops_trace._guard import attempt
 from whyops_trace._home import STORE_FILE, WAITING_FILE
+from whyops_trace._journal.journal import Journal
+from whyops_trace._recording.recorder import Recorder
+from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.exporters.base import Exporter
 from whyops_trace.settings import Settings, otlp_endpoint
 from whyops_trace.types import AgentMetadata
 
 if TYPE_CHECKING:
     from whyops_trace._delivery.sampler import Sampler
-    from whyops_trace._journal.journal import Journal
-    from whyops_trace._recording.recorder import Recorder
     from whyops_trace.exporters.otlp import OtlpExporter
     from whyops_trace.exporters.whyops import WhyOpsExporter
 
@@ -29,7 +32,61 @@ def server_of(settings: Settings, agent: AgentMetadata | None) -> WhyOpsExporter
     return WhyOpsExporter(settings, agent=agent)
 
 
-def local_destinations(settings: Settings) -> list[Exporter]:
+def destinations_of(
+    settings: Settings, server: WhyOpsExporter | None, more: Sequence[Exporter]
+) -> list[Exporter]:
+    """
+    Return the destinations of a client; none if tracing is off.
+
+    Args:
+        settings: Name some of them.
+        server: The WhyOps server; None if there is none.
+        more: Those of the user.
+
+    Raises:
+        ConfigurationError: if two have the same name.
+    """
+    if settings.tracing == "off":
+        return []
+    own: list[Exporter] = [server] if server else []
+    destinations = [*_local_destinations(settings), *own, *otlp_destinations(settings), *more]
+    names = [exporter.name for exporter in destinations]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"Two exporters have the same name: {', '.join(sorted(names))}.")
+    return destinations
+
+
+def deliveries_of(
+    destinations: Sequence[Exporter],
+    settings: Settings,
+    recorder: Recorder,
+    journal: Journal,
+    server: WhyOpsExporter | None,
+) -> list[Delivery]:
+    """
+    Return the workers of a client: one for all destinations on this machine, and one for each that is remote.
+
+    Args:
+        destinations: The destinations.
+        settings: The home, and the choice of traces for remote destinations.
+        recorder: Wakes the workers.
+        journal: Holds the records.
+        server: The WhyOps server among the destinations; None if there is none.
+    """
+    local = [exporter for exporter in destinations if not exporter.remote]
+    return [
+        *([Delivery(recorder, journal, local)] if local else []),
+        *(
+            Delivery(
+                recorder, journal, [exporter], _samplers_of(exporter, settings, recorder, journal, server)
+            )
+            for exporter in destinations
+            if exporter.remote
+        ),
+    ]
+
+
+def _local_destinations(settings: Settings) -> list[Exporter]:
     """Return the store and the console, as far as settings ask for them."""
     exporters: list[Exporter] = []
     if settings.store:
@@ -53,31 +110,19 @@ def otlp_destinations(settings: Settings) -> list[OtlpExporter]:
     return [OtlpExporter(None if settings.otlp == by_variables else settings.otlp, home=settings.home)]
 
 
-def samplers_of(
+def _samplers_of(
     exporter: Exporter,
     settings: Settings,
     recorder: Recorder,
     journal: Journal,
-    stream: str,
     server: WhyOpsExporter | None,
 ) -> list[Sampler]:
-    """
-    Return the way of records to a destination that gets the traces of some outcomes only; none if it gets all.
-
-    Args:
-        exporter: The destination.
-        settings: The choice of traces, and the home.
-        recorder: Knows what of a trace is open.
-        journal: The journal that the records come from.
-        stream: The name of its stream.
-        server: The WhyOps server, to which a proxy reports as well; None if there is none.
-    """
+    """Return the way of records to a remote destination that gets the traces of some outcomes; none if it gets all."""
     choice = settings.tail_sampling
-    if not exporter.remote or exporter.ephemeral:
+    if exporter.ephemeral:
         return []
-    if choice is None and not os.path.exists(
-        settings.home / WAITING_FILE
-    ):  # left from when there was a choice
+    left = choice is None and os.path.exists(settings.home / WAITING_FILE)  # from when there was a choice
+    if choice is None and not left:
         return []
     from whyops_trace._delivery.sampler import Sampler
 
@@ -86,7 +131,7 @@ def samplers_of(
         exporter,
         journal,
         home=settings.home,
-        stream=stream,
+        stream=journal.stream,
         choice=choice,
         states=recorder.traces.get,
     )

@@ -63,6 +63,7 @@ class Journal:
         fsync: When to wait for the disk: "never", with "interval" in :meth:`sync`, with "always" for each record.
 
     Attributes:
+        stream: As the argument.
         token: Name of this process: twelve hexadecimal digits.
         segments: Those taken over and our own, oldest first.
         ended: The processes whose segments were taken over, in that order; the values say nothing.
@@ -89,7 +90,7 @@ class Journal:
         fsync: Fsync = "never",
     ) -> None:
         self._directory = directory
-        self._stream = stream
+        self.stream: str = stream
         self._agent = agent
         self._destinations = list(destinations)
         self._ephemeral = list(ephemeral)
@@ -123,7 +124,7 @@ class Journal:
 
     def _header(self) -> Header:
         return Header(
-            stream=self._stream,
+            stream=self.stream,
             token=self.token,
             agent=self._agent,
             destinations=self._destinations,
@@ -193,7 +194,7 @@ class Journal:
             return
         fits = needed <= max(self._budget.memory, self._budget.disk if self._directory is not None else 0)
         warn_once(
-            f"journal: {self._stream}: no room: {fits}",
+            f"journal: {self.stream}: no room: {fits}",
             "The system has neither disk nor memory for a record of %d bytes, which is dropped."
             if fits
             else "A record of %d bytes fits nowhere and is dropped.",
@@ -285,9 +286,7 @@ class Journal:
                 return []
             room = self._budget.room(snapshot, on_disk=True)
             segments: deque[Segment] = deque()
-            for segment in left_behind(
-                self._directory, self._adopted, stream=self._stream, newest_first=True
-            ):
+            for segment in left_behind(self._directory, self._adopted, stream=self.stream, newest_first=True):
                 if segment.header.token == self.token:  # ours, from before a close
                     segment.totals = self._own
                 room -= segment.size
@@ -416,7 +415,7 @@ class Journal:
                 else:
                     losses = segment.drop("process_end")
                     warn_once(
-                        f"journal: {self._stream}: memory",
+                        f"journal: {self.stream}: memory",
                         "%d records that were only in memory are lost: they were not delivered in time.",
                         losses,
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -62,14 +63,15 @@ class TailSampling(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """The conditions in words, to complete "Sent are"."""
+        """The conditions in words, to complete "Remote destinations get"."""
         conditions = [
             "failed traces" * self.failed,
             "" if self.slower_than is None else f"those slower than {self.slower_than:g} s",
             "" if self.costlier_than is None else f"those costlier than ${self.costlier_than:g}",
             "flagged ones" * self.flagged,
         ]
-        return f"{', '.join(filter(None, conditions)) or 'none by their outcome'}, and {self.share:.4g} of the others"
+        told = ", ".join(filter(None, conditions)) or "none by their outcome"
+        return f"{told}, and {100 * self.share:.4g} % of the others"
 
 
 def tail_sampling(value: TailSampling | float | None) -> TailSampling | None:
@@ -101,10 +103,9 @@ def _read(text: str) -> TailSampling:
         name = name if sign else "share"
         if name not in TailSampling.__struct_fields__ or name in members:
             raise ConfigurationError(f"{_VARIABLE} is {text!r:.200}; {_FORM}.")
-        try:
-            members[name] = _SWITCHES[value] if value in _SWITCHES else float(value)
-        except ValueError:
-            raise ConfigurationError(f"{_VARIABLE} is {text!r:.200}; {_FORM}.") from None
+        members[name] = _SWITCHES.get(value.lower(), value)
+        with contextlib.suppress(ValueError):
+            members[name] = float(value)
     if "share" not in members:
         raise ConfigurationError(f"{_VARIABLE} is {text!r:.200}; it names no share, such as share=0.1.")
     return TailSampling(**members)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -383,25 +384,23 @@ def _otlp(value: bool | str | None) -> str:
     return otlp_endpoint(word)
 
 
-def otlp_endpoint(url: Literal[True] | str) -> str:
+def otlp_endpoint(url: Literal[True] | str, name: str = "otlp (WHYOPS_OTLP)") -> str:
     """
     Return the URL that spans of OpenTelemetry are posted to.
 
     Args:
         url: The URL of a receiver, to whose path ``/v1/traces`` is added unless it ends so; True for the one that the
             variables of OpenTelemetry name.
+        name: What the URL is the value of, for an error.
 
     Raises:
         ConfigurationError: if it is no URL.
     """
-    base, name = url, "otlp (WHYOPS_OTLP)"
     if url is True:
         if traces := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
             return _http_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces)
-        base, name = (
-            os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or DEFAULT_OTLP_URL,
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-        )
+        name = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    base = url if url is not True else os.environ.get(name) or DEFAULT_OTLP_URL
     base, mark, query = _http_url(name, base).partition("?")
     base = base.rstrip("/")
     path = "" if url is not True and base.endswith("/v1/traces") else "/v1/traces"
@@ -412,6 +411,16 @@ def _http_url(name: str, url: object) -> str:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         told = shown_url(url) if isinstance(url, str) else url
         raise ConfigurationError(f"{name} is {told!r:.200}; it must begin with http:// or https://.")
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or an address that is none
+        is_whole = False
+    if not is_whole:
+        raise ConfigurationError(
+            f"{name} is {shown_url(url)!r:.200}; it must have a host, and a port from 1 to 65535 if any, "
+            "such as http://localhost:4318."
+        )
     return url
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from collector import Collector, Reset
 from journals import die, fill, make
 from lines import Process, encoded
-from programs import ROOT, start, start_code
+from programs import ROOT, run_code, start, start_code
 from spans import span
 from wire import Answer, Request
 
@@ -192,9 +192,37 @@ def test_it_tells_which_traces_remote_destinations_get(
     told = [finding["message"] for some in checks().values() for finding in some]
 
     assert (
-        "Remote destinations do not get all traces: failed traces, those slower than 30 s, those costlier than $0.5, "
-        "flagged ones, and 0.05 of the others." in told
+        "Remote destinations get failed traces, those slower than 30 s, those costlier than $0.5, "
+        "flagged ones, and 5 % of the others." in told
     )
+
+
+def test_a_choice_by_cost_without_prices_is_a_warning(tmp_path: Path) -> None:
+    """No trace would be sent for its cost."""
+    done = run_code(
+        "import sys; from importlib import metadata; real = metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'genai-prices': raise metadata.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "metadata.version = version\n"
+        "from whyops_trace.__main__ import main; sys.argv = ['whyops-trace', 'doctor', '--json']; main()",
+        home=tmp_path, WHYOPS_TAIL_SAMPLING="0.1,costlier_than=2",
+    )  # fmt: skip
+    checks = json.loads(done.stdout)["checks"]
+
+    assert [check["state"] for check in checks if check["check"] == "sampling"] == ["ok", "warning"]
+
+
+def test_a_receiver_of_spans_is_where_traces_go(
+    checks: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there is neither a store nor a key."""
+    monkeypatch.setenv("WHYOPS_STORE", "off")
+    monkeypatch.setenv("WHYOPS_OTLP", "http://127.0.0.1:1")
+    told = {finding["message"] for some in checks().values() for finding in some}
+
+    assert "Traces go to http://127.0.0.1:1/v1/traces." in told
+    assert "There is no key: traces go to no WhyOps server." in told
 
 
 @pytest.mark.parametrize(

@@ -468,7 +468,17 @@ def test_doctor_tells_how_far_receivers_are(receiver: Receiver, tmp_path: Path) 
     [
         (("--forward", "localhost:4318"), "it must begin with http:// or https://"),
         (("--forward", "http://localhost:{port}"), "is this server itself"),
+        (("--forward", "http://0.0.0.0:{port}"), "is this server itself"),
+        (("--allow-host", "buffer", "--forward", "http://Buffer.:{port}"), "is this server itself"),
+        (
+            ("--forward", "http://h:99999"),
+            "--forward: the URL is 'http://h:99999'; it must have a host, and a port",
+        ),
+        (("--forward", "http://h:1,http://h:2"), "it must have a host, and a port"),
+        (("--forward", "http://"), "it must have a host"),
         (("--forward", "http://h", "--forward-header", "key"), "takes NAME=VALUE"),
+        (("--forward-header", "name=key"), "take effect with --forward URL only"),
+        (("--no-forward-content",), "take effect with --forward URL only"),
     ],
 )
 def test_a_receiver_that_cannot_be_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -534,6 +535,24 @@ def test_a_choice_that_makes_no_sense_says_what_would(options: dict[str, Any]) -
     """As an argument."""
     with pytest.raises(ConfigurationError, match="it must be"):
         TailSampling(**options)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("share=5%", "share is '5%'; it must be a number from 0 to 1, such as 0.1."),
+        ("share=0,failed=no", "failed is 'no'; it must be True or False; on or off in the environment."),
+        ("share=0,slower_than=30s", "slower_than is '30s'; it must be a number, 0 or more, such as 0.5."),
+    ],
+)
+def test_a_word_that_cannot_be_obeyed_is_named(
+    monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    """With what it may be."""
+    monkeypatch.setenv("WHYOPS_TAIL_SAMPLING", text)
+
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        WhyOps()
 
 
 def test_an_argument_that_is_no_choice_says_what_would_be_one() -> None:

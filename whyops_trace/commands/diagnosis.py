@@ -131,6 +131,7 @@ def switches(settings: Settings) -> Iterator[Finding]:
     targets = (["the local store"] if settings.store else []) + (
         [shown_url(settings.analyse_url)] if settings.server else []
     )
+    targets += [shown_url(settings.otlp)] if settings.otlp else []
     if targets:
         yield Finding("tracing", "ok", f"Traces go to {' and to '.join(targets)}.")
     else:
@@ -144,8 +145,11 @@ def switches(settings: Settings) -> Iterator[Finding]:
         message = f"WHYOPS_SAMPLE_RATE={settings.sample_rate:g}: {share} of the traces are not recorded."
         yield Finding("sampling", "warning", message, "Unset it to record all of them.")
     if settings.tail_sampling is not None:
-        message = f"Remote destinations do not get all traces: {settings.tail_sampling.words}."
+        message = f"Remote destinations get {settings.tail_sampling.words}."
         yield Finding("sampling", "ok", message, "Unset WHYOPS_TAIL_SAMPLING to send all of them.")
+        if settings.tail_sampling.costlier_than is not None and not _version("genai-prices"):
+            message = "costlier_than has no effect, as no price is known."
+            yield Finding("sampling", "warning", message, f"To have prices, {install_hint('prices')}")
 
 
 def clock() -> Iterator[Finding]:

@@ -113,10 +113,10 @@ def serve(
     _check_key(host, key)
     if annotate or receivers:
         check_writable(home)
-    forwards = forward_exporters(receivers, headers, content, home) if receivers else ()
+    forwards = forward_exporters(receivers, headers, content, home)
     listening = _listen(host, port)
     url = _url(listening, host)
-    check_receivers(forwards, listening.getsockname()[1])
+    check_receivers(forwards, listening.getsockname()[1], [*allowed, host, socket.gethostname()])
 
     def ready() -> None:
         if opens:

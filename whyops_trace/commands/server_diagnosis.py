@@ -32,7 +32,8 @@ _KEY_BEGINS: Final = ("whyops_", "YOPS-")
 def key(settings: Settings) -> Finding:
     """Check the form of the key, which is never shown."""
     if not settings.api_key:
-        return Finding("key", "ok", "There is no key: traces stay on this machine.")
+        where = "stay on this machine" if not settings.otlp else "go to no WhyOps server"
+        return Finding("key", "ok", f"There is no key: traces {where}.")
     if not settings.api_key.startswith(_KEY_BEGINS):
         message = "WHYOPS_API_KEY is set, but does not begin with whyops_ or YOPS-, as the keys of WhyOps do."
         return Finding("key", "warning", message, "Copy the key again, without quotes or spaces.")

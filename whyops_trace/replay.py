@@ -24,7 +24,7 @@ import msgspec
 
 from whyops_trace._checks import MAX_ID
 from whyops_trace._home import STORE_FILE, home_directory, make_private
-from whyops_trace._replay.branching import Answer, branch, check_answers
+from whyops_trace._replay.branching import Answer, Branch, branch, check_answers
 from whyops_trace._replay.checks import Run, check_same_tree, tree_of
 from whyops_trace._replay.finder import Divergence, Match
 from whyops_trace._replay.loading import Source, load
@@ -131,11 +131,9 @@ class Replay(Run):
         if miss is not None and miss is not error:
             raise miss from error
         if left_at is not None:
-            if miss is None and not self._session.has_left:
-                at, left = f"{left_at.call.step}, {left_at.call}", "\n  - ".join(["", *self.unused[:_NAMED]])
-                raise ReplayMiss(
-                    f"The run ended before step {at}. These recorded calls were not made:{left}"
-                ) from error
+            ends = error is None or isinstance(error, Exception | SystemExit)  # Ctrl-C and the like go on
+            if miss is None and ends and not (self._session.has_left and self.events):
+                raise ReplayMiss(self._told_end(left_at, error)) from error
         elif error is None and self._match == "strict":
             self._check_strictly()
         elif unknown := self._session.unknown:
@@ -148,6 +146,18 @@ class Replay(Run):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
+
+    def _told_end(self, left_at: Branch, error: BaseException | None) -> str:
+        """Return why a run did not come to the step at which it would have left its recording."""
+        ending = ""
+        if isinstance(error, SystemExit):
+            ending = f": it exited with {error.code!r}"
+        elif error is not None:
+            ending = f": it raised {type(error).__name__}: {error}"
+        told = f"The run ended before step {left_at.call.step}, {left_at.call}{ending}."
+        if not self.unused:
+            return told
+        return "\n  - ".join([f"{told} These recorded calls were not made:", *self.unused[:_NAMED]])
 
     def _check_strictly(self) -> None:
         told = []
@@ -247,12 +257,18 @@ def replay(
         StoreError: if the store cannot be read.
         ReplayError: if the recording still runs, holds no calls, is no fixture of this version, has no call at the step
             *until*, or cannot answer one before it.
-        ConfigurationError: if *match* is another word, or *answer* is given without *until*.
+        ConfigurationError: if *match* is another word, *answer* is given without *until* or is no :class:`Answer`,
+            *until* is no whole number, or *swap* has something else than functions.
     """
     if match not in ("strict", "first"):
         raise ConfigurationError(f"match is {match!r}; it must be 'strict' or 'first'.")
     if answer is not None and until is None:
         raise ConfigurationError("answer goes with until, the step of the call that it answers.")
+    for name, function in dict(swap or {}).items():
+        if not callable(function):
+            raise ConfigurationError(
+                f"swap has {function!r:.80} for {name!r}; it must be a function that returns that: lambda *_, **__: …"
+            )
     recording, names = load(source, home), names_of(live)
     found = None if until is None else branch(recording, until, answer)
     if found is not None:

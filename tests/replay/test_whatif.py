@@ -559,6 +559,39 @@ def test_an_agent_that_goes_another_way_before_the_step_is_a_miss() -> None:
     assert ran == []
 
 
+def test_why_a_run_ends_before_the_step_is_told() -> None:
+    events = recorded(plain_agent)
+
+    def fail() -> None:
+        raise FileNotFoundError("no orders.csv")
+
+    def leave() -> None:
+        raise SystemExit("usage: agent ORDER")
+
+    with pytest.raises(ReplayMiss, match=r"step 3, .*: it raised FileNotFoundError: no orders.csv. These"):
+        whatif(events, fail, step=3, store=False)
+    with pytest.raises(ReplayMiss, match="it exited with 'usage: agent ORDER'"):
+        whatif(events, leave, step=3, store=False)
+
+
+def test_a_run_without_a_call_does_not_come_to_the_first_step() -> None:
+    """Nothing comes before the step, and still it is no run of an agent that passes."""
+    events = recorded(plain_agent)
+
+    with pytest.raises(ReplayMiss, match=r"The run ended before step 1, look_up\(order=8841\)\.$"):
+        whatif(events, lambda: None, step=1, store=False)
+
+
+def test_an_interruption_before_the_step_goes_on() -> None:
+    events = recorded(plain_agent)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        whatif(events, interrupted, step=3, store=False)
+
+
 def test_nothing_leaves_the_process_before_the_step(provider: Provider) -> None:
     """The network is shut until the recording is used up, and open from then on."""
     import socket
@@ -651,6 +684,16 @@ def test_answers_that_do_not_fit_are_refused() -> None:
         whatif(events, plain_agent, step=1, repeat=0)
     with pytest.raises(ReplayError, match="no call of a model"):
         plan(events, 1, Answer(text="one"))
+    wrong: Any
+    for wrong in ({"error": ValueError}, {"text": 3}, {"result": {1}}, {"result": float("nan")}):
+        with pytest.raises(ConfigurationError, match="it must be"):
+            Answer(**wrong)
+    for wrong in ({"step": "1"}, {"step": 1, "answer": {"status": "packed"}}):
+        with pytest.raises(ConfigurationError, match="it must be"):
+            plan(events, **wrong)
+    wrong = {"refund": "done"}
+    with pytest.raises(ConfigurationError, match="swap has 'done' for 'refund'; it must be a function"):
+        replay(events, swap=wrong)
 
 
 def test_a_limit_of_the_trace_stops_a_run_of_an_experiment() -> None:

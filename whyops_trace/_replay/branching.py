@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Answer:
         text: What a model answers, without tool calls.
 
     Raises:
-        ConfigurationError: if none of them is given, or several.
+        ConfigurationError: if none of them is given, or several, or it is of another type.
     """
 
     result: Any = UNSET
@@ -69,6 +70,12 @@ class Answer:
         given = [self.result is not UNSET, self.error is not None, self.text is not None]
         if sum(given) != 1:
             raise ConfigurationError("An answer has one of result, error and text.")
+        if not isinstance(self.error, BaseException | str | None):
+            raise ConfigurationError(f"The error is {self.error!r:.80}; it must be an exception or a text.")
+        if not isinstance(self.text, str | None):
+            raise ConfigurationError(f"The text is {self.text!r:.80}; it must be a str.")
+        if given[0] and not _is_json(self.result):
+            raise ConfigurationError(f"The result is {self.result!r:.80}; it must be JSON.")
 
     def __str__(self) -> str:
         if self.error is not None:
@@ -77,6 +84,14 @@ class Answer:
         if self.text is not None:
             return headline(f"answers {value(self.text)}", _SHOWN)
         return headline(f"returns {value(self.result)}", _SHOWN)
+
+
+def _is_json(result: Any) -> bool:
+    try:
+        json.dumps(result, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -114,7 +129,12 @@ def branch(recording: Recording, step: int, answer: Answer | None) -> Branch:
 
     Raises:
         ReplayError: if there is no such step, it is no call, or the answer does not fit.
+        ConfigurationError: if the step is no whole number, or the answer no :class:`Answer`.
     """
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise ConfigurationError(f"The step is {step!r}; it must be a whole number.")
+    if not (answer is None or isinstance(answer, Answer)):
+        raise ConfigurationError(f"The answer is {answer!r:.80}; it must be an Answer: Answer(result=…).")
     if not recording.events:
         raise ReplayError(
             f"{recording.source} comes from a fixture, which has no steps: name the trace itself by its id."

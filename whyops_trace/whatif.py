@@ -85,6 +85,7 @@ class ExperimentRun(msgspec.Struct, rename="camel"):
         cost: Their cost in US dollars; None if one of them has no known price, or there are none.
         seconds: How long the run took.
         live_from: The step from which on its calls ran, 0 if none did.
+        notes: What else is to be known of it, in words, such as that it could not be stored.
     """
 
     trace_id: str
@@ -96,6 +97,7 @@ class ExperimentRun(msgspec.Struct, rename="camel"):
     cost: float | None
     seconds: float
     live_from: int
+    notes: list[str]
 
 
 class Experiment(msgspec.Struct, rename="camel"):
@@ -177,7 +179,7 @@ def whatif(
         answer: The answer to it. None to let it run as well: how often does the agent get there from here?
         repeat: Number of runs, one after the other; 1 at least.
         check: Function that gets the run and what the agent returned. The run passes unless it returns False or raises
-            an AssertionError, as the assertions of the run do. Without it a run passes that ends with an answer, or
+            an exception, as the assertions of the run do. Without it a run passes that ends with an answer, or
             finishes without a model, and in which no live call failed for good.
         live: What runs before the step, too.
         swap: Functions that answer behind the step, by the name of what they answer: of tools that must not run.
@@ -192,11 +194,18 @@ def whatif(
         ReplayError: if the recording still runs, has no steps or no call at this one, if the answer does not fit, or if
             a call before it cannot be answered.
         ReplayMiss: if the agent does not come to the step: it calls something else before, or ends.
-        ConfigurationError: if *repeat* is below 1.
+        ConfigurationError: if *repeat* is no whole number from 1 on, *agent* or *check* is no function, *check* is a
+            coroutine function, or *step*, *answer* or *swap* is of another type.
     """
-    if repeat < 1:
-        raise ConfigurationError(f"repeat is {repeat}; it must be 1 at least.")
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(repeat, int) or repeat < 1:
+        raise ConfigurationError(f"repeat is {repeat!r}; it must be a whole number, 1 at least.")
+    if not callable(agent):
+        raise ConfigurationError(
+            f"agent is {agent!r:.80}; it must be a function that runs the agent: lambda: agent(8841)."
+        )
+    if check is not None and (not callable(check) or inspect.iscoroutinefunction(check)):
+        raise ConfigurationError(f"check is {check!r:.80}; it must be a function, and no coroutine function.")
+    if isinstance(source, Iterable) and not isinstance(source, str):
         source = list(source)
     found = branch(load(source, home), step, answer)
     if isinstance(source, str):
@@ -279,6 +288,7 @@ def _told(
         None if cost is None else float(cost),
         seconds,
         run.live_from,
+        [*run.notes],
     )
 
 
@@ -289,6 +299,8 @@ def _checked(check: Check, run: Replay, returned: Any) -> str:
         return "the check returned False" if check(run, returned) is False else ""
     except AssertionError as error:
         return str(error).partition("\n")[0] or "an assertion of the check failed"
+    except Exception as error:  # noqa: BLE001 - what the runs cost would be lost with the others
+        return f"the check raised {type(error).__name__}: {error}"
 
 
 def _verdict(events: Sequence[dict[str, Any]], start: int) -> tuple[str, str]:

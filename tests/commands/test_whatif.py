@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,7 @@ def ran(project: Path) -> list[str]:
         ("--", sys.executable, "shop.py", "8841"),
         ("--", sys.executable, "-u", "-m", "shop", "8841"),
         ("--", "env", sys.executable, "shop.py", "8841"),
+        ("--", sys.executable, "-X", "utf8", "-W", "ignore", "shop.py", "8841"),
         ("--", "shop.py", "8841"),
         ("--call", "shop:agent(8841)"),
         ("--call", "shop:agent_async(8841)"),
@@ -125,6 +127,8 @@ def test_runs_are_repeated_and_counted(project: Path) -> None:
     [
         (("--check", "shop:check"), True),
         (("--expect", "result == 'done'"), False),
+        (("--expect", "result['status'] == 'done'"), False),
+        (("--expect", "all(calls[name] < 2 for name in calls)"), True),
         (("--swap", 'wait="nobody waits"', "--expect", "result == 'nobody waits'"), True),
     ],
 )
@@ -187,6 +191,38 @@ def test_a_terminal_is_asked(project: Path, said: str, runs: list[str]) -> None:
     assert ran(project) == runs
 
 
+def test_names_that_the_recorded_run_does_not_have_are_told_before(project: Path) -> None:
+    """A misspelt tool that must not run would run."""
+    result = whyops("whatif", "refund-1", *PACKED, "--swap", "refnd=1", "--call", "shop:agent(8841)")
+
+    assert "The recorded run has no call of refnd: look whether that is the name." in result.stderr
+    assert ran(project) == []
+
+
+def test_what_ran_is_told_when_the_command_is_interrupted(project: Path) -> None:
+    """Ctrl-C ends the run that is on without a traceback, and those before it count."""
+    (project / "patient.py").write_text(
+        "import shop, sys, threading\n"
+        "shop.agent(8841)\n"
+        "if len(open('ran.txt').readlines()) == 2:\n"
+        "    print('waits', flush=True)\n"
+        "    threading.Event().wait(60)\n"
+    )
+    words = ["whatif", "refund-1", *PACKED, "--yes", "--repeat", "4", "--", "patient.py"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "whyops_trace", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as command:  # fmt: skip
+        assert command.stderr is not None
+        assert any(line == "waits\n" for line in command.stderr)
+        os.killpg(command.pid, signal.SIGINT)
+        out, errors = command.communicate(timeout=60)
+
+    assert command.returncode == 1
+    assert "1 of 1 run passed" in out
+    assert errors == "Aborted!\n"
+
+
 def test_show_names_the_source_and_the_replays(project: Path) -> None:
     """Both sides of the link are told."""
     told = json.loads(
@@ -203,8 +239,26 @@ def test_show_names_the_source_and_the_replays(project: Path) -> None:
     [
         (("--step", "9", "--call", "shop:agent(8841)"), 1, "There is no step 9 in refund-1"),
         (("--step", "3", "--call", "shop:agent(1)"), 1, "look_up(order=1) is not in the recording"),
-        (("--step", "3", "--call", "shop:sdk"), 1, "The run ended before step 3"),
-        (("--step", "1", "--call", "nowhere:agent()"), 1, "ended with exit code 1 and told nothing"),
+        (("--step", "3", "--call", "shop:str()"), 1, "The run ended before step 3"),
+        (
+            ("--step", "1", "--call", "nowhere:agent()"),
+            1,
+            "nowhere of --call cannot be imported: ModuleNotFoundError",
+        ),
+        (
+            ("--step", "1", "--call", "shop:agent(", "--expect", "True"),
+            2,
+            "no expression of Python: '(' was never",
+        ),
+        (("--step", "1", "--call", "shop:agent"), 2, "calls nothing: 'shop:agent()'"),
+        (("--step", "3", "--", "nowhere.py"), 1, "it raised FileNotFoundError"),
+        (("--step", "1", "--call", "shop:agent(1)", "--expect", "call == 1"), 2, "but not call."),
+        (("--step", "1", "--call", "shop:agent(1)", "--expect", "calls["), 2, "no expression of Python"),
+        (("--step", "1", "--call", "shop:agent(1)", "--check", "shop:nowhere"), 1, "has no function nowhere"),
+        (("--step", "1", "--call", "shop:agent(1)", "--check", "nowhere:check"), 1, "cannot be imported"),
+        (("--step", "1", "--result", "NaN", "--call", "shop:agent(1)"), 2, "is no JSON"),
+        (("--step", "1", "--result", '"\\ud800"', "--call", "shop:agent(1)"), 2, "is no JSON"),
+        (("--step", "1", "--result", "[" * 9_999 + "]" * 9_999, "--call", "shop:agent(1)"), 2, "is no JSON"),
         (("--step", "1"), 2, "Say how the agent is started"),
         (("--step", "1", "--", "make", "agent"), 2, "starts no program of Python"),
         (("--step", "1", "--", "nowhere", "python", "shop.py"), 2, "There is no program 'nowhere'"),

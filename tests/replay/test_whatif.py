@@ -485,6 +485,31 @@ def test_a_run_passes_by_its_check() -> None:
     assert told(lambda run, _: run.not_called("wait")) == (False, "wait was called.")
 
 
+def test_a_check_that_fails_itself_costs_no_run() -> None:
+    """It is told as the reason; a check that is none is refused before anything runs."""
+    events = recorded(plain_agent)
+
+    def check(_run: Replay, returned: Any) -> bool:
+        return bool(returned["status"])
+
+    async def later(_run: Replay, _returned: Any) -> bool:
+        return False
+
+    wrong: Any
+    for wrong in ({"check": "wait"}, {"check": later}, {"repeat": 1.5}, {"repeat": "3"}):
+        with pytest.raises(ConfigurationError, match="it must be a"):
+            whatif(events, in_trace(plain_agent), step=1, store=False, **wrong)
+    wrong = "agent"
+    with pytest.raises(ConfigurationError, match="it must be a function that runs the agent"):
+        whatif(events, wrong, step=1, store=False)
+    assert ran == []
+
+    experiment = whatif(events, in_trace(lambda: look_up(1)), step=1, check=check, store=False)
+    assert experiment.passed == 1
+    experiment = whatif(events, in_trace(lambda: wait(1)), step=1, check=check, store=False)
+    assert experiment.runs[0].reason.startswith("the check raised TypeError: string indices")
+
+
 def test_a_live_call_that_failed_for_good_fails_the_run() -> None:
     """A failure before the step is none of the experiment."""
 

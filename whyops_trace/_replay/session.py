@@ -84,9 +84,11 @@ class Session:
         #: Step of the first call behind the branch that ran, 0 while all are answered.
         self.live_from: int = 0
         self.events: list[dict[str, Any]] = []
+        later = {call.name for call in branch.rest} if branch else set[str]()
         self.notes: list[str] = [
             f"{name} was asked for by a model, but no call of it was recorded: it runs. Decorate it with @traced_tool."
             for name in recording.undecorated
+            if name not in later
         ]
         self.miss: ReplayMiss | None = None
         self._live, self._swap, self._normalise = live, swap, normalise

@@ -13,14 +13,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 import msgspec
 
 from whyops_trace._replay.recording import read_calls
-from whyops_trace.exceptions import ReplayMiss, WhyOpsError
+from whyops_trace.exceptions import ConfigurationError, ReplayMiss, WhyOpsError
 from whyops_trace.replay import Replay
 from whyops_trace.whatif import Answer, ExperimentRun, whatif
+
+#: The names of an expectation.
+NAMES: Final = frozenset({"run", "result", "answer", "calls"})
+_INTERRUPTED: Final = 130
 
 
 class Order(msgspec.Struct, omit_defaults=True):
@@ -74,6 +79,8 @@ def main(words: Sequence[str]) -> None:
         report = Report(_run(order, words[1:]))
     except (WhyOpsError, ReplayMiss) as error:
         report = Report(problem=str(error))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)  # which the command tells
     Path(order.report).write_bytes(msgspec.json.encode(report))
 
 
@@ -94,8 +101,24 @@ def _run(order: Order, program: Sequence[str]) -> ExperimentRun:
 
 def _call(text: str) -> Callable[[], Any]:
     module, _, expression = text.partition(":")
-    names = vars(importlib.import_module(module))
-    return lambda: eval(expression, names)  # noqa: S307 - what the user typed
+    names = vars(_imported("--call", module))
+    return lambda: eval(expression.strip(), names)  # noqa: S307 - what the user typed
+
+
+def _imported(option: str, module: str) -> ModuleType:
+    """
+    Return a module of the user's.
+
+    Raises:
+        ConfigurationError: if it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{module} of {option} cannot be imported: {type(error).__name__}: {error}. It is looked for in this "
+            "directory, and where Python looks."
+        ) from error
 
 
 def _program(words: Sequence[str]) -> None:
@@ -112,7 +135,9 @@ def _program(words: Sequence[str]) -> None:
 def _check(order: Order) -> Callable[[Replay, Any], object] | None:
     if order.check:
         module, _, name = order.check.partition(":")
-        found: Callable[[Replay, Any], object] = getattr(importlib.import_module(module), name)
+        found: Callable[[Replay, Any], object] | None = getattr(_imported("--check", module), name, None)
+        if found is None:
+            raise ConfigurationError(f"{module} of --check has no function {name}.")
         return found
     if not order.expect:
         return None
@@ -126,7 +151,8 @@ def _check(order: Order) -> Callable[[Replay, Any], object] | None:
             "answer": next((text for text in reversed(texts) if isinstance(text, str)), ""),
             "calls": Counter(call.name for call in calls),
         }
-        return bool(eval(order.expect, {}, names))  # noqa: S307 - what the user typed
+        # Its own names come among the globals, since comprehensions and lambdas see no others.
+        return bool(eval(order.expect.strip(), names))  # noqa: S307 - what the user typed
 
     return holds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import re
 import shutil
@@ -17,8 +19,9 @@ import msgspec
 
 from whyops_trace._extras import install_hint
 from whyops_trace._reading.excerpt import clean, counted, dollars, duration, percent
+from whyops_trace._replay.loading import load
 from whyops_trace.commands.common import ParamType, home_option
-from whyops_trace.commands.experiment import Order, Report
+from whyops_trace.commands.experiment import NAMES, Order, Report
 from whyops_trace.whatif import Answer, Experiment, ExperimentRun, Plan, plan
 
 _PYTHON: Final = re.compile(r"python[\d.]*(\.exe)?")
@@ -35,9 +38,9 @@ class _Json(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the decoded value."""
         try:
-            return json.loads(value)
-        except ValueError as error:
-            self.fail(f"{value!r} is no JSON ({error}); a text needs quotes: '\"sent\"'.", param, ctx)
+            return msgspec.json.decode(value)  # which refuses NaN and halves of characters
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value!r:.80} is no JSON ({error}); a text needs quotes: '\"sent\"'.", param, ctx)
 
 
 class _Swap(_Json):
@@ -130,31 +133,80 @@ def whatif(
         raise click.UsageError("Say how the agent is started: --call MODULE:CALL, or -- python agent.py.")
     if expect and check:
         raise click.UsageError("Give --expect or --check, not both.")
-    for option, value in (("--call", call), ("--check", check)):
-        if value and not _CALL.fullmatch(value):
-            raise click.UsageError(f"{option} is {value!r}; it must begin with a module: 'shop.agent:…'.")
+    _check_words(call, check, expect)
     command = _command(program)
     planned = plan(trace, step, Answer(**answers) if answers else None, home=home)
     order = Order(
         planned.source, step, "", str(home), answer=next(iter(answers.items()), None), call=call or "",
         expect=expect or "", check=check or "", live=[*live], swap=dict(swap), network=network,
     )  # fmt: skip
-    _ask(planned, repeat, order.swap, yes=yes)
+    recording = load(planned.source, home)
+    unknown = sorted({*order.swap, *order.live} - {recorded.name for recorded in recording.calls})
+    _ask(_plan(planned, repeat, order.swap, unknown, recording.undecorated), yes=yes)
     experiment, problems = Experiment(planned, []), list[str]()
-    for number in range(1, repeat + 1):
-        report = _run(order, command)
-        if report.run is None:
-            if number == 1:
-                raise click.ClickException(report.problem)
-            problems.append(report.problem)
-        else:
-            experiment.runs.append(report.run)
-        if not as_json:
-            click.echo(_line(number, report))
+    is_stopped = False
+    try:
+        _run_all(order, command, repeat, experiment.runs, problems, tells=not as_json)
+    except KeyboardInterrupt:
+        is_stopped = True
+    if not experiment.runs:
+        raise click.Abort
     if as_json:
         click.echo(json.dumps(_told(experiment, problems), indent=1))
     else:
         _print(experiment, problems)
+    if is_stopped:  # what was spent is told
+        raise click.Abort
+
+
+def _check_words(call: str | None, check: str | None, expect: str | None) -> None:
+    """
+    Check what a user wrote in words of Python, as far as that can be done before anything runs.
+
+    Raises:
+        click.UsageError: if it is wrong.
+    """
+    for option, value in (("--call", call), ("--check", check)):
+        if value and not _CALL.fullmatch(value):
+            raise click.UsageError(f"{option} is {value!r}; it must begin with a module: 'shop.agent:…'.")
+    if call and not _calls(_parsed("--call", call.partition(":")[2])):
+        raise click.UsageError(f"--call is {call!r}, which calls nothing: '{call}()'.")
+    if expect:
+        _check_names(_parsed("--expect", expect))
+
+
+def _parsed(option: str, expression: str) -> ast.AST:
+    """
+    Return an expression of Python.
+
+    Raises:
+        click.UsageError: if it is none.
+    """
+    try:
+        return ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise click.UsageError(
+            f"{option} has {expression!r}, which is no expression of Python: {error}."
+        ) from error
+
+
+def _calls(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Call) for node in ast.walk(tree))
+
+
+def _check_names(tree: ast.AST) -> None:
+    """
+    Check the names in an expectation, before anything is spent on a run.
+
+    Raises:
+        click.UsageError: if one is not known.
+    """
+    nodes = [*ast.walk(tree)]
+    own = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    if unknown := sorted(names - own - NAMES - vars(builtins).keys()):
+        raise click.UsageError(f"--expect knows {', '.join(sorted(NAMES))}, but not {', '.join(unknown)}.")
 
 
 def _command(program: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -165,7 +217,7 @@ def _command(program: Sequence[str]) -> tuple[list[str], list[str]]:
     place = next((at for at, word in enumerate(words) if _PYTHON.fullmatch(Path(word).name)), len(words))
     rest = place + 1
     while rest < len(words) and words[rest].startswith("-") and words[rest] not in ("-m", "-c"):
-        rest += 1
+        rest += 2 if words[rest] in ("-W", "-X") else 1
     if rest >= len(words) or words[rest] == "-c" or words[rest:] == ["-m"]:
         raise click.UsageError(
             f"{' '.join(words)!r} starts no program of Python: write python FILE or python -m MODULE, or use --call."
@@ -173,6 +225,33 @@ def _command(program: Sequence[str]) -> tuple[list[str], list[str]]:
     if shutil.which(words[0]) is None:
         raise click.UsageError(f"There is no program {words[0]!r}.")
     return words[:rest], words[rest:]
+
+
+def _run_all(
+    order: Order,
+    command: tuple[list[str], list[str]],
+    repeat: int,
+    runs: list[ExperimentRun],
+    problems: list[str],
+    *,
+    tells: bool,
+) -> None:
+    """
+    Run the agent several times. Add each run to *runs*, or why it did not come to the step to *problems*.
+
+    Raises:
+        click.ClickException: if the first run did not come to the step.
+    """
+    for number in range(1, repeat + 1):
+        report = _run(order, command)
+        if report.run is not None:
+            runs.append(report.run)
+        elif number == 1:
+            raise click.ClickException(report.problem)
+        else:
+            problems.append(report.problem)
+        if tells:
+            click.echo(_line(number, report))
 
 
 def _run(order: Order, command: tuple[list[str], list[str]]) -> Report:
@@ -185,14 +264,14 @@ def _run(order: Order, command: tuple[list[str], list[str]]) -> Report:
         done = subprocess.run(words, stdout=2, check=False)  # noqa: S603 - what the user typed
         try:
             return msgspec.json.decode(Path(order.report).read_bytes(), type=Report)
-        except FileNotFoundError:
+        except (FileNotFoundError, msgspec.DecodeError):  # it was ended, maybe while it wrote
             return Report(
                 problem=f"The process of the run ended with exit code {done.returncode} and told nothing; its output "
                 "is above."
             )
 
 
-def _ask(planned: Plan, repeat: int, swap: dict[str, Any], *, yes: bool) -> None:
+def _ask(lines: Sequence[str], *, yes: bool) -> None:
     """
     Tell what will run and what it may cost, and ask whether it may.
 
@@ -200,7 +279,7 @@ def _ask(planned: Plan, repeat: int, swap: dict[str, Any], *, yes: bool) -> None
         click.ClickException: if there is nobody to be asked.
         click.Abort: if it may not.
     """
-    for line in _plan(planned, repeat, swap):
+    for line in lines:
         click.echo(clean(line), err=True)
     if yes:
         return
@@ -209,7 +288,9 @@ def _ask(planned: Plan, repeat: int, swap: dict[str, Any], *, yes: bool) -> None
     click.confirm("Run it?", abort=True, err=True)
 
 
-def _plan(planned: Plan, repeat: int, swap: dict[str, Any]) -> list[str]:
+def _plan(
+    planned: Plan, repeat: int, swap: dict[str, Any], unknown: Sequence[str], undecorated: Sequence[str]
+) -> list[str]:
     call = f"{planned.source} is replayed up to step {planned.step}, {planned.call}, which"
     tools = [f"{name} {count} x" for name, count in planned.tools.items() if name not in swap]
     models = [f"{name} {counted(count, 'turn')}" for name, count in planned.models.items()]
@@ -223,6 +304,10 @@ def _plan(planned: Plan, repeat: int, swap: dict[str, Any]) -> list[str]:
     ]
     if swap:
         lines.append(f"Answered and not run: {', '.join(swap)}.")
+    if undecorated:
+        lines.append(f"Run before it as well, since they are not decorated: {', '.join(undecorated)}.")
+    if unknown:
+        lines.append(f"The recorded run has no call of {', '.join(unknown)}: look whether that is the name.")
     if planned.cost is not None:
         cost = f"{dollars(planned.cost * repeat)}, which is the recorded rest {counted(repeat, 'time')}"
     else:
@@ -256,8 +341,11 @@ def _print(experiment: Experiment, problems: Sequence[str]) -> None:
         click.echo(clean(f"{count} of {len(runs)}: {path}"))
     if cost := experiment.cost:
         click.echo(f"What ran cost {dollars(cost)}.")
+    for note in dict.fromkeys(note for run in runs for note in run.notes):
+        click.echo(clean(note))
     last: ExperimentRun = runs[-1]
-    click.echo(clean(f"Side by side: whyops-trace diff {experiment.plan.source} {last.trace_id}"))
+    if last.trace_id:
+        click.echo(clean(f"Side by side: whyops-trace diff {experiment.plan.source} {last.trace_id}"))
 
 
 def _told(experiment: Experiment, problems: Sequence[str]) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +195,37 @@ def test_a_threshold_is_of_the_change_the_difference_or_the_mean(text: str, verd
     assert Threshold.parse(text).judge(compare_sets(before, after)) == verdict
 
 
+def test_what_did_not_happen_in_a_few_runs_is_not_told_to_be_gone() -> None:
+    """A failure in every tenth run is not seldom missing in three."""
+    before = [run("", 100)._replace(failures=float(place % 10 == 0)) for place in range(50)]
+    after = [run("", 100) for _ in range(3)]
+    comparison = compare_sets(before, after)
+    failures = next(each for each in comparison.figures if each.name == "failures")
+
+    assert failures.change == -1
+    assert failures.verdict == ""
+    assert Threshold.parse("failures < -50%").judge(comparison) == "open"
+
+
+def test_a_narrow_terminal_has_room_for_all_but_the_medians() -> None:
+    record("main", 100, 1_000, 10_000)
+    record("change", 90, 1_900, 12_000)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "whyops_trace", "compare", "tag:main", "tag:change"],
+        stdout=theirs, check=False, timeout=60,
+    )  # fmt: skip
+    shown = os.read(ours, 65_536).decode()
+    os.close(theirs)
+    os.close(ours)
+
+    assert done.returncode == 0
+    assert "…" not in shown
+    assert "B mean" in shown
+    assert "median" not in shown
+
+
 def test_runs_of_one_key_are_one_value() -> None:
     """Ten repetitions of one case are no ten cases."""
     before = [run("a", value) for value in (90, 100, 110)] + [run("b", 200), run("c", 300)]
@@ -204,11 +239,16 @@ def test_runs_of_one_key_are_one_value() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("tag:none", "tag:main"), 1, "There are no runs in tag:none."),
+        (
+            ("tag:none", "tag:main"),
+            1,
+            "There are no runs in tag:none: no such file is there, and no stored trace fits; whyops-trace ls",
+        ),
         (("nothing", "tag:main"), 1, "There is no trace 'nothing'"),
         (("bad.json", "tag:main"), 1, "bad.json is no trace that `whyops-trace export --json` wrote"),
         (("bad.whyops", "tag:main"), 1, "bad.whyops is no fixture"),
-        (("empty", "tag:main"), 1, "There are no runs in empty."),
+        (("empty", "tag:main"), 1, "There are no runs in empty: it holds no recordings (.whyops)"),
+        (("", "tag:main"), 2, "Name two sets of runs; one is empty."),
         (("tag:main", "tag:main", "--fail-if", "cost"), 2, "write 'cost > +10%'"),
         (("tag:main", "tag:main", "--fail-if", "price > +1%"), 2, "of cost, tokens, cached"),
         (("tag:main", "tag:main", "--fail-if", "cost > 10%"), 2, "is no threshold"),

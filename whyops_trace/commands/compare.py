@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ _WORDS: Final = {
     "failures": "failures", "findings": "findings", "seconds": "time", "failed": "runs failed",
 }  # fmt: skip
 _HEADERS: Final = ("per run", "A mean", "A median", "B mean", "B median", "difference", "95 %", "")
+#: Places of those for which a narrow terminal has room: all but the medians.
+_NARROW: Final = (0, 1, 3, 5, 6, 7)
 #: Words for a threshold, which names what must not be.
 _JUDGED: Final = {"passed": "no", "open": "not decided by these runs", "failed": "yes, so this fails"}
 
@@ -110,7 +113,7 @@ def _interval(figure: Figure) -> str:
     low, high = (
         _change(bound) if figure.is_relative else figure.shown(bound, signed=True) for bound in figure.told
     )
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"{low.removesuffix(' points')} to {high}"
 
 
 def _change(share: float) -> str:
@@ -140,14 +143,28 @@ def _print(
     out = console()
     for line in _head(comparison, names):
         out.print(Text(clean(line)))
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for place, name in enumerate(_HEADERS):
-        table.add_column(name, no_wrap=True, justify="right" if 0 < place < len(_HEADERS) - 1 else "left")
-    for row in _rows(comparison):
-        table.add_row(*map(Text, row))
+    rows = [*_rows(comparison)]
+    table = _table(rows, range(len(_HEADERS)))
+    unbound = out.options.update(max_width=sys.maxsize)
+    if out.measure(table, options=unbound).maximum > out.width:
+        table = _table(rows, _NARROW)
     out.print(table)
     for line in _foot(comparison, judged):
         out.print(Text(clean(line)))
+
+
+def _table(rows: Iterable[Sequence[str]], places: Sequence[int]) -> Table:
+    table = Table(box=None, padding=(0, 2 if len(places) == len(_HEADERS) else 1, 0, 0), pad_edge=False)
+    for place in places:
+        table.add_column(
+            _HEADERS[place],
+            no_wrap=place == 0,
+            overflow="fold",
+            justify="right" if 0 < place < len(_HEADERS) - 1 else "left",
+        )
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in places))
+    return table
 
 
 def _markdown(

@@ -69,16 +69,20 @@ def select(store: Store, words: str, since: str | None) -> list[RunFigures]:
         since: Earliest time of their latest records, None for any.
 
     Raises:
-        click.ClickException: if there are none.
+        click.ClickException: if there are none, or nothing is named.
         WhyOpsError: if one cannot be read.
     """
     path = Path(words)
+    if not words.strip():
+        raise click.UsageError("Name two sets of runs; one is empty.")
     if path.exists():
-        found = list(_of_files(path))
+        found, what = list(_of_files(path)), "it holds no recordings (.whyops) and no JSON exports (.json)"
     else:
         found = [_of_trace(store, trace) for trace in _traces(store, words, since)]
+        what = "no such file is there, and no stored trace" + (f" since {since[:16]}" if since else "")
+        what += " fits; whyops-trace ls lists what there is"
     if not found:
-        raise click.ClickException(f"There are no runs in {clean(words)}.")
+        raise click.ClickException(f"There are no runs in {clean(words)}: {what}.")
     return found
 
 

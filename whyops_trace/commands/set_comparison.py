@@ -142,6 +142,8 @@ def _figure(
     interval = drawn(lambda before, now: now - before)
     change = difference / one if one else None
     changes = drawn(lambda before, now: now / before - 1 if before else None) if one else None
+    if one and not other and interval is not None:  # then each draw falls by all of it, however few they are
+        changes = interval[0] / one, interval[1] / one
     if changes is not None:
         changes = max(-1.0, changes[0]), changes[1]  # nothing falls by more than all of it
     if name == "failed":

@@ -374,6 +374,38 @@ with sdk.trace("bad"):
     assert remote.traces == ["bad", "bad", "bad"]
 
 
+def test_a_killed_process_leaves_no_file_of_its_presence(remote: Remote, tmp_path: Path) -> None:
+    """Once the next one has sent what it left, in the room and in the journal."""
+    code = """
+from test_tail_sampling import *
+begun, recorded = threading.Event(), threading.Event()
+class Deadly(Remote):
+    def export(self, batch):
+        begun.set()
+        recorded.wait()
+        os.kill(os.getpid(), 9)
+sdk = client(Deadly())
+with sdk.trace("bad"):
+    work("Error: no")
+begun.wait()
+with sdk.trace("late"):
+    work("Error: no")
+recorded.set()
+threading.Event().wait()
+"""
+    path = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parents[2]}"
+    run_code(code, home=tmp_path, PYTHONPATH=path)
+    left = len(list((tmp_path / "waiting").iterdir()))
+    with client(remote, home=tmp_path) as sdk:
+        with sdk.trace("next"):
+            work(1)
+        sdk.flush_sync()
+
+    assert left == 1
+    assert sorted(set(remote.traces)) == ["bad", "late"]
+    assert not list((tmp_path / "waiting").iterdir())
+
+
 def test_what_is_to_be_sent_waits_for_a_destination_that_is_away(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

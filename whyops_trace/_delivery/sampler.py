@@ -461,6 +461,7 @@ class Sampler:
         Raises:
             Exception: if the destination takes nothing.
         """
+        self._presence.is_gone(process)  # which deletes its file
         self._take_over(process)
         self._finish()
         self.send(Flag())

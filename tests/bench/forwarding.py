@@ -16,25 +16,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 #: Spans, and events, of a measurement; those of a request; measurements of each kind, of which the best counts.
 COUNT, AT_ONCE, RUNS = 20_000, 200, 3
-RECEIVER = """
-import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.send_header("content-type", "application/x-protobuf")
-        self.end_headers()
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
 TICKS = os.sysconf("SC_CLK_TCK")
+RECEIVER = Path(__file__).with_name("receiving.py")
 
 
 def spans(first: int) -> object:
@@ -129,7 +116,7 @@ def measured(path: str, make: Callable[[int], object], receiver: str = "") -> tu
 
 def main() -> None:
     """Measure, and print a table."""
-    with subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
+    with subprocess.Popen([sys.executable, RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
         try:
             assert receiver.stdout is not None
             url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}"

@@ -13,27 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from whyops_trace import WhyOps, traced_tool
 from whyops_trace.exporters import Batch, Exporter, Outcome
 from whyops_trace.exporters.otlp import OtlpExporter
 
 SPANS, RUNS = 5_000, 5
-RECEIVER = """
-import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.send_header("content-type", "application/x-protobuf")
-        self.end_headers()
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
+RECEIVER = Path(__file__).with_name("receiving.py")
 
 
 class Nothing(Exporter):
@@ -98,7 +85,7 @@ def theirs(url: str) -> float:
 def main() -> None:
     """Print the figures."""
     os.environ["WHYOPS_SAMPLE_RATE"] = "1"
-    with subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
+    with subprocess.Popen([sys.executable, RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None
         url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}"
         figures: dict[str, list[float]] = {"call": [], "exported": [], "SDK": []}

@@ -12,39 +12,20 @@ import sys
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from whyops_trace import TailSampling, WhyOps, traced_llm, traced_tool
 from whyops_trace.exporters.otlp import OtlpExporter
 
 AGENTS, RUNS, FAILING = 1_000, 3, 20
+RECEIVER = Path(__file__).with_name("receiving.py")
 CHOICES = {
     "all": None,
     "failed": TailSampling(share=0),
     "failed and 5 %": TailSampling(share=0.05),
     "failed and 10 %": TailSampling(share=0.1),
 }
-RECEIVER = """
-import http.server
-taken = [0]
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        taken[0] += len(self.rfile.read(int(self.headers["content-length"])))
-        self.answer(b"")
-    def do_GET(self):
-        self.answer(str(taken[0]).encode())
-    def answer(self, body):
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("content-type", "application/x-protobuf")
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
 PROMPT = "You answer the customers of a shop. Be brief, look things up, and never promise a refund. " * 12
 
 
@@ -102,7 +83,7 @@ def taken(url: str) -> int:
 
 def main() -> None:
     """Print the figures."""
-    with subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
+    with subprocess.Popen([sys.executable, RECEIVER], stdout=subprocess.PIPE, text=True) as receiver:
         assert receiver.stdout is not None
         url = f"http://127.0.0.1:{receiver.stdout.readline().strip()}"
         figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in CHOICES}

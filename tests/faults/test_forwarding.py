@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from faults.exports import AGENT, by_call, live_and_die
 from forwards import Serve
 from programs import start
-from receiver import Cut, Receiver, Refuse, Span
+from receiver import Cut, Receiver, Refuse
 
-PROGRAM = Path(__file__).with_name("exporting_agent.py")
 LIVES = 4
 
 
@@ -22,33 +21,6 @@ def client(server: Serve, protocol: str) -> dict[str, str]:
     if protocol == "otlp":
         return {"WHYOPS_OTLP": server.url, "WHYOPS_OTLP_CONTENT": "on"}
     return {"WHYOPS_API_KEY": "whyops_local", "WHYOPS_ANALYSE_URL": f"{server.url}/api"}
-
-
-def live(server: Serve, home: Path, protocol: str, label: str, calls: int) -> tuple[set[str], set[str]]:
-    """Run an agent until it has returned so many calls, and kill it. Return the calls that began and that returned."""
-    with start(PROGRAM, label, home=home, **client(server, protocol)) as process:
-        assert process.stdout is not None
-        lines: list[str] = []
-        while sum(line.startswith("call") for line in lines) < calls:
-            lines.append(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines()
-        process.stdin.close()  # type: ignore[union-attr]
-    words = [line.split() for line in lines]
-    return (
-        {line[1] for line in words if len(line) == 2 and line[0] == "begin"},
-        {line[1] for line in words if len(line) == 2 and line[0] == "call"},
-    )
-
-
-def by_call(receiver: Receiver) -> dict[tuple[str, str], list[Span]]:
-    """Return the spans of each tool and call."""
-    spans = defaultdict(list)
-    for span in receiver.arrived:
-        if span.name.startswith("execute_tool"):
-            call = span.attributes["gen_ai.tool.call.arguments"].split('"')[3]
-            spans[span.attributes["gen_ai.tool.name"], call].append(span)
-    return spans
 
 
 @pytest.mark.parametrize("protocol", ["otlp", "events"])
@@ -71,7 +43,9 @@ def test_each_call_of_killed_processes_arrives_once_over_two_hops(
                     receiver.stop()
                 dying = threading.Timer(chance.random(), server.kill)
                 dying.start()
-                one, other = live(server, home, protocol, f"life{number}", chance.randrange(20, 200))
+                one, other = live_and_die(
+                    home, f"life{number}", chance.randrange(20, 200), **client(server, protocol)
+                )
                 begun |= one
                 returned |= other
                 dying.join()
@@ -79,7 +53,7 @@ def test_each_call_of_killed_processes_arrives_once_over_two_hops(
                     receiver.start()
                 server.start()
             receiver.calm()
-            with start(PROGRAM, "last", "3", home=home, **client(server, protocol)) as last:
+            with start(AGENT, "last", "3", home=home, **client(server, protocol)) as last:
                 out, err = last.communicate(timeout=90)
             (status,) = server.until_forwarded()
         spans = by_call(receiver)
@@ -105,10 +79,10 @@ def test_each_span_is_sent_once_if_nobody_loses_an_answer(tmp_path: Path, protoc
         server = Serve(tmp_path / "server", receiver.url, options=("--forward-content",))
         with server:
             for number in range(3):
-                live(server, tmp_path / "client", protocol, f"life{number}", 50)
+                live_and_die(tmp_path / "client", f"life{number}", 50, **client(server, protocol))
                 assert server.kill(signal.SIGTERM) == 0
                 server.start()
-            with start(PROGRAM, "last", "3", home=tmp_path / "client", **client(server, protocol)) as last:
+            with start(AGENT, "last", "3", home=tmp_path / "client", **client(server, protocol)) as last:
                 last.communicate(timeout=90)
             server.until_forwarded()
         spans = by_call(receiver)

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import random
-import signal
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from faults.exports import AGENT, by_call, live_and_die
 from programs import start
-from receiver import Cut, Receiver, Refuse, Span
-
-PROGRAM = Path(__file__).with_name("exporting_agent.py")
-
-
-def live_and_die(home: Path, receiver: Receiver, label: str, calls: int) -> tuple[set[str], set[str]]:
-    """Run an agent until it has returned so many calls, and kill it. Return the calls that began and that returned."""
-    with start(PROGRAM, label, home=home, WHYOPS_OTLP=receiver.url, WHYOPS_OTLP_CONTENT="on") as process:
-        assert process.stdout is not None
-        lines: list[str] = []
-        while sum(line.startswith("call") for line in lines) < calls:
-            lines.append(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines()
-        process.stdin.close()  # type: ignore[union-attr]
-    words = [line.split() for line in lines]
-    return (
-        {line[1] for line in words if len(line) == 2 and line[0] == "begin"},
-        {line[1] for line in words if len(line) == 2 and line[0] == "call"},
-    )
-
-
-def by_call(receiver: Receiver) -> dict[tuple[str, str], list[Span]]:
-    """Return the spans of each tool and call."""
-    spans = defaultdict(list)
-    for span in receiver.arrived:
-        if span.name.startswith("execute_tool"):
-            call = span.attributes["gen_ai.tool.call.arguments"].split('"')[3]
-            spans[span.attributes["gen_ai.tool.name"], call].append(span)
-    return spans
+from receiver import Cut, Receiver, Refuse
 
 
 @pytest.mark.parametrize("weather", ["fair", "failing", "away"])
@@ -53,14 +23,20 @@ def test_each_call_of_killed_processes_arrives_once(tmp_path: Path, weather: str
                 receiver.fail(*chance.choices([None, Refuse(503), Cut("request"), Cut("answer")], k=6))
             if weather == "away":
                 receiver.stop()
-            one, other = live_and_die(tmp_path, receiver, f"life{life}", chance.randrange(20, 400))
+            one, other = live_and_die(
+                tmp_path,
+                f"life{life}",
+                chance.randrange(20, 400),
+                WHYOPS_OTLP=receiver.url,
+                WHYOPS_OTLP_CONTENT="on",
+            )
             begun |= one
             returned |= other
             if weather == "away":
                 receiver.start()
         receiver.calm()
         with start(
-            PROGRAM, "last", "3", home=tmp_path, WHYOPS_OTLP=receiver.url, WHYOPS_OTLP_CONTENT="on"
+            AGENT, "last", "3", home=tmp_path, WHYOPS_OTLP=receiver.url, WHYOPS_OTLP_CONTENT="on"
         ) as last:
             out, err = last.communicate(timeout=60)
         spans = by_call(receiver)

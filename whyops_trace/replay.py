@@ -153,7 +153,7 @@ class Replay(Run):
         if isinstance(error, SystemExit):
             ending = f": it exited with {error.code!r}"
         elif error is not None:
-            ending = f": it raised {type(error).__name__}: {error}"
+            ending = f": it raised {type(error).__name__}: {error}".rstrip(".: ")
         told = f"The run ended before step {left_at.call.step}, {left_at.call}{ending}."
         if not self.unused:
             return told

@@ -223,6 +223,21 @@ def test_what_ran_is_told_when_the_command_is_interrupted(project: Path) -> None
     assert errors == "Aborted!\n"
 
 
+def test_the_command_that_shows_both_runs_can_be_copied(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids are quoted as a shell needs it, and a home that is not the user's is named."""
+    (project / "odd.py").write_text("import shop\nwith shop.sdk.trace('-a b'):\n    shop.refund(1)\n")
+    subprocess.run([sys.executable, "odd.py"], check=True, timeout=60, capture_output=True)
+    result = whyops("whatif", "--step", "1", "--result", '"no"', "--yes", "--", "-a b", "odd.py")
+
+    assert "Side by side: whyops-trace diff -- '-a b' 'whatif-" in result.stdout
+
+    monkeypatch.delenv("WHYOPS_HOME")
+    result = whyops("whatif", "refund-1", *PACKED, "--yes", "--home", "home", "--", "shop.py", "8841")
+    assert result.stdout.endswith(f"-refund-1 --home {project / 'home'}\n")
+
+
 def test_show_names_the_source_and_the_replays(project: Path) -> None:
     """Both sides of the link are told."""
     told = json.loads(

@@ -588,7 +588,7 @@ def test_why_a_run_ends_before_the_step_is_told() -> None:
     events = recorded(plain_agent)
 
     def fail() -> None:
-        raise FileNotFoundError("no orders.csv")
+        raise FileNotFoundError("no orders.csv.")
 
     def leave() -> None:
         raise SystemExit("usage: agent ORDER")

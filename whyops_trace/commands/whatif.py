@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from whyops_trace._extras import install_hint
+from whyops_trace._home import command_line
 from whyops_trace._reading.excerpt import clean, counted, dollars, duration, percent
 from whyops_trace._replay.loading import load
 from whyops_trace.commands.common import ParamType, home_option
@@ -154,7 +155,7 @@ def whatif(
     if as_json:
         click.echo(json.dumps(_told(experiment, problems), indent=1))
     else:
-        _print(experiment, problems)
+        _print(experiment, problems, home)
     if is_stopped:  # what was spent is told
         raise click.Abort
 
@@ -247,7 +248,7 @@ def _run_all(
         if report.run is not None:
             runs.append(report.run)
         elif number == 1:
-            raise click.ClickException(report.problem)
+            raise click.ClickException("\n".join(map(clean, report.problem.split("\n"))))
         else:
             problems.append(report.problem)
         if tells:
@@ -326,7 +327,7 @@ def _line(number: int, report: Report) -> str:
     return clean(f"{number:>3}  {'  '.join(parts)}  {run.trace_id[:_ID]}")
 
 
-def _print(experiment: Experiment, problems: Sequence[str]) -> None:
+def _print(experiment: Experiment, problems: Sequence[str], home: Path) -> None:
     runs, (low, high) = experiment.runs, experiment.interval
     click.echo(
         f"\n{experiment.passed} of {counted(len(runs), 'run')} passed: {percent(experiment.passed / len(runs))}, and "
@@ -345,7 +346,9 @@ def _print(experiment: Experiment, problems: Sequence[str]) -> None:
         click.echo(clean(note))
     last: ExperimentRun = runs[-1]
     if last.trace_id:
-        click.echo(clean(f"Side by side: whyops-trace diff {experiment.plan.source} {last.trace_id}"))
+        both = [experiment.plan.source, last.trace_id]
+        dashes = ["--"] if any(each.startswith("-") for each in both) else []
+        click.echo(clean(f"Side by side: {command_line('diff', *dashes, *both, home=home)}"))
 
 
 def _told(experiment: Experiment, problems: Sequence[str]) -> dict[str, Any]:

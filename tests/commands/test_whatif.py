@@ -173,6 +173,16 @@ def test_nothing_runs_where_nobody_can_be_asked(project: Path) -> None:
     assert ran(project) == []
 
 
+def test_a_service_without_standard_input_is_not_asked(project: Path) -> None:
+    words = [sys.executable, "-m", "whyops_trace", "whatif", "refund-1", *PACKED, "--", "shop.py", "8841"]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *words]
+    done = subprocess.run(closed, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert "Error: Nobody can be asked here" in done.stderr
+    assert ran(project) == []
+
+
 @pytest.mark.parametrize(("said", "runs"), [("y\n", ["wait 8841"]), ("n\n", []), ("\n", [])])
 def test_a_terminal_is_asked(project: Path, said: str, runs: list[str]) -> None:
     """Only a yes lets anything run."""

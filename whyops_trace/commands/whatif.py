@@ -284,7 +284,7 @@ def _ask(lines: Sequence[str], *, yes: bool) -> None:
         click.echo(clean(line), err=True)
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None where a service has closed it
         raise click.ClickException("Nobody can be asked here whether this may run: --yes says that it may.")
     click.confirm("Run it?", abort=True, err=True)
 

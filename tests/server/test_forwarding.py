@@ -463,6 +463,16 @@ def test_doctor_tells_how_far_receivers_are(receiver: Receiver, tmp_path: Path) 
     assert "took 1, rejected 0; 0 wait." in good["message"]
 
 
+def test_certificates_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
+    """As long as that lasts; they are read again for each request."""
+    with Serve(tmp_path, "https://127.0.0.1:1", SSL_CERT_FILE=str(tmp_path / "none.pem")) as server:
+        post(server, "/v1/traces", request(SPAN))
+        while not (error := server.status()[0]["error"]):
+            time.sleep(0.05)
+
+    assert "No such file" in error
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

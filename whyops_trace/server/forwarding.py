@@ -83,7 +83,7 @@ class Forwarder:
             while not self._is_alone(stack):
                 if self._stopping.wait(_IDLE):
                     return
-            self._exporter.prepare()
+            attempt(self._exporter.prepare)  # a failure is said where what failed is needed
             while not self._stopping.is_set():
                 self._stopping.wait(self._go_on())
             self._exporter.close()
@@ -120,6 +120,7 @@ class Forwarder:
         except Exception as error:  # noqa: BLE001 - the thread goes on, whatever happens
             report(f"forwarding to {shown_url(self.url)}", error)
             self._failures += 1
+            self._note(f"{type(error).__name__}: {error}")
             return backoff(self._failures, 0.0)
         self._failures = 0
         return 0.0 if moved else _POLL

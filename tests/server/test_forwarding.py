@@ -470,6 +470,7 @@ def test_certificates_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
         while not (error := server.status()[0]["error"]):
             time.sleep(0.05)
 
+    assert error.startswith("https://127.0.0.1:1/v1/traces cannot be reached: ")
     assert "No such file" in error
 
 

@@ -254,7 +254,10 @@ class Poster:
         )
         if isinstance(decision, Wait):
             self._attempt += 1
-            raise DeliveryError(f"{self._told}: {decision.why}", decision.seconds)
+            names_it = decision.why.startswith(self._told)
+            raise DeliveryError(
+                decision.why if names_it else f"{self._told}: {decision.why}", decision.seconds
+            )
         if isinstance(decision, Refused):
             return decision
         self._attempt = 0

@@ -124,6 +124,18 @@ def test_recordings_and_exports_in_folders_are_compared_by_their_names(tmp_path:
         assert [each for each in stored["figures"] if each["name"] not in missing] == comparison["figures"]
 
 
+@pytest.mark.parametrize("cost", ["NaN", "1e999", "9" * 400])
+def test_an_export_whose_figures_are_no_numbers_is_refused(tmp_path: Path, cost: str) -> None:
+    record("main", 100)
+    path = tmp_path / "main.json"
+    whyops("export", "main-0", "-o", path)
+    path.write_text(re.sub(r'"(cost|toolCalls)": *[\d.]+', rf'"\1": {cost}', path.read_text()))
+    result = whyops("compare", path, path)
+
+    assert result.exit_code == 1
+    assert "main.json is no trace that `whyops-trace export --json` wrote" in result.stderr
+
+
 def test_a_threshold_fails_only_with_confidence() -> None:
     """What chance may have made is told, and does not fail."""
     record("main", 100, 1_000, 10_000)

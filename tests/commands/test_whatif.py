@@ -209,6 +209,18 @@ def test_names_that_the_recorded_run_does_not_have_are_told_before(project: Path
     assert ran(project) == []
 
 
+def test_a_run_whose_process_ends_has_no_result(project: Path) -> None:
+    """Whether it came to the step nobody knows, so it is told beside those that count."""
+    (project / "dies.py").write_text(
+        "import os, shop\nshop.agent(8841)\nif len(open('ran.txt').readlines()) == 2:\n    os._exit(9)\n"
+    )
+    result = whyops("whatif", "refund-1", *PACKED, "--yes", "--repeat", "3", "--", "dies.py")
+
+    assert "  2  no result: The process of the run ended with exit code 9 and told nothing" in result.stdout
+    assert "2 of 2 runs passed" in result.stdout
+    assert "1 more run without a result: not come to the step, or ended with the process" in result.stdout
+
+
 def test_what_ran_is_told_when_the_command_is_interrupted(project: Path) -> None:
     """Ctrl-C ends the run that is on without a traceback, and those before it count."""
     (project / "patient.py").write_text(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -142,11 +143,14 @@ def _of_export(file: Path, name: str) -> RunFigures:
         if export.get("format") != FORMAT:
             raise ValueError("it is of another format")
         trace = msgspec.convert(export.get("summary"), TraceSummary)
-    except (ValueError, RecursionError) as error:
+        run = _of_summary(trace, len(list_of(export.get("findings"))), name)
+        if not all(each is None or isfinite(each) for each in run[1:]):
+            raise ValueError("a figure in it is no number")
+    except (ValueError, OverflowError, RecursionError) as error:
         raise click.ClickException(
             f"{clean(str(file))} is no trace that `whyops-trace export --json` wrote: {clean(str(error))}"
         ) from error
-    return _of_summary(trace, len(list_of(export.get("findings"))), name)
+    return run
 
 
 def _of_recording(recording: Recording, name: str) -> RunFigures:

@@ -320,7 +320,7 @@ def _plan(
 def _line(number: int, report: Report) -> str:
     run = report.run
     if run is None:
-        return clean(f"{number:>3}  did not come to the step: {report.problem.partition(chr(10))[0]}")
+        return clean(f"{number:>3}  no result: {report.problem.partition(chr(10))[0]}")
     cost = [] if run.cost is None else [dollars(run.cost)]
     told = run.status if run.passed else run.reason
     parts = ["passed    " if run.passed else "not passed", told, *cost, duration(run.seconds * 1000)]
@@ -337,7 +337,10 @@ def _print(experiment: Experiment, problems: Sequence[str], home: Path) -> None:
         f"The recorded run {'passes' if experiment.plan.passed else 'does not pass'} by its own ending."
     )
     if problems:
-        click.echo(f"{counted(len(problems), 'run')} did not come to the step, and do not count.")
+        click.echo(
+            f"{counted(len(problems), 'more run')} without a result: not come to the step, or ended with the process; "
+            "not counted."
+        )
     for path, count in experiment.paths.items():
         click.echo(clean(f"{count} of {len(runs)}: {path}"))
     if cost := experiment.cost:

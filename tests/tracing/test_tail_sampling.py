@@ -374,6 +374,23 @@ with sdk.trace("bad"):
     assert remote.traces == ["bad", "bad", "bad"]
 
 
+def test_a_room_that_cannot_be_used_leaves_records_in_the_journal(
+    remote: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning says what to do, and they are sent once it can be."""
+    (tmp_path / "waiting").write_text("no directory")
+    with client(remote, home=tmp_path) as sdk:
+        with sdk.trace("bad"):
+            work("Error: no")
+        before = sdk.flush_sync(0.3)["remote"]
+        (tmp_path / "waiting").unlink()
+        after = sdk.flush_sync(20)["remote"]
+
+    assert before == Tally(3, 0, 3, 0, 0, 0)
+    assert after == Tally(3, 3, 0, 0, 0, 0)
+    assert "Its directory has to be a writable one." in caplog.text
+
+
 def test_a_killed_process_leaves_no_file_of_its_presence(remote: Remote, tmp_path: Path) -> None:
     """Once the next one has sent what it left, in the room and in the journal."""
     code = """

@@ -55,7 +55,9 @@ class Presence:
                         return
                     file.close()
         except OSError as error:
-            raise StoreError(f"{path} cannot be made: {error.strerror}.") from error
+            raise StoreError(
+                f"{path} cannot be made: {error.strerror}. Its directory has to be a writable one."
+            ) from error
         raise StoreError(f"{path} cannot be locked.")
 
     def is_gone(self, owner: str) -> bool:

@@ -258,12 +258,16 @@ def replay(
         ReplayError: if the recording still runs, holds no calls, is no fixture of this version, has no call at the step
             *until*, or cannot answer one before it.
         ConfigurationError: if *match* is another word, *answer* is given without *until* or is no :class:`Answer`,
-            *until* is no whole number, or *swap* has something else than functions.
+            *until* is no whole number, *normalise* is no function, or *swap* has something else than functions.
     """
     if match not in ("strict", "first"):
         raise ConfigurationError(f"match is {match!r}; it must be 'strict' or 'first'.")
     if answer is not None and until is None:
         raise ConfigurationError("answer goes with until, the step of the call that it answers.")
+    if not (normalise is None or callable(normalise)):
+        raise ConfigurationError(
+            f"normalise is {normalise!r:.80}; it must be a function from a text to a text."
+        )
     for name, function in dict(swap or {}).items():
         if not callable(function):
             raise ConfigurationError(

@@ -719,6 +719,9 @@ def test_answers_that_do_not_fit_are_refused() -> None:
     wrong = {"refund": "done"}
     with pytest.raises(ConfigurationError, match="swap has 'done' for 'refund'; it must be a function"):
         replay(events, swap=wrong)
+    wrong = r"\d+"
+    with pytest.raises(ConfigurationError, match="it must be a function from a text"):
+        replay(events, normalise=wrong)
 
 
 def test_a_limit_of_the_trace_stops_a_run_of_an_experiment() -> None:

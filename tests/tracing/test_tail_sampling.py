@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import run_code, stored
+from programs import run, run_code, stored
 
 from whyops_trace import ConfigurationError, TailSampling, Tally, WhyOps, step, traced_llm, traced_tool
 from whyops_trace._delivery import sampler
@@ -391,7 +391,9 @@ def test_a_room_that_cannot_be_used_leaves_records_in_the_journal(
     assert "Its directory has to be a writable one." in caplog.text
 
 
-def test_a_killed_process_leaves_no_file_of_its_presence(remote: Remote, tmp_path: Path) -> None:
+def test_a_killed_process_is_told_of_and_leaves_no_file_of_its_presence(
+    remote: Remote, tmp_path: Path
+) -> None:
     """Once the next one has sent what it left, in the room and in the journal."""
     code = """
 from test_tail_sampling import *
@@ -413,12 +415,14 @@ threading.Event().wait()
     path = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}{os.pathsep}{Path(__file__).parents[2]}"
     run_code(code, home=tmp_path, PYTHONPATH=path)
     left = len(list((tmp_path / "waiting").iterdir()))
+    told = run("-m", "whyops_trace", "doctor", "--json", home=tmp_path).stdout
     with client(remote, home=tmp_path) as sdk:
         with sdk.trace("next"):
             work(1)
         sdk.flush_sync()
 
     assert left == 1
+    assert f"3 records in {tmp_path / 'waiting.db'} wait for the end of a trace, or to be sent." in told
     assert sorted(set(remote.traces)) == ["bad", "late"]
     assert not list((tmp_path / "waiting").iterdir())
 

@@ -326,6 +326,20 @@ def waiting_lines(home: Path) -> Iterator[bytes]:
             yield from body.split(b"\n")
 
 
+def waiting_count(home: Path) -> int:
+    """
+    Return the number of records in the room of a home that are to be decided on, or to be sent.
+
+    Raises:
+        StoreError: if the file cannot be read.
+    """
+    with closing(Database(home / WAITING_FILE, _SCHEMA)) as database:
+        rows = database.rows(
+            "SELECT coalesce(sum(records), 0) FROM parts WHERE state <> ?", int(State.LEFT_OUT)
+        )
+    return int(rows[0][0]) if rows else 0
+
+
 def erase_waiting(home: Path, traces: Iterable[str]) -> int:
     """
     Erase the records of traces from the room of a home; return the number of those that were meant for a destination.

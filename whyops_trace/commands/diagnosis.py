@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from whyops_trace._delivery.draining import why_not
+from whyops_trace._delivery.room import waiting_count
 from whyops_trace._extras import install_hint
 from whyops_trace._home import (
     FORWARD_FILE,
@@ -264,6 +265,21 @@ def store(path: Path, settings: Settings | None) -> Iterator[Finding]:
             "The last trace is of the future: this clock was set back, or that of its recorder is wrong."
         )
         yield Finding("clock", "warning", message, "Let the clock be set by the network (NTP).")
+
+
+def waiting(path: Path) -> Iterator[Finding]:
+    """Check what waits for sampling by outcome."""
+    try:
+        records = waiting_count(path)
+    except StoreError as error:
+        yield Finding("sampling", "problem", str(error))
+        return
+    if records:
+        message = (
+            f"{counted(records, 'record')} in {path / WAITING_FILE} {'wait' if records > 1 else 'waits'}"
+        )
+        advice = "What a dead process left there is sent by the next one of the same agent."
+        yield Finding("sampling", "ok", f"{message} for the end of a trace, or to be sent.", advice)
 
 
 def _mib(size: int) -> str:

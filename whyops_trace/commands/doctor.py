@@ -69,6 +69,7 @@ def _examine(home: Path, init: bool) -> Iterator[Finding]:
     yield from framework_diagnosis.attached(home)
     yield from otlp_diagnosis.forwards(home)
     yield from diagnosis.journal(home, settings)
+    yield from diagnosis.waiting(home)
     yield diagnosis.viewer(home)
 
 

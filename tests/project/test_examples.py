@@ -248,21 +248,22 @@ def test_spans_of_a_framework_make_one_tree_with_functions(tmp_path: Path) -> No
 
 
 def test_the_replayed_run_asks_and_pays_nothing_again(tmp_path: Path) -> None:
-    """The database and the payment are asked once, whatever is tried on the recording afterwards."""
-    done = run(EXAMPLES / "16_replay_a_run.py", home=tmp_path)
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line for line in done.stdout.splitlines() if line[0] != " "] == [
-        "the database is asked for 8841",
-        "12.5 is paid",
-        "replayed: done",
-        "changed: refund(order=8841, amount=125.0) is not in the recording.",
-        "The nearest one there is refund(order=8841, amount=12.5):",
-        "what if: nothing to refund",
-        "not called: ['refund(order=8841, amount=12.5)']",
-    ]
+    """The database and the payment are asked once, whatever is tried on the recording afterwards; a second time too."""
+    for done in [run(EXAMPLES / "16_replay_a_run.py", home=tmp_path) for _ in range(2)]:
+        assert (done.returncode, done.stderr) == (0, "")
+        *lines, hint = (line for line in done.stdout.splitlines() if line[0] != " ")
+        assert hint.startswith("now try: whyops-trace diff refund-")
+        assert lines == [
+            "the database is asked for 8841",
+            "12.5 is paid",
+            "replayed: done",
+            "changed: refund(order=8841, amount=125.0) is not in the recording.",
+            "The nearest one there is refund(order=8841, amount=12.5):",
+            "what if: nothing to refund",
+            "not called: ['refund(order=8841, amount=12.5)']",
+        ]
     with contextlib.closing(Store(tmp_path / "traces.db")) as store:
-        assert len(store.traces()) == 4
+        assert len(store.traces()) == 8
 
 
 def test_an_experiment_asks_no_database_and_pays_nothing(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def read_tokens(attributes: Attributes, *, cached_beside: bool = False) -> Token
         cached_beside: True if the input of that source excludes the cached tokens already.
     """
     told = attributes.count(*_INPUT)
-    counts = {
+    counts: dict[str, int | None] = {
         "promptTokens": told,
         "completionTokens": attributes.count(*_OUTPUT),
         "cacheReadTokens": attributes.count(*_READ) or None,
@@ -106,7 +106,8 @@ def read_tokens(attributes: Attributes, *, cached_beside: bool = False) -> Token
         if raw and not cached:
             # It may tell of cached tokens that are part of the input above.
             cached = raw.get("cacheReadTokens", 0) + raw.get("cacheCreationTokens", 0)
-        counts |= {key: value for key, value in raw.items() if counts.get(key) is None}  # type: ignore[misc]
+        missing: dict[str, Any] = {key: value for key, value in raw.items() if counts.get(key) is None}
+        counts |= missing
     # What the total has besides: cached tokens that are no part of the input, or Google's thinking.
     rest = (total or 0) - (told or 0) - (counts["completionTokens"] or 0)
     if told is not None and not cached_beside and told >= cached and rest != cached:

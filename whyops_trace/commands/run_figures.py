@@ -93,9 +93,12 @@ def _traces(store: Store, words: str, since: str | None) -> Iterator[TraceSummar
         beginning = words.removesuffix("*")
         yield from (each for each in store.each(Filter(since=since)) if each.trace_id.startswith(beginning))
     elif colon and words not in store.known([words]):
-        named = {"tag": "tag", "agent": "agent", "user": "user"}
-        chosen = {named[by]: value} if by in named else {"session": (by, value)}
-        yield from store.each(Filter(since=since, **chosen))
+        chosen = {
+            "tag": Filter(since=since, tag=value),
+            "agent": Filter(since=since, agent=value),
+            "user": Filter(since=since, user=value),
+        }
+        yield from store.each(chosen.get(by) or Filter(since=since, session=(by, value)))
     else:
         yield store.trace(store.resolve(words))
 

@@ -67,12 +67,9 @@ def _read_tokens(attributes: Attributes, reading: Reading, told: dict[str, Any])
     """
     usage = read_tokens(attributes)
     cached = told.get("cached_content_token_count")
-    if (
-        isinstance(cached, int)
-        and 0 < cached <= usage.get("promptTokens", 0)
-        and "cacheReadTokens" not in usage
-    ):
-        usage["promptTokens"], usage["cacheReadTokens"] = usage["promptTokens"] - cached, cached
+    prompt = usage.get("promptTokens", 0)
+    if isinstance(cached, int) and 0 < cached <= prompt and "cacheReadTokens" not in usage:
+        usage["promptTokens"], usage["cacheReadTokens"] = prompt - cached, cached
         reading.answer.usage = usage = with_total(usage)
     provider = attributes.text("gen_ai.provider.name", "gen_ai.system")
     reasoning, written = usage.get("reasoningTokens", 0), usage.get("completionTokens", 0)

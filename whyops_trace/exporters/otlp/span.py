@@ -191,7 +191,7 @@ def _attribute(tag: bytes, name: str, value: Value) -> bytes:
 
 
 @lru_cache(_MAX_NAMES)
-def _usual_attribute(name: str, value: Any) -> bytes:
+def _usual_attribute(name: str, value: str) -> bytes:
     """Return an attribute of a span that many spans have."""
     return _attribute(b"\x4a", name, value)
 
@@ -207,7 +207,9 @@ def encoded(span: Span) -> bytes:
         % (_varint(len(name)), name, _SMALL[span.kind], _times(0x39, span.start_ns, 0x41, span.end_ns)),
     ]
     parts += [
-        _usual_attribute(name, value) if name in USUAL else _attribute(b"\x4a", name, value)
+        _usual_attribute(name, value)
+        if name in USUAL and isinstance(value, str)
+        else _attribute(b"\x4a", name, value)
         for name, value in span.attributes.items()
     ]
     for event in span.events:

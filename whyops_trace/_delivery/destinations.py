@@ -119,10 +119,8 @@ def _samplers_of(
 ) -> list[Sampler]:
     """Return the way of records to a remote destination that gets the traces of some outcomes; none if it gets all."""
     choice = settings.tail_sampling
-    if exporter.ephemeral:
-        return []
-    left = choice is None and os.path.exists(settings.home / WAITING_FILE)  # from when there was a choice
-    if choice is None and not left:
+    # Without a choice, something may be left from when there was one.
+    if exporter.ephemeral or (choice is None and not os.path.exists(settings.home / WAITING_FILE)):
         return []
     from whyops_trace._delivery.sampler import Sampler
 

@@ -74,7 +74,6 @@ class Sampler:
 
     Attributes:
         name: The name of the destination.
-        is_due: True while something is to be sent, or a decision is asked for.
     """
 
     def __init__(
@@ -105,8 +104,8 @@ class Sampler:
     def renew(self) -> None:
         """Start as a process of its own, which has taken nothing."""
         self._presence.let_go()
-        self.is_due: bool = False
-        #: What waits, with the time of its latest record and the bytes so far; the latest last.
+        self._has_due = False
+        #: Traces that wait, with the time of their latest record and the bytes so far; the latest last.
         self._waiting: OrderedDict[Key, tuple[float, int]] = OrderedDict()
         self._bytes = 0
         self._kept: OrderedDict[str, None] = OrderedDict()
@@ -123,6 +122,11 @@ class Sampler:
         self._gone: set[str] = set()
         #: Processes whose parts were taken over before their last records.
         self._took_over: set[str] = set()
+
+    @property
+    def is_due(self) -> bool:
+        """True while something is to be sent, or a decision is asked for."""
+        return self._has_due or bool(self._concludes or self._wanted)
 
     @property
     def next_look(self) -> float | None:
@@ -214,7 +218,7 @@ class Sampler:
         return Counts(
             waiting=sum(part.records for part, state in parts if state is not State.LEFT_OUT),
             sampled_out=sum(part.records for part, state in parts if state is State.LEFT_OUT),
-            withheld=sum(line.endswith(self._others) for line in lines),
+            withheld=len(lines) - sum(part.records for part, _ in parts),
         )
 
     def _part(self, process: str, trace: str, records: Sequence[bytes]) -> Part:
@@ -289,9 +293,8 @@ class Sampler:
         token = self._journal.token
         name = segment.path.name if segment is not None and segment.path is not None else ""
         self._presence.show(token)
-        left_out, has_due = self._room.take_in(token, parts, verdicts, name, cursor)
+        left_out, self._has_due = self._room.take_in(token, parts, verdicts, name, cursor)
         self._has_any = True
-        self.is_due = has_due or bool(self._concludes or self._wanted)
         if name:
             self._taken[name] = cursor
         for process, records in left_out.items():
@@ -322,8 +325,8 @@ class Sampler:
             self._decide(Verdicts(kept, left_out))
 
     def _refresh(self) -> None:
-        """Find out whether there is anything to do at once."""
-        self.is_due = self._room.has_due(self._journal.token) or bool(self._concludes or self._wanted)
+        """Find out whether there is anything to send."""
+        self._has_due = self._room.has_due(self._journal.token)
 
     def _has_read_all(self) -> bool:
         """Return True if all that this process recorded has left the journal."""
@@ -475,14 +478,12 @@ class Sampler:
         """Have decided on what has ended as far as anybody knows, or on all because the process ends."""
         if self._choice is not None and self._journal.emitted:
             self._concludes = "all" if process_ends else "ended"
-            self.is_due = True
 
     def want(self, part: bytes) -> None:
         """Keep the trace whose records have a part: the proxy of the destination is about to report a turn of it."""
         trace_id = _trace_in(part)
         if trace_id not in self._kept:
             self._wanted.add(trace_id)
-            self.is_due = True
 
     def newest(self, part: bytes) -> bytes | None:
         """Return the latest record of that trace that has left the journal and is not sent, None without any."""

@@ -27,7 +27,7 @@ _decoder: Final = msgspec.json.Decoder(Head)
 
 class Judgement(NamedTuple):
     """
-    What became of a trace.
+    The outcome of a trace.
 
     Attributes:
         failed: True if it ended with an error, if a call in it failed or said that it did, or, of one that is over, if

@@ -30,7 +30,7 @@ _INTERRUPTED: Final = 130
 
 class Order(msgspec.Struct, omit_defaults=True):
     """
-    What one run is given.
+    The order for one run.
 
     Attributes:
         source: The id of the recorded trace.
@@ -61,7 +61,7 @@ class Order(msgspec.Struct, omit_defaults=True):
 
 class Report(msgspec.Struct, omit_defaults=True):
     """
-    What one run tells.
+    The report of one run.
 
     Attributes:
         run: The run; None if it did not come to the step.

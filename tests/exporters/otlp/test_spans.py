@@ -457,9 +457,8 @@ def test_a_trace_in_a_span_of_opentelemetry_is_a_part_of_its_trace(receiver: Rec
     assert receiver.spans["embeddings text-embedding-3-small"].trace_id == w3c_trace_id("own")
 
 
-def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: Make) -> None:
-    """It comes whenever it is given, below the span of the step, or of the trace."""
-    sdk = client()
+def judge(sdk: WhyOps) -> None:
+    """Give a step of a trace a number, and the trace a thumb and a label."""
     with trace("t") as whole:
         with step("research") as research:
             say("tea")
@@ -467,6 +466,11 @@ def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: 
     whole.score("helpful", True)
     whole.score("tone", "polite")
     sdk.flush_sync()
+
+
+def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: Make) -> None:
+    """It comes whenever it is given, below the span of the step, or of the trace."""
+    judge(client())
     one, other = receiver.spans["score correct"], receiver.spans["score helpful"]
 
     assert (one.parent, other.parent) == (
@@ -489,14 +493,7 @@ def test_a_score_is_an_evaluation_of_what_it_judges(receiver: Receiver, client: 
 
 def test_the_own_receiver_reads_the_same_scores(receiver: Receiver, client: Make) -> None:
     """A thumb, a number and a label, on what they were given to; none of them is a step."""
-    sdk = client()
-    with trace("t") as whole:
-        with step("research") as research:
-            say("tea")
-        whole.score("correct", 0.5, comment="half", step=research)
-    whole.score("helpful", True)
-    whole.score("tone", "polite")
-    sdk.flush_sync()
+    judge(client())
     sent = [span for request in receiver.requests for span in read_spans(request.body).spans]
     happened, _, scores = take_scores(sent, [])
     names = {span.span_id: span.name for span in happened}

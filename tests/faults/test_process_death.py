@@ -280,6 +280,44 @@ def test_a_signal_handler_and_a_finaliser_may_record(tmp_path: Path) -> None:
     assert sorted(event["timestamp"] for event in events) == [event["timestamp"] for event in events]
 
 
+def test_a_record_inside_another_one_starts_no_thread_that_waits_for_it(tmp_path: Path) -> None:
+    """The thread that delivers may run a finaliser that records, before whoever starts it goes on."""
+    done = run_code(
+        """
+        import gc, sys, threading
+        from whyops_trace import WhyOps
+        sdk = WhyOps(agent_name="shop")
+        handle = sdk.trace("t")
+        places = []
+        def record(place):
+            if place not in places:
+                places.append(place)
+                handle.llm_thinking_sync(place)
+        def on_call(frame, *_):
+            if frame.f_globals["__name__"].startswith("whyops_trace._journal"):
+                record("while the journal writes")
+        def on_collection(*_):
+            if threading.current_thread() is not threading.main_thread():
+                record("in a new thread")
+        gc.callbacks.append(on_collection)
+        gc.set_threshold(1)
+        sys.setprofile(on_call)
+        handle.user_message_sync([{"n": 1}])
+        sys.setprofile(None)
+        gc.callbacks.clear()
+        print(places)
+        """,
+        tmp_path,
+    )
+
+    assert (done.stdout, done.stderr) == ("['while the journal writes', 'in a new thread']\n", "")
+    assert [event["eventType"] for event in stored(tmp_path, "t")] == [
+        "user_message",
+        "llm_thinking",
+        "llm_thinking",
+    ]
+
+
 def test_records_of_an_agent_wait_for_that_agent(tmp_path: Path) -> None:
     """What a dead process left for a destination of its own is not given to another agent's client."""
     run_code(

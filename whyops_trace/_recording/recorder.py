@@ -495,6 +495,10 @@ class Recorder:
                 tell(state)
 
     def _wake(self) -> None:
+        # A record made inside another one leaves it to that one: a wakeup may start a thread, and wait for it while a
+        # finaliser waits for the lock in that thread.
+        if self._is_locked_here():
+            return
         self._tell_late()
         while self.wakeups and not self._is_captured:
             with contextlib.suppress(IndexError, ValueError):  # another thread woke it
@@ -506,6 +510,14 @@ class Recorder:
                     if wake not in self.wakeups:
                         self.wakeups.append(wake)
                     raise
+
+    def _is_locked_here(self) -> bool:
+        """Tell whether this thread holds the lock, which a condition on it knows."""
+        try:
+            threading.Condition(self.lock).notify()
+        except RuntimeError:
+            return False
+        return True
 
     # Fork
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from whyops_trace._clock import wire_time
 from whyops_trace._guard import warn_once
+from whyops_trace._shapes import is_number
 from whyops_trace.exceptions import InvalidEventError, UnknownOptionError
 from whyops_trace.types import EventOptions, TokenUsage, ToolCallPair
 
@@ -230,7 +231,7 @@ def check_count(name: str, value: object) -> int:
 
 def check_amount(name: str, value: object) -> float:
     """Return a number that a server can store."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+    if is_number(value) and 0 <= value <= MAX_COUNT:
         return value
     raise InvalidEventError(f"{name} is {value!r}; it must be a number from 0 to {MAX_COUNT}.")
 

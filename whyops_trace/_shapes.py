@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -28,6 +28,11 @@ def dicts_of(value: Any) -> list[dict[str, Any]]:
 def text_of(value: Any) -> str:
     """Return a text as it is, an empty one for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether a value is an int or a float; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def parsed(value: Any) -> Any:

@@ -490,10 +490,9 @@ class WhyOps:
         ledger = self.stats()
         if ledger != self._closed_with:
             self._closed_with = ledger
-            server = (
-                self._server if self.settings.tail_sampling is None else None
-            )  # else it left out none of these
-            say_what_is_left(ledger, self.settings.home, {server.name: server.remedy} if server else {})
+            # With sampling by outcome it is no refusal of the server that left records out.
+            refuses = self._server if self.settings.tail_sampling is None else None
+            say_what_is_left(ledger, self.settings.home, {refuses.name: refuses.remedy} if refuses else {})
         return ledger
 
     def take_over(self) -> None:

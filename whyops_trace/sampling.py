@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._shapes import is_number
 from whyops_trace.exceptions import ConfigurationError
 
 _VARIABLE: Final = "WHYOPS_TAIL_SAMPLING"
@@ -45,14 +46,14 @@ class TailSampling(msgspec.Struct, frozen=True, kw_only=True):
     flagged: bool = True
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.share) and 0 <= self.share <= 1):
+        if not (is_number(self.share) and 0 <= self.share <= 1):
             raise _refused("share", self.share, "a number from 0 to 1, such as 0.1")
         for name in ("failed", "flagged"):
             if type(getattr(self, name)) is not bool:
                 raise _refused(name, getattr(self, name), "True or False; on or off in the environment")
         for name in ("slower_than", "costlier_than"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+            if value is not None and not (is_number(value) and 0 <= value < math.inf):
                 raise _refused(name, value, "a number, 0 or more, such as 0.5")
 
     def is_in_share(self, trace_id: str) -> bool:
@@ -87,7 +88,7 @@ def tail_sampling(value: TailSampling | float | None) -> TailSampling | None:
     if isinstance(value, TailSampling):
         return value
     if value is not None:
-        if not _is_number(value):
+        if not is_number(value):
             raise ConfigurationError(
                 f"tail_sampling ({_VARIABLE}) is {value!r:.80}; it must be a share from 0 to 1 or a TailSampling."
             )
@@ -109,10 +110,6 @@ def _read(text: str) -> TailSampling:
     if "share" not in members:
         raise ConfigurationError(f"{_VARIABLE} is {text!r:.200}; it names no share, such as share=0.1.")
     return TailSampling(**members)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _refused(name: str, value: object, what: str) -> ConfigurationError:

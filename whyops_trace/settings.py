@@ -18,6 +18,7 @@ import msgspec
 from whyops_trace._checks import MAX_NAME, size
 from whyops_trace._guard import warn_once
 from whyops_trace._home import home_directory
+from whyops_trace._shapes import is_number
 from whyops_trace._values.encoding import identifier
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.sampling import TailSampling
@@ -351,7 +352,7 @@ def _number(value: object, variable: str, default: float) -> float | None:
         value = os.environ.get(variable, "") or default
         with contextlib.suppress(ValueError):
             value = float(value)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None
 
 
 def _given(value: object, variable: str) -> str:

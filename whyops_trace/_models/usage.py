@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from whyops_trace._checks import MAX_COUNT
-from whyops_trace._shapes import dict_of, dicts_of
+from whyops_trace._shapes import dict_of, dicts_of, is_number
 from whyops_trace.types import TokenUsage
 
 #: Paths of each count in a usage. Where an answer has several of them the largest counts, since some servers fill the
@@ -174,4 +174,4 @@ def _int(value: Any) -> int | None:
 
 
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return is_number(value) and 0 <= value < math.inf

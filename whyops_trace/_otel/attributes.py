@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from whyops_trace._shapes import parsed
+from whyops_trace._shapes import is_number, parsed
 
 #: Texts and what was made of them, by the function that made it and the names that they were found under.
 Decoded: TypeAlias = dict[tuple[Callable[[Any], Any], tuple[str, ...]], tuple[str, Any]]
@@ -55,11 +55,7 @@ class Attributes:
         value = self.get(*names)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
             return int(value)
-        return (
-            int(value)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53
-            else None
-        )
+        return int(value) if is_number(value) and 0 <= value < 2**53 else None
 
     def parsed(self, *names: str) -> Any:
         """Return the first of the names, decoded if it is JSON."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from whyops_trace._shapes import dicts_of, list_of, text_of
+from whyops_trace._shapes import dicts_of, is_number, list_of, text_of
 
 _compact: Final = json.JSONEncoder(ensure_ascii=False).encode
 #: The largest token count that is believed: a larger one is a mistake, and sums must stay within 64 bits.
@@ -194,8 +194,7 @@ def get(thing: object, key: str) -> Any:
 
 def number(thing: object) -> float | None:
     """Return *thing* if it is a number that can be a duration in milliseconds, else None."""
-    is_number = isinstance(thing, (int, float)) and not isinstance(thing, bool)
-    return thing if is_number and 0 <= thing <= _LONGEST else None  # type: ignore[operator, return-value]
+    return thing if is_number(thing) and 0 <= thing <= _LONGEST else None
 
 
 def milliseconds(timestamp: object) -> float | None:

@@ -19,7 +19,7 @@ from whyops_trace._reading.excerpt import counted, get
 from whyops_trace._reading.record import StoredRecord
 from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.finding import Finding, Severity, named
-from whyops_trace._shapes import list_of, parsed
+from whyops_trace._shapes import is_number, list_of, parsed
 
 TOOL_CALLS: Final = ("tool_call_request", "tool_call_response")
 #: Fewest errors in a row that are a streak.
@@ -357,7 +357,7 @@ def _first(values: Iterator[Any]) -> float | None:
     for value in values:
         if isinstance(value, str):
             value = re.sub(r"[^0-9.\-]", "", value)  # noqa: PLW2901 - the part that counts
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        elif not is_number(value):
             continue
         with contextlib.suppress(ValueError, OverflowError):
             number = float(value)

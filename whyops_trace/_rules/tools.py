@@ -15,7 +15,7 @@ from whyops_trace._reading.summary import LOOP
 from whyops_trace._rules.exchanges import Exchanges, ToolCall, Turn
 from whyops_trace._rules.finding import Finding, named
 from whyops_trace._rules.server import loop, orphan, signature, unanswered
-from whyops_trace._shapes import dicts_of, text_of
+from whyops_trace._shapes import dicts_of, is_number, text_of
 
 #: Fewest equal failures that are no accident: two may be a hiccup and its retry.
 REPEATED: Final = 3
@@ -219,7 +219,7 @@ def _words(results: Any) -> list[str]:
             pending += thing.values()
         elif isinstance(thing, list):
             pending += thing[:LOOKED_FOR]
-        elif isinstance(thing, (str, int, float)) and not isinstance(thing, bool):
+        elif isinstance(thing, str) or is_number(thing):
             # Characters that JSON within JSON escapes are not searched for.
             word = max(_PLAIN.findall(str(thing)[:LONGEST]), key=len, default="")
             if len(word) >= TELLING:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from whyops_trace._shapes import text_of
+from whyops_trace._shapes import is_number, text_of
 
 # Letters that are written without spaces between words; each is a word here, and a text of them a phrase.
 _UNSPACED: Final = re.compile(
@@ -73,7 +73,7 @@ def texts(thing: Any) -> Iterator[str]:
             stack.extend(reversed(value.values()))
         elif isinstance(value, list):
             stack.extend(reversed(value))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif is_number(value):
             yield str(value)
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from whyops_trace._reading.prices import cost_of, is_billed
 from whyops_trace._reading.verdict import verdict_of
-from whyops_trace._shapes import dict_of, dicts_of, list_of, parsed, text_of
+from whyops_trace._shapes import dict_of, dicts_of, is_number, list_of, parsed, text_of
 from whyops_trace.exporters.otlp import openinference
 from whyops_trace.exporters.otlp.calls import Asked, OpenCall, OpenTrace, Record
 from whyops_trace.exporters.otlp.failing import NO_END, TOOL_ERROR, fail, raise_in
@@ -324,7 +324,7 @@ def _add_usage(attributes: dict[str, Value], metadata: Mapping[str, Any], end: R
     if end is None or not usage or not is_billed(end.event_type, metadata.get("wraps")):
         return None
     cost = usage.get("cost")
-    if not isinstance(cost, (int, float)) or isinstance(cost, bool):
+    if not is_number(cost):
         cost = cost_of(metadata, end.timestamp)
     if cost is None:
         return None

@@ -148,6 +148,76 @@ def test_very_long_texts_are_files(tmp_path: Path) -> None:
         replay(path)
 
 
+def test_a_large_list_or_object_is_a_file_with_one_element_a_line(tmp_path: Path) -> None:
+    """It comes back as it was; a long text in it is a file of its own, and one that comes twice is written once."""
+    orders = [{"order": number, "status": "sent", "lines": ["a\nb\nc"]} for number in range(2_000)]
+    table = {"orders": orders, "note": "x" * 30_000, "$same": 1, "more": {"$text": ["y"]}}
+
+    @traced_tool
+    def load(rows: list[dict[str, Any]]) -> Any:
+        return table
+
+    with capture_events(local=True) as events:
+        load(orders)
+        load(orders[:1])
+    path = tmp_path / "orders.whyops"
+    save_fixture(read_calls(events), path)
+    files = {each.suffix: each.read_text() for each in tmp_path.glob("orders-texts/*")}
+
+    assert len(path.read_text()) < 5_000
+    assert sorted(each.suffix for each in tmp_path.glob("orders-texts/*")) == [".json", ".txt"]
+    assert '\n {"order": 7, "status": "sent", "lines": [{"$text": ["a", "b", "c"]}]},\n' in files[".json"]
+    with replay(path, store=False):
+        assert load(orders) == table
+        assert load(orders[:1]) == table
+
+
+def test_a_large_object_is_the_same_file_whatever_else_is_recorded(tmp_path: Path) -> None:
+    """A call more, which shares a part of it, leaves the file as it is."""
+    shared = "the same text in both, which is long enough to be written once in a recording. " * 3
+
+    @traced_tool
+    def load() -> Any:
+        return [{"row": number, "about": f"{shared}"} for number in range(500)]
+
+    @traced_tool
+    def note(text: str) -> str:
+        return text
+
+    def files(*texts: str) -> set[str]:
+        with capture_events(local=True) as events:
+            load()
+            for text in texts:
+                note(text)
+        save_fixture(read_calls(events), tmp_path / "a.whyops")
+        return {each.name for each in tmp_path.glob("a-texts/*")}
+
+    assert files() == files(shared, shared)
+
+
+def test_a_file_of_a_fixture_can_be_edited_on_purpose(tmp_path: Path) -> None:
+    """Without the line that has the hash of the recording, what was edited in the files beside it counts."""
+
+    @traced_tool
+    def load() -> Any:
+        return [{"row": number, "status": "sent"} for number in range(1_000)]
+
+    with capture_events(local=True) as events:
+        load()
+    path = tmp_path / "rows.whyops"
+    save_fixture(read_calls(events), path)
+    [part] = tmp_path.glob("rows-texts/*.json")
+    part.write_text(part.read_text().replace('{"row": 7, "status": "sent"}', '{"row": 7, "status": "lost"}'))
+    with pytest.raises(ReplayError, match=r"rows-texts.*was edited.*delete the line with 'sha256'"):
+        replay(path)
+    edited(lambda _: None, path, seal=True)
+    with replay(path, store=False):
+        assert load()[7] == {"row": 7, "status": "lost"}
+    part.write_text(part.read_text()[:-5])
+    with pytest.raises(ReplayError, match=r"rows-texts.*is no JSON any more"):
+        replay(path)
+
+
 def edited(change: Callable[[dict[str, Any]], Any], file: Path, *, seal: bool = False) -> None:
     fixture = json.loads(file.read_text())
     change(fixture)

@@ -3,13 +3,15 @@ A recording as a file that can be kept beside tests and read in a review.
 
 It is JSON with one member a line. Of a request to a model only what an earlier one did not say is written, texts of
 several lines are lists of lines, and what is long and comes more than once stands once, under its hash. So a result
-that changes is a difference of some lines. A very long text is a file of its own in the folder beside it.
+that changes is a difference of some lines. A very long text, list or object is a file of its own in the folder beside
+it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +33,14 @@ _MARK: Final = "whyops-fixture"
 _HASH: Final = "sha256"
 #: Characters of JSON from which on a value that comes again is written once.
 _SHARED: Final = 120
-#: Characters from which on a text is a file of its own.
+#: Characters from which on a text is a file of its own, and a list or object by its JSON.
 _LONG: Final = 20_000
+#: Characters of JSON that a line of such a file holds, if they can be told apart.
+_WIDTH: Final = 160
+#: Names of such files: the hash of what is in them.
+_PART: Final = re.compile(r"[0-9a-f]{12}\.(?:txt|json)")
+#: Members of a call that stay in the fixture, however long: what is inside of them may be files.
+_STAYING: Final = frozenset({"asked", "messages"})
 _AGAIN, _LINES, _FILE, _PLAIN = "$same", "$text", "$file", "$plain"
 _MARKS: Final = (_AGAIN, _LINES, _FILE, _PLAIN)
 _KINDS: Final = ("tool", "llm", "embedding")
@@ -66,7 +74,7 @@ _USUAL: Final = RecordedCall("tool", "", {}, outcome="ok")
 
 def save_fixture(recording: Recording, path: Path) -> int:
     """
-    Write a recording to a file, and its very long texts to files in the folder beside it.
+    Write a recording to a file, and what is very long in it to files in the folder beside it.
 
     Returns:
         The bytes of all.
@@ -74,8 +82,8 @@ def save_fixture(recording: Recording, path: Path) -> int:
     files: dict[str, str] = {}
     text = write_fixture(recording, files)
     folder = _folder(path)
-    for old in folder.glob("*.txt"):
-        if old.name not in files:
+    for old in folder.glob("*"):
+        if _PART.fullmatch(old.name) and old.name not in files:
             old.unlink()
     size = 0
     for place, content in [(path, text), *((folder / name, content) for name, content in files.items())]:
@@ -85,8 +93,14 @@ def save_fixture(recording: Recording, path: Path) -> int:
 
 
 def _folder(path: Path) -> Path:
-    """Return the folder of a fixture's long texts."""
+    """Return the folder of what is very long in a fixture."""
     return path.with_name(f"{path.stem}-texts")
+
+
+def is_part(path: Path) -> bool:
+    """Tell whether a file belongs to a fixture, which is beside its folder."""
+    folder = path.parent
+    return folder.name.endswith("-texts") and _PART.fullmatch(path.name) is not None
 
 
 def write_fixture(recording: Recording, files: dict[str, str] | None = None) -> str:
@@ -95,13 +109,13 @@ def write_fixture(recording: Recording, files: dict[str, str] | None = None) -> 
 
     Args:
         recording: The recording.
-        files: Takes very long texts by the names of files; None to leave them in the fixture.
+        files: Takes what is very long by the names of files; None to leave it in the fixture.
     """
     calls = _calls(recording)
     counts: Counter[str] = Counter()
     _count(calls, counts)
     writer = _Writer(counts, files)
-    written = [writer.shortened(call) for call in calls]
+    written = [writer.call(call) for call in calls]
     fixture: dict[str, Any] = {
         _MARK: VERSION,
         "writtenBy": f"whyops-trace {__version__}",
@@ -139,7 +153,7 @@ def read_fixture(path: Path) -> Recording:
         ) from error
     _check(fixture, path)
     try:
-        return _recording(fixture, _folder(path))
+        return _recording(fixture, _Reader(fixture["same"], _folder(path), checks=_HASH in fixture))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReplayError(
             f"{path} has something else than a fixture has ({type(error).__name__}: {error}). Export the trace again."
@@ -240,30 +254,63 @@ class _Writer:
         self._counts, self._files = counts, files
         self.shared: dict[str, Any] = {}
 
-    def shortened(self, value: Any) -> Any:
-        """Return a value as it is written, and add to *shared* what is written once."""
+    def call(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Return a call as it is written."""
+        return {name: self.shortened(value, stays=name in _STAYING) for name, value in call.items()}
+
+    def shortened(self, value: Any, *, stays: bool = False) -> Any:
+        """Return a value as it is written, and add to *shared* what is written once; it is no file if it *stays*."""
         text = json.dumps(value, sort_keys=True) if isinstance(value, (str, list, dict)) else ""
+        stays = stays or len(text) <= _LONG
         if self._counts[text] > 1:
             key = _digest(text)
             if key not in self.shared:
                 self.shared[key] = None  # its place is before those of its parts
-                self.shared[key] = self._inside(value)
+                self.shared[key] = self._inside(value, stays=stays)
             return {_AGAIN: key}
-        return self._inside(value)
+        return self._inside(value, stays=stays)
 
-    def _inside(self, value: Any) -> Any:
+    def _inside(self, value: Any, *, stays: bool) -> Any:
         if isinstance(value, str):
             if self._files is not None and len(value) > _LONG:
-                name = f"{_digest(value)}.txt"
-                self._files[name] = value
-                return {_FILE: name}
+                return self._filed(value, "txt")
             return {_LINES: value.split("\n")} if value.count("\n") > 1 else value
+        if not isinstance(value, (list, dict)):
+            return value
+        may_move = self._files is not None and not stays
+        # What a file holds does not hang on what else is in the fixture.
+        parts = _Writer(Counter(), self._files) if may_move else self
         if isinstance(value, list):
-            return [self.shortened(item) for item in value]
-        if isinstance(value, dict):
-            inside = {name: self.shortened(item) for name, item in value.items()}
-            return {_PLAIN: inside} if len(value) == 1 and next(iter(value)) in _MARKS else inside
-        return value
+            written: Any = [parts.shortened(item) for item in value]
+        else:
+            written = {name: parts.shortened(item) for name, item in value.items()}
+            if len(value) == 1 and next(iter(value)) in _MARKS:
+                written = {_PLAIN: written}
+        if may_move and len(json.dumps(written)) > _LONG:
+            return self._filed(_in_lines(written) + "\n", "json")
+        return written
+
+    def _filed(self, content: str, kind: str) -> dict[str, str]:
+        """Make a file of a text, and return what stands for it."""
+        name = f"{_digest(content)}.{kind}"
+        if self._files is not None:
+            self._files[name] = content
+        return {_FILE: name}
+
+
+def _in_lines(value: Any, indent: str = "") -> str:
+    """Return a value as JSON in lines: a part is on one line if it is short, else its parts are."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= _WIDTH or not isinstance(value, (list, dict)):
+        return text
+    inner = f"\n{indent} "
+    if isinstance(value, list):
+        return f"[{','.join(inner + _in_lines(item, indent + ' ') for item in value)}\n{indent}]"
+    members = (
+        f"{inner}{json.dumps(name, ensure_ascii=False)}: {_in_lines(item, indent + ' ')}"
+        for name, item in value.items()
+    )
+    return f"{{{','.join(members)}\n{indent}}}"
 
 
 def _digest(text: str) -> str:
@@ -271,10 +318,17 @@ def _digest(text: str) -> str:
 
 
 class _Reader:
-    """Makes values as they were before they were written, from what is written once and from files."""
+    """
+    Makes values as they were before they were written, from what is written once and from files.
 
-    def __init__(self, same: dict[str, Any], folder: Path) -> None:
-        self._same, self._folder = same, folder
+    Args:
+        same: What is written once, by its hash.
+        folder: The folder of the files.
+        checks: False to take files that were edited.
+    """
+
+    def __init__(self, same: dict[str, Any], folder: Path, *, checks: bool) -> None:
+        self._same, self._folder, self._checks = same, folder, checks
 
     def grown(self, value: Any) -> Any:
         """Return a value as it was."""
@@ -287,7 +341,9 @@ class _Reader:
         if set(value) == {_AGAIN}:
             return self.grown(self._same[value[_AGAIN]])
         if set(value) == {_FILE}:
-            return self._text(value[_FILE])
+            name = value[_FILE]
+            text = self._text(name)
+            return self.grown(self._parsed(name, text)) if name.endswith(".json") else text
         inside = value[_PLAIN] if set(value) == {_PLAIN} else value
         return {name: self.grown(item) for name, item in inside.items()}
 
@@ -300,16 +356,25 @@ class _Reader:
                 f"{path} cannot be read ({error}). It belongs to the recording beside it: take both from the version "
                 "control, or export the trace again."
             ) from None
-        if f"{_digest(text)}.txt" != name:
+        if self._checks and _digest(text) != path.stem:
             raise ReplayError(
-                f"{path} was edited: its name is the hash of what was in it. Take it from the version control, export "
-                "the trace again, or write its text into the recording."
+                f"{path} was edited: its name is the hash of what was in it. If that is meant, delete the line with "
+                f"{_HASH!r} from the recording beside it; else take it from the version control, or export the trace "
+                "again."
             )
         return text
 
+    def _parsed(self, name: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ReplayError(
+                f"{self._folder / name} was edited so that it is no JSON any more ({error}). Take it from the version "
+                "control, or export the trace again."
+            ) from error
 
-def _recording(fixture: dict[str, Any], folder: Path) -> Recording:
-    reader = _Reader(fixture["same"], folder)
+
+def _recording(fixture: dict[str, Any], reader: _Reader) -> Recording:
     calls: dict[int, RecordedCall] = {}
     said: dict[int, list[Any]] = {}
     for written in fixture["calls"]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import random
 import re
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from click.testing import CliRunner, Result
 from programs import ROOT, environment
 
 from whyops_trace import WhyOps, traced_llm, traced_tool
+from whyops_trace._intervals import draw_means, interval_of
 from whyops_trace.cli import main
 from whyops_trace.commands.run_figures import RunFigures
 from whyops_trace.commands.set_comparison import Threshold, compare_sets
@@ -122,6 +124,34 @@ def test_recordings_and_exports_in_folders_are_compared_by_their_names(tmp_path:
 
         assert (comparison["pairs"], comparison["missing"]) == (3, missing)
         assert [each for each in stored["figures"] if each["name"] not in missing] == comparison["figures"]
+
+
+def test_a_large_value_beside_a_recording_is_no_run(tmp_path: Path) -> None:
+    """Though it is a file of JSON in the folder."""
+
+    @traced_tool
+    def load() -> Any:
+        return [{"row": number, "status": "sent"} for number in range(1_000)]
+
+    sdk = WhyOps(agent_name="shop", tracing="local")
+    with sdk.trace("large"):
+        load()
+    sdk.flush_sync()
+    whyops("export", "large", "--fixture", tmp_path / "runs" / "large.whyops")
+
+    assert [*tmp_path.glob("runs/large-texts/*.json")]
+    assert told(tmp_path / "runs", tmp_path / "runs")["runs"] == [1, 1]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_interval_of_a_large_set_is_as_narrow_as_its_runs_allow(paired: bool) -> None:
+    """Though fewer are drawn than there are: it is that of the normal distribution, to a tenth."""
+    draw = random.Random(7)
+    first, second = ([draw.gauss(mean, 2) for _ in range(4_000)] for mean in (10, 11))
+    [means] = draw_means([first], [second], paired=paired)
+    low, high = interval_of(1, (now - before for before, now in means), 4_000) or (0, 0)
+
+    assert (high - low) / 2 == pytest.approx(1.96 * (2**2 / 4_000 * 2) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("cost", ["NaN", "1e999", "9" * 400])

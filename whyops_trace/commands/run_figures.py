@@ -15,11 +15,12 @@ from whyops_trace._clock import iso
 from whyops_trace._reading.excerpt import Tokens, clean, elapsed
 from whyops_trace._reading.prices import cost, total
 from whyops_trace._reading.verdict import verdict_of
-from whyops_trace._replay.fixture import read_fixture
+from whyops_trace._replay.fixture import is_part, read_fixture
 from whyops_trace._replay.loading import ENDING
 from whyops_trace._replay.recording import Recording
 from whyops_trace._shapes import dict_of, list_of
 from whyops_trace.analysis import findings
+from whyops_trace.commands.common import tracked
 from whyops_trace.export import FORMAT
 from whyops_trace.store import Filter, Store, TraceSummary
 
@@ -27,6 +28,8 @@ from whyops_trace.store import Filter, Store, TraceSummary
 _PRICED_AT: Final = 1_780_000_000_000_000_000
 #: Members of a trace's metadata that tell what it has in common with its partner.
 _KEYS: Final = ("replayOf", "test", "case")
+#: What a terminal shows while runs are read.
+_READING: Final = "reading runs"
 
 
 class RunFigures(NamedTuple):
@@ -77,9 +80,12 @@ def select(store: Store, words: str, since: str | None) -> list[RunFigures]:
     if not words.strip():
         raise click.UsageError("Name two sets of runs; one is empty.")
     if path.exists():
-        found, what = list(_of_files(path)), "it holds no recordings (.whyops) and no JSON exports (.json)"
+        files = _files(path)
+        found = [_of_file(file, path) for file in tracked(files, _READING, len(files))]
+        what = "it holds no recordings (.whyops) and no JSON exports (.json)"
     else:
-        found = [_of_trace(store, trace) for trace in _traces(store, words, since)]
+        traces = [*_traces(store, words, since)]
+        found = [_of_trace(store, trace) for trace in tracked(traces, _READING, len(traces))]
         what = "no such file is there, and no stored trace" + (f" since {since[:16]}" if since else "")
         what += " fits; whyops-trace ls lists what there is"
     if not found:
@@ -125,19 +131,17 @@ def _of_summary(trace: TraceSummary, found: int, name: str) -> RunFigures:
     )
 
 
-def _of_files(path: Path) -> Iterator[RunFigures]:
-    """Yield the figures of the runs in a file, or in the fixtures and exports of a folder."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(
-            each for each in path.rglob("*") if each.suffix in (ENDING, ".json") and each.is_file()
-        )
-    for file in files:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        if file.suffix == ENDING:
-            yield _of_recording(read_fixture(file), name)
-        else:
-            yield _of_export(file, name)
+def _files(path: Path) -> list[Path]:
+    """Return a file, or the fixtures and exports in a folder."""
+    if not path.is_dir():
+        return [path]
+    found = (each for each in path.rglob("*") if each.suffix in (ENDING, ".json") and each.is_file())
+    return sorted(each for each in found if not is_part(each))
+
+
+def _of_file(file: Path, path: Path) -> RunFigures:
+    name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+    return _of_recording(read_fixture(file), name) if file.suffix == ENDING else _of_export(file, name)
 
 
 def _of_export(file: Path, name: str) -> RunFigures:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from whyops_trace._intervals import Interval, bootstrap, difference_of_shares
+from whyops_trace._intervals import Interval, difference_of_shares, draw_means, interval_of
 from whyops_trace._reading.excerpt import dollars, duration, percent
 from whyops_trace.commands.run_figures import RunFigures
 
@@ -92,7 +92,7 @@ class SetComparison(NamedTuple):
     counts: tuple[int, int]
     pairs: int
     figures: list[Figure]
-    missing: list[str]
+    missing: Sequence[str]
 
 
 def compare_sets(first: Sequence[RunFigures], second: Sequence[RunFigures]) -> SetComparison:
@@ -104,19 +104,22 @@ def compare_sets(first: Sequence[RunFigures], second: Sequence[RunFigures]) -> S
     """
     keys = {run.key for run in first}
     paired = "" not in keys and keys == {run.key for run in second} and len(keys) > 1
-    figures, missing = list[Figure](), list[str]()
-    for name in _METRICS:
-        values = [[getattr(run, name) for run in runs] for runs in (first, second)]
-        if any(None in each for each in values):
-            missing.append(name)
-            continue
-        if paired:
-            values = [_by_key(runs, name) for runs in (first, second)]
-        figures.append(_figure(name, values[0], values[1], paired=paired, counts=(len(first), len(second))))
-    return SetComparison((len(first), len(second)), len(keys) if paired else 0, figures, missing)
+    missing = [name for name in _METRICS if any(getattr(run, name) is None for run in (*first, *second))]
+    known = [name for name in _METRICS if name not in missing]
+    sets = [[_values(runs, name, by_key=paired) for name in known] for runs in (first, second)]
+    counts = len(first), len(second)
+    drawn = draw_means(sets[0], sets[1], paired=paired)
+    figures = [
+        _figure(name, one, other, draws, counts)
+        for name, one, other, draws in zip(known, *sets, drawn, strict=True)
+    ]
+    return SetComparison(counts, len(keys) if paired else 0, figures, missing)
 
 
-def _by_key(runs: Sequence[RunFigures], name: str) -> list[float]:
+def _values(runs: Sequence[RunFigures], name: str, *, by_key: bool) -> list[float]:
+    """Return a figure of each run, or the mean of those with the same key, in the order of the keys."""
+    if not by_key:
+        return [getattr(run, name) for run in runs]
     found: defaultdict[str, list[float]] = defaultdict(list)
     for run in runs:
         found[run.key].append(getattr(run, name))
@@ -124,24 +127,17 @@ def _by_key(runs: Sequence[RunFigures], name: str) -> list[float]:
 
 
 def _figure(
-    name: str, first: Sequence[float], second: Sequence[float], *, paired: bool, counts: tuple[int, int]
+    name: str,
+    first: Sequence[float],
+    second: Sequence[float],
+    drawn: Sequence[tuple[float, float]],
+    counts: tuple[int, int],
 ) -> Figure:
-    one, other = fmean(first), fmean(second)
+    one, other, fewest = fmean(first), fmean(second), min(len(first), len(second))
     difference = other - one
-
-    def drawn(measure: Callable[[float, float], float | None]) -> Interval | None:
-        def mean(values: Sequence[float], places: Sequence[int]) -> float:
-            return fmean([values[place] for place in places])
-
-        if paired:
-            return bootstrap(lambda places: measure(mean(first, places), mean(second, places)), len(first))
-        return bootstrap(
-            lambda places, others: measure(mean(first, places), mean(second, others)), len(first), len(second)
-        )
-
-    interval = drawn(lambda before, now: now - before)
+    interval = interval_of(difference, (now - before for before, now in drawn), fewest)
     change = difference / one if one else None
-    changes = drawn(lambda before, now: now / before - 1 if before else None) if one else None
+    changes = interval_of(change, (now / before - 1 if before else None for before, now in drawn), fewest)
     if one and not other and interval is not None:  # then each draw falls by all of it, however few they are
         changes = interval[0] / one, interval[1] / one
     if changes is not None:
@@ -149,16 +145,9 @@ def _figure(
     if name == "failed":
         hits = round(one * counts[0]), round(other * counts[1])
         interval = difference_of_shares((hits[0], counts[0]), (hits[1], counts[1]))
-    return Figure(
-        name,
-        (one, other),
-        (median(first), median(second)),
-        difference,
-        interval,
-        change,
-        changes,
-        bootstrap(lambda places: fmean([second[place] for place in places]), len(second)),
-    )
+    means, medians = (one, other), (median(first), median(second))
+    of_second = interval_of(other, (now for _, now in drawn), len(second))
+    return Figure(name, means, medians, difference, interval, change, changes, of_second)
 
 
 class Threshold(NamedTuple):

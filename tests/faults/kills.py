@@ -203,6 +203,8 @@ def _let_the_last_one_end(report: Report, collector: Collector, home: Path, *, s
     last = Agent(collector, home, "last", 1, WHYOPS_STORE="on" if store else "off")
     try:
         last.flush()
+        while last.said["ledger"]["whyops"]["pending"]:  # which comes after what the dead left
+            last.flush()
         seconds, complaints = last.end()
     finally:
         last.kill()

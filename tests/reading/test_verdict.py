@@ -32,7 +32,14 @@ FAILED: list[Any] = [
     {"content": [{"type": "text", "text": "Error executing tool pay: card declined"}], "isError": False},
     {"result": '{"success": false, "message": "no such order"}'},
     [{"type": "text", "text": "Error: no such order"}],
+    {"result": {"content": [{"type": "text", "text": '{"status": 400, "message": "no such field"}'}]}},
     # Texts
+    "<returncode>127</returncode>\n<output>\n/bin/sh: 1: curl: not found\n</output>",
+    "=== STDOUT ===\nloading\n=== EXECUTION INFO ===\nReturn code: 1\nExecution time: 0.1 seconds",
+    "Error exporting logs to the table: unexpected keyword argument 'table_id'",
+    "Error uploading file to bucket 'cases': no such file",
+    "Security violation: Command 'python3' is not allowed",
+    "The last command <command>sleep 90</command> timed out and has been killed.\nThe output was:\n",
     "Error: not enough money on it",
     "Error: no such file",
     "Error: 404 Not Found",
@@ -167,6 +174,8 @@ SAYS_NOTHING: list[Any] = [
     "Syntax errors: 0",
     "The exit code was 0",
     "exitcode: 0 (execution succeeded)\nCode output: 732050\n",
+    "<returncode>0</returncode>\n<output>\nmamba not found, conda is used\n</output>",
+    "GET /orders\nThe server will return code 404 where there is no such order, and return code: 200 else.",
     "Tests for login failed and passed were listed below: 3 of 9",
     "400 Main Street, Springfield",
     "500 results for shoes",
@@ -208,6 +217,8 @@ EMPTY: list[Any] = [
     "exitcode: 0 (execution succeeded)\nCode output: ",
     "exitcode: 0 (execution succeeded)\nCode output: []\n",
     "The longest word found is: ",
+    "Could not find [Antic]. Similar: ['Alex Antic', 'Atari 8-bit family']",
+    "Could not find 'Antic'. Did you mean 'Antic (magazine)'?",
 ]
 
 
@@ -247,6 +258,7 @@ def test_a_result_without_anything_in_it_is_empty(result: Any) -> None:
         ({"exit_code": 3}, "exit code 3"),
         ({"is_error": True}, "failed"),
         ("exitcode: 1\nTraceback (most recent call last):\n  x\nKeyError: 'a'", "KeyError: 'a'"),
+        ("<returncode>127</returncode>\n<output>\nsh: curl: not found\n</output>", "sh: curl: not found </output>"),
         ("Error: " + 500 * "a", "Error: " + 192 * "a" + "…"),
     ],
 )  # fmt: skip
@@ -280,7 +292,7 @@ FILLINGS = [
     "exit code ", "exit code: 1 ", "File: ", "a:", "a: ", "sh: ", "/bin/sh: ",
     "Traceback (most recent call last):\n", "ValueError ", "ValueError: a\n", "a.", "A_", "-", "\u001b[0",
     "\u001b[0m", "{", "[", '{"a":', "[[", "status code ", "the ", "was ", "invalid ", "your a ", "'",
-    "it was not found ", "output: ",
+    "it was not found ", "output: ", "<output>", "return code: 1 ", "return code: 1\n", "the command ", "<returncode>1",
 ]  # fmt: skip
 
 

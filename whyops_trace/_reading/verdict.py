@@ -28,7 +28,7 @@ _LONG: Final = 8_000
 _JSON: Final = 65_536
 _SHORT: Final = 300
 #: Levels of results in results that are looked at, and blocks of a content.
-_LEVELS: Final = 4
+_LEVELS: Final = 6
 _BLOCKS: Final = 50
 
 
@@ -99,8 +99,9 @@ _NO_ERROR: Final = frozenset({"", "-", "0", "false", "n/a", "nil", "no", "no err
 _TO_THE_END: Final = rf"[^\x00]{{0,{_SHORT}}}\Z"
 _SHELLS: Final = r"(?:[\w./-]+/)?(?:ba|z|da|fi|k)?sh(?:: line)?(?: \d+)?"
 _VERBS: Final = (
-    r"(?:calling|connecting|creating|during|executing|fetching|finding|getting|in|invoking|loading|occurred|opening|"
-    r"parsing|processing|reading|retrieving|running|searching|sending|while|with|writing)"
+    r"(?:adding|calling|connecting|creating|deleting|downloading|during|executing|exporting|fetching|finding|getting|"
+    r"importing|in|inserting|invoking|listing|loading|occurred|opening|parsing|processing|reading|removing|retrieving|"
+    r"running|saving|searching|sending|submitting|updating|uploading|while|with|writing)"
 )
 _DEEDS: Final = (
     r"(?:access|action|call|change|command|connection|edit|operation|payment|permission|query|request)"
@@ -136,7 +137,8 @@ _FAILED_HEADS: Final = (
     rf"(?:\s*:|(?: (?:after|at|because|during|due|in|on|to|while|with)\b|\s*[.!,;(]|\s*$)(?={_TO_THE_END}))",
     rf"(?:[\w'`\"-]+ ){{0,3}}{_DEEDS} (?:is|was|were|(?:has|have) been) (?:blocked|denied|refused|rejected|"
     r"not (?:allowed|applied|authori[sz]ed|permitted|saved|valid))\b",
-    rf"{_DEEDS} (?:denied|refused|rejected|reset|aborted|forbidden|not permitted)",
+    rf"{_DEEDS} (?:denied|refused|rejected|reset|aborted|forbidden|not permitted)|"
+    r"(?:access|policy|security) violation:|the (?:last )?command\b[^\x00]{1,300}? timed out and (?:has been|was)\s{1,3}killed\b",
     r"(?:request |connection |operation |read )?(?:timed?\s?-?out|deadline exceeded)\b(?! (?:is|set|was)\b)|"
     r"too many requests|insufficient (?:balance|credits?|funds|permissions?|privileges|stock)\b|"
     r"(?:you (?:do not|don't)|user does not) have (?:access|permission)\b|"
@@ -166,7 +168,7 @@ _SIGNS_OF_FAILURE: Final = (
     "unauthori", "invalid", "missing", "unknown", "no such", "no replacement", "no module",
     "validation", "http", "status", "gateway", "bad request", "conflict", "gone", "internal server", "payment req",
     "precondition", "request t", "unprocessable", "eacces", "eaddrinuse", "econn", "eexist", "eisdir", "eno", "eperm",
-    "epipe", "insufficient", "curl: (", "***", "panic: ", "segmentation", "\u274c", "\u2717", "\u2718", "\u26d4",
+    "epipe", "insufficient", "curl: (", "***", "panic: ", "segmentation", "violation:", "\u274c", "\u2717", "\u2718", "\u26d4",
 )  # fmt: skip
 #: Longest notice of a service, and its beginning. A limit counts if it is told when it ends.
 _NOTICE_LENGTH: Final = 600
@@ -184,14 +186,17 @@ _SIGNS_OF_NOTICE: Final = (
 )  # fmt: skip
 #: Words after a failed head which say that something else was done, and follows.
 _FALLBACK: Final = re.compile(r"\binstead,? (?:here|i|it|showing|the following|we|using)\b", re.I)
+#: An exit code; a return code has the end of a line, or of a tag, for itself, as the status of a page has that name too.
 _EXIT: Final = re.compile(
     r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"
-    r"\W{0,3}(?:was |of )?(-?\d{1,10})\b",
+    r"\W{0,3}(?:was |of )?(-?\d{1,10})\b"
+    r"|\breturn[ _]?code ?[:=>] ?(-?\d{1,10})(?=\W{0,3}(?:\n|\Z)|</)",
     re.I,
 )
 #: The words of a runner of code before those of the code.
 _RUNNER: Final = re.compile(
-    r"[^\n]{0,60}?\bexit[ _-]?(?:code|status)\W{0,3}\d+[^\n]{0,60}(?:\n|$)|(?:its |code )?output(?: was)?: *\n?",
+    r"[^\n]{0,60}?\bexit[ _-]?(?:code|status)\W{0,3}\d+[^\n]{0,60}(?:\n|$)|(?:its |code )?output(?: was)?: *\n?"
+    r"|<returncode>-?\d{1,10}</returncode>\s*|<output>\s*",
     re.I,
 )
 _TRACEBACK: Final = re.compile(r"^\W{0,4}traceback \(most recent call last\)", re.I | re.M)
@@ -210,6 +215,12 @@ _NOTHING: Final = re.compile(
     rf"|(?:[\w'`\"-]+ ){{0,6}}(?:was |were |is |are )?not found"
     rf"|(?:did not|didn't|could not|couldn't) find any\b[^\n]{{0,120}}"
     rf"|[^\n:]{{3,60}}:\s*(?:none|null|nan|\[\s*\]|\{{\s*\}}|))\W{{0,4}}",
+    re.I,
+)
+#: A search that found nothing, and says what else there is.
+_OTHERS: Final = re.compile(
+    r"\W{0,4}(?:sorry,? )?(?:i |we )?(?:can\s?not|can't|could not|couldn't|did not|didn't) find [^\n]{1,240}?"
+    r"(?:similar|did you mean|perhaps you meant|closest match(?:es)?|suggestions)\b",
     re.I,
 )
 
@@ -338,8 +349,9 @@ def _of_text(text: str, levels: int) -> Verdict | None:
             pass
     body, tail = without_colours(plain[:_HEAD]).lstrip(), without_colours(plain[-_TAIL:])
     codes: list[int] = []
-    if "exit" in body[:_SHORT].lower() or "exit" in tail[-_SHORT:].lower():
-        codes = [int(code) for part in (body[:_SHORT], tail[-_SHORT:]) for code in _EXIT.findall(part)]
+    ends = (body[:_SHORT], tail[-_SHORT:])
+    if any("exit" in end or "return" in end for end in map(str.lower, ends)):
+        codes = [int(found[1] or found[2]) for end in ends for found in _EXIT.finditer(end)]
     while (header := _RUNNER.match(body)) and header.end():
         body = body[header.end() :].lstrip()
     if any(codes):
@@ -348,7 +360,7 @@ def _of_text(text: str, levels: int) -> Verdict | None:
     if traced and (raised := _raised(tail)):
         return Verdict("failed", raised)
     if any(map(body.lower().__contains__, _SIGNS_OF_FAILURE)) and _says_so(body):
-        return Verdict("failed", _words(body))
+        return _EMPTY if _OTHERS.match(body) else Verdict("failed", _words(body))
     if not body or (len(plain) <= _SHORT and _NOTHING.fullmatch(body)):
         return _EMPTY
     return None

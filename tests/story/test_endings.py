@@ -93,6 +93,30 @@ def test_a_command_may_hand_in_the_work(store: Store, command: str, ended: str) 
     assert agent.story().ended == "stopped after bash, which came back empty"
 
 
+@pytest.mark.parametrize(
+    ("said", "arguments", "ended"),
+    [
+        ("All five are sorted.", {}, "All five are sorted."),
+        ("I know enough.", {"answer": "Dedham"}, "Dedham"),
+        (None, {"answer": "Dedham"}, "Dedham"),
+    ],
+)
+@pytest.mark.parametrize("tool", ["final_answer", "claim_done"])
+def test_what_is_said_with_the_last_call_is_the_answer(
+    store: Store, tool: str, said: str | None, arguments: dict[str, str], ended: str
+) -> None:
+    """Beside the call or in its arguments; that of a call which hands over is none."""
+    agent = Agent()
+    answer = agent.turn([USER], said, called(tool, **arguments))
+    agent.tool(tool, arguments, "ok", asked_by=answer)
+    agent.end()
+    story, summary = agent.story(), listed(store, agent)
+
+    assert story.status == f"answered and ended by {tool}: no failures"
+    assert story.ended == summary.ended_with == ended
+    assert summary.ending == "answer"
+
+
 def test_a_call_that_raised_at_the_end_is_told_with_its_error() -> None:
     """The program caught it, and left its block."""
     agent = Agent()

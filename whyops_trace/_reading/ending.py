@@ -7,9 +7,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from whyops_trace._models.links import asked_arguments
 from whyops_trace._reading.excerpt import answer, clean, excerpt, get
 from whyops_trace._reading.verdict import Verdict, last_traceback, service_notice
-from whyops_trace._shapes import dict_of, dicts_of
+from whyops_trace._shapes import dict_of, dicts_of, text_of
 
 #: Kinds of endings: "call" if nothing came after a call of a tool, "limit" if its rounds were used up, "" if nothing
 #: was said.
@@ -35,6 +36,10 @@ _LAST: Final = re.compile(
     r"answer|complete|done|end|escalate|final|finish|hand_?(?:off|over)|respond|submit|terminate|transfer",
     re.I,
 )
+#: Those of them that hand over, and so give no answer.
+_HANDS_OVER: Final = re.compile(r"escalate|hand_?(?:off|over)|transfer", re.I)
+#: Members of the arguments of such a call that hold the answer.
+_ANSWERS: Final = ("answer", "final_answer", "response", "result", "output", "message", "summary", "text")
 #: The only argument of a call with which an agent hands in its work: a command of its own, or a mark that it prints.
 _SUBMITS: Final = re.compile(
     r"\W{0,4}(?:submit\b[^\n]{0,200}|echo \W?\w{0,60}(?:FINAL_OUTPUT|SUBMIT)\w{0,40}\b[^\n]{0,200})\s*"
@@ -42,6 +47,7 @@ _SUBMITS: Final = re.compile(
 #: Pieces of text of which one is in each such call, and the longest content of one, in bytes.
 SUBMIT_SIGNS: Final = ("submit", "SUBMIT", "FINAL_OUTPUT")
 SUBMIT_BYTES: Final = 800
+_ENDED: Final = "ended by "
 #: Longest answer that may be a sentinel alone.
 _SHORT: Final = 40
 
@@ -53,7 +59,8 @@ class Told(NamedTuple):
     Attributes:
         kind: Its kind.
         text: The answer, the error, or in words after which call it stopped.
-        sentinel: What the model said after the answer to end the run, such as ``TERMINATE``; "" if it did not.
+        sentinel: What ended the run after the answer, such as ``TERMINATE`` or the tool of the last call; "" if
+            nothing did.
     """
 
     kind: Kind
@@ -136,8 +143,9 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
                 self._add_call(step, name, f"failed: {error}" if error else "", verdict)
 
     def _add_answer(self, step: int, content: Any, most: int) -> None:
-        said = answer(content)
-        asks = bool(get(content, "toolCalls"))
+        calls = dicts_of(get(content, "toolCalls"))
+        said = _handed_in(calls) or answer(content)
+        asks = bool(calls)
         if asks:
             self.asked = max(self.asked, step)
         raised = last_traceback(said) or ("" if asks else service_notice(said))
@@ -163,8 +171,8 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
         submits = self.request[1] == self.request[0] > 0 and failed in ("", "came back empty")
         if submits:
             name, failed = f"{name}, which submits", ""
-        verb = "ended by" if submits or (_LAST.search(name) and not failed) else "stopped after"
-        self.call = _later(self.call, (step, f"{verb} {name}" + (f", which {failed}" if failed else "")))
+        verb = _ENDED if submits or (_LAST.search(name) and not failed) else "stopped after "
+        self.call = _later(self.call, (step, verb + name + (f", which {failed}" if failed else "")))
 
     def told(self) -> Told:
         """
@@ -173,7 +181,8 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
         A trace ends with the error of its block, unless a model answered after it. Any other ends with what a model
         said last, its answer or its error; or with the error of a tool, if nothing came after that, no call and no end
         of a block. It stopped after a call of a tool if the last answer asked for calls, or if the call says that it
-        failed or found nothing, and no model said anything after it.
+        failed or found nothing, and no model said anything after it. What was said with a call that was meant to be
+        the last is the answer, unless it hands over.
         """
         said = max(self.answer[0], self.sentinel[0])
         turn = max(said, self.failure[0])
@@ -185,6 +194,9 @@ class Ending(msgspec.Struct, array_like=True, gc=False):
             return Told("error", self.failure[1])
         step, text = self.call
         if turn and step > turn and (self.asked == turn or self.outcome == step):
+            words = self.answer[1] if self.answer[0] == turn and text.startswith(_ENDED) else ""
+            if words and not _HANDS_OVER.search(text):
+                return Told("answer", words, text.removeprefix(_ENDED))
             return Told("call", text)
         sentinel = self.sentinel[1] if self.sentinel[0] > self.answer[0] else ""
         text = self.answer[1] or sentinel
@@ -199,6 +211,16 @@ def _submits(content: Any) -> bool:
     calls = dicts_of(get(content, "toolCalls"))
     arguments = [*dict_of(calls[0].get("arguments")).values()] if len(calls) == 1 else []
     return len(arguments) == 1 and isinstance(arguments[0], str) and bool(_SUBMITS.fullmatch(arguments[0]))
+
+
+def _handed_in(calls: list[dict[str, Any]]) -> str:
+    """Return the answer in the arguments of a call that gives one, "" if a turn asked for anything else."""
+    function = get(calls[0], "function") if len(calls) == 1 else None
+    name = text_of(get(function, "name"))
+    if not _LAST.search(name) or _HANDS_OVER.search(name):
+        return ""
+    arguments = dict_of(asked_arguments(get(function, "arguments")))
+    return next((one for one in map(arguments.get, _ANSWERS) if isinstance(one, str) and one), "")
 
 
 def _later(one: tuple[int, str], other: tuple[int, str]) -> tuple[int, str]:

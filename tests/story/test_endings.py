@@ -107,7 +107,7 @@ def test_what_is_said_with_the_last_call_is_the_answer(
 ) -> None:
     """Beside the call or in its arguments; that of a call which hands over is none."""
     agent = Agent()
-    answer = agent.turn([USER], said, called(tool, **arguments))
+    answer = agent.turn([USER], said, called(tool, 0, **arguments))
     agent.tool(tool, arguments, "ok", asked_by=answer)
     agent.end()
     story, summary = agent.story(), listed(store, agent)

@@ -138,7 +138,8 @@ _FAILED_HEADS: Final = (
     rf"(?:[\w'`\"-]+ ){{0,3}}{_DEEDS} (?:is|was|were|(?:has|have) been) (?:blocked|denied|refused|rejected|"
     r"not (?:allowed|applied|authori[sz]ed|permitted|saved|valid))\b",
     rf"{_DEEDS} (?:denied|refused|rejected|reset|aborted|forbidden|not permitted)|"
-    r"(?:access|policy|security) violation:|the (?:last )?command\b[^\x00]{1,300}? timed out and (?:has been|was)\s{1,3}killed\b",
+    r"(?:access|policy|security) violation:|"
+    r"the (?:last )?command\b[^\x00]{1,300}? timed out and (?:has been|was)\s{1,3}killed\b",
     r"(?:request |connection |operation |read )?(?:timed?\s?-?out|deadline exceeded)\b(?! (?:is|set|was)\b)|"
     r"too many requests|insufficient (?:balance|credits?|funds|permissions?|privileges|stock)\b|"
     r"(?:you (?:do not|don't)|user does not) have (?:access|permission)\b|"
@@ -168,7 +169,8 @@ _SIGNS_OF_FAILURE: Final = (
     "unauthori", "invalid", "missing", "unknown", "no such", "no replacement", "no module",
     "validation", "http", "status", "gateway", "bad request", "conflict", "gone", "internal server", "payment req",
     "precondition", "request t", "unprocessable", "eacces", "eaddrinuse", "econn", "eexist", "eisdir", "eno", "eperm",
-    "epipe", "insufficient", "curl: (", "***", "panic: ", "segmentation", "violation:", "\u274c", "\u2717", "\u2718", "\u26d4",
+    "epipe", "insufficient", "violation:", "curl: (", "***", "panic: ", "segmentation",
+    "\u274c", "\u2717", "\u2718", "\u26d4",
 )  # fmt: skip
 #: Longest notice of a service, and its beginning. A limit counts if it is told when it ends.
 _NOTICE_LENGTH: Final = 600
@@ -186,7 +188,7 @@ _SIGNS_OF_NOTICE: Final = (
 )  # fmt: skip
 #: Words after a failed head which say that something else was done, and follows.
 _FALLBACK: Final = re.compile(r"\binstead,? (?:here|i|it|showing|the following|we|using)\b", re.I)
-#: An exit code; a return code has the end of a line, or of a tag, for itself, as the status of a page has that name too.
+#: An exit code. A return code stands at the end of a line or of a tag: prose has the word for statuses of pages.
 _EXIT: Final = re.compile(
     r"\b(?:exit(?:ed)?(?: with)?(?: unix)?[ _-]?(?:exit[ _-]?)?(?:code|status)|non-zero exit status)"
     r"\W{0,3}(?:was |of )?(-?\d{1,10})\b"

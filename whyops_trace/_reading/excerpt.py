@@ -91,6 +91,12 @@ def headline(text: str, limit: int) -> str:
     return clean(excerpt(without_colours(text[: 8 * limit]), limit))
 
 
+def around(text: str, match: re.Match[str], limit: int) -> str:
+    """Return the sentence around a match as one safe line of at most *limit* characters."""
+    begin = max(text.rfind(mark, max(0, match.start() - limit), match.start()) for mark in ".!?\n") + 1
+    return headline(text[max(begin, match.start() - limit) : match.end() + limit], limit)
+
+
 def message_text(content: object) -> str:
     """Return the text of a message's content: a text, or the texts of a list of blocks."""
     if isinstance(content, str):

@@ -50,6 +50,21 @@ HABITS: Final = {
         "If it was not done, the user was told what is not so. The record may also lack a call that is not traced.",
         "Compare the answer with the calls before it; let the tool confirm what was done, and the answer quote that.",
     ),
+    "standin": _Habit(
+        "STAND_IN_DATA", "medium", "medium",
+        "What follows from data that the agent made up is made up as well.",
+        "See which call would have brought the real data, and why the agent did without it.",
+    ),
+    "vain": _Habit(
+        "SEARCHED_IN_VAIN", "low", "low",
+        "An agent that finds nothing again and again often answers from what it knows, or guesses.",
+        "Look at what it searched for, and at what the answer rests on; let the tool say how to ask.",
+    ),
+    "partial": _Habit(
+        "RESULT_READ_IN_PART", "low", "low",
+        "The agent may have decided without what the rest says.",
+        "Let the tool say how to ask for the rest, or return what is needed at once.",
+    ),
     "unused": _Habit(
         "TOOLS_UNUSED", "low", "low",
         "The agent may not know that the tools can help, or has been told not to use them.",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from whyops_trace._reading.excerpt import clean, counted, headline, shorten
+from whyops_trace._reading.excerpt import around, clean, counted, headline, shorten
 from whyops_trace.story.material import Material
 from whyops_trace.story.messages import fingerprint
 from whyops_trace.story.retries import PlacedCall, failed
@@ -213,7 +213,7 @@ def _stuck(material: Material) -> Iterator[Why]:
                 word in text for word in _STUCK_WORDS
             )  # nearly no text has one, and a search takes longer
             if told and (match := _STUCK.search(text[:_READ])):
-                found.setdefault(turn.agent, []).append((turn, _around(text, match)))
+                found.setdefault(turn.agent, []).append((turn, around(text, match, _QUOTE)))
                 break
     for said in found.values():
         turn, quote = said[0]
@@ -237,7 +237,7 @@ def _claims(material: Material) -> Iterator[Why]:
         text = "" if turn.calls else turn.answer[:_READ]
         for match in _CLAIM.finditer(text):
             verbs = _DOERS[(match.lastindex or 1) - 1]
-            sentence = _around(text, match)
+            sentence = around(text, match, _QUOTE)
             able = tuple(
                 name
                 for name, parts in tools.items()
@@ -289,16 +289,10 @@ def _contradicted(material: Material) -> Iterator[Why]:
             match = _CONTRADICTS.search(message.text[:_READ]) if message.role == "user" else None
             if match:
                 before = material.arrangement.turns[turn.continues - 1]
-                quote = _around(message.text, match)
+                quote = around(message.text, match, _QUOTE)
                 text = f'{material.name(turn)}: the user contradicts {material.name(before)}: "{quote}"'
                 yield Why("contradicted", text, turn.node.step)
                 break
-
-
-def _around(text: str, match: re.Match[str]) -> str:
-    """Return the sentence around a match."""
-    begin = max(text.rfind(mark, max(0, match.start() - _QUOTE), match.start()) for mark in ".!?\n") + 1
-    return headline(text[max(begin, match.start() - _QUOTE) : match.end() + _QUOTE], _QUOTE)
 
 
 def _between(row: Sequence[PlacedCall]) -> str:

@@ -9,7 +9,7 @@ from whyops_trace._reading.nodes import Node, TraceTree
 
 WhyKind = Literal[
     "failed", "retried", "look", "early", "loop", "cycle", "again", "alike", "stuck", "claim", "unused", "contradicted",
-    "unanswered", "cut", "context", "prompt", "longest", "open", "runaway",
+    "unanswered", "cut", "context", "prompt", "longest", "open", "runaway", "standin", "vain", "partial",
 ]  # fmt: skip
 
 

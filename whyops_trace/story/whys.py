@@ -26,6 +26,7 @@ from whyops_trace.story.material import Material
 from whyops_trace.story.outcome import Trouble
 from whyops_trace.story.provenance import Origin
 from whyops_trace.story.retries import failed
+from whyops_trace.story.shortfalls import shortfalls
 from whyops_trace.story.turns import Change, ToolUse, Turn, Why, WhyKind
 
 #: A prompt that grew by more than this share, and by at least that many tokens, jumped.
@@ -60,6 +61,9 @@ _MORE: Final[dict[WhyKind, str]] = {
     "claim": "claims of what no call did",
     "unused": "tools that were never called",
     "contradicted": "messages of a user who contradicts",
+    "standin": "stand-ins for data or services",
+    "vain": "tools that found nothing",
+    "partial": "results of which only a part was read",
     "unanswered": "turns whose calls were never made",
     "cut": "answers that were cut off",
     "context": "turns whose prompt jumped in size",
@@ -246,6 +250,8 @@ def _loops(material: Material) -> Iterator[Why]:
         where = f" (turns {turns[0]} to {turns[1]})" if len(set(turns)) == 2 else ""
         all_failed = all(failed(one.use) for one in row)
         same = not all_failed and len({(value(one.use.result), one.use.error) for one in row}) == 1
+        if not (same or all_failed or first.use.arguments):
+            continue  # such as the next page each time
         came = ", each time with the same result" if same else ""
         text = f"{_call(first.use.node)} was called {len(row)} times in a row{where}{came}"
         then, step = material.went_on(last.turn)
@@ -344,6 +350,7 @@ _RULES: Final[tuple[Callable[[Material], Iterator[Why]], ...]] = (
     _cuts,
     _loops,
     habits,
+    shortfalls,
     looks,
     _unanswered,
     _cancelled,

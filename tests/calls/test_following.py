@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import io
 import itertools
@@ -401,6 +402,15 @@ def test_an_iterator_is_pickled_and_entered_as_itself(events: Recorded) -> None:
         assert list(items) == [0, 1]
 
     assert events.of(events.traces[1])[-1][5] == {"items": [0, 1], "count": 2}
+
+
+def test_a_copy_of_an_iterator_is_one_of_its_own(events: Recorded) -> None:
+    """It is no part of the call, whose items are those that its own caller reads."""
+    items = traced_tool(name="outer")(lambda: iter([1, [2]]))()
+
+    assert next(items) == 1
+    assert list(copy.copy(items)) == list(copy.deepcopy(items)) == list(items) == [[2]]
+    assert events.rows[-1][5] == {"items": [1, [2]], "count": 2}
 
 
 def test_what_a_sampled_out_call_returns_is_not_recorded_either(tmp_path: Path) -> None:

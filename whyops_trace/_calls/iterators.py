@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -78,6 +79,15 @@ class StandIn(Proxy):
         super().__init__(wrapped)
         self._self_reading = Reading(followed)
 
+    def __copy__(self) -> Any:
+        return copy.copy(self.__wrapped__)  # which is no part of the call
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__wrapped__.__reduce_ex__(protocol)
+
 
 class FollowedIterator(StandIn):
     """Stands in for a plain iterator."""
@@ -101,9 +111,6 @@ class FollowedIterator(StandIn):
     def __enter__(self) -> Any:
         entered = self.__wrapped__.__enter__()
         return self if entered is self.__wrapped__ else entered
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.__wrapped__.__reduce_ex__(protocol)
 
 
 class FollowedAsyncIterator(StandIn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import ipaddress
 import pathlib
 import types
 from collections import OrderedDict, deque, namedtuple
@@ -153,6 +154,13 @@ class Folder(type(pathlib.PurePosixPath())):  # type: ignore[misc]
 
 class Moment(datetime.datetime):
     pass
+
+
+class Address(ipaddress.IPv4Address):
+    """An address with code of its own."""
+
+    def __str__(self) -> str:
+        raise AssertionError
 
 
 class Zone(datetime.tzinfo):

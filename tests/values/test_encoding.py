@@ -11,6 +11,7 @@ import fractions
 import functools
 import gc
 import io
+import ipaddress
 import itertools
 import json
 import logging
@@ -28,14 +29,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock, Mock
 
+import httpx
 import numpy as np
 import pydantic
 import pytest
 import wrapt
+from google.protobuf import descriptor_pb2, struct_pb2
 from hypothesis import example, given
 from strategies import (
     STEADY,
     Account,
+    Address,
     Card,
     Cart,
     Color,
@@ -208,6 +212,13 @@ ONE_UUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 MOMENT = datetime.datetime(2026, 11, 21, 22, 30, 5, 123000)  # noqa: DTZ001 - a naive one is meant
 
 
+def struct_of(values: dict[str, Any]) -> struct_pb2.Struct:
+    """Return JSON as a message."""
+    made = struct_pb2.Struct()
+    made.update(values)
+    return made
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -252,6 +263,15 @@ MOMENT = datetime.datetime(2026, 11, 21, 22, 30, 5, 123000)  # noqa: DTZ001 - a 
         (Permission.READ | Permission.WRITE, 3),
         (re.compile("a+"), "a+"),
         (re.compile(b"a+"), "a+"),
+        (ipaddress.ip_address("10.0.0.1"), "10.0.0.1"),
+        (ipaddress.ip_interface("fe80::1/64"), "fe80::1/64"),
+        (ipaddress.ip_network("10.0.0.0/8"), "10.0.0.0/8"),
+        (Address("10.0.0.1"), "<strategies.Address>"),
+        (zoneinfo.ZoneInfo("Europe/Berlin"), "Europe/Berlin"),
+        (httpx.URL("https://a.test/b"), "https://a.test/b"),
+        (pydantic.HttpUrl("https://a.test/b?c=1"), "https://a.test/b?c=1"),
+        (pydantic.PostgresDsn("postgres://h/d"), "postgres://h/d"),
+        (struct_pb2.Value(null_value=struct_pb2.NULL_VALUE), None),
     ],
     ids=kind,
 )
@@ -334,6 +354,15 @@ def test_containers(value: object, expected: object) -> None:
         (pydantic.SecretStr("s"), REDACTED),
         (pydantic.Secret[int](5), REDACTED),
         (
+            descriptor_pb2.FileDescriptorProto(
+                name="f", dependency=["d"], message_type=[descriptor_pb2.DescriptorProto(name="m")]
+            ),
+            {"name": "f", "dependency": ["d"], "message_type": [{"name": "m"}]},
+        ),
+        (struct_of({"a": 1.5, "password": "p"}), {"a": 1.5, "password": REDACTED}),
+        (struct_of({"list": [None, {"b": True}, []]}), {"list": [None, {"b": True}, []]}),
+        (struct_of({}), {}),
+        (
             pydantic.TypeAdapter(datetime.datetime).validate_python("2026-01-02T03:04:05+02:00"),
             "2026-01-02T03:04:05+02:00",
         ),
@@ -341,8 +370,36 @@ def test_containers(value: object, expected: object) -> None:
     ids=kind,
 )
 def test_objects_with_declared_fields(value: object, expected: object) -> None:
-    """Dataclasses, attrs classes, structs and models are objects of their fields; no property or method runs."""
+    """Dataclasses, attrs classes, structs, models and messages are objects of their fields; no code of theirs runs."""
     assert decoded(value) == expected
+
+
+@pytest.mark.parametrize("kind", [httpx.URL, pydantic.PostgresDsn])
+def test_a_password_in_a_url_is_hidden(kind: Callable[[str], object]) -> None:
+    """As in a text."""
+    assert decoded(kind("postgres://u:pa55word@h/d")) == f"postgres://u:{REDACTED}@h/d"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic 1 does not run on this Python")
+def test_models_of_pydantic_1() -> None:
+    """The second version has the first one with it, and some programs still use that."""
+    import pydantic.v1
+
+    class Earlier(pydantic.v1.BaseModel):
+        a: int = 0
+        inner: Any = None
+        key: pydantic.v1.SecretStr = pydantic.v1.SecretStr("k")
+
+        class Config:
+            extra = "allow"
+
+    inner = {"a": 0, "inner": None, "key": REDACTED}
+    assert decoded(Earlier.parse_obj({"a": 1, "inner": Earlier(), "more": "m"})) == {
+        **inner,
+        "a": 1,
+        "inner": inner,
+        "more": "m",
+    }
 
 
 @pytest.mark.parametrize(

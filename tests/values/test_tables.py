@@ -66,6 +66,19 @@ def test_columns_of_pandas() -> None:
     ]
 
 
+def test_labels_of_the_rows_of_pandas() -> None:
+    """What a group or a count is of stands in the index; one that only counts the rows says nothing."""
+    pd = imported("pandas")
+    sales = pd.DataFrame({"city": ["Bonn", "Rome", "Bonn"], "sold": [1, 2, 3]})
+
+    by_city = decoded(sales.groupby("city").sum())
+    assert (by_city["head"], by_city["index"]) == ([{"sold": 4}, {"sold": 2}], ["Bonn", "Rome"])
+    assert decoded(sales["city"].value_counts())["index"] == ["Bonn", "Rome"]
+    assert decoded(sales.set_index(["city", "sold"]))["index"] == [["Bonn", 1], ["Rome", 2], ["Bonn", 3]]
+    assert "index" not in decoded(sales)
+    assert "index" not in decoded(sales["city"])
+
+
 def test_a_users_own_kind_of_table_is_only_named() -> None:
     """Its class may do anything when it is asked."""
     pd = imported("pandas")

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
+from whyops_trace._values.protobuf import PROTOBUF
 from whyops_trace._values.reflection import (
     REDACTED,
     REST,
@@ -256,6 +257,11 @@ def _generator(value: Any, base: type, limit: int) -> str:
     return f"<{base.__name__} {dotted(module, value.__qualname__)}>"
 
 
+def _text(value: object, base: type, limit: int) -> str:
+    """Return ``str(value)`` of a class itself. A subclass may have any code behind it."""
+    return str(value) if type(value) is base else opaque(value, base, limit)
+
+
 def _by(method: str) -> Reader:
     """Return a reader that calls the method of the base itself, not a subclass's override."""
     return lambda value, base, limit: getattr(base, method)(value)
@@ -312,13 +318,31 @@ _FOREIGN: Final[dict[str, Reader]] = {
     "fractions.Fraction": lambda x, base, _: str(
         base(read(base, "_numerator", x), read(base, "_denominator", x))
     ),
+    **dict.fromkeys(
+        (
+            *(
+                f"ipaddress.IPv{version}{kind}"
+                for version in (4, 6)
+                for kind in ("Address", "Interface", "Network")
+            ),
+            *("httpx.URL", "httpx2.URL", "yarl.URL", "zoneinfo.ZoneInfo"),
+            *("pydantic_core._pydantic_core.MultiHostUrl", "pydantic_core._pydantic_core.Url"),
+        ),
+        _text,
+    ),
     "pathlib.PurePath": _path,
     "pathlib._local.PurePath": _path,  # its home in Python 3.13
     "pydantic.main.BaseModel": _model,
+    "pydantic.networks._BaseMultiHostUrl": lambda value, base, limit: attributes_of(value).get("_url"),
+    "pydantic.networks._BaseUrl": lambda value, base, limit: attributes_of(value).get("_url"),
     "pydantic.root_model.RootModel": lambda value, base, limit: attributes_of(value).get("root"),
     "pydantic.types.Secret": lambda value, base, limit: REDACTED,
     "pydantic.types.SecretBytes": lambda value, base, limit: REDACTED,
     "pydantic.types.SecretStr": lambda value, base, limit: REDACTED,
+    "pydantic.v1.main.BaseModel": _model,
+    "pydantic.v1.types.SecretBytes": lambda value, base, limit: REDACTED,
+    "pydantic.v1.types.SecretStr": lambda value, base, limit: REDACTED,
+    **PROTOBUF,
     **ROWS,
     **TABLES,
 }

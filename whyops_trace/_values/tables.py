@@ -49,11 +49,25 @@ def _numpy_scalar(value: Any, base: Any, limit: int) -> object:
 
 def _pandas_frame(value: Any, base: Any, limit: int) -> object:
     head = value.iloc[:HEAD_ROWS, :HEAD_COLUMNS]
-    return _table(value.shape, head.columns, head.dtypes, head.itertuples(index=False, name=None))
+    table = _table(value.shape, head.columns, head.dtypes, head.itertuples(index=False, name=None))
+    return Pairs([*table, *_labels(head.index)])
 
 
-def _pandas_column(value: Any, base: Any, limit: int) -> object:
+def _pandas_series(value: Any, base: Any, limit: int) -> object:
+    head = value.iloc[:HEAD_ELEMENTS]
+    return Pairs([*_column(len(value), value.dtype, head.tolist()), *_labels(head.index)])
+
+
+def _pandas_index(value: Any, base: Any, limit: int) -> object:
     return _column(len(value), value.dtype, value[:HEAD_ELEMENTS].tolist())
+
+
+def _labels(index: Any) -> list[tuple[str, Any]]:
+    """Return the labels of the rows of a head as a member, none if they are the numbers of the rows."""
+    kind = type(index)
+    return (
+        [("index", index.tolist())] if package_of(kind) in _PACKAGES and kind.__name__ != "RangeIndex" else []
+    )
 
 
 def _polars_frame(value: Any, base: Any, limit: int) -> object:
@@ -93,10 +107,8 @@ TABLES: Final[dict[str, Reader]] = {
     **dict.fromkeys(("pandas._libs.tslibs.nattype.NaTType", "pandas.api.typing.NaTType"), _missing),
     "pyarrow.lib.Scalar": _asked(lambda value, base, limit: value.as_py()),
     **dict.fromkeys(("pandas.DataFrame", "pandas.core.frame.DataFrame"), _asked(_pandas_frame)),
-    **dict.fromkeys(
-        ("pandas.Series", "pandas.Index", "pandas.core.series.Series", "pandas.core.indexes.base.Index"),
-        _asked(_pandas_column),
-    ),
+    **dict.fromkeys(("pandas.Series", "pandas.core.series.Series"), _asked(_pandas_series)),
+    **dict.fromkeys(("pandas.Index", "pandas.core.indexes.base.Index"), _asked(_pandas_index)),
     "polars.dataframe.frame.DataFrame": _asked(_polars_frame),
     "polars.series.series.Series": _asked(_polars_column),
     **dict.fromkeys(("pyarrow.lib.Table", "pyarrow.lib.RecordBatch"), _asked(_arrow_table)),

@@ -28,7 +28,8 @@ from whyops_trace._replay.branching import Answer, Branch, branch, check_answers
 from whyops_trace._replay.checks import Run, check_same_tree, tree_of
 from whyops_trace._replay.finder import Divergence, Match
 from whyops_trace._replay.loading import Source, load
-from whyops_trace._replay.session import Session, names_of
+from whyops_trace._replay.names import names_of
+from whyops_trace._replay.session import Session
 from whyops_trace._shapes import dict_of
 from whyops_trace.default import default_recorder
 from whyops_trace.exceptions import ConfigurationError, RecordedError, ReplayError, ReplayMiss, StoreError

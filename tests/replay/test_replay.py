@@ -18,8 +18,8 @@ import pytest
 from pydantic import BaseModel
 
 from whyops_trace import WhyOps, propagate, step, trace, traced_embedding, traced_llm, traced_tool
+from whyops_trace._replay.names import names_of
 from whyops_trace._replay.recording import read_calls
-from whyops_trace._replay.session import names_of
 from whyops_trace.client import forget_clients
 from whyops_trace.exceptions import (
     AgentRunaway,

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from whyops_trace._reading.excerpt import headline, value
+from whyops_trace._reading.excerpt import Tokens, headline, value
+from whyops_trace._replay.composing import ANSWERS, used, with_text
 from whyops_trace._replay.recording import Places, RecordedCall, Recording, ended_by, key_of, opened_by
 from whyops_trace._replay.values import LostError, check_whole
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 from whyops_trace._values.failures import describe_whole
 from whyops_trace.exceptions import ConfigurationError, ReplayError
 
-#: The endpoints of clients that answer with a text, each with an answer that only has what must be there.
-_ANSWERS: Final[Mapping[str, dict[str, Any]]] = {
-    "chat.completions": {"id": "chatcmpl-whatif", "object": "chat.completion", "created": 0},
-    "messages": {"id": "msg_whatif", "type": "message", "role": "assistant"},
-    "responses": {
-        "id": "resp_whatif", "object": "response", "created_at": 0, "parallel_tool_calls": True, "tools": [],
-        "tool_choice": "auto",
-    },
-}  # fmt: skip
-#: Tokens of an answer that no model gave, in the words of each endpoint.
-_UNUSED: Final[Mapping[str, dict[str, Any]]] = {
-    "chat.completions": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-    "messages": {"input_tokens": 0, "output_tokens": 0},
-    "responses": {
-        "input_tokens": 0, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0}, "output_tokens": 0,
-        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 0,
-    },
-}  # fmt: skip
 _STATUS: Final = re.compile(r"([45]\d\d)\b:?\s*(.*)", re.DOTALL)
 #: Characters of a value, and calls, that a message shows.
 _SHOWN: Final = 90
@@ -200,7 +182,7 @@ def _lost(call: RecordedCall) -> str:
     if call.kind == "embedding":
         return "its vectors were not recorded"
     whole = call.answer if call.raw is None else call.raw
-    if call.raw is None and call.name in _ANSWERS:
+    if call.raw is None and call.name in ANSWERS:
         return "its answer was not recorded as it came"
     try:
         check_whole(whole)
@@ -251,7 +233,7 @@ def _is_inside(call: RecordedCall, outer: RecordedCall) -> bool:
 
 def _answer(call: RecordedCall, answer: Answer) -> None:
     """Give a recorded call another answer."""
-    is_client = call.name in _ANSWERS or call.name in ("completions", "responses.compact")
+    is_client = call.name in ANSWERS or call.name in ("completions", "responses.compact")
     before, raw = call.answer, call.raw
     call.outcome, call.error, call.refusal, call.raw = "ok", None, None, None
     call.is_captured, call.is_redacted, call.holds_model, call.wraps = True, False, False, False
@@ -301,28 +283,11 @@ def _tool_answer(call: RecordedCall, before: Any, result: Any) -> Any:
 def _said(call: RecordedCall, raw: dict[str, Any] | None, text: str) -> dict[str, Any]:
     """Return the answer of a provider that says a text."""
     model = dict_of(call.asked.get("params")).get("model") or call.model
-    if call.name not in _ANSWERS:
+    if call.name not in ANSWERS:
         raise ReplayError(f"{call} cannot be answered with a text: give the JSON of an answer as its result.")
-    whole = {**_ANSWERS[call.name], "model": model, **(raw or {})}
-    whole["usage"] = _zeroed(dict_of(whole.get("usage"))) or _UNUSED[call.name]
-    if call.name == "chat.completions":
-        said = {"role": "assistant", "content": text}
-        whole["choices"] = [{"index": 0, "finish_reason": "stop", "message": said}]
-    elif call.name == "messages":
-        whole |= {
-            "content": [{"type": "text", "text": text}],
-            "stop_reason": "end_turn",
-            "stop_sequence": None,
-        }
-    else:
-        part = {"type": "output_text", "text": text, "annotations": []}
-        said = {"type": "message", "id": "msg_whatif", "role": "assistant", "status": "completed"}
-        whole |= {
-            "output": [{**said, "content": [part]}],
-            "status": "completed",
-            "incomplete_details": None,
-        }
-    return whole
+    whole = {"model": model, **(raw or {})}
+    whole["usage"] = _zeroed(dict_of(whole.get("usage"))) or used(call.name, Tokens())
+    return with_text(call.name, whole, text)
 
 
 def _zeroed(usage: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from whyops_trace._calls.kinds import Embedding
@@ -51,10 +51,18 @@ class Reply:
         request: What records it.
         args: The arguments of the client's ``request``.
         kwargs: Its keyword arguments.
+        is_async: True for a client that is asynchronous, though it is not traced.
     """
 
     def __init__(
-        self, session: Session, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        session: Session,
+        client: Any,
+        request: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_async: bool = False,
     ) -> None:
         self._session, self._request, self._args, self._kwargs = session, request, args, kwargs
         options = kwargs["options"] if "options" in kwargs else args[1]
@@ -62,8 +70,8 @@ class Reply:
             session.fail(
                 f"{str(options.method).upper()} {options.url} is no call of a model, and was not recorded."
             )
-        self.is_live = session.is_live(request.site)
-        self._is_async = isinstance(client, _Async)
+        self.is_live = self._goes()
+        self._is_async = is_async or isinstance(client, _Async)
         self._client, self._real = client, client._client
         if not self.is_live:
             request.is_replayed = True
@@ -79,9 +87,21 @@ class Reply:
         own: Any = super(_Async, self._client) if self._is_async else super(_Sync, self._client)
         return own.request(*self._args, **self._kwargs)
 
+    def _goes(self) -> bool:
+        """Tell whether the request is sent."""
+        return self._session.is_live(self._request.site)
+
+    def _find(self) -> RecordedCall | None:
+        """Return the recorded call that answers the request; None if it is swapped or sent, and none was recorded."""
+        return self._session.find(self._request.site, self._request.call)
+
+    def _swap(self, found: RecordedCall | None) -> Callable[..., Any] | None:
+        """Return the function that answers the request in its place, None if there is none."""
+        return self._session.swap_for(self._request.site.name, found)
+
     def _send(self, sent: Any, **how: Any) -> Any:
         body = json.loads(sent.content or b"{}")
-        found = self._session.find(self._request.site, self._request.call)
+        found = self._find()
         if self._leaves(found):
             return self._real.send(sent, **how)
         if not body.get("stream"):  # it ends when it is read
@@ -90,7 +110,7 @@ class Reply:
 
     async def _asend(self, sent: Any, **how: Any) -> Any:
         body = json.loads(sent.content or b"{}")
-        found = self._session.find(self._request.site, self._request.call)
+        found = self._find()
         if self._leaves(found):
             return await self._real.send(sent, **how)
         await self._session.turns.wait_in_loop(found)
@@ -99,13 +119,13 @@ class Reply:
     def _leaves(self, found: RecordedCall | None) -> bool:
         """Tell whether a request is sent all the same: behind a branch, while recorded ones are still under way."""
         is_live = found is None and self._session.live_from > 0
-        return is_live and self._session.swap_for(self._request.site, found) is None
+        return is_live and self._swap(found) is None
 
     def _response(self, found: RecordedCall | None, body: dict[str, Any], sent: Any) -> Any:
         """Return the response of the HTTP library that the client uses."""
         session, site = self._session, self._request.site
         library = sys.modules[type(sent).__module__.partition(".")[0]]
-        swap = session.swap_for(site, found)
+        swap = self._swap(found)
         if swap is not None:
             return self._answered(library, swap(body), body, sent, None)
         if found is None:
@@ -145,10 +165,7 @@ class Reply:
             session.fail(
                 f"The answer of {found} was not recorded as it came; record it again with this version."
             )
-        if found.is_redacted:
-            session.fail(
-                f"The answer of {found} held a secret, which was not recorded; answer it with swap=."
-            )
+        session.results.check_kept(found)
         try:
             check_whole(found.raw, "answer")
         except LostError as error:

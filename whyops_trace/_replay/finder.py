@@ -119,11 +119,15 @@ class Finder:
             self.drift.append(f"{found} was recorded in {before}, and runs in {now}")
         if found is not None:
             found.is_used = True
-            if flow is not None:
-                self._note_order(found, flow)
-            if asked.kind == "llm":
-                self.drift += [f"{found}: {each}" for each in differences(found.asked, asked.asked)]
+            self.note_drift(found, asked, flow)
         return found
+
+    def note_drift(self, found: RecordedCall, asked: RecordedCall, flow: Hashable | None) -> None:
+        """Note in what a call differs from the recorded one that answers it: the order, and the texts of prompts."""
+        if flow is not None:
+            self._note_order(found, flow)
+        if asked.kind == "llm":
+            self.drift += [f"{found}: {each}" for each in differences(found.asked, asked.asked)]
 
     def _note_order(self, found: RecordedCall, flow: Hashable) -> None:
         """Note a call that comes after one before which it was recorded."""

@@ -47,7 +47,7 @@ _KINDS: Final = ("tool", "llm", "embedding")
 #: Types of the members of a call; an answer may be anything.
 _TYPES: Final[dict[str, type]] = {
     **dict.fromkeys(("call", "in", "began", "ended"), int),
-    **dict.fromkeys(("kind", "name", "outcome", "returned", "model", "requestId"), str),
+    **dict.fromkeys(("kind", "name", "outcome", "returned", "model", "requestId", "responseId"), str),
     **dict.fromkeys(("asked", "error", "refusal", "raw", "usage"), dict),
     **dict.fromkeys(("steps", "messages", "after"), list),
     **dict.fromkeys(("wraps", "captured", "redacted"), bool),
@@ -65,6 +65,7 @@ _MEMBERS: Final = {
     "model": "model",
     "provider": "provider",
     "requestId": "request_id",
+    "responseId": "response_id",
     "wraps": "wraps",
     "captured": "is_captured",
     "redacted": "is_redacted",

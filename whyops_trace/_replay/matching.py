@@ -93,6 +93,8 @@ def _different(recorded: Any, now: Any, path: str) -> Iterator[tuple[str, Any, A
         return
     if isinstance(recorded, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*recorded, *now]):
+            if recorded.get(name) is None and now.get(name) is None:  # null says no more than nothing
+                continue
             yield from _different(
                 recorded.get(name, _ABSENT), now.get(name, _ABSENT), f"{path}.{name}" if path else str(name)
             )

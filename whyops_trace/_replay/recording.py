@@ -50,6 +50,7 @@ class RecordedCall:
         model: The model that answered.
         provider: The service that served it.
         request_id: The provider's id of the request.
+        response_id: Its id of the answer, where *raw* has none.
         refusal: The status, headers and body with which the provider refused it.
         wraps: True for a function around a client that reports the turn.
         is_captured: False if the result was not recorded.
@@ -76,6 +77,7 @@ class RecordedCall:
     model: str = ""
     provider: str = ""
     request_id: str = ""
+    response_id: str = ""
     refusal: dict[str, Any] | None = None
     wraps: bool = False
     is_captured: bool = True
@@ -223,6 +225,7 @@ def _end(call: RecordedCall, event: Mapping[str, Any]) -> None:
         metadata.get("redacted") is True,
     )
     call.raw, call.usage = metadata.get("rawResponse"), metadata.get("usage")
+    call.response_id = text_of(metadata.get("responseId")) if call.raw is None else ""
     call.refusal = metadata.get("errorResponse")
     call.answer = dict_of(content).get("toolResults") if call.kind == "tool" else content
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any, NoReturn
 
 from whyops_trace._replay.answers import words
@@ -117,6 +117,20 @@ class Results:
             )
         return answer.get("returned")
 
+    def check_kept(self, found: RecordedCall) -> None:
+        """
+        Check that the answer of a model was recorded, and held no secret.
+
+        Raises:
+            ReplayMiss: if not.
+        """
+        if not found.is_captured:
+            self._fail(
+                f"The answer of {found} was not recorded (capture_output=False); answer it with swap=."
+            )
+        if found.is_redacted:
+            self._fail(f"The answer of {found} held a secret, which was not recorded; answer it with swap=.")
+
     def check_ended(self, found: RecordedCall) -> None:
         """
         Check that a recorded call ended.
@@ -153,3 +167,32 @@ class Items:
 
 def _home(function: Any) -> str:
     return text_of(getattr(function, "__module__", ""))
+
+
+def home_of(items: Any) -> str:
+    """Return the name of the module of a generator that has not begun."""
+    frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
+    return text_of(frame.f_globals.get("__name__")) if frame is not None else ""
+
+
+async def in_turn(items: Iterator[Any]) -> AsyncIterator[Any]:
+    """Yield items asynchronously."""
+    for item in items:
+        yield item
+
+
+def items_of(made: Any, is_async: bool) -> Any:
+    """Return the items that a user's function made in place of a generator, as a generator of its kind."""
+
+    def sync() -> Any:
+        return (yield from made)
+
+    async def later() -> Any:
+        if hasattr(made, "__aiter__"):
+            async for item in made:
+                yield item
+        else:
+            for item in made:
+                yield item
+
+    return later() if is_async else sync()

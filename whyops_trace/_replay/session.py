@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -17,7 +17,8 @@ from whyops_trace._calls.call import Call, GeneratorCall
 from whyops_trace._calls.kinds import Llm
 from whyops_trace._calls.site import CallSite, Made
 from whyops_trace._recording import recorders
-from whyops_trace._replay import clients
+from whyops_trace._recording.state import TraceState
+from whyops_trace._replay import clients, untraced
 from whyops_trace._replay.branching import Branch
 from whyops_trace._replay.finder import Finder, Match
 from whyops_trace._replay.guard import Guard
@@ -32,9 +33,9 @@ from whyops_trace._replay.recording import (
     opened_by,
     read_calls,
 )
-from whyops_trace._replay.results import Results
+from whyops_trace._replay.results import Results, home_of, in_turn, items_of
 from whyops_trace._replay.turns import Turns
-from whyops_trace._shapes import text_of
+from whyops_trace.context import find_scope
 from whyops_trace.exceptions import ReplayMiss
 
 #: pytest shows a failure where the program is, without the frames of this module.
@@ -99,6 +100,8 @@ class Session:
         self._lock = threading.RLock()
         self._places = Places()
         self._opened: dict[Key, RecordedCall] = {}
+        #: Turns of the replay of which the callbacks of a framework tell.
+        self._told: dict[Key, RecordedCall] = {}
         self.turns: Turns = Turns(recording.calls, self._lock, self.notes)
         self._undo = contextlib.ExitStack()
 
@@ -128,6 +131,7 @@ class Session:
             own = vars(kind)["_open"]
             kind._open = _only_ours(own)  # type: ignore[method-assign]
             self._undo.callback(setattr, kind, "_open", own)
+        self._undo.enter_context(untraced.answer_told(self))
         present.answerer = self
         self._undo.callback(setattr, present, "answerer", None)
         if self.guard is not None:
@@ -168,14 +172,25 @@ class Session:
                 call.parent, call.path = self._places.around(event)
                 self._opened[key_of(event)] = call
                 if not _OPENS.get():  # the callbacks of a framework tell of it
+                    call.asked = normalised(call.asked, self._normalise)
                     self._places.add_call(key_of(event), self.finder.take(call))
                     self._note_callback(call)
+                    if call.kind == "llm":
+                        self._told[key_of(event)] = call
 
     def _refuse(self, what: str) -> None:
-        self.fail(
-            f"{what} would have left the process in a replay. Trace what does that, list it in live=, or open the "
-            "replay with network=True."
+        turn, advice = (
+            self.told(),
+            "Trace what does that, list it in live=, or open the replay with network=True.",
         )
+        if turn is not None and turn.name in self._live:
+            return
+        if turn is not None:
+            advice = (
+                f"{turn.name} asks its model by a client that is not traced, and no client of OpenAI or Anthropic: "
+                f"give it one that sdk.openai(...) or sdk.anthropic(...) traces, or list {turn.name!r} in live=."
+            )
+        self.fail(f"{what} would have left the process in a replay. {advice}")
 
     def fail(self, message: str) -> NoReturn:
         """
@@ -192,7 +207,7 @@ class Session:
 
     def _find(self, site: CallSite, call: Call) -> RecordedCall | None:
         """Return the recorded call that answers a call; None if it runs or is swapped, and none was recorded."""
-        place = call.state.id, call.state.numbering or "", call.step
+        place = _place(call.state, call.step)
         with self._lock:
             asked = self._opened.get(place)
             if asked is None:
@@ -231,9 +246,32 @@ class Session:
         is_branch = self.branch is not None and found is self.branch.call
         return (site.name in self._live and not is_branch) or found.holds_model or found.wraps
 
-    def _lifted(self, site: CallSite) -> contextlib.AbstractContextManager[None]:
-        lifts = self.guard is not None and site.name in self._live
+    def lifted(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Return what lets a call out if it is listed as live."""
+        lifts = self.guard is not None and name in self._live
         return self.guard.lifted() if self.guard is not None and lifts else contextlib.nullcontext()
+
+    def told(self) -> RecordedCall | None:
+        """Return the turn around the code that runs of which a framework tells, None if there is none."""
+        scope = find_scope()
+        return None if scope is None else self._told.get(_place(scope.trace, scope.within))
+
+    def find_told(self, asked: RecordedCall) -> tuple[bool, RecordedCall | None]:
+        """Return whether a request in such a turn is sent, and else what answers it, None if it is swapped."""
+        with self._lock:
+            place = next(each for each, call in self._told.items() if call is asked)
+            found = self._places.call_at(place)
+            if found is None and self.has_left and asked.name not in self._swap:
+                self._go_live(asked.step)
+                return True, None
+            if asked.name in self._live:
+                return True, None
+            if found is None:
+                found = self.finder.find(asked, self.turns.flow())
+                self._places.add_call(place, found)
+            else:
+                self.finder.note_drift(found, asked, self.turns.flow())
+            return False, found
 
     # Decorated functions
 
@@ -255,11 +293,11 @@ class Session:
             return function(*args, **kwargs)  # whose arguments Python refuses
         try:
             found = self._find(site, call)
-            swap = self.swap_for(site, found)
+            swap = self.swap_for(site.name, found)
             if swap is not None:
                 result = swap(*site.without_self(args), **kwargs)
             elif found is None or self._runs(site, found):
-                with self._lifted(site):
+                with self.lifted(site.name):
                     result = function(*args, **kwargs)
             else:
                 self.turns.wait(found)
@@ -295,12 +333,12 @@ class Session:
             self._fail_untraced(site)
         try:
             found = self._find(site, call)
-            swap = self.swap_for(site, found)
+            swap = self.swap_for(site.name, found)
             if swap is not None:
                 result = swap(*site.without_self(args), **kwargs)
                 result = await result if inspect.isawaitable(result) else result
             elif found is None or self._runs(site, found):
-                with self._lifted(site):
+                with self.lifted(site.name):
                     result = await function(*args, **kwargs)
             else:
                 await self.turns.wait_in_loop(found)
@@ -320,24 +358,24 @@ class Session:
         is_async = inspect.isasyncgen(items)
         try:
             found = self._find(site, call)
-            swap = self.swap_for(site, found)
+            swap = self.swap_for(site.name, found)
             if swap is not None:
-                return call, _swapped(swap(*site.without_self(args), **kwargs), is_async)
+                return call, items_of(swap(*site.without_self(args), **kwargs), is_async)
             if found is None or self._runs(site, found):
                 return call, items if site.name not in self._live else self._live_items(site, items, is_async)
-            pieces = self.results.items(found, _home_of(items))
-            return call, _in_turn(pieces) if is_async else pieces
+            pieces = self.results.items(found, home_of(items))
+            return call, in_turn(pieces) if is_async else pieces
         except BaseException as error:
             call.fail(error)
             raise
 
     def _live_items(self, site: CallSite, items: Any, is_async: bool) -> Any:
         def sync() -> Any:
-            with self._lifted(site):
+            with self.lifted(site.name):
                 return (yield from items)
 
         async def later() -> Any:
-            with self._lifted(site):
+            with self.lifted(site.name):
                 async for item in items:
                     yield item
 
@@ -348,7 +386,7 @@ class Session:
     def respond(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what a client of a provider returns for a request."""
         reply = clients.Reply(self, client, request, args, kwargs)
-        with self._lifted(request.site):
+        with self.lifted(request.site.name):
             answer = self._begin(reply.send)
         self._note_live(reply, request.call)
         return answer
@@ -358,7 +396,7 @@ class Session:
         reply = clients.Reply(self, client, request, args, kwargs)
         token = _OPENS.set(True)
         try:
-            with self._lifted(request.site):
+            with self.lifted(request.site.name):
                 answer = await reply.send()
         finally:
             _OPENS.reset(token)
@@ -368,7 +406,7 @@ class Session:
     def _note_live(self, reply: clients.Reply, call: Call | None) -> None:
         """Note that a request was made that the recording has as well."""
         if reply.is_live and call is not None:
-            place = call.state.id, call.state.numbering or "", call.step
+            place = _place(call.state, call.step)
             if place in self._opened:
                 self._places.add_call(place, self.finder.take(self._opened[place]))
 
@@ -388,42 +426,18 @@ class Session:
             self._go_live(max((event["stepId"] for event in self.events), default=0) + 1)
             return True
 
-    def swap_for(self, site: CallSite, found: RecordedCall | None) -> Callable[..., Any] | None:
+    def swap_for(self, name: str, found: RecordedCall | None) -> Callable[..., Any] | None:
         """
         Return the function that answers a call in its place, None if there is none.
 
         Before a branch the recording answers, as far as it can.
         """
         is_recorded = self.branch is not None and found is not None and found not in self.branch.lost
-        return None if is_recorded else self._swap.get(site.name)
+        return None if is_recorded else self._swap.get(name)
 
 
-def _home_of(items: Any) -> str:
-    """Return the name of the module of a generator that has not begun."""
-    frame = getattr(items, "gi_frame", None) or getattr(items, "ag_frame", None)
-    return text_of(frame.f_globals.get("__name__")) if frame is not None else ""
-
-
-async def _in_turn(items: Iterator[Any]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item
-
-
-def _swapped(made: Any, is_async: bool) -> Any:
-    """Return the items that a user's function made in place of a generator, as a generator of its kind."""
-
-    def sync() -> Any:
-        return (yield from made)
-
-    async def later() -> Any:
-        if hasattr(made, "__aiter__"):
-            async for item in made:
-                yield item
-        else:
-            for item in made:
-                yield item
-
-    return later() if is_async else sync()
+def _place(trace: TraceState, step: int) -> Key:
+    return trace.id, trace.numbering or "", step
 
 
 def _only_ours(opens: Callable[..., Any]) -> Callable[..., Any]:
@@ -434,21 +448,3 @@ def _only_ours(opens: Callable[..., Any]) -> Callable[..., Any]:
         return opens(*args) if _OPENS.get() else None
 
     return open_ours
-
-
-def names_of(listed: Iterable[str | Callable[..., Any]]) -> frozenset[str]:
-    """Return the names of what a user lists: names, or functions; a name alone is taken for a list of it."""
-    return frozenset(map(_name_of, [listed] if isinstance(listed, str) else listed))
-
-
-def _name_of(listed: str | Callable[..., Any]) -> str:
-    """Return a name, or that by which a function is recorded."""
-    if isinstance(listed, str):
-        return listed
-    parts = [
-        *getattr(listed, "_self_parts", ())
-    ]  # of a decorated callable; a function has its site in a cell
-    if hasattr(listed, "__wrapped__"):
-        parts += [cell.cell_contents for cell in getattr(listed, "__closure__", None) or ()]
-    names = (part.name for part in parts if isinstance(part, CallSite))
-    return text_of(next(names, getattr(listed, "__name__", "")))

@@ -32,3 +32,9 @@ def closed() -> Iterator[None]:
         if isinstance(client, openai.OpenAI):
             client.close()
     clients.clear()
+
+
+@pytest.fixture(scope="session")
+def agents_alone() -> None:
+    """Have the OpenAI Agents SDK send nothing to OpenAI; once, since an attached processor goes with the others."""
+    pytest.importorskip("agents").set_trace_processors([])

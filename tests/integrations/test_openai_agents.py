@@ -31,10 +31,9 @@ OVER = Reply(tool_calls=(ToolCall("transfer_to_writer", {}, "c3"),))
 apis = pytest.mark.parametrize("api", ["generation", "response"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> None:
+@pytest.fixture(autouse=True)
+def _alone(agents_alone: None) -> None:
     """Send nothing to OpenAI."""
-    agents.set_trace_processors([])
 
 
 @pytest.fixture

@@ -101,11 +101,8 @@ async def langchain(client: Any, *, question: str = QUESTION, streaming: bool = 
 
 
 @pytest.mark.parametrize("run", [agents, agents_streamed, langchain])
-async def test_an_agent_of_a_framework_is_replayed(
-    run: Callable[[Any], Any], provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agent_of_a_framework_is_replayed(run: Callable[[Any], Any], provider: Provider) -> None:
     """It says the same with no provider there, and looks nothing up."""
-    monkeypatch.setenv("OPENAI_AGENTS_DISABLE_TRACING", "1")
     provider.script = script
     ran.clear()
     async with openai.AsyncOpenAI(base_url=provider.openai_url, api_key=provider.openai_key) as made:
@@ -158,10 +155,8 @@ async def messages(client: Any) -> str:
 
 
 @pytest.fixture
-async def untraced(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+async def untraced(provider: Provider, agents_alone: None) -> AsyncIterator[Any]:
     """Yield a client that nobody traces, below frameworks that are attached."""
-    monkeypatch.delenv("OPENAI_AGENTS_DISABLE_TRACING", raising=False)
-    pytest.importorskip("agents").set_tracing_disabled(False)
     provider.script = script
     ran.clear()
     made = openai.AsyncOpenAI(base_url=provider.openai_url, api_key=provider.openai_key)

@@ -151,16 +151,21 @@ def traceparent(trace: str, numbering: str | None, within: int, *, on: bool) -> 
 def w3c_trace_id(trace: str) -> str:
     """Return a trace id as 32 hexadecimal digits: itself if it is such, also written as a UUID, else a hash of it."""
     digits = trace.replace("-", "") if _UUID.fullmatch(trace) else trace
-    return digits if _TRACE_ID.fullmatch(digits) else _hashed(trace, 16)
+    return digits if _TRACE_ID.fullmatch(digits) else _hashed(trace, 16).hex()
 
 
 def w3c_span_id(trace: str, numbering: str | None, step: int) -> str:
     """Return the 16 hexadecimal digits that name a call by the step of its request, the same in each process."""
+    return span_id_bytes(trace, numbering, step).hex()
+
+
+def span_id_bytes(trace: str, numbering: str | None, step: int) -> bytes:
+    """Return the bytes of :func:`w3c_span_id`."""
     return _hashed(f"{trace} {numbering} {step}", 8)
 
 
-def _hashed(text: str, size: int) -> str:
-    return hashlib.blake2b(text.encode(errors="replace"), digest_size=size).hexdigest()
+def _hashed(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=size).digest()
 
 
 def _signature(payload: str, secret: bytes) -> str:

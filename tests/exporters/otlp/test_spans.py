@@ -17,6 +17,9 @@ from whyops_trace._otel.scores import take_scores
 from whyops_trace._otel.trace import read_trace
 from whyops_trace._recording.places import w3c_span_id, w3c_trace_id
 from whyops_trace.exporters.otlp.conventions import KNOWN
+from whyops_trace.exporters.otlp.span import Event as SentEvent
+from whyops_trace.exporters.otlp.span import Origin, Value, encoded, request
+from whyops_trace.exporters.otlp.span import Span as SentSpan
 from whyops_trace.open_calls import STEP_MEMBERS
 
 Make = Callable[..., WhyOps]
@@ -302,6 +305,39 @@ def test_openinference_is_added_on_request(receiver: Receiver, client: Make) -> 
     assert turn["llm.input_messages.1.message.content"] == "Where is 7?"
     assert turn["llm.output_messages.0.message.tool_calls.1.tool_call.function.arguments"] == '{"id":8}'
     assert (tool["input.value"], tool["output.value"]) == ('{"id":7}', '{"order":7}')
+
+
+def test_a_message_without_what_its_type_promises_costs_no_span(receiver: Receiver, client: Make) -> None:
+    """A block of text without a text is in the span as it was given."""
+    sdk = client(openinference=True)
+    ask([{"role": "user", "content": [{"type": "text"}]}])
+    ledger = sdk.flush_sync()["otlp"]
+
+    assert ledger.rejected == 0
+    assert '{"type":"text"}' in receiver.spans["chat gpt-4o"].attributes["gen_ai.input.messages"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 70_000])
+@pytest.mark.parametrize("letter", ["a", "\N{SNOWMAN}", "\ud800"])
+def test_values_of_any_size_are_the_same_to_the_reader_of_protobuf(size: int, letter: str) -> None:
+    """Texts around the sizes whose length takes one byte more, without a character that UTF-8 has not."""
+    text = size * letter
+    about: dict[str, Value] = {
+        "text": text,
+        "list": [text, size, -size, 0.5, None, {"deep": text}],
+        "bytes": bytes(size),
+        "no": False,
+    }
+    made = SentSpan(b"t" * 16, b"s" * 8, b"p" * 8, text, 1, 1, 2, about, [SentEvent(text, 1, about)])
+    origin = Origin({"service.name": text}, "scope", "1", "schema")
+
+    (span,) = read_spans(request([(origin, [encoded(made)])])).spans
+    told = json.loads(json.dumps(about, default=bytes.hex).replace("\\ud800", "?"))
+
+    assert span.name == told["text"]
+    assert [span.attributes["text"], span.attributes["list"]] == [told["text"], told["list"]]
+    assert (span.events[0].name, span.events[0].attributes["no"]) == (told["text"], False)
+    assert span.source.resource["service.name"] == told["text"]
 
 
 def test_both_encodings_say_the_same(

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from whyops_trace._recording.places import w3c_span_id, w3c_trace_id
+from whyops_trace._recording.places import span_id_bytes, w3c_trace_id
 
 Kind: TypeAlias = Literal["tool", "llm", "embedding", "step"]
 
@@ -144,7 +144,11 @@ class OpenTrace(msgspec.Struct):
 
     def span_id(self, step: int) -> bytes:
         """Return the id in W3C of the call of a step; 0 is the trace as a whole."""
-        return _span_id(self.id, self.run, step)
+        return span_id_bytes(self.id, self.run or None, step)
+
+    def enclosing_id(self, step: int) -> bytes:
+        """Return the same of a step that encloses others: it is asked for by each of them."""
+        return _enclosing_id(self.id, self.run, step)
 
     def note_asked(self, step: int, answer: Asked) -> None:
         """Remember an answer that asked for tools."""
@@ -159,8 +163,8 @@ def _trace_id(trace: str) -> bytes:
 
 
 @lru_cache(4_096)
-def _span_id(trace: str, run: str, step: int) -> bytes:
-    return bytes.fromhex(w3c_span_id(trace, run or None, step))
+def _enclosing_id(trace: str, run: str, step: int) -> bytes:
+    return span_id_bytes(trace, run or None, step)
 
 
 @lru_cache(64)

@@ -7,7 +7,7 @@ https://github.com/open-telemetry/semantic-conventions-genai, version 0.1.0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -57,37 +57,24 @@ _json: Final = msgspec.json.Decoder()
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class _Arguments(msgspec.Struct):
+class _Arguments(msgspec.Struct, gc=False):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Tool(msgspec.Struct, rename="camel"):
-    """Content of a tool's records."""
+class _Asked(msgspec.Struct, rename="camel", gc=False):
+    """Content of the request of a tool."""
 
     tool_calls: list[_Arguments] = []
-    tool_results: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_tools: Final = msgspec.json.Decoder(_Tool)
+class _Results(msgspec.Struct, rename="camel", gc=False):
+    """Content of the end of a tool."""
+
+    tool_results: Any = msgspec.field(default_factory=dict)
 
 
-class _Records(NamedTuple):
-    """
-    The records of a call, of which its span is made.
-
-    Attributes:
-        trace: Its trace.
-        call: The call.
-        metadata: The metadata of its request and its end.
-        end: The record of its end; None if its process ended before it.
-        options: Options of the spans.
-    """
-
-    trace: OpenTrace
-    call: OpenCall
-    metadata: dict[str, Any]
-    end: Record | None
-    options: Options
+_asked: Final = msgspec.json.Decoder(_Asked).decode
+_results: Final = msgspec.json.Decoder(_Results).decode
 
 
 def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Options, parent_id: bytes) -> Span:
@@ -101,7 +88,9 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
         options: Options of the spans.
         parent_id: The span of the enclosing call.
     """
-    metadata = call.metadata if end is None else {**call.metadata, **end.metadata}
+    metadata = call.metadata
+    if end is not None:
+        metadata |= end.metadata
     latency = metadata.get("latencyMs")
     end_ns = trace.last_ns if end is None else end.time_ns
     if end is not None and type(latency) is int and latency >= 0:
@@ -121,12 +110,13 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
         [],
         agent=trace.agent,
     )
-    _MAKERS[call.kind](span, _Records(trace, call, metadata, end, options))
+    _MAKERS[call.kind](span, trace, call, metadata, end, options)
     attributes = span.attributes
     attributes["whyops.step"] = call.step
-    for name, value in metadata.items():
-        if name not in KNOWN and value is not None:
-            attributes[f"whyops.metadata.{name}"] = as_value(value)
+    if not metadata.keys() <= KNOWN:
+        for name, value in metadata.items():
+            if name not in KNOWN and value is not None:
+                attributes[f"whyops.metadata.{name}"] = as_value(value)
     if (outcome := metadata.get("outcome")) and outcome != "error":
         attributes["whyops.outcome"] = str(outcome)
     if end is None:
@@ -134,36 +124,39 @@ def span_of(trace: OpenTrace, call: OpenCall, end: Record | None, options: Optio
     return span
 
 
-def _make_tool(span: Span, records: _Records) -> None:
-    trace, call, metadata, end, options = records
+def _make_tool(
+    span: Span,
+    trace: OpenTrace,
+    call: OpenCall,
+    metadata: Mapping[str, Any],
+    end: Record | None,
+    options: Options,
+) -> None:
     name = text_of(metadata.get("tool")) or "unknown"
     span.name = f"execute_tool {name}"
     attributes = span.attributes
     attributes["gen_ai.operation.name"] = "execute_tool"
     attributes["gen_ai.tool.name"] = name
     attributes["gen_ai.tool.type"] = "extension" if metadata.get("ranAt") == "provider" else "function"
-    asked, asker = (
-        _tools.decode(call.content) if call.content else _Tool(),
-        trace.asked.get(metadata.get("requestedBy", 0)),
-    )
-    arguments = asked.tool_calls[0].arguments if len(asked.tool_calls) == 1 else None
+    calls = _asked(call.content).tool_calls if call.content else []
+    arguments = calls[0].arguments if len(calls) == 1 else None
+    asker = trace.asked.get(metadata.get("requestedBy", 0))
     call_id = text_of(metadata.get("callId"))
     if asker is not None:
         span.links = [(span.trace_id, asker.span_id, {})]
         call_id = call_id or _take(asker, name, arguments)
     if call_id:
         attributes["gen_ai.tool.call.id"] = call_id
-    told = bytes(arguments).decode() if arguments is not None else ""
-    if len(asked.tool_calls) > 1:
-        told = f"[{','.join(bytes(each.arguments).decode() for each in asked.tool_calls)}]"
+    told = ",".join([str(each.arguments, "utf-8") for each in calls])
+    if len(calls) > 1:
+        told = f"[{told}]"
     if options.content and told:
         attributes["gen_ai.tool.call.arguments"] = told
     output = ""
     if end is not None:
-        results = _json.decode(_tools.decode(end.content).tool_results)
-        output = as_text(
-            results["result"] if type(results) is dict and results.keys() == {"result"} else results
-        )
+        results = _results(end.content).tool_results
+        is_one = type(results) is dict and len(results) == 1 and "result" in results
+        output = as_text(results["result"] if is_one else results)
         if metadata.get("outcome") == "error":
             output = ""  # it is the error alone
         elif options.content:
@@ -201,8 +194,14 @@ def _take(asker: Asked, name: str, arguments: msgspec.Raw | None) -> str:
     return calls[0][0]
 
 
-def _make_turn(span: Span, records: _Records) -> None:
-    trace, call, metadata, end, options = records
+def _make_turn(
+    span: Span,
+    trace: OpenTrace,
+    call: OpenCall,
+    metadata: Mapping[str, Any],
+    end: Record | None,
+    options: Options,
+) -> None:
     attributes, wraps = span.attributes, metadata.get("wraps") is True
     model = text_of(metadata.get("model")) or "unknown"
     asked = dict_of(_json.decode(call.content)) if call.content else {}
@@ -332,8 +331,14 @@ def _add_usage(attributes: dict[str, Value], metadata: Mapping[str, Any], end: R
     return float(cost)
 
 
-def _make_embedding(span: Span, records: _Records) -> None:
-    _, call, metadata, end, options = records
+def _make_embedding(
+    span: Span,
+    trace: OpenTrace,
+    call: OpenCall,
+    metadata: Mapping[str, Any],
+    end: Record | None,
+    options: Options,
+) -> None:
     attributes = span.attributes
     model = text_of(metadata.get("model")) or "unknown"
     span.name, span.kind = f"embeddings {model}", CLIENT
@@ -354,8 +359,14 @@ def _make_embedding(span: Span, records: _Records) -> None:
         openinference.add_embedding(attributes, model, texts, cost)
 
 
-def _make_step(span: Span, records: _Records) -> None:
-    _, _, metadata, end, options = records
+def _make_step(
+    span: Span,
+    trace: OpenTrace,
+    call: OpenCall,
+    metadata: Mapping[str, Any],
+    end: Record | None,
+    options: Options,
+) -> None:
     attributes, name = span.attributes, text_of(metadata.get("step")) or "step"
     kind = text_of(metadata.get("kind")) or "step"
     attributes["whyops.kind"] = kind

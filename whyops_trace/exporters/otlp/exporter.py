@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from whyops_trace._clock import give_way
-from whyops_trace._guard import attempt, report
 from whyops_trace._home import SPANS_OUT_FILE, home_directory
 from whyops_trace._version import __version__
 from whyops_trace.exceptions import DeliveryError
@@ -24,7 +23,7 @@ from whyops_trace.exporters.otlp.state import State
 #: Bytes of records in a batch.
 BATCH_BYTES: Final = 512 << 10
 #: Records between two pauses for other threads.
-RECORDS: Final = 64
+RECORDS: Final = 128
 #: Seconds for the last requests of a client that is closed.
 LAST_TIMEOUT: Final = 2.0
 #: Bytes of the open calls of a process that are in memory; the others are on disk only.
@@ -210,40 +209,39 @@ class OtlpExporter(Exporter):
         while entries and entries[0].line != batch.lines[0]:
             entries.pop(0)  # the disk was full, and it was dropped
         reader.now = time.time()
+        rejected = Outcome.REJECTED
         for number, line in enumerate(batch.lines[len(entries) :]):
             if number % RECORDS == RECORDS - 1:
                 give_way()
-            spans, error = attempt(reader.read, line)
-            if error is not None:
-                report("making a span", error)
-            outcome = Outcome.REJECTED if spans is None else None
-            entries.append(Entry(line, self._items(spans or (), reader), outcome))
+            spans = reader.read(line)
+            if spans:
+                entries.append(Entry(line, self._items(spans, reader)))
+            else:
+                entries.append(Entry(line, [], rejected if spans is None else None))
         late = [*reader.crowded(), *reader.quiet(reader.now - QUIET)]
         entries[-1].items += self._items(late, reader)
         return entries
 
     def _items(self, spans: Sequence[Span], reader: Reader) -> list[Item]:
-        return [Item(self._origin(reader.process, span.agent), self._poster.encode(span)) for span in spans]
+        encode, origins, process = self._poster.encode, self._origins, reader.process
+        return [
+            Item(origins.get((process, span.agent)) or self._origin(process, span.agent), encode(span))
+            for span in spans
+        ]
 
     def _origin(self, process: str, agent: str) -> Origin:
-        """Return what spans of an agent of a process are from."""
-        origin = self._origins.get((process, agent))
-        if origin is None:
-            if len(self._origins) >= MAX_ORIGINS:
-                self._origins.clear()
-            origin = self._origins[process, agent] = Origin(
-                {
-                    "service.name": agent or "unknown_service",
-                    **({} if self._whole else {"service.instance.id": process}),
-                    "telemetry.sdk.name": SCOPE,
-                    "telemetry.sdk.language": "python",
-                    "telemetry.sdk.version": __version__,
-                    **self.settings.resource,
-                },
-                SCOPE,
-                __version__,
-                SCHEMA_URL,
-            )
+        """Describe what spans of an agent of a process are from, and remember it."""
+        if len(self._origins) >= MAX_ORIGINS:
+            self._origins.clear()
+        resource = {
+            "service.name": agent or "unknown_service",
+            **({} if self._whole else {"service.instance.id": process}),
+            "telemetry.sdk.name": SCOPE,
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.version": __version__,
+            **self.settings.resource,
+        }
+        origin = self._origins[process, agent] = Origin(resource, SCOPE, __version__, SCHEMA_URL)
         return origin
 
     def _send_last(self, spans: Sequence[Span], reader: Reader) -> None:

@@ -49,7 +49,7 @@ class Item(NamedTuple):
     data: bytes
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """
     What is taken or rejected as one.
 
@@ -156,16 +156,16 @@ class Poster:
         Raises:
             DeliveryError: if the receiver takes nothing more.
         """
-        chunk: list[Entry] = []
-        size = 0
-        for entry in entries:
-            own = sum(len(item.data) for item in entry.items)
-            if chunk and size + own > MAX_BYTES:
-                self._send(chunk)
-                chunk, size = [], 0
-            chunk.append(entry)
-            size += own
-        self._send(chunk)
+        first = size = 0
+        for place, entry in enumerate(entries):
+            if entry.items:
+                own = sum([len(item.data) for item in entry.items])
+                if size and size + own > MAX_BYTES:
+                    self._send(entries[first:place])
+                    first = place
+                    size = 0
+                size += own
+        self._send(entries[first:])
 
     def _send(self, entries: Sequence[Entry]) -> None:
         """
@@ -198,10 +198,8 @@ class Poster:
                 else:
                     is_taking = True
                     rejected = min(decision.rejected, len(sent))
-            for place, entry in enumerate(sent):
-                entry.outcome = Outcome.REJECTED if place >= len(sent) - rejected else Outcome.DELIVERED
-            for entry in chunk:
-                entry.outcome = entry.outcome or Outcome.DELIVERED
+            _settle(sent[len(sent) - rejected :], Outcome.REJECTED)
+            _settle(chunk, Outcome.DELIVERED)
         if suspects:
             if is_taking:
                 self._reject(suspects)
@@ -240,7 +238,10 @@ class Poster:
         """
         parts: dict[int, tuple[Origin, list[bytes]]] = {}
         for origin, data in items:
-            parts.setdefault(id(origin), (origin, []))[1].append(data)
+            part = parts.get(id(origin))
+            if part is None:
+                part = parts[id(origin)] = (origin, [])
+            part[1].append(data)
         try:
             answer: Answer | NoAnswerError = self._http.post(
                 "", self._body(parts.values()), timeout=timeout or self._settings.timeout
@@ -272,3 +273,10 @@ class Poster:
     def _body(self, parts: Iterable[tuple[Origin, Iterable[bytes]]]) -> bytes:
         body = self._make_body(parts)
         return gzip.compress(body, GZIP) if self._settings.compressed else body
+
+
+def _settle(entries: Iterable[Entry], outcome: Outcome) -> None:
+    """Note the outcome of the entries that have none yet."""
+    for entry in entries:
+        if entry.outcome is None:
+            entry.outcome = outcome

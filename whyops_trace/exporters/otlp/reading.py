@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from whyops_trace._guard import warn_once
+from whyops_trace._guard import guarded, warn_once
 from whyops_trace._recording.line import ending_of, is_usual
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.exporters.otlp.calls import Kind, OpenCall, OpenTrace, Record
@@ -85,6 +85,7 @@ class Reader:
         self._whole = whole
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
 
+    @guarded("making a span", positional=2)
     def read(self, line: bytes) -> list[Span] | None:
         """Return the spans that a record completes, usually none or one; None if the line is no record."""
         try:
@@ -99,25 +100,26 @@ class Reader:
             warn_once("otlp: record", "A record cannot be exported as a span: %s", error)
             return None
         if not is_usual(line) and ending_of(line).ends_trace:
-            spans += self._end_trace(trace, record, spans)
-        elif trace.own or trace.asked:
+            return [*spans, *self._end_trace(trace, record, spans)]
+        if trace.own or trace.asked:
             self.changed.add((trace.id, trace.run, WHOLE))
         return spans
 
     def _trace(self, record: Record) -> OpenTrace:
-        key = (record.trace_id, record.run)
+        key, time_ns = (record.trace_id, record.run), record.time_ns
         trace = self.traces.get(key)
         if trace is None:
             own = record.run.startswith(self.process) if record.run else record.step_id == 1
-            time_ns, self._agent = record.time_ns, record.agent_name
+            self._agent = record.agent_name
             trace = self.traces[key] = OpenTrace(
                 *key, own, record.step_id, time_ns, time_ns, record.agent_name, told=key in self._ended
             )
         else:
             self.traces.move_to_end(key)
-            trace.last_ns = max(trace.last_ns, record.time_ns)
+            trace.last_ns = max(trace.last_ns, time_ns)
         trace.seen = self.now
-        trace.user = record.external_user_id or trace.user
+        if record.external_user_id:
+            trace.user = record.external_user_id
         if about := record.metadata.get("trace"):
             trace.about = {**trace.about, **dict_of(about)}
         if remote := record.metadata.get("remoteParent"):
@@ -143,18 +145,13 @@ class Reader:
         within = metadata.get("within", 0)
         by_hand = kind in ("llm", "embedding") and "function" not in metadata and "otel" not in metadata
         key = (trace.id, trace.run, -1 - within if by_hand else step)
+        content = bytes(record.content)
         self.calls[key] = OpenCall(
-            kind,
-            step,
-            within,
-            record.time_ns,
-            record.span_id,
-            metadata,
-            bytes(record.content),
-            by_hand=by_hand,
+            kind, step, within, record.time_ns, record.span_id, metadata, content, [], b"", by_hand
         )
         self.changed.add(key)
-        trace.by_hand |= by_hand
+        if by_hand:
+            trace.by_hand = True
 
     def _think(self, trace: OpenTrace, record: Record) -> None:
         """Begin a step, or note what was thought: in the call of a model, before an answer by hand, or at the top."""
@@ -195,8 +192,11 @@ class Reader:
 
     def _end(self, trace: OpenTrace, record: Record, kind: Kind) -> Span:
         step = record.step_id if kind == "step" else record.parent_step_id
-        key = self._key_of(trace, record, kind, step)
+        key = (trace.id, trace.run, step)
         call = self._call(key)
+        if call is None or call.kind != kind:
+            key = self._other_key(trace, record, kind, key)
+            call = self._call(key)
         if call is None or call.kind != kind:
             # Its request was dropped, or it has none: an answer that was recorded by hand, without a question.
             within = record.metadata.get("within", 0)
@@ -215,33 +215,23 @@ class Reader:
             self.changed.add(key)
         return self._span(trace, call, record)
 
-    def _key_of(self, trace: OpenTrace, record: Record, kind: Kind, step: int) -> Key:
-        """Return the key of the call that a record ends."""
-        key = (trace.id, trace.run, step)
-        if (
-            kind in ("llm", "embedding")
-            and "function" not in record.metadata
-            and "otel" not in record.metadata
-        ):
-            within = record.metadata.get("within", 0)
-            return key if self._is(key, kind) else (trace.id, trace.run, -1 - within)
-        if kind == "tool" and not self._is(key, kind):
-            for other in self._of_trace(trace):
-                call = self.calls[other]
-                if call.kind == "tool" and call.span == record.span_id != "span_0":
-                    return other
+    def _other_key(self, trace: OpenTrace, record: Record, kind: Kind, key: Key) -> Key:
+        """Return the key of the call that a record ends whose parent is none: of a message by hand, or of its span."""
+        metadata = record.metadata
+        if kind in ("llm", "embedding") and "function" not in metadata and "otel" not in metadata:
+            return trace.id, trace.run, -1 - metadata.get("within", 0)
+        for other in self._of_trace(trace) if kind == "tool" else ():
+            call = self.calls[other]
+            if call.kind == "tool" and call.span == record.span_id != "span_0":
+                return other
         return key
-
-    def _is(self, key: Key, kind: Kind) -> bool:
-        call = self._call(key)
-        return call is not None and call.kind == kind
 
     def _of_trace(self, trace: OpenTrace) -> list[Key]:
         return [key for key in self.calls if key[0] == trace.id and key[1] == trace.run]
 
     def _span(self, trace: OpenTrace, call: OpenCall, end: Record | None) -> Span:
         trace.tops += not call.within
-        return span_of(trace, call, end, self._options, trace.span_id(call.within))
+        return span_of(trace, call, end, self._options, trace.enclosing_id(call.within))
 
     # Traces as a whole
 

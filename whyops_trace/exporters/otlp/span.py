@@ -131,20 +131,15 @@ _SMALL: Final = [bytes((number,)) for number in range(0x80)]
 _times: Final = struct.Struct("<BQBQ").pack
 _double: Final = struct.Struct("<Bd").pack
 _moment: Final = struct.Struct("<BQ").pack
-#: Number of names, and of usual attributes, whose bytes are remembered.
-_MAX_NAMES: Final = 1_000
-_names: dict[str, bytes] = {}
-#: Names of attributes whose values are few.
-USUAL: Final = frozenset({
-    "gen_ai.agent.name", "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model",
-    "gen_ai.response.model", "gen_ai.tool.name", "gen_ai.tool.type", "llm.model_name", "llm.provider",
-    "openinference.span.kind", "tool.name", "whyops.kind",
-})  # fmt: skip
+#: Number of names of attributes, with the sizes of their values, whose bytes are remembered.
+_MAX_HEADS: Final = 8_192
 
 
 def _varint(number: int) -> bytes:
     if number < 0x80:
         return _SMALL[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     digits = bytearray()
     while number > 0x7F:
         digits.append(number & 0x7F | 0x80)
@@ -154,73 +149,81 @@ def _varint(number: int) -> bytes:
 
 
 def _sized(tag: bytes, value: bytes) -> bytes:
-    return b"%b%b%b" % (tag, _varint(len(value)), value)
+    return tag + _varint(len(value)) + value
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return _sized(tag, text.encode("utf-8", "replace"))
 
 
 def _any(value: Value) -> bytes:
     """Return an ``AnyValue``."""
-    if type(value) is str:
-        return _sized(b"\x0a", value.encode(errors="replace"))
+    if isinstance(value, str):
+        return _text(b"\x0a", value)
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if isinstance(value, float):
         return _double(0x21, value)
-    if isinstance(value, str):
-        return _any(str(value))
     if isinstance(value, bytes):
         return _sized(b"\x3a", value)
     if isinstance(value, Mapping):
-        return _sized(b"\x32", b"".join(_attribute(b"\x0a", name, each) for name, each in value.items()))
+        return _sized(b"\x32", _attributes(b"\x0a", value))
     if value is None:
         return b""
-    return _sized(b"\x2a", b"".join(_sized(b"\x0a", _any(each)) for each in value))
+    return _sized(b"\x2a", b"".join([_sized(b"\x0a", _any(each)) for each in value]))
 
 
-def _attribute(tag: bytes, name: str, value: Value) -> bytes:
-    """Return a ``KeyValue`` as a member with a tag."""
-    key = _names.get(name)
-    if key is None:
-        key = _sized(b"\x0a", name.encode(errors="replace")) + b"\x12"
-        if len(_names) < _MAX_NAMES:
-            _names[name] = key
-    told = _any(value)
-    pair = b"%b%b%b" % (key, _varint(len(told)), told)
-    return b"%b%b%b" % (tag, _varint(len(pair)), pair)
+@lru_cache(_MAX_HEADS)
+def _head(tag: bytes, name: str, size: int) -> bytes:
+    """Return a ``KeyValue`` as a member with a tag, up to its value, of which only the size matters."""
+    key = _text(b"\x0a", name) + b"\x12" + _varint(size)
+    return tag + _varint(len(key) + size) + key
 
 
-@lru_cache(_MAX_NAMES)
-def _usual_attribute(name: str, value: str) -> bytes:
-    """Return an attribute of a span that many spans have."""
-    return _attribute(b"\x4a", name, value)
+@lru_cache(_MAX_HEADS)
+def _text_head(tag: bytes, name: str, size: int) -> bytes:
+    """Return the same up to the bytes of a text."""
+    told = b"\x0a" + _varint(size)
+    return _head(tag, name, len(told) + size) + told
+
+
+def _attributes(tag: bytes, attributes: Mapping[str, Value]) -> bytes:
+    """Return attributes as members with a tag."""
+    parts: list[bytes] = []
+    for name, value in attributes.items():
+        if type(value) is str:
+            told = value.encode("utf-8", "replace")
+            parts += (_text_head(tag, name, len(told)), told)
+        else:
+            told = _any(value)
+            parts += (_head(tag, name, len(told)), told)
+    return b"".join(parts)
 
 
 def encoded(span: Span) -> bytes:
     """Return a span as a member of a ``ScopeSpans`` in protobuf."""
-    name = span.name.encode(errors="replace")
-    parts = [
-        b"\x0a\x10%b\x12\x08%b" % (span.trace_id, span.span_id),
-        _sized(b"\x1a", span.state.encode(errors="replace")) if span.state else b"",
-        b"\x22\x08%b" % span.parent_id if span.parent_id else b"",
-        b"\x2a%b%b\x30%b%b"
-        % (_varint(len(name)), name, _SMALL[span.kind], _times(0x39, span.start_ns, 0x41, span.end_ns)),
-    ]
-    parts += [
-        _usual_attribute(name, value)
-        if name in USUAL and isinstance(value, str)
-        else _attribute(b"\x4a", name, value)
-        for name, value in span.attributes.items()
-    ]
+    parts = [b"\x0a\x10", span.trace_id, b"\x12\x08", span.span_id]
+    if span.state:
+        parts.append(_text(b"\x1a", span.state))
+    if span.parent_id:
+        parts += (b"\x22\x08", span.parent_id)
+    parts += (
+        _text(b"\x2a", span.name),
+        b"\x30",
+        _SMALL[span.kind],
+        _times(0x39, span.start_ns, 0x41, span.end_ns),
+        _attributes(b"\x4a", span.attributes),
+    )
     for event in span.events:
-        about = b"".join([_attribute(b"\x1a", name, value) for name, value in event.attributes.items()])
-        title = _sized(b"\x12", event.name.encode(errors="replace"))
-        parts.append(_sized(b"\x5a", _moment(0x09, event.time_ns) + title + about))
+        told = _moment(0x09, event.time_ns) + _text(b"\x12", event.name)
+        parts.append(_sized(b"\x5a", told + _attributes(b"\x1a", event.attributes)))
     for trace_id, span_id, attributes in span.links:
-        about = b"".join([_attribute(b"\x22", name, value) for name, value in attributes.items()])
-        parts.append(_sized(b"\x6a", b"\x0a\x10%b\x12\x08%b%b" % (trace_id, span_id, about)))
+        told = b"\x0a\x10%b\x12\x08%b" % (trace_id, span_id)
+        parts.append(_sized(b"\x6a", told + _attributes(b"\x22", attributes)))
     if span.status:
-        message = _sized(b"\x12", span.message.encode(errors="replace")) if span.message else b""
+        message = _text(b"\x12", span.message) if span.message else b""
         parts.append(_sized(b"\x7a", message + b"\x18" + _SMALL[span.status]))
     return _sized(b"\x12", b"".join(parts))
 
@@ -230,12 +233,12 @@ def encoded_log(log: Log) -> bytes:
     parts = [
         _moment(0x09, log.time_ns),
         b"\x10" + _varint(log.severity) if log.severity else b"",
-        _sized(b"\x1a", log.severity_text.encode(errors="replace")) if log.severity_text else b"",
+        _text(b"\x1a", log.severity_text) if log.severity_text else b"",
         _sized(b"\x2a", _any(log.body)),
-        *(_attribute(b"\x32", name, value) for name, value in log.attributes.items()),
+        _attributes(b"\x32", log.attributes),
         b"\x4a\x10%b" % log.trace_id,
         b"\x52\x08%b" % log.span_id if log.span_id else b"",
-        _sized(b"\x62", log.name.encode(errors="replace")) if log.name else b"",
+        _text(b"\x62", log.name) if log.name else b"",
     ]
     return _sized(b"\x12", b"".join(parts))
 
@@ -251,9 +254,9 @@ def request(parts: Iterable[tuple[Origin, Iterable[bytes]]]) -> bytes:
 
 
 def _resource(origin: Origin, items: Iterable[bytes]) -> bytes:
-    resource = b"".join(_attribute(b"\x0a", name, value) for name, value in origin.resource.items())
-    scope = _sized(b"\x0a", origin.scope.encode()) + _sized(b"\x12", origin.version.encode())
-    inner = _sized(b"\x0a", scope) + b"".join(items) + _sized(b"\x1a", origin.schema.encode())
+    scope = _text(b"\x0a", origin.scope) + _text(b"\x12", origin.version)
+    inner = _sized(b"\x0a", scope) + b"".join(items) + _text(b"\x1a", origin.schema)
+    resource = _attributes(b"\x0a", origin.resource)
     return _sized(b"\x0a", _sized(b"\x0a", resource) + _sized(b"\x12", inner))
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from whyops_trace._recording.places import w3c_span_id
+from whyops_trace._recording.places import span_id_bytes
 from whyops_trace._shapes import dict_of, list_of, text_of
 from whyops_trace.exporters.otlp import openinference
 from whyops_trace.exporters.otlp.calls import OpenTrace, Record
@@ -109,7 +109,7 @@ def score_of(record: Record) -> Span:
         about["gen_ai.evaluation.explanation"] = comment
     return Span(
         judged.trace_id,
-        bytes.fromhex(w3c_span_id(record.trace_id, record.idempotency_key, 0)),
+        span_id_bytes(record.trace_id, record.idempotency_key, 0),
         judged.span_id(record.step_id),
         f"score {name}",
         INTERNAL,

@@ -109,16 +109,16 @@ def _add_messages(attributes: _Attributes, prefix: str, messages: list[dict[str,
     for place, message in enumerate(messages):
         start = f"{prefix}.{place}.message."
         attributes[f"{start}role"] = message["role"]
-        texts = [part["content"] for part in message["parts"] if part["type"] == "text"]
+        texts = [text_of(part.get("content")) for part in message["parts"] if part["type"] == "text"]
         calls = [part for part in message["parts"] if part["type"] == "tool_call"]
         for result in (part for part in message["parts"] if part["type"] == "tool_call_response"):
-            texts.append(as_text(result["response"]))
-            attributes[f"{start}tool_call_id"] = result["id"]
+            texts.append(as_text(result.get("response")))
+            attributes[f"{start}tool_call_id"] = text_of(result.get("id"))
         if texts:
             attributes[f"{start}content"] = "\n".join(texts)
         for number, call in enumerate(calls):
             inner = f"{start}tool_calls.{number}.tool_call."
-            if call["id"]:
-                attributes[f"{inner}id"] = call["id"]
-            attributes[f"{inner}function.name"] = call["name"]
-            attributes[f"{inner}function.arguments"] = as_text(call["arguments"])
+            if call_id := text_of(call.get("id")):
+                attributes[f"{inner}id"] = call_id
+            attributes[f"{inner}function.name"] = text_of(call.get("name"))
+            attributes[f"{inner}function.arguments"] = as_text(call.get("arguments"))

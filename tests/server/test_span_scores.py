@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,20 @@ def test_a_result_may_come_when_the_spans_are_not_kept_any_more(home: Home) -> N
 
     assert home.scores() == [("correct", "correct: 0.5", 2), ("grounded", "grounded: 1", 2)]
     assert home.store.events(TRACE) == before
+
+
+def test_a_damaged_trace_holds_up_no_other_one(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """More of it cannot be stored any more, which is said; what comes in the same request for others is stored."""
+    root = agent()
+    home.take(root)
+    home.wait(KEPT + SWEEP)
+    home.store.close()
+    with contextlib.closing(sqlite3.connect(home.store.path)) as connection, connection:
+        connection.execute("UPDATE records SET line = '[1'")
+    home.take(log(root.span_id, result(value=0.5)), agent(trace="f" * 32))
+
+    assert len(home.store.events("f" * 32)) > 0
+    assert [f"A record of the trace '{TRACE}'" in record.message for record in caplog.records] == [True]
 
 
 def test_a_result_for_a_deleted_trace_brings_nothing_back(home: Home) -> None:

@@ -25,6 +25,7 @@ from whyops_trace.exceptions import StoreError, TraceNotFoundError
 from whyops_trace.server.inbox import Inbox, Waiting
 from whyops_trace.settings import Retention
 from whyops_trace.store import Store
+from whyops_trace.store.faults import DamagedTraceError
 from whyops_trace.store.forwards import PATIENCE, Forwards
 from whyops_trace.store.statements import slices
 
@@ -184,11 +185,13 @@ class Joiner:
                 self._inbox.note_joined([(each.trace, each.name, each.is_open) for each in joined], began)
 
     def _read_safely(self, trace: Waiting, there: set[str], now: float) -> _Joined:
-        """Read a trace from its spans. One that cannot be read stays as it is in the store until more of it comes."""
+        """Read a trace from its spans. One that cannot be read stays as it is in the store."""
         joined, error = attempt(self._read, trace, there, now)
-        if isinstance(error, StoreError):
+        if isinstance(error, DamagedTraceError):
+            say(30, "New spans of a trace are not stored: %s", error)
+        elif isinstance(error, StoreError):
             raise error
-        if error is not None:
+        elif error is not None:
             report(f"reading the trace {trace.trace_id} from its spans", error)
         return joined or _Joined(trace, trace.name, [], replaces=False, is_open=False)
 

@@ -13,7 +13,12 @@ from msgspec import MsgspecError
 from whyops_trace._database import UnstorableError
 from whyops_trace._database_file import DamagedError, is_no_text
 from whyops_trace._guard import attempt
-from whyops_trace.exceptions import WhyOpsError
+from whyops_trace.exceptions import StoreError, WhyOpsError
+
+
+class DamagedTraceError(StoreError):
+    """A record of one trace is damaged. The others stay readable."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")

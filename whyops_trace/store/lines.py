@@ -15,7 +15,7 @@ from whyops_trace._home import command_line
 from whyops_trace._reading.processes import in_time
 from whyops_trace._recording.line import LOCAL
 from whyops_trace.exceptions import StoreError, WhyOpsError
-from whyops_trace.store.faults import NONSENSE
+from whyops_trace.store.faults import NONSENSE, DamagedTraceError
 from whyops_trace.store.packing import decompressed
 from whyops_trace.store.references import Shelf
 from whyops_trace.store.rows import COLUMNS, StoredEvent, StoredRow, light_lines
@@ -313,7 +313,7 @@ class RecordReader:
         if trace_id is None:
             return self._database.set_aside(reason)
         remove = command_line("rm", trace_id, home=self.path.parent)
-        return StoreError(
+        return DamagedTraceError(
             f"A record of the trace {trace_id!r} in {self.path} is damaged ({reason}): `{remove}` deletes the trace."
         )
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from whyops_trace._values.secrets.commands import has_statement
 from whyops_trace._values.secrets.finds import MARK, Place, TooManyError, replaced
+from whyops_trace._values.secrets.leads import may_be_led
 from whyops_trace._values.secrets.texts import COLON_IN_TEXT, TextSearch, has_elements
 from whyops_trace._values.secrets.tokens import LONG, MASK, find_tokens
 
@@ -38,9 +40,12 @@ def remover(hides: Callable[[str], bool], extra: tuple[str, ...] = ()) -> Callab
         if size <= _SHORTEST or (size <= _SHORT and _EQUALS not in text and _BLANK not in text):
             return text
         # Nearly every value of a call has nothing that the two searches look for.
-        is_plain = not (61 in text or 64 in text or 91 in text or 40 in text or 45 in text)
+        is_plain = not (61 in text or 64 in text or 91 in text or 40 in text or 45 in text or 124 in text)
         is_plain = is_plain and text.translate(MASK).rfind(LONG) < 0 and not COLON_IN_TEXT.search(text)
-        if is_plain and not ((60 in text and has_elements(text)) or (37 in text and text.find(b"%3D") >= 0)):
+        is_plain = (
+            is_plain and not (60 in text and has_elements(text)) and not (37 in text and b"%3D" in text)
+        )
+        if is_plain and not has_statement(text) and not may_be_led(text):
             return text
         places: list[Place] = []
         try:

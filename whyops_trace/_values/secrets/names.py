@@ -16,26 +16,28 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 #: Pattern of a secret's name, for keys in lower case without separators.
 _SECRET: Final = re.compile(
-    r"passw(or)?d|passphrase|passcode|pwd|passwort|kennwort|contrase[n\u00f1]a|motdepasse|secret|credential|creds"
+    r"passw(or)?d|passphrase|passcode|pwd|passwort|kennwort|contrase[n\u00f1]a|depasse|senha|wachtwoord"
+    r"|密码|密碼|パスワード|비밀번호|пароль|secret|credential|creds"
     r"|authori[sz]ation|bearer|cookie|jwt|xsrf|csrf|sessid"
-    r"|(api|access|private|signing|encryption|decryption|master|account|storage|ssh|hmac|auth|service|license)key"
+    r"|(api|app|access|private|signing|encryption|decryption|master|account|storage|ssh|hmac|auth|service|license"
+    r"|subscription)key"
     r"|cardnumber|creditcard|cvv|cvc|socialsecurity|seedphrase|mnemonic|(recovery|backup)codes?$"
     # In the plural tokens are a number, unless the name says their use.
     r"|token\d*$|(access|api|auth|csrf|refresh|session)tokens$"
 )
 #: Words before "token" that make it a piece of text, or a count: ``cost_per_token``, ``eosToken``.
 _OF_TEXT: Final = frozenset(
-    {"bos", "cls", "eos", "first", "mask", "pad", "per", "sep", "special", "stop", "unk"}
+    {"bos", "cls", "eos", "first", "mask", "max", "pad", "per", "sep", "special", "stop", "unk"}
 )
 #: Words that contain the name of a secret and are harmless.
 _OFFICE: Final = frozenset({"secretarial", "secretariat", "secretaries", "secretary"})
 #: Words of their own: "className" has the letters of "ssn" too.
-_WHOLE: Final = frozenset({"ssn", "otp", "totp"})
+_WHOLE: Final = frozenset({"ssn", "otp", "totp", "psk"})
 #: Words before "pass" that make it a password. "pass" alone is a test's.
 _OF_PASS: Final = frozenset(
-    ["admin", "api", "app", "client", "database", "db", "email", "ftp", "http", "imap", "key", "keystore", "ldap",
-     "login", "mail", "mongo", "my", "mysql", "oracle", "pg", "postgres", "proxy", "rabbitmq", "redis", "root",
-     "sftp", "smtp", "sql", "ssh", "sudo", "svc", "user", "vpn", "wifi"]
+    ["admin", "api", "app", "become", "client", "database", "db", "email", "ftp", "http", "imap", "key",
+     "keystore", "ldap", "login", "mail", "mongo", "my", "mysql", "oracle", "pg", "postgres", "proxy", "rabbitmq",
+     "redis", "root", "sftp", "smtp", "sql", "ssh", "sudo", "svc", "user", "vpn", "wifi"]
 )  # fmt: skip
 #: Words before "auth" that make it a yes or no.
 _NOT_AUTH: Final = frozenset({"has", "is", "needs", "no", "requires", "skip", "use"})

@@ -42,7 +42,11 @@ _SYMBOL: Final = re.compile(rb"[!@#$%^*+?~]")
 #: A name of joined words is no random text.
 _WORDS: Final = re.compile(rb"[A-Za-z]+(?:[_-][A-Za-z]+)*\d{0,2}")
 _RANDOM: Final = re.compile(rb"(?=.*[a-z])(?=.*[A-Z])(?=\D*\d\D*\d)[A-Za-z0-9]{20,}|(?=\D*\d)[0-9a-f]{32,}")
-_OF_PEOPLE: Final = re.compile(rb"pass|pwd|wort|contrase|phrase", re.IGNORECASE)
+#: Words, each with a short number at most: a name, a version.
+_NUMBERED: Final = re.compile(rb"[A-Za-z]+\d{0,2}(?:[_.-][A-Za-z]*\d{0,4})*")
+#: Letters and digits in turn, of which no variable's name is made.
+_MADE: Final = re.compile(rb"[A-Za-z]*(?:\d+[A-Za-z]+){2,}\d*")
+OF_PEOPLE: Final = re.compile(rb"pass|pwd|wort|contrase|phrase", re.IGNORECASE)
 _OF_DIGITS: Final = re.compile(rb"cvv|cvc|otp|ssn|number|social|code|card", re.IGNORECASE)
 #: The value of an authorization: what follows its scheme, up to a blank or, of schemes with parameters, of the line.
 _AUTHORIZATION: Final = re.compile(
@@ -80,10 +84,15 @@ def is_plausible(
         return len(value) >= _GIVEN
     if b" " in value:
         return is_quoted and b"phrase" in name.lower()
-    if is_code and _IDENTIFIER.fullmatch(value) and not _RANDOM.fullmatch(value):
+    if (
+        is_code
+        and _IDENTIFIER.fullmatch(value)
+        and not _RANDOM.fullmatch(value)
+        and not _MADE.fullmatch(value)
+    ):
         return False
     is_mixed = has_letter is not None and has_digit is not None
-    if _OF_PEOPLE.search(name):
+    if OF_PEOPLE.search(name):
         if is_quoted:
             return len(value) >= _QUOTED
         return len(value) >= _PASSWORD and (
@@ -96,12 +105,23 @@ def is_plausible(
     return is_mixed and len(value) >= _TOKEN and not (b"." in value and _IDENTIFIER.fullmatch(value))
 
 
+def is_placeholder(value: bytes) -> bool:
+    """Return True if a word stands for a secret, or tells what is expected in its place."""
+    return _PLACEHOLDER.fullmatch(value[:_READ]) is not None
+
+
+def is_strong(value: bytes) -> bool:
+    """Return True if a value is no word, name, number or version: it may be a secret wherever it stands."""
+    has_both = _LETTER.search(value) is not None and _DIGIT.search(value) is not None
+    return has_both and len(value) >= _TOKEN and not _NUMBERED.fullmatch(value)
+
+
 def is_distinct(name: str, text: str) -> bool:
     """Return True if a text, under the name of a secret or an empty one, is that secret wherever else it is."""
     value = text.encode("utf-8", "replace")
     if _NO_SECRET.fullmatch(value[:_READ]):
         return False
-    is_sure = not name or _OF_PEOPLE.search(name.encode("utf-8", "replace")) is not None
+    is_sure = not name or OF_PEOPLE.search(name.encode("utf-8", "replace")) is not None
     return is_sure or not _COMMON.fullmatch(value)
 
 

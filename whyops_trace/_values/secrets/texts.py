@@ -16,7 +16,9 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from whyops_trace._values.secrets import repeats
+from whyops_trace._values.secrets.commands import find_in_commands
 from whyops_trace._values.secrets.finds import MARK, Place, TooManyError, most_places, note, note_try
+from whyops_trace._values.secrets.leads import find_led
 from whyops_trace._values.secrets.plausible import is_plausible, span_in_header
 
 #: Bytes that are searched at once, and bytes behind those in which what begins there ends.
@@ -29,14 +31,14 @@ _LONGEST: Final = 512
 #: A colon that does not end a key of the JSON itself.
 COLON_IN_TEXT: Final = re.compile(rb':(?<![^\\]":)(?!//)(?<![\WT]\d\d:)')
 #: A name read backwards, without the letter of an escape that stands before it.
-_NAME: Final = rb"[A-Za-z0-9_.$-](?:[ac-eg-mo-qsu-zA-Z0-9_.$-]|[bfnrt](?!\\)){0,63}"
+_NAME: Final = rb"[\w.$\x80-\xff-]{1,64}(?!\\)"
 #: Names before a colon and before an equals sign, read backwards. Two words may be a name: "API key". A row of signs
 #: has the empty name.
 _BEFORE_COLON: Final = re.compile(
-    rb':(?<!//:)(?:::++|[ \t]*+(?:"\\++|\'\\*+|`|\*\*)?(?=\d?[A-Za-z_])'
+    rb':(?<!//:)(?:::++|[ \t]*+(?:"\\++|\'\\*+|`|\*\*)?(?=\d?[A-Za-z_\x80-\xff])'
     rb"(" + _NAME + rb"(?: [A-Za-z0-9-]{1,20}(?![\w-]))?))"
 )
-_BEFORE_EQUALS: Final = re.compile(rb"=(?:==++|[ \t:]*+\]?(?:\"\\++|'\\*+)?(" + _NAME + rb"))")
+_BEFORE_EQUALS: Final = re.compile(rb"=(?:==++|[ \t:?+]*+\]?(?:\"\\++|'\\*+)?(" + _NAME + rb"))")
 #: The same before an equals sign of a query that is a value itself.
 _BEFORE_ENCODED: Final = re.compile(rb"D3%(" + _NAME + rb")")
 #: The sign that each of them begins with. It comes often if one of so many bytes is one.
@@ -48,7 +50,7 @@ _PAIR: Final = rb"[ ]?" + _QUOTED + rb"([\w.-]{1,64})" + _QUOTED + rb", ?(?=[bu]
 _IN_LIST: Final = re.compile(rb"\[" + _PAIR)
 _IN_TUPLE: Final = re.compile(rb"\(" + _PAIR)
 _MEMBER: Final = re.compile(
-    rb"\"(?:[nN]ame|[kK]ey|header)\\++\": ?\\++\"([\w .-]{1,64})\\++\",(?: |\\n)*+\\++\"[vV]alue\\++\":"
+    rb"\"(?:[nN]ame|[kK]ey|header)\\++\": ?\\++\"([\w .-]{1,64})\\++\",(?: |\\++n)*+\\++\"[vV]alue\\++\":"
 )
 # What is no flag with a value is passed over as a whole.
 _FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40}+)(?: ++|\\*+\",? ?\\*+\"|', ')(?!-)|[\w-]*+)")
@@ -57,7 +59,6 @@ _FLAG: Final = re.compile(rb"--(?:-++|([A-Za-z][\w-]{1,40}+)(?: ++|\\*+\",? ?\\*
 _ELEMENT: Final = re.compile(rb"<([A-Za-z][\w.-]{1,63}+)>(?=[^<\s])")
 _ELEMENTS, _BYTES = 32, 512
 _GIVING: Final = (_FLAG, _ELEMENT, _BEFORE_ENCODED)
-_USER: Final = re.compile(rb"-(?:-{2,}+|(?:(?<= -)u|-user)[ =](?:\\\"|')?[\w.@%]++:([^\s\\\"']{3,}+))")
 
 #: Table that makes all digits one, which no name to keep is likely to have alone.
 _ONE_DIGIT: Final = bytes.maketrans(b"0123456789", b"7777777777")
@@ -66,7 +67,8 @@ _DENSE: Final = 16
 #: Parts of the names of secrets. What has none of them is no such name.
 _LIKELY: Final = (
     rb"pass|pwd|wort|contrase|secret|cred|auth|bearer|cookie|jwt|[xc]srf|sessid|sessionid|key|card|cvv|cvc|social|seed"
-    rb"|mnemonic|code|token|ssn|otp|sig"
+    rb"|mnemonic|code|token|ssn|otp|sig|psk|senha|wachtwoord|"
+    + "密码|密碼|パスワード|비밀번호|пароль".encode()
 )
 _PARTS: Final = tuple(_LIKELY.replace(b"[xc]", b"").split(b"|"))
 #: The signs before a value: blanks, the head of an arrow, emphasis, the prefix of a literal.
@@ -74,7 +76,9 @@ _VALUE: Final = re.compile(
     rb"[ \t>]*+(?:\*\*[ ]?)?+(?:[bBrRuUfF]{0,2}(?:(?P<json>\\++)\"|(?P<mark>['`]))|(?P<open>[\[{])"
     rb"|(?P<bare>[^\s\"'\\,;&<>(){}\[\]`|]{1,512}+))"
 )
-#: The rest of a word, behind the part that was looked at.
+#: The words of a phrase, the digits of a card; the rest of a word, behind the part that was looked at.
+_PHRASE: Final = re.compile(rb"[a-z]{3,8}(?:[ ][a-z]{3,8}){11,23}(?![\w])")
+_DIGITS: Final = re.compile(rb"\d{4}(?:[ -]\d{4,6}){2,4}(?![\w-])")
 _REST_OF_WORD: Final = re.compile(rb"[^\s\"'\\,;&<>(){}\[\]`|]*+")
 _SINGLE: Final = {
     b"'": re.compile(rb"((?:[^'\"\\]|\\\\'|\\.)*+)'"),
@@ -92,7 +96,7 @@ _ENDS: Final = (b'"', b"\\", b"&")
 _SIGNATURE: Final = re.compile(rb"(?:^|[-_])sig(?:nature)?$|x-amz-security-token$", re.IGNORECASE)
 _SIGNED: Final = re.compile(rb"(?=[\w%+/.-]*\d)[\w%+/.-]{16,}+={0,2}")
 #: Last words of a name that are secret together with the word before only.
-_SECOND: Final = frozenset(b"key keys number code codes pass auth phrase".split())
+_SECOND: Final = frozenset(b"key keys number code codes pass passe auth phrase".split())
 
 
 def has_elements(text: bytes) -> bool:
@@ -138,16 +142,10 @@ class TextSearch:
             self._search(text, text, _IN_LIST, places)
         if 40 in text:
             self._search(text, text, _IN_TUPLE, places)
-        if 45 in text:
-            self._find_flags(text, places)
-
-    def _find_flags(self, text: bytes, places: list[Place]) -> None:
-        if text.find(b"--") >= 0:
+        if 45 in text and b"--" in text:
             self._search(text, text, _FLAG, places)
-        if text.find(b"curl ") >= 0:
-            for match in _USER.finditer(text):
-                if match.lastindex:  # else it is a row of dashes
-                    note(places, text, *match.span(1))
+        find_in_commands(text, places)
+        find_led(text, self._hides, places)
 
     def _may_have_name(self, text: bytes) -> bool:
         """Return True if a text may have the name of a secret before an equals sign."""
@@ -218,7 +216,7 @@ class TextSearch:
 
     def _is_secret(self, name: bytes) -> bool:
         """Return True if a name in a text is that of a secret. Of two words the last one counts, or both together."""
-        first, _, last = name.decode("ascii", "replace").rpartition(" ")
+        first, _, last = name.decode("utf-8", "replace").rpartition(" ")
         if self._hides(last) or _SIGNATURE.search(name):
             return True
         return bool(first) and last.lower().encode() in _SECOND and self._hides(f"{first} {last}")
@@ -342,6 +340,11 @@ def _bare(name: _Name, value: re.Match[bytes]) -> Place | None:
     (first, last), found = value.span("bare"), value["bare"]
     if text[last : last + 1] in (b"(", b"[", b"{") or name.before == b"$":
         return None  # code
+    more = (_PHRASE if b"phrase" in word.lower() or b"mnemonic" in word.lower() else _DIGITS).match(
+        text, first
+    )
+    if more:
+        return (*more.span(), MARK)
     is_given = name.pattern in _GIVING
     if b"=" not in name.between and not is_given:
         found = found.rstrip(b".:!?*")

@@ -46,7 +46,7 @@ _TAIL: Final = 8
 
 #: The password in ``scheme://user:password@host``. It may hold an ``@`` or a slash that its author forgot to encode.
 _PASSWORD: Final = re.compile(
-    rb'://[^\s:/?#@"\\]*+:(?:([^\s/?#"\\]+)(?=@)|((?!\d{1,5}[/?#])[^\s"\\@]{1,100})(?=@[\w.-]))'
+    rb'://(?:(?=[a-zA-Z_-]{0,40}\d)([\w-]{20,100}+)(?=@)|[^\s:/?#@"\\]*+:(?:([^\s/?#"\\]+)(?=@)|((?!\d{1,5}[/?#])[^\s"\\@]{1,100})(?=@[\w.-])))'
 )
 #: A private key in PEM (RFC 7468) or OpenPGP's armour, whole or cut off, its lines ended by escape sequences.
 _KEY_NAME: Final = rb"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"

@@ -20,6 +20,7 @@ from strategies import SECRET, STEADY, hiding_values, json_values
 
 from whyops_trace._values.encoding import encoder
 from whyops_trace._values.processor import REDACTED, Redactor
+from whyops_trace._values.shortening import shortened
 from whyops_trace._values.truncation import truncated
 
 ROOM = 100_000
@@ -253,6 +254,14 @@ def test_no_part_of_a_private_key_is_left_at_a_cut(offset: int) -> None:
         assert "Ab3/Ab3/" not in encoder(hides, room)(text).decode()
 
 
+@pytest.mark.parametrize("length", [100, 1_900, 2_100, 12_000])
+def test_no_part_of_a_private_key_is_left_that_the_end_of_the_text_cuts(length: int) -> None:
+    """What is kept of the end then has neither of its lines."""
+    text = "word " * 40_000 + KEY[:length]
+
+    assert "Ab3/Ab3/" not in encoder(hides, 4_000)(text).decode()
+
+
 @pytest.mark.parametrize("offset", range(-12_000, 1_000, 1_999))
 def test_no_part_of_a_private_key_is_left_in_bytes_of_other_scripts(offset: int) -> None:
     """Wherever the bytes begin that are looked at for the tail."""
@@ -285,6 +294,26 @@ def test_a_large_value_costs_what_is_kept_of_it(value: Any) -> None:
         tracemalloc.stop()
 
     assert peak < 30 * ROOM + (16_000_000 if type(value) is list and len(value) > 1_000 else 0)
+
+
+def test_head_and_tail_of_a_text_are_searched_together() -> None:
+    """Most of a search is its start, so that of a thousand texts it would take most of the time."""
+    searched = []
+
+    def removed(json: bytes) -> bytes:
+        searched.append(json)
+        return json
+
+    shortened(["word " * 10_000] * 100, hides, removed, ROOM)
+
+    assert len(searched) == 100
+
+
+def test_a_text_full_of_what_may_be_secrets_keeps_nothing_of_both_ends() -> None:
+    """Its head and its tail are hidden as a whole."""
+    left = recorded("password=x" * 100_000)
+
+    assert NOTE.fullmatch(left.removeprefix(REDACTED).removesuffix(REDACTED))
 
 
 def test_what_is_under_the_name_of_a_secret_is_not_looked_at() -> None:

@@ -191,20 +191,25 @@ class _Shortener(Mender):
         """
         cut = len(last) - tail
         margin = max(
-            _margin(first, head, head + _WORD_MARGIN, head + _KEY_MARGIN),
-            _margin(last, max(0, cut - _WORD_MARGIN + _LEAD), cut, max(0, cut - _KEY_MARGIN)),
+            _margin(first, (0, head), head, head + _WORD_MARGIN, head + _KEY_MARGIN),
+            _margin(
+                last, (cut, len(last)), max(0, cut - _WORD_MARGIN + _LEAD), cut, max(0, cut - _KEY_MARGIN)
+            ),
         )
-        first, last = self._hidden(first[: head + margin]), self._hidden(last[max(0, cut - margin) :])
+        first, last = self._hidden(first[: head + margin], last[max(0, cut - margin) :])
         margin = margin if length > min(head, tail) + margin else 0
         start, end = max(0, min(head, len(first) - margin)), max(margin, len(last) - tail)
         return without_middle(first[:start], last[end:], length, unit)
 
-    def _hidden(self, text: str) -> str:
-        """Return a mended text without secrets."""
-        text = mended_text(text)
-        json = _encode(text)
+    def _hidden(self, head: str, tail: str) -> tuple[str, str]:
+        """Return two mended texts without secrets."""
+        head, tail = mended_text(head), mended_text(tail)
+        json = b"%b\n%b" % (_encode(head), _encode(tail))  # one search takes less time than two
         safe = self._removed(json)
-        return text if safe is json else _decode(safe)
+        if safe is json:
+            return head, tail
+        first, _, last = safe.partition(b"\n")
+        return _decode(first), _decode(last or first)
 
 
 def _byte_count(value: Any, base: Any) -> int:
@@ -227,16 +232,20 @@ def _tail_in(data: bytes) -> str:
     return data.lstrip(_INNER).decode()
 
 
-def _margin(text: str, start: int, end: int, furthest: int) -> int:
+def _margin(text: str, kept: tuple[int, int], start: int, end: int, furthest: int) -> int:
     """
     Return the number of characters beyond a cut in which a secret may end that it goes through.
 
     Args:
         text: The text.
+        kept: Beginning and end of the part that is kept.
         start: Beginning of the part next to the cut that is looked at for the end of a word.
         end: Its end.
         furthest: Place up to which, or from which on, the lines around a private key are looked for.
     """
-    if text.find(_KEY, min(start, furthest), max(end, furthest)) >= 0:
+    # A private key of which something is kept has one of its lines there as well, or is all that is.
+    is_long = kept[1] - kept[0] > _KEY_MARGIN
+    may_have_key = is_long or text.find(_KEY, *kept) >= 0 or text.find(" ", *kept) < 0
+    if may_have_key and text.find(_KEY, min(start, furthest), max(end, furthest)) >= 0:
         return _KEY_MARGIN
     return _WORD_MARGIN if text.find(" ", start, end) >= 0 else _TOKEN_MARGIN

@@ -52,6 +52,25 @@ def test_the_data_of_a_secret_of_kubernetes_is_hidden_under_any_name() -> None:
     assert "cG9zdGdyZXM" not in encode(text).decode()
 
 
+DENSE = {
+    "documentation": "- `password`: the password of user {0}.\n- `api_key: str` is a key, `token`: one of {0}.\n",
+    "code": "def login{0}(password: str, token: str | None = None):\n    password = password or get_password{0}()\n",
+    "sample of an environment": "SERVICE_{0}_PASSWORD=changeme\nSERVICE_{0}_TOKEN=<token>\n",
+    "table": "| password | string | at least {0} characters |\n| token | text{0} | optional |\n",
+    "log": "INFO token_count={0} user=u{0} path=/api/v1/tokens/{0} took={0}ms auth: none\n",
+    "list of secrets": "db-secret-{0}   Opaque   {0}   {0}d\nsecret/x{0} configured\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DENSE.values(), ids=DENSE)
+def test_a_long_text_that_speaks_of_secrets_in_each_line_stays(line: str) -> None:
+    """Only the secret in its middle is hidden."""
+    lines = "".join(line.replace("{0}", str(number)) for number in range(1_200))
+    before, after = f"{lines}\ndb_password={PASSWORD}\n{lines}", f"{lines}\ndb_password={REDACTED}\n{lines}"
+
+    assert json.loads(encode(before)) == after
+
+
 PIECES = [
     "password", "Password is ", "token ", "API key: ", "| ", "|", "\n", "\t", ",", "```", "`", "'", '"', "\\", "\u0001",
     "é", "</b>", "<b>", ' value="', '"\r\n\r\n', "user,password\n", "kind: Secret\n", "data:\n  a: ", " -p", "mysql",

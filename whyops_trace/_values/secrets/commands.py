@@ -39,8 +39,8 @@ _NAME: Final = 12
 _LETTERS: Final = ((b"redis-cli", b"a"), (b"ldap", b"w"))
 #: Commands that read a password from what is piped into them, and the word that is.
 _PIPED: Final = re.compile(
-    rb"\|[ ]?(?:sudo[ ])?"
-    rb"(?:sudo -S|chpasswd|passwd --stdin|kinit|[\w.-]{1,30}[ ][^|\\\"]{0,80}--(?:password-stdin|with-token))"
+    rb"\|(?:\|{2,}+|[ ]?(?:sudo[ ])?"
+    rb"(?:sudo -S|chpasswd|passwd --stdin|kinit|[\w.-]{1,30}[ ][^|\\\"]{0,80}--(?:password-stdin|with-token))())"
 )
 _ECHO: Final = re.compile(
     rb"(?:echo|printf)[ ](?:-n[ ])?(?:'%s'[ ])?(?:\\++\"|')?(?:\w{1,32}:)?"
@@ -72,8 +72,9 @@ def find_in_commands(text: bytes, places: list[Place]) -> None:
             _note(text, match, secret, places)
     if 124 in text:
         for match in _PIPED.finditer(text):
-            echo = _ECHO.search(text, max(0, match.start() - _COMMAND), match.start())
-            _note(text, match, echo, places)
+            if match.lastindex:  # else it is a row of bars
+                echo = _ECHO.search(text, max(0, match.start() - _COMMAND), match.start())
+                _note(text, match, echo, places)
     if has_statement(text):
         for match in _STATEMENT.finditer(text):
             _note(text, match, match, places)

@@ -74,7 +74,8 @@ _LEAD: Final = (
 
 def _then(value: bytes) -> bytes:
     """Return the expression of what follows a name."""
-    ways = (_PART, _MARK + rb"?+" + _LEAD + value, _ATTRIBUTE, _MEMBER, _TITLE)
+    marked = _MARK + rb"?+(?![\w\"'`*])" + _LEAD + value
+    ways = (rb"(?=\\)" + _PART, marked, rb"(?=[\\'])(?:" + _ATTRIBUTE + rb"|" + _MEMBER + rb")", _TITLE)
     return _END + rb"(?:" + b"|".join(ways) + rb")"
 
 

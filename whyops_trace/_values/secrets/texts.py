@@ -44,6 +44,19 @@ _BEFORE_ENCODED: Final = re.compile(rb"D3%(" + _NAME + rb")")
 #: The sign that each of them begins with. It comes often if one of so many bytes is one.
 _SIGN_BEFORE: Final = {_BEFORE_COLON: b":", _BEFORE_EQUALS: b"="}
 _OFTEN: Final = 8
+#: Signs in a chunk from which on names are searched for with what tells that no secret follows, most names that are,
+#: and most such expressions that are kept.
+_CROWD, _FEW, _MAX_CROWDS = 64, 8, 64
+_LAST_WORDS: Final = re.compile(rb"(?m)^\d*[A-Za-z]*")
+_WORD_END: Final = rb"(?=[` ,.;:)(\[|]|\"|\\++[nrt])"
+#: What stands between a name and its value where it may be a secret, by the pattern that found the name. A word of
+#: letters behind a colon is none, but in headers and phrases; nor is a name in code, or what stands for a value.
+_CROWDED: Final = {
+    _BEFORE_COLON: rb"(?:\\++\"|\\*+'|`|\*\*)?[ \t]*+:(?!//)(?:(?<=[\"']:)|(?<=(?i:okie|kies|tion|rase|onic):)"
+    rb"|(?![ ]*+(?:[A-Za-z_]++" + _WORD_END + rb"|[<(]|\*\*\*|\.\.\.|\\++[nrt])))",
+    _BEFORE_EQUALS: rb"(?:\\++\"|\\*+')?\]?[ \t:?+]*+=(?![ ]?(?:<|\$[A-Z({]|\{|\*\*\*|\.\.\.|changeme|your))"
+    rb"(?!(?<=[a-z][ ]=)[ ][A-Za-z_][A-Za-z_.]*+" + _WORD_END + rb"|[ ]?[A-Za-z_][\w.]*+[\[(])",
+}
 # The same, forwards: pairs in lists and tuples, members that name a value, flags of a command.
 _QUOTED: Final = rb"(?:\\++\"|[bu]?')"
 _PAIR: Final = rb"[ ]?" + _QUOTED + rb"([\w.-]{1,64})" + _QUOTED + rb", ?(?=[bu]?['\\])"
@@ -122,6 +135,7 @@ class TextSearch:
         self._likely_part = re.compile(rb"(?i)" + parts)
         self._likely = re.compile(rb"(?im)^.*(?:%b).*$" % parts)
         self._innocent = {b""}
+        self._crowds: dict[tuple[re.Pattern[bytes], frozenset[bytes]], re.Pattern[bytes]] = {}
 
     def find(self, text: bytes, places: list[Place]) -> None:
         """Note where secrets are in encoded JSON."""
@@ -163,14 +177,49 @@ class TextSearch:
                 continue
             secret = self._secret_among({*names} - self._innocent, is_reversed=read is not text)
             if secret:
-                matches = (
-                    match for match in pattern.finditer(read, start, end + _OVERLAP) if match.start() < end
-                )
+                spans = self._spans(text, read, pattern, secret, start, end)
                 most = most_places(end) - len(places)
-                named = [*islice((match for match in matches if match[1] in secret), most + 1)]
+                named = [*islice(spans, most + 1)]
                 if len(named) > most:
                     raise TooManyError
-                self._look(text, named, pattern, places, is_reversed=read is not text)
+                self._look(text, named if read is text else sorted(named), pattern, places)
+
+    def _spans(
+        self, text: bytes, read: bytes, pattern: re.Pattern[bytes], secret: set[bytes], start: int, end: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield the places of names that are secrets': their beginning and end, and where the value may begin."""
+        size, last = len(text), end + _OVERLAP
+        matches: Iterator[re.Match[bytes]] = pattern.finditer(read, start, last)
+        sign = _SIGN_BEFORE.get(pattern)
+        if sign is not None and read.count(sign, start, end) > _CROWD:
+            crowded = self._crowded(pattern, secret)
+            if crowded is not None:
+                signs = (match.end() for match in crowded.finditer(text, max(0, size - last), size - start))
+                found = (pattern.match(read, size - sign, last) for sign in signs)
+                matches = (match for match in found if match)
+        for match in matches:
+            if match.start() < end and match[1] in secret:
+                if read is text:
+                    yield match.start(1), match.end(1), match.end()
+                else:
+                    yield size - match.end(1), size - match.start(1), size - match.start()
+
+    def _crowded(self, pattern: re.Pattern[bytes], secret: set[bytes]) -> re.Pattern[bytes] | None:
+        """Return the expression of the ends of names and of what follows; None if they are too many."""
+        lines = b"\n".join(secret)
+        words = {word for word in {*_LAST_WORDS.findall(lines)} if self._is_secret(word[::-1])}
+        others = {name for name in secret if not name.startswith(tuple(words))} if words else secret
+        names = frozenset(name[::-1] for name in words | others)
+        if len(names) > _FEW:
+            return None
+        if (pattern, names) not in self._crowds:
+            if len(self._crowds) >= _MAX_CROWDS:
+                self._crowds = {}
+            longest_first = sorted(map(re.escape, names), key=len, reverse=True)
+            self._crowds[pattern, names] = re.compile(
+                b"(?:%b)" % b"|".join(longest_first) + _CROWDED[pattern]
+            )
+        return self._crowds[pattern, names]
 
     def _secret_among(self, names: set[bytes], *, is_reversed: bool) -> set[bytes]:
         """Return those of some new names that are secrets'. Names that differ in their digits are judged as one."""
@@ -189,20 +238,11 @@ class TextSearch:
     def _look(
         self,
         text: bytes,
-        named: list[re.Match[bytes]],
+        spans: list[tuple[int, int, int]],
         pattern: re.Pattern[bytes],
         places: list[Place],
-        *,
-        is_reversed: bool,
     ) -> None:
         """Note the secrets behind names, from the first one in the text to the last one."""
-        spans = [(match.start(1), match.end(1), match.end()) for match in named]
-        if is_reversed:
-            size = len(text)
-            spans = [
-                (size - match.end(1), size - match.start(1), size - match.start())
-                for match in reversed(named)
-            ]
         done = 0
         for start, end, at in spans:
             if at >= done:

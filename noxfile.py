@@ -16,7 +16,7 @@ PROVIDERS = {
     "oldest": ["openai==1.0.0", "anthropic==0.40.0", "httpx==0.27.2"],
     "on-httpx": ["openai==1.109.1", "anthropic==0.75.0"],
     "on-both": ["openai==2.0.0", "anthropic==1.0.0"],
-    "newest": ["openai", "anthropic"],
+    "newest": ["openai", "anthropic[bedrock]"],
 }
 #: The tests that use them.
 WITH_PROVIDERS = [
@@ -24,7 +24,7 @@ WITH_PROVIDERS = [
     "tests/models/test_links.py",
     *(
         f"tests/providers/test_{name}.py"
-        for name in ("direct_clients", "streams", "proxied_clients", "hybrid")
+        for name in ("bedrock", "direct_clients", "streams", "proxied_clients", "hybrid")
     ),
 ]
 #: Packages whose values and exceptions are known by name. Together they are too large for every run of the tests.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whyops_trace._models.sse import is_stream, read_sse
+from whyops_trace._models.sse import read_sse
 
 BODIES: list[tuple[bytes, list[tuple[int, Any]]]] = [
     (b"", []),
@@ -67,29 +67,3 @@ def test_no_body_makes_reading_it_fail(body: bytes) -> None:
 
     assert ends == sorted(set(ends))
     assert all(0 < end <= len(body) for end in ends)
-
-
-@pytest.mark.parametrize(
-    ("start", "if_asked", "otherwise"),
-    [
-        (b"", None, None),
-        (b"\xef\xbb\xbf", None, None),
-        (b" \r\n", None, None),
-        (b"d", True, True),
-        (b"\xef\xbb\xbfdata: 1", True, True),
-        (b"\n\nevent: ping", True, True),
-        (b": keep alive", True, True),
-        (b"id: 1", True, True),
-        (b"retry: 9", True, True),
-        (b"other: 1\ndata: 1", True, False),
-        (b"<html>", True, False),
-        (b'{"data": 1}', False, False),
-        (b" [1]", False, False),
-    ],
-)
-def test_a_stream_is_known_by_its_first_bytes(
-    start: bytes, if_asked: bool | None, otherwise: bool | None
-) -> None:
-    """The request decides where they do not, and white space tells nothing."""
-    assert is_stream(start, asked=True) is if_asked
-    assert is_stream(start, asked=False) is otherwise

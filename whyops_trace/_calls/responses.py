@@ -21,7 +21,7 @@ import msgspec
 from whyops_trace._calls.call import Call, Items
 from whyops_trace._guard import attempt, guarded
 from whyops_trace._models.assembly import assemble, first_token, is_complete
-from whyops_trace._models.sse import is_stream, read_sse
+from whyops_trace._models.streams import is_stream, read_events
 
 #: The last line of a stream of OpenAI's. Some readers, openai before 1.3 among them, stop there and leave it open.
 _DONE: Final = re.compile(rb"^data: ?\[DONE\]\r?\n", re.MULTILINE)
@@ -64,7 +64,7 @@ def read_answer(response: Any) -> Any:
     body: bytes = content or b"null"
     answer, undecoded = attempt(msgspec.json.decode, body)
     if undecoded is not None and is_stream(body, asked=False):
-        return assemble([item for _, item in read_sse(body)])
+        return assemble([item for _, item in read_events(body)])
     return answer
 
 
@@ -221,7 +221,7 @@ class Watch:
 
     def _take_events(self, body: bytes) -> list[Any]:
         """Hand the events of a stream to the calls, and when the first one with output came."""
-        events = read_sse(body)
+        events = read_events(body)
         items = [item for _, item in events]
         first = first_token(items)
         moment = None if first is None else self._moment(events[first][0])

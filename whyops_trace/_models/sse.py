@@ -1,4 +1,4 @@
-"""The body of a stream of server-sent events: its recognition, and the JSON and the end of each event."""
+"""The body of a stream of server-sent events: the JSON and the end of each event."""
 
 from __future__ import annotations
 
@@ -9,25 +9,7 @@ from typing import Any, Final
 import msgspec
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-#: First characters of a line of a stream: those of the names of fields, and of a comment.
-_LINE_STARTS: Final = b"deir:"
-
-
-def is_stream(start: bytes, *, asked: bool) -> bool | None:
-    """
-    Return True if a body is a stream of events, None if its first bytes do not tell yet.
-
-    Some servers send streams under any media type, and some answer in one piece although a stream was requested.
-
-    Args:
-        start: The first bytes of the body.
-        asked: True if the request asked for a stream. It decides if the bytes are neither of a stream nor of JSON.
-    """
-    text = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if not text:
-        return None
-    return text[0] not in b"{[" and (asked or text[0] in _LINE_STARTS)
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read_sse(body: bytes) -> list[tuple[int, Any]]:
@@ -40,7 +22,7 @@ def read_sse(body: bytes) -> list[tuple[int, Any]]:
     """
     events: list[tuple[int, Any]] = []
     data: list[bytes] = []
-    start = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
+    start = len(BYTE_ORDER_MARK) if body.startswith(BYTE_ORDER_MARK) else 0
     for end in _LINE_END.finditer(body, start):
         line = body[start : end.start()]
         start = end.end()

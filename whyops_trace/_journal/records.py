@@ -67,7 +67,7 @@ class Form:
         """Return the intact lines at the beginning of records, and the number of bytes they take."""
         lines: list[bytes] = []
         size = 0
-        for text in data.split(b"\n")[:-1]:
+        for text in _texts(data):
             line = self.line(text)
             if line is None:
                 break
@@ -78,7 +78,7 @@ class Form:
     def damaged(self, data: bytes) -> int:
         """Return the number of bytes at the beginning that hold no intact record."""
         offset = 0
-        for text in data.split(b"\n")[:-1]:
+        for text in _texts(data):
             behind_hole = text.rfind(b"\0") + 1
             if self.line(text[behind_hole:]) is not None:
                 return offset + behind_hole
@@ -88,12 +88,21 @@ class Form:
     def records(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield each intact line with the offset of its record."""
         offset = 0
-        for text in data.split(b"\n")[:-1]:
+        for text in _texts(data):
             behind_hole = text.rfind(b"\0") + 1
             line = self.line(text[behind_hole:])
             if line is not None:
                 yield offset + behind_hole, line
             offset += len(text) + 1
+
+
+def _texts(data: bytes) -> Iterator[bytes]:
+    """Yield what stands before each newline."""
+    # To split a line of a conversation off takes CPython ten times as long: it looks at each byte by itself.
+    start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        yield data[start:end]
+        start = end + 1
 
 
 def lines_in(data: bytes) -> int:

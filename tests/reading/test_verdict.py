@@ -217,6 +217,7 @@ EMPTY: list[Any] = [
     "exitcode: 0 (execution succeeded)\nCode output: ",
     "exitcode: 0 (execution succeeded)\nCode output: []\n",
     "The longest word found is: ",
+    "<returncode>0</returncode>\n<output>\n</output>",
     "Could not find [Antic]. Similar: ['Alex Antic', 'Atari 8-bit family']",
     "Could not find 'Antic'. Did you mean 'Antic (magazine)'?",
 ]
@@ -258,7 +259,8 @@ def test_a_result_without_anything_in_it_is_empty(result: Any) -> None:
         ({"exit_code": 3}, "exit code 3"),
         ({"is_error": True}, "failed"),
         ("exitcode: 1\nTraceback (most recent call last):\n  x\nKeyError: 'a'", "KeyError: 'a'"),
-        ("<returncode>127</returncode>\n<output>\nsh: curl: not found\n</output>", "sh: curl: not found </output>"),
+        ("<returncode>127</returncode>\n<output>\nsh: curl: not found\n</output>", "sh: curl: not found"),
+        ("<returncode>1</returncode>\n<output>\n</output>", "exit code 1"),
         ("Error: " + 500 * "a", "Error: " + 192 * "a" + "…"),
     ],
 )  # fmt: skip

@@ -422,6 +422,21 @@ def test_what_is_seen_can_be_sent(text: str) -> None:
         ({"a": "x" * 80}, '{\n  "a": "' + "x" * 80 + '"\n}'),
         (None, "null"),
         (12.5, "12.5"),
+        (
+            {"content": [{"type": "text", "text": "a\nb"}, {"type": "text", "text": "c"}], "isError": False},
+            "a\nb\nc",
+        ),
+        ({"result": {"content": [{"type": "text", "text": '{"a": 1}', "annotations": None}]}}, '{"a": 1}'),
+        ('[{"type": "text", "text": "a"}]', "a"),
+        (
+            [{"type": "text", "text": "a"}, {"type": "image"}],
+            '[{"type": "text", "text": "a"}, {"type": "image"}]',
+        ),
+        (
+            {"content": [{"type": "text", "text": "a"}], "id": 7},
+            '{"content": [{"type": "text", "text": "a"}], "id": 7}',
+        ),
+        ({"content": []}, '{"content": []}'),
     ],
 )
 def test_values_are_shown_as_one_reads_them(thing: object, shown: str) -> None:

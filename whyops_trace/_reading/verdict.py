@@ -356,6 +356,7 @@ def _of_text(text: str, levels: int) -> Verdict | None:
         codes = [int(found[1] or found[2]) for end in ends for found in _EXIT.finditer(end)]
     while (header := _RUNNER.match(body)) and header.end():
         body = body[header.end() :].lstrip()
+    body = body.partition("</output>")[0].rstrip() if "<output>" in plain[:_HEAD] else body
     if any(codes):
         return Verdict("failed", _raised(tail) or _words(body) or f"exit code {next(filter(None, codes))}")
     traced = _TRACEBACK.match(body) or (not codes and "raceback" in tail and _TRACEBACK.search(tail))

@@ -39,12 +39,18 @@ def visible(text: str) -> str:
 
 
 def pretty(thing: object) -> str:
-    """Return a value in readable form: a text as it is, but JSON in a text and any other value indented."""
+    """
+    Return a value in readable form: a text as it is, but JSON in a text and any other value indented.
+
+    Blocks of text, as MCP servers return them, are the text that they hold.
+    """
     if isinstance(thing, str):
         parsed = _parsed(thing)
         if parsed is None:
             return thing
         thing = parsed
+    if (joined := _joined(thing)) is not None:
+        return pretty(joined)
     try:
         short = json.dumps(thing, ensure_ascii=False)
         return short if len(short) <= 72 else json.dumps(thing, ensure_ascii=False, indent=2)
@@ -108,6 +114,19 @@ def _finalized(output: Any) -> Any:
 def _spelled(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _joined(thing: object) -> str | None:
+    """Return the text of blocks that hold text and nothing else, None for any other value."""
+    inside = thing.get("result", thing) if isinstance(thing, dict) and len(thing) == 1 else thing
+    content = inside.get("content") if isinstance(inside, dict) else inside
+    beside = [inside[name] for name in inside if name != "content"] if isinstance(inside, dict) else []
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    beside += [block[name] for block in blocks for name in block if name not in ("type", "text")]
+    texts = [block.get("text") for block in blocks if block.get("type") == "text"]
+    found = [text for text in texts if isinstance(text, str)]
+    whole = isinstance(content, list) and 0 < len(found) == len(content) and not any(beside)
+    return "\n".join(found) if whole else None
 
 
 def _parsed(text: str) -> object:

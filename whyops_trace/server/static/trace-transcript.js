@@ -8,7 +8,7 @@ import { source } from "whyops/trace-source";
 import { state, update } from "whyops/trace-state";
 
 const NEAR = "900px";
-const KEPT = 3; // most chunks that stay although they are far away
+const KEPT = 2; // most chunks that stay although they are far away
 const SECTIONS = 8; // sections in a chunk of new ones of a growing trace
 
 /** The transcript of *trace* in *place*; *seen* is called with the numbers of the visible sections. */
@@ -40,6 +40,7 @@ export class Transcript {
 
   #approached(entries) {
     for (const { isIntersecting, target } of entries) if (isIntersecting) this.load(target);
+    if (entries.some((entry) => !entry.isIntersecting)) this.#release();
   }
 
   #noticed(entries) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,10 +13,10 @@ from whyops_trace._shapes import dict_of, list_of, parsed, text_of
 from whyops_trace._values.reflection import REDACTED
 
 #: Words of which one is in each name of a secret, so that most texts need not be decoded.
-_SUSPICIOUS: Final = re.compile(
-    r"passw|passphrase|pwd|secret|credential|authori|bearer|cookie|key|token|card|cvv|cvc|ssn|social",
-    re.IGNORECASE,
-)
+_SUSPICIOUS: Final = (
+    "passw", "passphrase", "pwd", "secret", "credential", "authori", "bearer", "cookie", "key", "token", "card", "cvv",
+    "cvc", "ssn", "social",
+)  # fmt: skip
 #: Characters of JSON in a text above which it is kept decoded, so that it is cut by its members and not anywhere.
 _LARGE: Final = 200_000
 #: Deepest nesting that is looked into.
@@ -153,7 +152,7 @@ def _without_secrets(value: Any, hides: Callable[[str], bool], depth: int = 0) -
     if isinstance(value, str):
         if value[:1] not in ("{", "["):
             return value
-        if len(value) <= _LARGE and not _SUSPICIOUS.search(value):
+        if len(value) <= _LARGE and not _may_have_secret(value):
             return value
         return _decoded_without_secrets(value, hides, depth)
     if depth > _MAX_DEPTH:
@@ -163,6 +162,11 @@ def _without_secrets(value: Any, hides: Callable[[str], bool], depth: int = 0) -
     if isinstance(value, list):
         return [_without_secrets(each, hides, depth + 1) for each in value]
     return value
+
+
+def _may_have_secret(text: str) -> bool:
+    text = text.lower()  # an expression that ignores the case takes twenty times as long
+    return any(word in text for word in _SUSPICIOUS)
 
 
 def _decoded_without_secrets(text: str, hides: Callable[[str], bool], depth: int) -> Any:

@@ -17,7 +17,7 @@ from typing import Final
 
 from whyops_trace._models.answers import Turn
 from whyops_trace._otel.attributes import Decoded
-from whyops_trace._otel.dialects import is_foreign, is_known, is_turn, read_span
+from whyops_trace._otel.dialects import is_foreign, is_known, is_turn, names_operation, read_span
 from whyops_trace._otel.layers import counts_again, is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure, Kind, Reading
@@ -215,7 +215,9 @@ class OpenSpan:
     def tells_enough(self) -> bool:
         """Tell whether it says at its start what it is, with what it was given. A turn is recorded at its end."""
         attributes = self.source.attributes.copy()
-        if not attributes or is_turn(attributes) or not is_known(form_of(self.source, attributes)):
+        if not attributes or is_turn(attributes):
+            return False
+        if not names_operation(attributes) and not is_known(form_of(self.source, attributes)):
             return False
         reading, kind = self.node.reading, self.kind
         if kind == "tool":
@@ -267,8 +269,10 @@ class OpenSpan:
         if self._layer_of is not None:
             return
         if self._to_begin:
-            if is_foreign(form_of(self.source, self.source.attributes)) and self.parent is not None:
-                self._fold(span_of(self.source), self.parent)
+            source = self.source
+            is_named = names_operation(source.attributes)
+            if self.parent is not None and not is_named and is_foreign(form_of(source, source.attributes)):
+                self._fold(span_of(source), self.parent)
                 return
             if self.kind == "":
                 self.records.score(self.node, self.place())

@@ -82,14 +82,11 @@ _MAX_NAMES: Final = 64
 _FORMS: Final = 512
 #: Characters of a span's name by which a dialect may be known.
 HEAD: Final = 16
-#: Attributes that name the operation, with the operations that are calls of models.
-_TURNS: Final = {
-    name: frozenset(each for each, kind in kinds.items() if kind in ("llm", "embedding"))
-    for name, kinds in (
-        ("gen_ai.operation.name", genai.KINDS),
-        ("openinference.span.kind", openinference.KINDS),
-    )
-}
+#: Attributes that name the operation: of GenAI, and of OpenInference.
+_OPERATION: Final = "gen_ai.operation.name"
+_SPAN_KIND: Final = "openinference.span.kind"
+#: Kinds of operations that are calls of models.
+_TURNS: Final = ("llm", "embedding")
 
 
 class Form(NamedTuple):
@@ -155,9 +152,17 @@ def is_foreign(form: Form) -> bool:
     return _readers(form).are_foreign
 
 
+def names_operation(attributes: Mapping[str, Any]) -> bool:
+    """Tell whether attributes name an operation. Then a dialect knows the span, whatever its form is."""
+    return _OPERATION in attributes or _SPAN_KIND in attributes
+
+
 def is_turn(attributes: Mapping[str, Any]) -> bool:
     """Tell whether attributes name an operation that is a call of a model."""
-    return any(text_of(attributes.get(name)) in operations for name, operations in _TURNS.items())
+    return (
+        genai.KINDS.get(text_of(attributes.get(_OPERATION))) in _TURNS
+        or openinference.KINDS.get(text_of(attributes.get(_SPAN_KIND))) in _TURNS
+    )
 
 
 def read_span(span: Span, logs: Iterable[LogRecord] = (), decoded: Decoded | None = None) -> Reading:

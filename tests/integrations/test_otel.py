@@ -288,6 +288,20 @@ def test_a_tool_that_two_layers_tell_of_is_one(tracer: Any, shown: Any) -> None:
     assert shown() == ["agent guide", '  depth(lake="Geneva") -> "310"']
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_served_tool_is_a_step_if_its_client_tells_of_its_call(
+    tracer: Any, shown: Any, *, is_told: bool
+) -> None:
+    """Then the tool call is the client's, in another process, and one call is not two."""
+    mcp = {"mcp.method.name": "tools/call", "gen_ai.tool.name": "depth", "gen_ai.tool.call.result": '"310"'}
+    remote = api.SpanContext(7, 8, is_remote=True, trace_flags=api.TraceFlags(1))
+    around = api.set_span_in_context(api.NonRecordingSpan(remote)) if is_told else None
+    with tracer.start_as_current_span("tools/call depth", around, kind=api.SpanKind.SERVER, attributes=mcp):
+        look("a")
+
+    assert shown() == ["serve depth" if is_told else 'depth(…) -> "310"', '  look(place="a") -> "a"']
+
+
 def test_a_tool_that_tells_its_arguments_too_late_has_those_that_it_was_asked_with(
     tracer: Any, shown: Any
 ) -> None:

@@ -21,7 +21,7 @@ from whyops_trace._otel.dialects import is_foreign, is_known, is_turn, names_ope
 from whyops_trace._otel.layers import counts_again, is_same_agent, is_same_tool, merge_tools, merge_turns
 from whyops_trace._otel.node import Node
 from whyops_trace._otel.reading import Failure, Kind, Reading
-from whyops_trace._otel.span import Span
+from whyops_trace._otel.span import SERVER, Span
 from whyops_trace._recording.state import TraceState
 from whyops_trace._spans.records import Records, asked_by
 from whyops_trace._spans.source import Source, form_of, span_of, told_by
@@ -142,6 +142,14 @@ class OpenSpan:
         self._seen = seen
         if self.parent is not None:
             node.reading.conversation = ""
+        elif (
+            node.kind == "tool"
+            and span.kind == SERVER
+            and source.parent is not None
+            and source.parent.is_remote
+        ):
+            # its client makes the call
+            node.reading.kind, node.reading.name = "step", f"serve {node.reading.name}"
         return node
 
     @property

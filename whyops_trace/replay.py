@@ -26,6 +26,7 @@ from whyops_trace._checks import MAX_ID
 from whyops_trace._home import STORE_FILE, home_directory, make_private
 from whyops_trace._replay.branching import Answer, Branch, branch, check_answers
 from whyops_trace._replay.checks import Run, check_same_tree, tree_of
+from whyops_trace._replay.failures import in_words
 from whyops_trace._replay.finder import Divergence, Match
 from whyops_trace._replay.loading import Source, load
 from whyops_trace._replay.names import names_of
@@ -154,7 +155,7 @@ class Replay(Run):
         if isinstance(error, SystemExit):
             ending = f": it exited with {error.code!r}"
         elif error is not None:
-            ending = f": it raised {type(error).__name__}: {error}".rstrip(".: ")
+            ending = f": it raised {in_words(error)}".rstrip(".")
         told = f"The run ended before step {left_at.call.step}, {left_at.call}{ending}."
         if not self.unused:
             return told

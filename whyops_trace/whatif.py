@@ -19,6 +19,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -28,9 +29,11 @@ from whyops_trace._intervals import wilson
 from whyops_trace._reading.excerpt import headline
 from whyops_trace._reading.prices import cost_of, is_billed, total
 from whyops_trace._replay.branching import Answer, Branch, branch
+from whyops_trace._replay.failures import in_words
 from whyops_trace._replay.loading import Source, load
 from whyops_trace._replay.paths import moves_of, path_of
 from whyops_trace._replay.recording import read_calls
+from whyops_trace._replay.turns import in_event_loop
 from whyops_trace._shapes import dict_of, text_of
 from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.replay import Replay, replay
@@ -174,7 +177,8 @@ def whatif(
 
     Args:
         source: The recorded run, as :func:`~whyops_trace.replay.replay` takes it, but no fixture.
-        agent: What runs the agent, without arguments. A coroutine that it returns is run, and items are read.
+        agent: What runs the agent, without arguments. A coroutine that it returns is run, and items are read; in an
+            event loop, such as that of a notebook, by a loop of its own, for which that one waits.
         step: The step of the call that is answered otherwise.
         answer: The answer to it. None to let it run as well: how often does the agent get there from here?
         repeat: Number of runs, one after the other; 1 at least.
@@ -224,7 +228,7 @@ def whatif(
         except SystemExit as error:
             failure = f"it exited with {error.code}" if error.code else ""
         except Exception as error:  # noqa: BLE001 - how the agent ends is what is asked
-            failure = f"it raised {type(error).__name__}: {error}"
+            failure = f"it raised {in_words(error)}"
         seconds = time.perf_counter() - began
         runs.append(_told(run, found, returned, failure, check, seconds))
     return Experiment(planned, runs)
@@ -238,7 +242,10 @@ def _run(agent: Callable[[], Any]) -> Any:
 
     result = agent()
     if inspect.isawaitable(result) or hasattr(result, "__aiter__"):
-        return anyio.run(wait, result)
+        if not in_event_loop():
+            return anyio.run(wait, result)
+        with ThreadPoolExecutor(1) as thread:  # a thread has one event loop at a time, and this one's waits
+            return thread.submit(lambda: anyio.run(wait, result)).result()
     return list(result) if hasattr(result, "__next__") else result
 
 
@@ -300,7 +307,7 @@ def _checked(check: Check, run: Replay, returned: Any) -> str:
     except AssertionError as error:
         return str(error).partition("\n")[0] or "an assertion of the check failed"
     except Exception as error:  # noqa: BLE001 - what the runs cost would be lost with the others
-        return f"the check raised {type(error).__name__}: {error}"
+        return f"the check raised {in_words(error)}"
 
 
 def _verdict(events: Sequence[dict[str, Any]], start: int) -> tuple[str, str]:

@@ -245,6 +245,26 @@ def test_what_ran_is_told_when_the_command_is_interrupted(project: Path) -> None
     assert errors == "Aborted!\n"
 
 
+def test_a_run_ends_with_a_command_that_is_killed(project: Path) -> None:
+    """Else it would go on to ask models and run tools, and nobody would see it."""
+    (project / "patient.py").write_text(
+        "import shop, threading\nshop.agent(8841)\nprint('waits', flush=True)\nthreading.Event().wait(60)\n"
+    )
+    (project / "scratch").mkdir()
+    words = ["whatif", "refund-1", *PACKED, "--yes", "--", "env", sys.executable, "patient.py"]
+    scratch = {"TMPDIR": str(project / "scratch")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "whyops_trace", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **scratch},
+    ) as command:  # fmt: skip
+        assert command.stderr is not None
+        assert any(line == "waits\n" for line in command.stderr)
+        command.kill()
+        command.communicate(timeout=30)  # the run has the same standard error, which ends with it
+
+    assert not [*(project / "scratch").iterdir()]
+
+
 def test_the_command_that_shows_both_runs_can_be_copied(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

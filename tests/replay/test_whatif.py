@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
+import anyio
 import pytest
 from packages import got, items, method
 from provider import Provider
@@ -537,6 +538,54 @@ def test_a_live_call_that_failed_for_good_fails_the_run() -> None:
 
 
 # Its traces
+
+
+@pytest.mark.anyio
+async def test_an_agent_is_tried_inside_an_event_loop() -> None:
+    """As in a notebook: it has a loop of its own."""
+
+    async def agent() -> str:
+        await anyio.sleep(0)
+        return plain_agent()
+
+    events = recorded(plain_agent)
+    experiment = whatif(
+        events,
+        agent,
+        step=step_of(events, "look_up"),
+        answer=Answer(result={"status": "packed"}),
+        store=False,
+    )
+
+    assert experiment.runs[0].reason == ""
+    assert experiment.passed == 1
+
+
+@pytest.mark.parametrize("way", ["cause", "context", "group", "circle"])
+def test_the_exceptions_behind_a_failure_are_told_in_its_line(way: str) -> None:
+    """The last one says little where a framework wraps what happened."""
+
+    def agent() -> None:
+        plain_agent()
+        lost = ConnectionError("lost")
+        if way == "group":
+            raise ExceptionGroup("two", [lost, KeyError("x")])
+        try:
+            raise lost
+        except ConnectionError as error:
+            if way == "context":
+                raise RuntimeError("failed")  # noqa: B904 - that is the case
+            failure = RuntimeError("failed")
+            error.__cause__ = failure if way == "circle" else None
+            raise failure from error
+
+    events = recorded(plain_agent)
+    [run] = whatif(events, agent, step=step_of(events, "look_up"), store=False).runs
+    expected = "RuntimeError: failed, from ConnectionError: lost"
+    if way == "group":
+        expected = "ExceptionGroup: two (2 sub-exceptions): ConnectionError: lost; KeyError: 'x'"
+
+    assert run.reason == f"it raised {expected}"
 
 
 def test_each_run_is_a_trace_that_is_linked_to_its_source() -> None:

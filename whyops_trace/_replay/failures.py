@@ -25,6 +25,20 @@ _NOWHERE: Final = "https://recorded.invalid"
 _WRONG: Final = re.compile(r"(?:^(?P<place>\S.*)\n)?^  (?P<told>\S.*?) \[type=(?P<kind>\w+)\]$", re.MULTILINE)
 
 
+def in_words(error: BaseException) -> str:
+    """Return an exception in a line, with those in its group and the one that it was raised from."""
+    words, seen = list[str](), set[int]()
+    behind: BaseException | None = error
+    while behind is not None and id(behind) not in seen:
+        seen.add(id(behind))
+        told = f"{type(behind).__name__}: {behind}".rstrip(": ")
+        if isinstance(behind, BaseExceptionGroup):
+            told += f": {'; '.join(map(in_words, behind.exceptions))}"
+        words.append(told)
+        behind = behind.__cause__ or (None if behind.__suppress_context__ else behind.__context__)
+    return ", from ".join(words)
+
+
 def exception(told: Mapping[str, Any], home: str = "") -> tuple[BaseException, bool]:
     """
     Return a recorded exception with those behind it, and whether it is of the class that it was.

@@ -8,11 +8,14 @@ written to another one, whose name is in it.
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any, Final
 
@@ -26,6 +29,7 @@ from whyops_trace.whatif import Answer, ExperimentRun, whatif
 #: The names of an expectation.
 NAMES: Final = frozenset({"run", "result", "answer", "calls"})
 _INTERRUPTED: Final = 130
+_KILLED: Final = 137
 
 
 class Order(msgspec.Struct, omit_defaults=True):
@@ -36,6 +40,7 @@ class Order(msgspec.Struct, omit_defaults=True):
         source: The id of the recorded trace.
         step: The step that is answered otherwise.
         report: The file to write.
+        alive: The pipe that the command keeps open as long as it lives.
         home: The home of the store.
         answer: The member of an answer, and its value; None if the step runs.
         call: Module and call of what runs the agent, "" for a program.
@@ -49,6 +54,7 @@ class Order(msgspec.Struct, omit_defaults=True):
     source: str
     step: int
     report: str
+    alive: str
     home: str
     answer: tuple[str, Any] | None = None
     call: str = ""
@@ -75,6 +81,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 def main(words: Sequence[str]) -> None:
     """Run what an order says, and write its report."""
     order = msgspec.json.decode(Path(words[0]).read_bytes(), type=Order)
+    Thread(target=_end_with_command, args=(Path(order.alive),), name="whyops-experiment", daemon=True).start()
     try:
         report = Report(_run(order, words[1:]))
     except (WhyOpsError, ReplayMiss) as error:
@@ -82,6 +89,15 @@ def main(words: Sequence[str]) -> None:
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)  # which the command tells
     Path(order.report).write_bytes(msgspec.json.encode(report))
+
+
+def _end_with_command(alive: Path) -> None:
+    """End this process, in which models are asked and tools run, if the command is killed."""
+    pipe = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)  # which waits for nobody, should it be killed by now
+    os.set_blocking(pipe, True)
+    os.read(pipe, 1)
+    shutil.rmtree(alive.parent, ignore_errors=True)
+    os._exit(_KILLED)
 
 
 def _run(order: Order, program: Sequence[str]) -> ExperimentRun:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,7 +140,7 @@ def whatif(
     command = _command(program)
     planned = plan(trace, step, Answer(**answers) if answers else None, home=home)
     order = Order(
-        planned.source, step, "", str(home), answer=next(iter(answers.items()), None), call=call or "",
+        planned.source, step, "", "", str(home), answer=next(iter(answers.items()), None), call=call or "",
         expect=expect or "", check=check or "", live=[*live], swap=dict(swap), network=network,
     )  # fmt: skip
     recording = load(planned.source, home)
@@ -260,9 +262,11 @@ def _run(order: Order, command: tuple[list[str], list[str]]) -> Report:
     python, program = command
     with tempfile.TemporaryDirectory(prefix="whyops-") as folder:
         given, order.report = Path(folder, "order.json"), str(Path(folder, "report.json"))
+        order.alive = str(Path(folder, "alive"))
         given.write_bytes(msgspec.json.encode(order))
         words = [*python, "-m", "whyops_trace.commands.experiment", str(given), *program]
-        done = subprocess.run(words, stdout=2, check=False)  # noqa: S603 - what the user typed
+        with _held_open(order.alive):
+            done = subprocess.run(words, stdout=2, check=False)  # noqa: S603 - what the user typed
         try:
             return msgspec.json.decode(Path(order.report).read_bytes(), type=Report)
         except (FileNotFoundError, msgspec.DecodeError):  # it was ended, maybe while it wrote
@@ -270,6 +274,19 @@ def _run(order: Order, command: tuple[list[str], list[str]]) -> Report:
                 problem=f"The process of the run ended with exit code {done.returncode} and told nothing; its output "
                 "is above."
             )
+
+
+@contextlib.contextmanager
+def _held_open(pipe: str) -> Iterator[None]:
+    """Hold the writing end of a new pipe, by whose end the run learns that this process is gone, however it ended."""
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # without which nothing can be opened for writing
+    writing = os.open(pipe, os.O_WRONLY)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.close(writing)
 
 
 def _ask(lines: Sequence[str], *, yes: bool) -> None:

@@ -173,13 +173,12 @@ class Arrival(Enclosing):
         within: The step of the enclosing call; 0 at the top.
         parent: The step that the next event follows from; 0 if there is none yet.
         goes_on: True if the trace is not over when the block here is.
-        remote: The span id of the other program's call, "" if it told a place.
         traceparent: The W3C header of that name that came with it, "" if none did.
         tracestate: Likewise.
         baggage: What the program told of other things, as W3C's header of that name; "" if nothing.
     """
 
-    __slots__ = ("baggage", "goes_on", "parent", "remote", "traceparent", "tracestate", "within")
+    __slots__ = ("baggage", "goes_on", "parent", "traceparent", "tracestate", "within")
 
     def __init__(
         self,
@@ -190,13 +189,11 @@ class Arrival(Enclosing):
         within: int = TOP,
         parent: int = ROOT,
         goes_on: bool = False,
-        remote: str = "",
     ) -> None:
         super().__init__(None)
         self.within: int = within
         self.parent: int = parent
         self.goes_on: bool = goes_on
-        self.remote: str = remote
         self.traceparent: str = traceparent
         self.tracestate: str = tracestate
         self.baggage: str = baggage

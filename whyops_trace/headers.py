@@ -188,7 +188,7 @@ def _arrived(recorder: Recorder, headers: Headers) -> tuple[TraceState, Arrival]
         return None
     passed_on = [told.headers.get(name, "") for name in ("traceparent", "tracestate", "baggage")]
     if told.place is None:
-        return recorder.trace(told.trace), Arrival(*passed_on, remote=told.remote)
+        return recorder.trace(told.trace, remote=told.remote), Arrival(*passed_on)
     scope = scope_at(told.place._replace(user="", on=True), recorder)
     scope.trace.on = scope.trace.recorder.keeps(told.trace)
     return scope.trace, Arrival(*passed_on, within=scope.within, parent=scope.parent, goes_on=True)

@@ -303,10 +303,7 @@ def trace_on(
     else:
         joins, arrival = trace_id is None and scope is not None and scope.trace.recorder is recorder, None
         state = scope.trace if scope is not None and joins else recorder.trace(trace_id)
-    remote = (
-        b',"remoteParent":"%b"' % arrival.remote.encode() if arrival is not None and arrival.remote else b""
-    )
-    state.tell(external_user_id, remote + (b',"trace":' + encode(state, about) if about else b""))
+    state.tell(external_user_id, b',"trace":' + encode(state, about) if about else b"")
     return Trace(state, joins=joins, not_errors=not_errors_of(not_errors), arrival=arrival, limits=limits)
 
 

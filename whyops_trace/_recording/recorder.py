@@ -193,21 +193,20 @@ class Recorder:
         if around is None:
             return TraceState(self, f"{self._random.getrandbits(128):032x}")
         with self.lock:
-            state = self._begin_numbering(around[0])
-        state.tell(None, b',"remoteParent":"%b"' % around[1].encode())
-        return state
+            return self._begin_numbering(*around)
 
-    def trace(self, trace_id: str | None, *, is_new: bool = False) -> TraceState:
+    def trace(self, trace_id: str | None, *, is_new: bool = False, remote: str = "") -> TraceState:
         """
         Return the state of a trace: the present one of that id, or a new one.
 
         Args:
             trace_id: The id, None for one of its own.
             is_new: True if nobody else has recorded anything under that id.
+            remote: The span of another program that the trace is in, "" for none.
 
         An id that the user chose may come back in another process. So its numbering has a name, and a store or server
         continues the steps of the trace. The same holds if it comes back in this process after a second in which
-        nothing of it was open.
+        nothing of it was open, or from another span: what is recorded then is below that one.
         """
         trace_id = trace_id and encoding.identifier(trace_id)
         with self.lock:
@@ -216,7 +215,7 @@ class Recorder:
             elif is_new:
                 state = TraceState(self, trace_id)
             else:
-                state = self._present_state(trace_id) or self._begin_numbering(trace_id)
+                state = self._present_state(trace_id, remote) or self._begin_numbering(trace_id, remote)
                 state.on = self.keeps(trace_id)
             self.remember(state)
             return state
@@ -228,15 +227,19 @@ class Recorder:
         if len(self.traces) > REMEMBERED_TRACES:
             self.traces.popitem(last=False)
 
-    def _present_state(self, trace_id: str) -> TraceState | None:
+    def _present_state(self, trace_id: str, remote: str) -> TraceState | None:
         state = self.traces.get(trace_id)
+        if state is not None and remote and remote != state.remote:
+            return None
         if state is None or state.blocks or state.open or state.open_tools or not state.first:
             return state
         return state if self._time_ns() // 1_000_000 - state.last_ms < IDLE_MS else None
 
-    def _begin_numbering(self, trace_id: str) -> TraceState:
+    def _begin_numbering(self, trace_id: str, remote: str) -> TraceState:
         state = TraceState(self, trace_id)
         self.name_numbering(state)
+        if remote:
+            state.be_in(remote)
         before = self.traces.pop(trace_id, None)
         if before is not None:
             state.tail, state.agent = before.tail, before.agent

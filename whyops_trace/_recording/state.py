@@ -58,6 +58,7 @@ class TraceState:
         repeats: The secrets of it that are hidden where they come up again; None if there were none.
         shared: True if it is for the turns of any client: it was opened without naming one.
         user: The user that it acts for, "" if none was named.
+        remote: The span of another program that it is in, 16 hexadecimal digits; "" for none.
         when: The recorder's text for the time of its last record, by identity. Another text means that time has passed,
             or that this is a forked process.
         about: The metadata member, led by a comma, that tells of the trace as a whole; empty once an event carried it.
@@ -68,7 +69,7 @@ class TraceState:
 
     __slots__ = (
         "about", "agent", "asked_tools", "blocks", "end", "ended_ms", "first", "form", "gate", "given", "head", "id",
-        "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "repeats", "reported", "root",
+        "last", "last_ms", "numbering", "on", "open", "open_tools", "recorder", "remote", "repeats", "reported", "root",
         "root_key", "shared", "steps", "stride", "tail", "token", "user", "when",
     )  # fmt: skip
 
@@ -100,6 +101,7 @@ class TraceState:
         self.gate: Gate | None = None
         self.about: bytes = b""
         self.user: str = ""
+        self.remote: str = ""
         self.asked_tools: AskedTools | None = None
         self.reported: ReportedTurns | None = None
         self.repeats: Repeats | None = None
@@ -184,8 +186,18 @@ class TraceState:
                 external_user_id = encoding.identifier(external_user_id)
                 self.user = external_user_id
                 self.tail = self._tail()
+            if about and self.remote and not self.first:
+                about = self._remote_parent() + about
             self.about = about or self.about
             self.form = None
+
+    def be_in(self, remote: str) -> None:
+        """Note the span of another program that the trace is in, before the first record, which tells of it."""
+        self.remote = remote
+        self.about = self._remote_parent()
+
+    def _remote_parent(self) -> bytes:
+        return b',"remoteParent":"%b"' % self.remote.encode()
 
     def belong_to(self, agent: str) -> None:
         """Say which agent the trace belongs to, before the first record. A server binds a trace to one agent."""

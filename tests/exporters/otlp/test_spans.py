@@ -471,6 +471,32 @@ def test_a_trace_that_a_foreign_service_calls_is_below_its_span(receiver: Receiv
     assert (root.trace_id, root.parent) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 
 
+def test_what_a_foreign_span_calls_is_below_it_in_a_trace_that_is_known(
+    receiver: Receiver, client: Make
+) -> None:
+    """Each span that comes back has a root of ours below it, in one process as in several."""
+    trace_id, spans = "4bf92f3577b34da6a3ce929d0e0e4736", ["00f067aa0ba902b7", "10f067aa0ba902b7"]
+    sdk = client()
+    with sdk.trace(trace_id):
+        say("hello")
+        for span in spans:
+            for number in (1, 2):
+                headers = {"traceparent": f"00-{trace_id}-{span}-01"}
+                with sdk.continue_from(headers, metadata={"number": number}):
+                    say(span)
+    sdk.flush_sync()
+    wholes = {span.parent: span.id for span in receiver.arrived if span.name == "invoke_agent shop"}
+    calls = [
+        (span.parent, span.attributes["gen_ai.tool.call.result"])
+        for span in receiver.arrived
+        if span.name == "execute_tool say"
+    ]
+
+    assert {span.trace_id for span in receiver.arrived} == {trace_id}
+    assert {"", *spans} <= wholes.keys()
+    assert {(wholes[span], span) for span in spans} | {(wholes[""], "hello")} == set(calls)
+
+
 def test_a_trace_in_a_span_of_opentelemetry_is_a_part_of_its_trace(receiver: Receiver, client: Make) -> None:
     """With or without a block; a trace with an id of the user's stays one of its own."""
     from opentelemetry.sdk.trace import TracerProvider
@@ -479,7 +505,7 @@ def test_a_trace_in_a_span_of_opentelemetry_is_a_part_of_its_trace(receiver: Rec
     sdk = client()
     with tracer.start_as_current_span("request") as span:
         find(7)
-        with trace():
+        with trace(metadata={"cups": 2}):
             say("tea")
         with trace("own"):
             embed(["tea"])

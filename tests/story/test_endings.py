@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lines import encoded
@@ -46,6 +47,10 @@ def listed(store: Store, agent: Agent, size: int = 1) -> TraceSummary:
             "stopped after find, which said that it failed: Error: no such order",
         ),
         ("transfer_to_human", "ok", "ended by transfer_to_human"),
+        ("transferToHuman", "ok", "ended by transferToHuman"),
+        ("send_mail", "ok", "stopped after send_mail"),
+        ("appendRow", "ok", "stopped after appendRow"),
+        ("get_endpoint", "ok", "stopped after get_endpoint"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 50])
@@ -99,11 +104,13 @@ def test_a_command_may_hand_in_the_work(store: Store, command: str, ended: str) 
         ("All five are sorted.", {}, "All five are sorted."),
         ("I know enough.", {"answer": "Dedham"}, "Dedham"),
         (None, {"answer": "Dedham"}, "Dedham"),
+        (None, {"answer": 42}, "42"),
+        ("Sorted.", {"answer": None}, "Sorted."),
     ],
 )
-@pytest.mark.parametrize("tool", ["final_answer", "claim_done"])
+@pytest.mark.parametrize("tool", ["final_answer", "claim_done", "claimDone"])
 def test_what_is_said_with_the_last_call_is_the_answer(
-    store: Store, tool: str, said: str | None, arguments: dict[str, str], ended: str
+    store: Store, tool: str, said: str | None, arguments: dict[str, Any], ended: str
 ) -> None:
     """Beside the call or in its arguments; that of a call which hands over is none."""
     agent = Agent()

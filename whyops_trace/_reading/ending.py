@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from whyops_trace._models.links import asked_arguments
-from whyops_trace._reading.excerpt import answer, clean, excerpt, get
+from whyops_trace._reading.excerpt import answer, clean, excerpt, get, value
 from whyops_trace._reading.verdict import Verdict, last_traceback, service_notice
 from whyops_trace._shapes import dict_of, dicts_of, text_of
 
@@ -31,10 +31,10 @@ _LIMIT: Final = re.compile(
     re.I,
 )
 _LIMITS: Final = ("limit", "max", "too many")
-#: Words in the names of tools that are meant to be the last.
+#: Words in the names of tools that are meant to be the last. One may begin with a capital after a small letter.
 _LAST: Final = re.compile(
-    r"answer|complete|done|end|escalate|final|finish|hand_?(?:off|over)|respond|submit|terminate|transfer",
-    re.I,
+    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[A-Z]))"
+    r"(?i:answer|complete|done|end(?![a-z])|escalate|final|finish|hand_?(?:off|over)|respond|submit|terminate|transfer)"
 )
 #: Those of them that hand over, and so give no answer.
 _HANDS_OVER: Final = re.compile(r"escalate|hand_?(?:off|over)|transfer", re.I)
@@ -220,7 +220,8 @@ def _handed_in(calls: list[dict[str, Any]]) -> str:
     if not _LAST.search(name) or _HANDS_OVER.search(name):
         return ""
     arguments = dict_of(asked_arguments(get(function, "arguments")))
-    return next((one for one in map(arguments.get, _ANSWERS) if isinstance(one, str) and one), "")
+    found = next((one for one in map(arguments.get, _ANSWERS) if one not in (None, "")), "")
+    return found if isinstance(found, str) else value(found)
 
 
 def _later(one: tuple[int, str], other: tuple[int, str]) -> tuple[int, str]:

@@ -32,6 +32,11 @@ RESPONSES = {"model": "gpt-4o", "input": "Charge me."}
 CLAUDE = {"model": "claude-test", "messages": MESSAGES, "max_tokens": 100}
 #: OpenAI's package before 1.1 takes no tools for granted: its types have none.
 STRICT = hasattr(openai.types.chat, "ChatCompletionMessageToolCall")
+#: For tests that copy clients otherwise than by their own methods.
+MAKES_RESOURCES_LATE = pytest.mark.skipif(
+    not (hasattr(openai.OpenAI, "chat") and hasattr(anthropic.Anthropic, "messages")),
+    reason="A client of this version makes its resources with itself, which then ask by it and not by its copy.",
+)
 #: What a client raises that loses its connection: the package's own error, or that of its HTTP library.
 LOST = (openai.APIConnectionError, anthropic.APIConnectionError, *_transport_errors())
 #: The classes of both packages, the asynchronous ones too.

@@ -15,6 +15,7 @@ from unittest.mock import ANY
 import pytest
 from packages import (
     LOST,
+    MAKES_RESOURCES_LATE,
     MESSAGES,
     anthropic,
     client,
@@ -129,6 +130,56 @@ async def test_the_client_passed_in_stays_as_it_is(
         assert looks(made) == before
         assert events.records == []
         assert "x-trace-id" not in provider.requests[0].headers
+
+
+@KINDS
+@pytest.mark.anyio
+async def test_what_a_program_set_on_a_client_is_there(provider: Provider, kind: Any) -> None:
+    """Also when it is traced again."""
+    async with client(kind, provider) as made:
+        made.tenant = "acme"
+
+        assert trace_with(WhyOps(), trace_with(WhyOps(), made)).tenant == "acme"
+
+
+@MAKES_RESOURCES_LATE
+@both_faces(*APIS)
+@pytest.mark.anyio
+async def test_a_client_of_a_class_with_its_own_constructor_is_traced(
+    events: Recorded, provider: Provider, api: Api, kind: Any
+) -> None:
+    """Which takes more than the package's ``copy`` gives it; the client that was passed in is not traced."""
+    async with client(of_a_tenant(kind), provider, tenant="acme") as made:
+        await create(made, api)
+        again = trace_with(WhyOps(), trace_with(WhyOps(), made))
+        await create(again, api)
+        await create(made, api)
+
+    assert (again.tenant, type(again).__name__) == ("acme", kind.__name__)
+    assert [row[0] for row in events.rows] == ["user_message", "llm_response"]
+
+
+def of_a_tenant(kind: Any) -> Any:
+    """Return a class of clients whose constructor asks for more than a client's does."""
+
+    def init(self: Any, tenant: str, **options: Any) -> None:
+        kind.__init__(self, **options)
+        self.tenant = tenant
+
+    return type(kind.__name__, (kind,), {"__init__": init})
+
+
+@MAKES_RESOURCES_LATE
+def test_a_method_that_another_library_replaced_is_told(
+    provider: Provider, said: Callable[[], list[str]]
+) -> None:
+    """The copy has that of the package; the other way round both libraries see each call."""
+    with openai.OpenAI(api_key=provider.openai_key, base_url=provider.openai_url) as made:
+        replaced = made.chat.completions.create
+        made.chat.completions.create = lambda **more: replaced(**more)
+        WhyOps().openai(made)
+
+    assert ["chat.completions.create" in text for text in said()] == [True]
 
 
 @both_faces(*APIS)

@@ -8,8 +8,11 @@ a request is built and may wait; ``_process_response``, which gets the answer be
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
+from functools import cached_property
+from types import FunctionType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -45,11 +48,41 @@ def bare(client: Any) -> Any:
     return copied
 
 
-def duplicate(client: Any, **changes: Any) -> Any:
-    """Return a copy of a client with its strictness about answers, which the packages' own ``copy`` forgets."""
-    copied = client.copy(**changes)
-    copied._strict_response_validation = client._strict_response_validation
-    return copied
+def duplicate(client: Any) -> Any:
+    """Return a copy of a client with what ``copy`` forgets: its strictness, and what the program set on it."""
+    if not makes_itself(type(client)):
+        copied = client.copy()
+        copied._strict_response_validation = client._strict_response_validation
+        own = {name: value for name, value in vars(client).items() if not hasattr(type(client), name)}
+        vars(copied).update(own | vars(copied))
+        return copied
+    copied = copy.copy(client)
+    for name in [name for name in vars(copied) if is_made_when_needed(client, name)]:
+        del vars(copied)[name]  # a resource, which asks by the client that it is of
+    # Before version 1.59 of OpenAI's package a client made all resources at once.
+    is_bound = any(getattr(value, "_client", None) is client for value in vars(copied).values())
+    return client.copy() if is_bound else copied
+
+
+def makes_itself(kind: type[Any]) -> bool:
+    """Return True if a class of clients has a constructor that its method ``copy``, of a base, does not know."""
+    bases = (base for base in kind.__mro__ if not issubclass(base, _Traced))
+    return next(name for base in bases for name in ("copy", "__init__") if name in vars(base)) == "__init__"
+
+
+def replaced_method(thing: object, depth: int = 3) -> str:
+    """Return the dotted name of a method of a client, or of its resources, that was replaced; "" for none."""
+    for name, value in getattr(thing, "__dict__", {}).items() if depth else ():
+        if isinstance(inspect.getattr_static(type(thing), name, None), FunctionType):
+            return str(name)
+        if is_made_when_needed(thing, name) and (inner := replaced_method(value, depth - 1)):
+            return f"{name}.{inner}"
+    return ""
+
+
+def is_made_when_needed(thing: Any, name: str) -> bool:
+    """Return True if an attribute of an object is a cached property."""
+    return isinstance(inspect.getattr_static(type(thing), name, None), cached_property)
 
 
 def connect(client: Any, link: Link) -> Any:

@@ -12,7 +12,7 @@ from whyops_trace.exceptions import ConfigurationError
 from whyops_trace.providers._endpoints import Endpoints, provider_of, variant
 from whyops_trace.providers._link import Link, Proxy
 from whyops_trace.providers._request import AGENT_NAME, is_header
-from whyops_trace.providers._traced import bare, connect, duplicate, is_client
+from whyops_trace.providers._traced import bare, connect, duplicate, is_client, makes_itself, replaced_method
 
 Family = Literal["openai", "anthropic"]
 
@@ -39,6 +39,14 @@ def trace_client(
     for other in (recorder, *recorders.alive):  # a request may be made in the trace of any
         other.traces_clients = True
     original = bare(client)
+    if name := replaced_method(original):
+        warn_once(
+            f"replaced: {name}",
+            "The method %s of a client was replaced, as by another library that traces it; its traced copy has the "
+            "package's own. Give the client to %s() first, and what it returns to the other library.",
+            name,
+            family,
+        )
     endpoints = partial(Endpoints, family, provider_of(original), lambda: recorder)
     direct = connect(duplicate(original), Link(recorder, endpoints(proxied=False)))
     if proxy is None or not _can_be_proxied(original, family, recorder):
@@ -75,6 +83,8 @@ def _can_be_proxied(client: Any, family: Family, recorder: Recorder) -> bool:
         reason = f"it serves no {type(client).__name__}"
     elif getattr(client, "_provider_runtime", None) is not None:
         reason = "its provider signs requests in its own way"
+    elif makes_itself(type(client)):
+        reason = f"{type(client).__name__} has a constructor of its own, and no copy() that knows it"
     elif not is_header(recorder.agent_name):
         reason = f"the agent's name {recorder.agent_name!r} is no HTTP header; use ASCII characters"
     if reason:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import io
+import multiprocessing
 import socket
 import subprocess
 import threading
@@ -679,8 +681,12 @@ def test_nothing_leaves_the_process() -> None:
     attempts: list[Callable[[], Any]] = [
         lambda: socket.create_connection(listener.getsockname()),
         lambda: open_before.sendall(b"x"),
+        lambda: open_before.sendfile(io.BytesIO(b"x")),
         lambda: socket.getaddrinfo("localhost", 80),
+        lambda: socket.gethostbyaddr("127.0.0.1"),
+        lambda: socket.getnameinfo(("127.0.0.1", 80), 0),
         lambda: subprocess.run(["true"], check=True),
+        lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
     ]
     with listener, open_before, taken:
         for attempt in attempts:

@@ -2,12 +2,13 @@
 A guard that lets nothing out of the process by Python's own means while a replay is open.
 
 An audit hook sees new connections, look-ups of names and new processes. What goes out on a connection that is open
-already raises no event, so the methods that send are replaced as well. The hook stays for the life of the process,
-since Python takes none back; it does nothing while no replay is open.
+already raises no event, nor do the processes of multiprocessing, so the functions for these are replaced as well. The
+hook stays for the life of the process, since Python takes none back; it does nothing while no replay is open.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import contextlib
 import socket
 import ssl
@@ -21,7 +22,7 @@ __tracebackhide__ = True
 
 _LEAVES: Final = frozenset(
     {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
-     "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"}
+     "socket.gethostbyaddr", "socket.getnameinfo", "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec"}
 )  # fmt: skip
 #: Beginnings of the names of threads that do not run the program: the library's own, and those of debuggers.
 _OTHERS: Final = ("whyops-", "pydevd.")
@@ -48,8 +49,9 @@ class Guard:
             sys.addaudithook(_on_event)
             _Hook.is_there = True
         for owner in (socket.socket, ssl.SSLSocket):
-            for name in ("send", "sendall"):
+            for name in ("send", "sendall", "sendfile"):
                 self._undo.callback(_replace_sending(owner, name))
+        self._undo.callback(_replace_starting())
         _Hook.guard = self
 
     def stop(self) -> None:
@@ -90,6 +92,19 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
             guard.check(event, arguments[1:])
     else:
         guard.check(event, arguments)
+
+
+def _replace_starting() -> Callable[[], None]:
+    """Replace the function by which multiprocessing starts a program. Return what brings it back."""
+    real = _posixsubprocess.fork_exec
+
+    def fork_exec(*args: Any) -> int:
+        if _Hook.guard is not None:
+            _Hook.guard.check("multiprocessing", args[0])
+        return real(*args)
+
+    _posixsubprocess.fork_exec = fork_exec
+    return lambda: setattr(_posixsubprocess, "fork_exec", real)
 
 
 def _replace_sending(owner: Any, name: str) -> Callable[[], None]:

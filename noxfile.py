@@ -353,7 +353,7 @@ def viewer(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0], default=False)
 def pictures(session: nox.Session) -> None:
     """Take the pictures of the pages about frameworks anew; needs /usr/bin/chromium."""
-    session.install(".[test]", "pillow")
+    session.install(".[test,mcp]", "pillow")
     session.run("python", "tests/runs/pictures.py", *session.posargs)
 
 

@@ -212,6 +212,15 @@ def test_spans_in_protobuf_are_the_same(server: Server) -> None:
     assert server.outline() == RUN
 
 
+def test_a_text_that_was_cut_in_an_emoji_costs_no_span(server: Server) -> None:
+    """JavaScript writes half of a surrogate pair then, which is no text elsewhere."""
+    sent = as_json(run()).replace(b"guide", b"guide \\ud83d")
+
+    assert server.post("/v1/traces", sent).json() == {}
+    (trace_id,) = (summary.trace_id for summary in server.store.traces())
+    assert server.store.events(trace_id)[0]["content"]["thinking"].startswith("guide ")
+
+
 def test_a_body_may_be_packed(server: Server) -> None:
     """With gzip, as most exporters can."""
     answer = server.post("/v1/traces", gzip.compress(as_json(run())), **{"Content-Encoding": "gzip"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -153,13 +154,20 @@ def read_json(body: bytes) -> Batch:
     Raises:
         MalformedError: if the body is no JSON object.
     """
-    try:
-        request = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedError(f"The body is no JSON: {error}") from None
+    request = _decoded(body)
     if not isinstance(request, dict):
         raise MalformedError("The body is no JSON object.")
     return read_object(request)
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error)
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(body)  # it takes half of a surrogate pair, where JavaScript cut a text in an emoji
+    raise MalformedError(f"The body is no JSON: {reason}")
 
 
 def read_object(request: dict[str, Any]) -> Batch:

@@ -72,6 +72,22 @@ def test_the_same_trace_twice_is_the_same(shown: Tab) -> None:
     expect(page.locator("main")).to_contain_text("They are the same: 2 turns and 1 tool call.")
 
 
+def test_long_calls_are_whole_on_a_phone(tmp_path: Path, browser: Browser) -> None:
+    """They are broken where the window ends, as nobody scrolls a paragraph to the side."""
+    runs = [late(f"late-{number}", 12.9) for number in (1, 2)]
+    asked = runs[1].turn("And the file.", ("write", {"path": "/srv/" + 20 * "reports"}))
+    runs[1].tool("write", {"path": "/srv/" + 20 * "reports"}, "ok", by=asked)
+    stored(tmp_path, *runs).close()
+    with served(tmp_path) as url, tab(browser, url, viewport={"width": 390, "height": 800}) as opened:
+        page = opened.open("/diff?a=late-1&b=late-2")
+        code = page.locator("main p code").last
+
+        expect(code).to_contain_text("write(path=")
+        assert (
+            code.evaluate("(code) => Math.max(...[...code.getClientRects()].map((box) => box.right))") <= 390
+        )
+
+
 def test_failures_that_are_alike_are_one_pattern(shown: Tab) -> None:
     """With how many traces have it, and a link to the latest one."""
     page = shown.open("/")

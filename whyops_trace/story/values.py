@@ -137,11 +137,14 @@ def match_of(one: Any, needle: Needle) -> Stand | None:
     """Return how a member has a value, None if it does not."""
     if type(one) is type(needle.value) and one == needle.value:
         return "exact"
-    text = one.strip() if isinstance(one, str) else value(one)
-    if " ".join(text.lower().split()) in needle.forms:
+    if not isinstance(one, str):
+        plain = repr(one) if type(one) in (int, float) else value(one)  # which is the same, and takes longer
+        return "normalised" if " ".join(plain.lower().split()) in needle.forms else None
+    text = one.strip()
+    folded = " ".join(text.lower().split())
+    if folded in needle.forms:
         return "normalised"
-    is_part = isinstance(one, str) and match_in(text, needle, " ".join(text.lower().split())) is not None
-    return "part" if is_part else None
+    return None if match_in(text, needle, folded) is None else "part"
 
 
 def match_in(text: str, needle: Needle, folded: str) -> Stand | None:

@@ -55,6 +55,7 @@ def test_a_turn_that_says_that_it_makes_data_up_is_told(said: str) -> None:
         ("# Mock API classes - replace with actual clients", True),
         ("def test_total():\n    orders = [1]  # using mock data", False),
         ("print('Sample data:', rows[:3])", False),
+        ("# check some sample data from the stream\nread(5)", False),
         ("# Simulate the game\nfor i in range(1000): play()", False),
     ],
 )
@@ -89,7 +90,10 @@ def test_searches_in_vain_are_told() -> None:
     assert "SEARCHED_IN_VAIN" in {one.code for one in findings(agent.events)}
 
 
-@pytest.mark.parametrize(("answered", "calls"), [("", 4), (None, 4), ("no results found", 3)])
+@pytest.mark.parametrize(
+    ("answered", "calls"),
+    [("", 4), (None, 4), ("<returncode>0</returncode>\n<output>\n</output>", 6), ("no results found", 3)],
+)
 def test_tools_that_return_nothing_at_all_search_for_nothing(answered: str | None, calls: int) -> None:
     """As one that notes thoughts; nor is one told that finds something most of the time."""
     agent, messages = Agent(), [USER]

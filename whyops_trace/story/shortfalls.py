@@ -31,7 +31,7 @@ _QUOTE: Final = 140
 _SHAM: Final = r"(?:placeholder|mock(?:ed)?|dummy|fake|made[- ]up|simulated|synthetic|hypothetical|sample)"
 _STAND_IN: Final = re.compile(
     # using sample data | create a mock result file
-    r"\b(?:us(?:e|ed|es|ing)|creat(?:e|ed|ing)|generat(?:e|ed|ing)|with|return(?:s|ing)?|insert(?:ed|ing)?|some|"
+    r"\b(?:us(?:e|ed|es|ing)|creat(?:e|ed|ing)|generat(?:e|ed|ing)|with|return(?:s|ing)?|insert(?:ed|ing)?|"
     rf"try(?:ing)?|writ(?:e|ing)) (?:an? |the |some |my )?{_SHAM} (?:\w{{1,20}} ){{0,2}}?"
     r"(?:apis?|clients?|credentials|data|dataset|entries|files?|implementation|metrics|models?|numbers?|prices?|"
     r"records?|responses?|results?|scores?|values?|weights)\b"
@@ -51,6 +51,8 @@ _STAND_IN_SIGNS: Final = (
 )  # fmt: skip
 #: Code that tests other code has such data for a reason.
 _TESTS: Final = re.compile(r"(?<![a-z])(?:py|unit)?tests?(?![a-z])", re.I)
+#: A word for nothing, or no items. A command that prints nothing has found nothing to complain of.
+_NONE: Final = re.compile(r"\b(?:no|not|none|nothing|null|nil|zero|0 [a-z]|empty)\b|n't\b|\[\s*\]", re.I)
 #: What tells that a result is only a part of what there is.
 _PART: Final = re.compile(
     r"\.\.\. ?and \d{1,9} more\b|\band \d{1,9} more (?:files|items|lines|results|rows)\b"
@@ -105,7 +107,7 @@ def _in_vain(material: Material) -> Iterator[Why]:
     for one in material.arrangement.tool_calls:
         by_tool.setdefault(one.use.node.name, []).append(one)
     for name, calls in by_tool.items():
-        vain = [one for one in calls if one.use.node.is_empty and one.use.result]
+        vain = [one for one in calls if one.use.node.is_empty and _NONE.search(_text(one)[:_END])]
         if len(vain) >= max(_VAIN, _VAIN_SHARE * len(calls)):
             steps = [one.use.node.step for one in vain]
             text = f"{clean(name)} found nothing in {len(vain)} of {counted(len(calls), 'call')}, such as"
@@ -129,6 +131,10 @@ def _parts(material: Material) -> Iterator[Why]:
 
 
 def _part(one: PlacedCall) -> re.Match[str] | None:
-    result = one.use.result
-    text = result if isinstance(result, str) else value(result)
+    text = _text(one)
     return _PART.search(text[:_END]) or _PART.search(text[-_END:])
+
+
+def _text(one: PlacedCall) -> str:
+    result = one.use.result
+    return "" if result is None else result if isinstance(result, str) else value(result)

@@ -147,6 +147,19 @@ def test_the_trace_of_opentelemetry_goes_on_under_its_id(events: Recorded) -> No
     assert told["baggage"].endswith(",user=ann")
 
 
+def test_no_step_is_taken_twice_where_a_foreign_span_calls_into_an_open_trace(events: Recorded) -> None:
+    """What it calls is in the trace that is open, and counted with it."""
+    with trace("ab" * 16):
+        leaf()
+        with continue_from({"traceparent": FOREIGN}):
+            leaf()
+        leaf()
+    steps = [record["stepId"] for record in events.records if record["eventType"] != "trace_end"]
+
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert not any("remoteParent" in record["metadata"] for record in events.records)
+
+
 def test_a_service_that_only_passes_on_w3c_keeps_the_chain(events: Recorded) -> None:
     """Its span is between, and the baggage tells where the calls are; its own traceparent is not overwritten."""
     sdk = WhyOps()

@@ -193,7 +193,9 @@ class Recorder:
         if around is None:
             return TraceState(self, f"{self._random.getrandbits(128):032x}")
         with self.lock:
-            return self._begin_numbering(*around)
+            state = self._begin_numbering(around[0])
+        state.be_in(around[1])
+        return state
 
     def trace(self, trace_id: str | None, *, is_new: bool = False, remote: str = "") -> TraceState:
         """
@@ -206,7 +208,7 @@ class Recorder:
 
         An id that the user chose may come back in another process. So its numbering has a name, and a store or server
         continues the steps of the trace. The same holds if it comes back in this process after a second in which
-        nothing of it was open, or from another span: what is recorded then is below that one.
+        nothing of it was open, or from another span while nothing is: what is recorded then is below that one.
         """
         trace_id = trace_id and encoding.identifier(trace_id)
         with self.lock:
@@ -215,8 +217,10 @@ class Recorder:
             elif is_new:
                 state = TraceState(self, trace_id)
             else:
-                state = self._present_state(trace_id, remote) or self._begin_numbering(trace_id, remote)
+                state = self._present_state(trace_id, remote) or self._begin_numbering(trace_id)
                 state.on = self.keeps(trace_id)
+                if remote and not state.first and not state.remote:
+                    state.be_in(remote)
             self.remember(state)
             return state
 
@@ -229,17 +233,15 @@ class Recorder:
 
     def _present_state(self, trace_id: str, remote: str) -> TraceState | None:
         state = self.traces.get(trace_id)
-        if state is not None and remote and remote != state.remote:
-            return None
         if state is None or state.blocks or state.open or state.open_tools or not state.first:
             return state
+        if remote and remote != state.remote:
+            return None
         return state if self._time_ns() // 1_000_000 - state.last_ms < IDLE_MS else None
 
-    def _begin_numbering(self, trace_id: str, remote: str) -> TraceState:
+    def _begin_numbering(self, trace_id: str) -> TraceState:
         state = TraceState(self, trace_id)
         self.name_numbering(state)
-        if remote:
-            state.be_in(remote)
         before = self.traces.pop(trace_id, None)
         if before is not None:
             state.tail, state.agent = before.tail, before.agent

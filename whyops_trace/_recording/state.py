@@ -194,7 +194,7 @@ class TraceState:
     def be_in(self, remote: str) -> None:
         """Note the span of another program that the trace is in, before the first record, which tells of it."""
         self.remote = remote
-        self.about = self._remote_parent()
+        self.about = self._remote_parent() + self.about
 
     def _remote_parent(self) -> bytes:
         return b',"remoteParent":"%b"' % self.remote.encode()

@@ -479,11 +479,11 @@ def test_what_a_foreign_span_calls_is_below_it_in_a_trace_that_is_known(
     sdk = client()
     with sdk.trace(trace_id):
         say("hello")
-        for span in spans:
-            for number in (1, 2):
-                headers = {"traceparent": f"00-{trace_id}-{span}-01"}
-                with sdk.continue_from(headers, metadata={"number": number}):
-                    say(span)
+    for span in spans:
+        for number in (1, 2):
+            headers = {"traceparent": f"00-{trace_id}-{span}-01"}
+            with sdk.continue_from(headers, metadata={"number": number}):
+                say(span)
     sdk.flush_sync()
     wholes = {span.parent: span.id for span in receiver.arrived if span.name == "invoke_agent shop"}
     calls = [

@@ -302,6 +302,14 @@ def test_a_served_tool_is_a_step_if_its_client_tells_of_its_call(
     assert shown() == ["serve depth" if is_told else 'depth(…) -> "310"', '  look(place="a") -> "a"']
 
 
+def test_a_tool_without_arguments_is_recorded_at_its_start(tracer: Any, shown: Any) -> None:
+    """That it was given none is known then, as well as any arguments."""
+    span = tracer.start_span("execute_tool depth", attributes={**TOOL, "gen_ai.tool.call.arguments": "{}"})
+
+    assert shown() == ["depth() ->  running"]
+    span.end()
+
+
 def test_a_tool_that_tells_its_arguments_too_late_has_those_that_it_was_asked_with(
     tracer: Any, shown: Any
 ) -> None:

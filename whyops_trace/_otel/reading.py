@@ -80,9 +80,10 @@ class Reading(msgspec.Struct):
     rest: dict[str, Any] = {}
 
     def fill(self, **members: Any) -> None:
-        """Set members that are empty so far."""
+        """Set members that are empty so far. No arguments are something told, too."""
         for name, value in members.items():
-            if (value or value == 0) and not getattr(self, name):
+            is_told = value or value == 0 or (name == "input" and value == {})
+            if is_told and not getattr(self, name):
                 setattr(self, name, value)
 
     def ask(self, messages: list[Any] | None = None, **metadata: Any) -> None:

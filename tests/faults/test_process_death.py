@@ -318,6 +318,46 @@ def test_a_record_inside_another_one_starts_no_thread_that_waits_for_it(tmp_path
     ]
 
 
+@pytest.mark.parametrize("can_start", [True, False], ids=["with a worker", "where no thread starts"])
+def test_a_flush_in_a_signal_handler_waits_for_nothing_that_its_own_thread_holds(
+    tmp_path: Path, can_start: bool
+) -> None:
+    """Whatever the handler interrupted, in a flush that a worker does or that is done in the thread itself."""
+    done = run_code(
+        f"""
+        import sys, threading, time
+        from whyops_trace import WhyOps
+        sdk = WhyOps(agent_name="shop")
+        handle = sdk.trace("t")
+        places, slow = set(), []
+        def fail(thread):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+        if not {can_start}:
+            threading.Thread.start = fail
+        def on_call(frame, event, *_):
+            place = frame.f_code.co_qualname
+            if event == "call" and "whyops_trace" in frame.f_code.co_filename and place not in places:
+                places.add(place)
+                sys.setprofile(None)
+                handle.llm_thinking_sync(place)
+                began = time.monotonic()
+                sdk.flush_sync(timeout=5)
+                if time.monotonic() - began >= 5:
+                    slow.append(place)
+                sys.setprofile(on_call)
+        for turn in range(30):
+            handle.user_message_sync([{{"n": turn}}])
+            sys.setprofile(on_call)
+            sdk.flush_sync()
+            sys.setprofile(None)
+        print(slow, sdk.flush_sync()["local"].pending, len(places) > 20)
+        """,
+        tmp_path,
+    )
+
+    assert (done.stdout, done.stderr) == ("[] 0 True\n", "")
+
+
 def test_records_of_an_agent_wait_for_that_agent(tmp_path: Path) -> None:
     """What a dead process left for a destination of its own is not given to another agent's client."""
     run_code(

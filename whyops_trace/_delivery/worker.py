@@ -26,6 +26,7 @@ from whyops_trace._delivery.progress import Progress
 from whyops_trace._guard import attempt, report, say, warn_once
 from whyops_trace._journal.header import PAGE
 from whyops_trace._journal.journal import Journal
+from whyops_trace._locks import is_held_here
 from whyops_trace._recording.recorder import Recorder
 from whyops_trace.exceptions import DeliveryError
 from whyops_trace.exporters.base import LAST_BACKOFF, Exporter, backoff
@@ -80,8 +81,9 @@ class Delivery:
         #: Set while nothing of dead processes is known that the worker has not looked at.
         self._looked = Flag()
         self._looked.set()
-        #: Held while records are handed over, by the worker or by a thread that drains without one.
-        self._delivering = threading.Lock()
+        #: Held while records are handed over, by the worker or by a thread that drains without one. A signal handler
+        #: may come back to it.
+        self._delivering = threading.RLock()
         self._pace = Pace(self._journal)
         for sampler in self._samplers.values():
             sampler.renew()
@@ -245,7 +247,8 @@ class Delivery:
         """
         Wait until everything recorded so far by this process is delivered, and what was found of others was tried.
 
-        What waits for the end of its trace is not waited for.
+        What waits for the end of its trace is not waited for. Nothing is in a signal handler that interrupted another
+        flush of its thread, which goes on after it.
 
         Args:
             deadline: The :func:`time.monotonic` time to stop waiting at.
@@ -255,7 +258,9 @@ class Delivery:
             return
         self._pace.hasten()
         self.wake()
-        if self._thread is None:
+        if self._journal.is_locked_here or is_held_here(self._delivering):
+            return  # what a signal handler interrupted has to go on before anything more is delivered
+        if self._thread is None or is_held_here(self._starting):
             self.deliver()
             self._looked.set()
         self._progress.wait(emitted, deadline)

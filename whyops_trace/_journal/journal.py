@@ -29,6 +29,7 @@ from whyops_trace._journal.segment import Segment
 from whyops_trace._journal.spares import Spares
 from whyops_trace._journal.storage import Storage
 from whyops_trace._journal.totals import Totals
+from whyops_trace._locks import is_held_here
 from whyops_trace.types import DropReason, Fsync
 
 #: Nanoseconds after a record in which the next one is written without another look at the file. The look costs as much
@@ -329,6 +330,11 @@ class Journal:
     def emitted(self) -> int:
         """The number of records appended so far; 0 if nobody is to get them."""
         return max(map(self.emitted_to, self._destinations), default=0)
+
+    @property
+    def is_locked_here(self) -> bool:
+        """True in a signal handler or finaliser for which this thread holds what a worker needs to go on."""
+        return is_held_here(self._own.lock) or is_held_here(self.lock)
 
     def emitted_to(self, destination: str) -> int:
         """Return the number of records appended so far, as far as a destination has passed them or can still do so."""

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from whyops_trace._checks import MAX_STEP
 from whyops_trace._clock import Clock, iso_seconds
+from whyops_trace._locks import is_held_here
 from whyops_trace._models.requests import Requests
 from whyops_trace._recording import recorders
 from whyops_trace._recording.line import NO_SPAN, USUAL, Content, Draft, Ending, usual_form
@@ -502,7 +503,7 @@ class Recorder:
     def _wake(self) -> None:
         # A record made inside another one leaves it to that one: a wakeup may start a thread, and wait for it while a
         # finaliser waits for the lock in that thread.
-        if self._is_locked_here():
+        if is_held_here(self.lock):
             return
         self._tell_late()
         while self.wakeups and not self._is_captured:
@@ -515,14 +516,6 @@ class Recorder:
                     if wake not in self.wakeups:
                         self.wakeups.append(wake)
                     raise
-
-    def _is_locked_here(self) -> bool:
-        """Tell whether this thread holds the lock, which a condition on it knows."""
-        try:
-            threading.Condition(self.lock).notify()
-        except RuntimeError:
-            return False
-        return True
 
     # Fork
 

@@ -51,7 +51,7 @@ class Reply:
         request: What records it.
         args: The arguments of the client's ``request``.
         kwargs: Its keyword arguments.
-        is_async: True for a client that is asynchronous, though it is not traced.
+        is_async: True for an asynchronous client.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reply:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        is_async: bool = False,
+        is_async: bool,
     ) -> None:
         self._session, self._request, self._args, self._kwargs = session, request, args, kwargs
         options = kwargs["options"] if "options" in kwargs else args[1]
@@ -71,7 +71,7 @@ class Reply:
                 f"{str(options.method).upper()} {options.url} is no call of a model, and was not recorded."
             )
         self.is_live = self._goes()
-        self._is_async = is_async or isinstance(client, _Async)
+        self._is_async = is_async
         self._client, self._real = client, client._client
         if not self.is_live:
             request.is_replayed = True

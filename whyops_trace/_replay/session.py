@@ -385,7 +385,7 @@ class Session:
 
     def respond(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what a client of a provider returns for a request."""
-        reply = clients.Reply(self, client, request, args, kwargs)
+        reply = clients.Reply(self, client, request, args, kwargs, is_async=False)
         with self.lifted(request.site.name):
             answer = self._begin(reply.send)
         self._note_live(reply, request.call)
@@ -393,7 +393,7 @@ class Session:
 
     async def arespond(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an asynchronous client returns for a request."""
-        reply = clients.Reply(self, client, request, args, kwargs)
+        reply = clients.Reply(self, client, request, args, kwargs, is_async=True)
         token = _OPENS.set(True)
         try:
             with self.lifted(request.site.name):

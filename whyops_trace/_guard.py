@@ -2,7 +2,8 @@
 The one place that catches an exception of the library before it can reach the host program.
 
 Everything that runs inside a user's call goes through :func:`guarded`. Only :class:`Exception` is caught:
-``KeyboardInterrupt``, ``SystemExit`` and cancellation belong to the host program.
+``KeyboardInterrupt``, ``SystemExit`` and cancellation belong to the host program. So does what a signal handler raises,
+such as the time limit of a task, which may come while the library runs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import signal
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("whyops_trace")
+
+#: The descriptor of the exceptions themselves, which no class overrides.
+_traceback_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
 
 #: Keys of the warnings that :func:`warn_once` has logged in this process.
 _warned: set[str] = set()
@@ -42,6 +48,17 @@ def report(doing: str, error: Exception) -> None:
     say(logging.ERROR, message, doing, error=error)
 
 
+def is_of_signal_handler(error: Exception) -> bool:
+    """Tell whether a function that the program made a signal handler raised an exception, or let it pass."""
+    codes, traceback = set(), _traceback_of(error)
+    while traceback is not None:
+        codes.add(traceback.tb_frame.f_code)
+        traceback = traceback.tb_next
+    handlers = map(signal.getsignal, signal.valid_signals())
+    functions = (getattr(handler, "__func__", handler) for handler in handlers if callable(handler))
+    return any(getattr(function, "__code__", None) in codes for function in functions)
+
+
 def guarded(
     doing: str, *, positional: int | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
@@ -64,7 +81,9 @@ def _guard_any(function: Callable[..., R], doing: str) -> Callable[..., R | None
     def protected(*args: Any, **kwargs: Any) -> R | None:
         try:
             return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - this and the next two are the one broad except
+        except Exception as error:  # this and the next two are the one broad except
+            if is_of_signal_handler(error):
+                raise
             report(doing, error)
             return None
 
@@ -75,7 +94,9 @@ def _guard_two(function: Callable[..., R], doing: str) -> Callable[..., R | None
     def protected(self: Any, one: Any, /) -> R | None:
         try:
             return function(self, one)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if is_of_signal_handler(error):
+                raise
             report(doing, error)
             return None
 
@@ -86,7 +107,9 @@ def _guard_three(function: Callable[..., R], doing: str) -> Callable[..., R | No
     def protected(self: Any, one: Any, two: Any, /) -> R | None:
         try:
             return function(self, one, two)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if is_of_signal_handler(error):
+                raise
             report(doing, error)
             return None
 
@@ -125,5 +148,7 @@ def attempt(
     """Return ``(result, None)``, or ``(None, error)`` if the function raised an :class:`Exception`."""
     try:
         return function(*args, **kwargs), None
-    except Exception as error:  # noqa: BLE001 - handed back as a value
+    except Exception as error:  # handed back as a value
+        if is_of_signal_handler(error):
+            raise
         return None, error

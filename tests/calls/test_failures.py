@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +18,8 @@ from recorded import Recorded, Row, cancelled_tool, failed_tool, frames_of_ours
 from whyops_trace import ConfigurationError, WhyOps, step, trace, traced_embedding, traced_llm, traced_tool
 from whyops_trace._values.failures import MAX_EXCEPTIONS
 from whyops_trace.context import get_scope
+from whyops_trace.exporters.memory import MemoryExporter
+from whyops_trace.testing import ManualClock
 
 SECRET = "sk-proj-" + "a1" * 20
 ERROR = {"type": "ValueError", "message": "bad"}
@@ -134,6 +138,42 @@ def test_an_interrupted_call_has_its_response(events: Recorded, error: BaseExcep
     [request, failure, response] = events.rows
     assert {**failure[5], **told} == failure[5]
     assert (request, response) == (*failed_tool("stop", {}, told)[::2],)
+
+
+class TimeUpError(Exception):
+    """What a program raises in a signal handler."""
+
+
+class Bell(ManualClock):
+    """A clock at which a signal comes while it is read."""
+
+    def time_ns(self) -> int:
+        signal.raise_signal(signal.SIGUSR1)
+        return super().time_ns()
+
+
+def test_what_a_signal_handler_raises_reaches_the_program(tmp_path: Path) -> None:
+    """Also if the signal comes while the library runs; without one the clock is read in peace."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeUpError
+
+    @traced_tool
+    def tool() -> int:
+        return 5
+
+    with WhyOps(home=tmp_path, store=False, exporters=[MemoryExporter()], clock=Bell()) as sdk:
+        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        try:
+            with sdk.trace():
+                assert tool() == 5
+                signal.signal(signal.SIGUSR1, stop)
+                with pytest.raises(TimeUpError):
+                    tool()
+                signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+                assert tool() == 5
+        finally:
+            signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_status_code_is_recorded(events: Recorded) -> None:

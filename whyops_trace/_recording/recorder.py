@@ -503,7 +503,7 @@ class Recorder:
     def _wake(self) -> None:
         # A record made inside another one leaves it to that one: a wakeup may start a thread, and wait for it while a
         # finaliser waits for the lock in that thread.
-        if is_held_here(self.lock):
+        if (self._is_captured and not self._late) or is_held_here(self.lock):
             return
         self._tell_late()
         while self.wakeups and not self._is_captured:

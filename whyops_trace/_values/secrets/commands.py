@@ -62,7 +62,7 @@ def has_statement(text: bytes) -> bool:
 
 def find_in_commands(text: bytes, places: list[Place]) -> None:
     """Note where such secrets are in encoded JSON."""
-    if 45 in text:
+    if b" -" in text:
         for match in _OPTION.finditer(text):
             secret: re.Match[bytes] | None = match
             if match["plain"]:

@@ -16,9 +16,9 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from whyops_trace._values.secrets import repeats
-from whyops_trace._values.secrets.commands import find_in_commands
+from whyops_trace._values.secrets.commands import find_in_commands, has_statement
 from whyops_trace._values.secrets.finds import MARK, Place, TooManyError, most_places, note, note_try
-from whyops_trace._values.secrets.leads import find_led
+from whyops_trace._values.secrets.leads import find_led, may_be_led
 from whyops_trace._values.secrets.plausible import is_plausible, span_in_header
 
 #: Bytes that are searched at once, and bytes behind those in which what begins there ends.
@@ -158,8 +158,10 @@ class TextSearch:
             self._search(text, text, _IN_TUPLE, places)
         if 45 in text and b"--" in text:
             self._search(text, text, _FLAG, places)
-        find_in_commands(text, places)
-        find_led(text, self._hides, places)
+        if b" -" in text or 124 in text or has_statement(text):
+            find_in_commands(text, places)
+        if may_be_led(text):
+            find_led(text, self._hides, places)
 
     def _may_have_name(self, text: bytes) -> bool:
         """Return True if a text may have the name of a secret before an equals sign."""

@@ -51,6 +51,8 @@ def report(doing: str, error: Exception) -> None:
 def is_of_signal_handler(error: Exception) -> bool:
     """Tell whether a function that the program made a signal handler raised an exception, or let it pass."""
     codes, traceback = set(), _traceback_of(error)
+    if traceback is None or traceback.tb_next is None:
+        return False  # in the frame of the guard alone, as bytes that are no JSON; to look at the signals takes longer
     while traceback is not None:
         codes.add(traceback.tb_frame.f_code)
         traceback = traceback.tb_next

@@ -247,8 +247,8 @@ class Delivery:
         """
         Wait until everything recorded so far by this process is delivered, and what was found of others was tried.
 
-        What waits for the end of its trace is not waited for. Nothing is in a signal handler that interrupted another
-        flush of its thread, which goes on after it.
+        Records that wait for the end of their trace are not waited for. Nor is anything in a signal handler that
+        interrupted another flush of its thread, which goes on after it.
 
         Args:
             deadline: The :func:`time.monotonic` time to stop waiting at.

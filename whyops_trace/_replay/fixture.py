@@ -279,7 +279,7 @@ class _Writer:
         if not isinstance(value, (list, dict)):
             return value
         may_move = self._files is not None and not stays
-        # What a file holds does not hang on what else is in the fixture.
+        # The content of a file does not hang on what else is in the fixture.
         parts = _Writer(Counter(), self._files) if may_move else self
         if isinstance(value, list):
             written: Any = [parts.shortened(item) for item in value]

@@ -1,7 +1,7 @@
 """
 Requests of clients that are not traced, in a turn of which the callbacks of a framework tell.
 
-Where a framework is attached and its client is not traced, the recording has the text of each answer, the calls of
+If a framework is attached and its client is not traced, the recording has the text of each answer, the calls of
 tools and the tokens. Of these an answer of the provider's is made, which the package and the framework read as always.
 """
 

@@ -26,7 +26,7 @@ _OPTION: Final = re.compile(
     rb"|b[ ](?:\\++\"|')(?P<cookie>[\w.-]{1,64}=)"
     rb"|(?P<letter>[paw])[ ]?)" + _WORD + rb"|(?P<plain>AsPlainText))"
 )
-#: Where an option is a password: joined to it, as a word of its own, either way, a login before it.
+#: Commands whose option is a password: joined to it, as a word of its own, either way, or a login before it.
 _BY_COMMAND: Final = re.compile(
     rb"(?:\b|\\[nrt])(?:(?P<joined>mysql\w*|mariadb\w*)"
     rb"|(?P<apart>(?:docker|podman|helm|skopeo|oras|buildah|crane|nerdctl)\b.{0,40}login"
@@ -35,7 +35,7 @@ _BY_COMMAND: Final = re.compile(
 )
 #: Bytes of a command that have its name.
 _NAME: Final = 12
-#: What options of one letter mean, by program. All others have -p.
+#: The letter of the option, by program. All others have -p.
 _LETTERS: Final = ((b"redis-cli", b"a"), (b"ldap", b"w"))
 #: Commands that read a password from what is piped into them, and the word that is.
 _PIPED: Final = re.compile(
@@ -46,7 +46,7 @@ _ECHO: Final = re.compile(
     rb"(?:echo|printf)[ ](?:-n[ ])?(?:'%s'[ ])?(?:\\++\"|')?(?:\w{1,32}:)?"
     rb"(?P<word>[^\s\"'\\|;&<>`]{3,256}+)[\"'\\nr]{0,4}[ ]?$"
 )
-#: What makes a password of a text in PowerShell, and statements of SQL that set one.
+#: The call of PowerShell that makes a password of a text, and statements of SQL that set one.
 _SECURE: Final = re.compile(
     rb"SecureString[ ](?:-String[ ])?(?:\\++\"|')(?P<word>[^\"'\\]{3,256}+)(?:\\++\"|')$"
 )

@@ -35,7 +35,7 @@ _NO_NAME: Final = rb"(?![a-z]+\d{0,4}(?:[_.-][a-z]*\d{0,4})*+(?!\w))"
 _QUOTED: Final = rb"(?:\\++\"|['`]|\*\*)(?P<quoted>[^\s\"'`\\*]{4,256}+)(?=\\++\"|['`]|\*\*)"
 _OF_PASSWORD: Final = rb"(?:" + _QUOTED + rb"|(?P<bare>" + _MIXED + _WORD % 6 + rb"))"
 _OF_TOKEN: Final = rb"(?:" + _QUOTED + rb"|(?P<bare>" + _MIXED + _NO_NAME + _WORD % 8 + rb"))"
-#: What leads to a value, by the name of a group behind it.
+#: Ways from a name to a value, each with the name of its group.
 _LEADS: Final = {
     "told": rb"(?: (?:for|of|on|in|at|to)(?: [^\s\"\\]{1,30}){1,6}?)? "
     rb"(?:is|was|reads|lautet|ist|est|es)(?: now| set to| changed to| reset to)?:? ",
@@ -49,7 +49,7 @@ _LEADS: Final = {
     rb"|</[\w:.-]{1,40}>(?:[ ]|\\++[nrt])*+<[\w:.-]{1,40}(?:[ ][^<>]{0,80})?)>(?:<!\[cdata\[)?",
     "member": _LINE + rb"[ ]*+value:[ ]*+",
 }
-#: What leads to a value of any characters up to the end of its quotes.
+#: Ways to a value of any characters up to the end of its quotes.
 _ATTRIBUTE: Final = (
     rb"(?:\\++\"|')(?:[ \n][\w:-]{1,30}=(?:\\++\"[^\"\\<>]{0,80}\\++\"|'[^'\"\\<>]{0,80}')){0,4}?"
     rb"[ ](?:value|content)=(?:\\++\"|')(?P<attribute>[^\"'\\<>]{3,256}+)"
@@ -59,9 +59,9 @@ _MEMBER: Final = (
     rb"(?:\\++\"\w{1,30}\\++\":[ ]?(?:\\++\"[^\"\\]{0,80}\\++\"|[\w.]{1,20}),(?:[ ]|\\++n)*+){1,4}?"
     rb"\\++\"value\\++\":[ ]?\\++\"(?P<later>[^\"\\]{4,256}+)"
 )
-#: What leads to a value behind the end of a line, in a part of a form.
+#: The way to a value behind the end of a line, in a part of a form.
 _PART: Final = rb"\\++\"" + _LINE + _LINE + rb"(?P<part>[^\"\\]{4,256}+)"
-#: What follows the name of a column.
+#: The signs behind the name of a column.
 _TITLE: Final = (
     rb"(?P<title>(?=[ ]*+(?:\\++\"|`|\*\*)?[ ]*+(?:[,;|]|\xe2\x94\x82|\\++(?:[tnr]|u2502)|\\*+\"[,}])))"
 )
